@@ -1,0 +1,183 @@
+//! Every way the world can change.
+//!
+//! The scheduler decides by turning commands, reports and plans into lists of changes. A list is applied to the
+//! world, written to the store in one transaction, and then applied to every replica. So the same list, replayed,
+//! gives the same state. A change carries the new value whole, never a difference, so writing the last one of a
+//! round for each object is enough.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::UnixMicros;
+use crate::attempt::Attempt;
+use crate::ids::{AttemptId, JobId, NodeName};
+use crate::job::{Job, JobState, JobStatus};
+use crate::ledger::LedgerEntry;
+use crate::node::{Admin, Inventory, Liveness};
+use crate::quota::QuotaTree;
+use crate::step::{Step, Task};
+
+/// One change of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A job came into being.
+    JobSubmitted(Arc<Job>),
+    /// A job stands differently.
+    JobMoved {
+        /// Which job.
+        id: JobId,
+        /// How it stands now.
+        status: Arc<JobStatus>,
+    },
+    /// An attempt came into being and holds its placement.
+    AttemptLeased(Arc<Attempt>),
+    /// An attempt stands differently; one that has ended holds nothing any more.
+    AttemptMoved(Arc<Attempt>),
+    /// A step came into being.
+    StepCreated(Arc<Step>),
+    /// A task of a step stands differently.
+    TaskMoved {
+        /// In which attempt.
+        attempt: AttemptId,
+        /// In which step.
+        step: u32,
+        /// How it stands now.
+        task: Arc<Task>,
+    },
+    /// A line of the ledger was written.
+    Booked(LedgerEntry),
+    /// A node registered, for the first time or again.
+    NodeRegistered(Arc<Inventory>),
+    /// People decided something for a node.
+    NodeAdministered {
+        /// Which node.
+        node: NodeName,
+        /// What they decided.
+        admin: Admin,
+    },
+    /// Something was heard of a node, or was not. Not stored.
+    NodeHeard {
+        /// Which node.
+        node: NodeName,
+        /// How it stands now.
+        liveness: Liveness,
+    },
+    /// The worker of a node still has processes of attempts that have ended in the books. Not stored.
+    NodeLeftovers {
+        /// Which node.
+        node: NodeName,
+        /// All of them; empty once they are gone.
+        attempts: Vec<AttemptId>,
+    },
+    /// The quota tree was replaced.
+    QuotaApplied(Arc<QuotaTree>),
+    /// Something to tell those who watch.
+    Happened(Arc<Event>),
+}
+
+/// Something that happened, for those who watch and for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Position, in the order of commits.
+    pub seq: u64,
+    /// When.
+    pub at: UnixMicros,
+    /// What it is about.
+    pub subject: Subject,
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// One line for a person.
+    pub text: String,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A job, in one of its attempts (0: none yet).
+    Job {
+        /// Which.
+        id: JobId,
+        /// Number of the attempt.
+        attempt: u32,
+        /// State of the job after the event.
+        state: JobState,
+    },
+    /// A node.
+    Node(NodeName),
+    /// The quota tree.
+    Quota,
+}
+
+/// Defines the event kinds with their words.
+macro_rules! event_kinds {
+    ($($(#[$doc:meta])* $name:ident => $word:literal,)*) => {
+        /// What kind of thing happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum EventKind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl EventKind {
+            /// The word in streams and in the store.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(EventKind::$name => $word,)* }
+            }
+
+            /// The kind of that word.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(EventKind::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// A job was stored.
+    Submitted => "submitted",
+    /// A job is kept from starting.
+    Held => "held",
+    /// A job may start again.
+    Released => "released",
+    /// A dependency was fulfilled.
+    DependencyMet => "dependency_met",
+    /// An attempt was given resources.
+    Leased => "leased",
+    /// Every node has it in its journal.
+    Accepted => "accepted",
+    /// Its first process is there.
+    Started => "started",
+    /// A step began.
+    StepStarted => "step_started",
+    /// All tasks of a step have ended.
+    StepEnded => "step_ended",
+    /// An attempt was told to stop.
+    Stopping => "stopping",
+    /// Nothing of an attempt is left.
+    AttemptEnded => "attempt_ended",
+    /// A job goes back to the queue.
+    Requeued => "requeued",
+    /// A job ended with success.
+    Completed => "completed",
+    /// A job ended without success.
+    Failed => "failed",
+    /// A job was cancelled.
+    Cancelled => "cancelled",
+    /// A job reached its time limit.
+    TimedOut => "timed_out",
+    /// A node registered.
+    NodeRegistered => "node_registered",
+    /// A node stopped beating.
+    NodeSuspect => "node_suspect",
+    /// A node was given up.
+    NodeLost => "node_lost",
+    /// A node takes no new work.
+    NodeDrained => "node_drained",
+    /// A node takes work again.
+    NodeResumed => "node_resumed",
+    /// The quota tree was replaced.
+    QuotaApplied => "quota_applied",
+}

@@ -1,0 +1,264 @@
+//! A job and the states a person sees it in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::UnixMicros;
+use crate::attempt::{Cause, ExitStatus};
+use crate::ids::{IdempotencyKey, JobId, NodeName, UserName};
+use crate::spec::{Dependency, JobSpec};
+
+/// A job: what was asked, by whom, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// Who submitted it.
+    pub owner: UserName,
+    /// The client's key for the submission.
+    pub key: IdempotencyKey,
+    /// Digest of the submission, to tell a repetition from another body under the same key.
+    pub digest: Digest,
+    /// When it was submitted.
+    pub submitted: UnixMicros,
+    /// What was asked.
+    pub spec: Arc<JobSpec>,
+    /// How it stands.
+    pub status: JobStatus,
+}
+
+/// SHA-256 of a request's body, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest(pub Arc<str>);
+
+/// State of a job as a person sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Kept from starting until released.
+    Held,
+    /// Waits for resources, for other jobs or for its turn.
+    Pending,
+    /// An attempt holds resources, nothing runs yet.
+    Starting,
+    /// Its processes run.
+    Running,
+    /// Ended with success.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended by its user or an operator.
+    Cancelled,
+    /// Ended at its time limit.
+    TimedOut,
+}
+
+impl JobState {
+    /// All states, in the order of life.
+    pub const ALL: [JobState; 8] = [
+        JobState::Held,
+        JobState::Pending,
+        JobState::Starting,
+        JobState::Running,
+        JobState::Completed,
+        JobState::Failed,
+        JobState::Cancelled,
+        JobState::TimedOut,
+    ];
+
+    /// Whether it never changes again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        match self {
+            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => true,
+            JobState::Held | JobState::Pending | JobState::Starting | JobState::Running => false,
+        }
+    }
+
+    /// Whether an attempt holds resources.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, JobState::Starting | JobState::Running)
+    }
+
+    /// The word in listings, in the store and in the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            JobState::Held => "held",
+            JobState::Pending => "pending",
+            JobState::Starting => "starting",
+            JobState::Running => "running",
+            JobState::Completed => "completed",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+            JobState::TimedOut => "timed_out",
+        }
+    }
+
+    /// The state of that word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// The part of a job that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// As a person sees it.
+    pub state: JobState,
+    /// One line on how it came to this state.
+    pub detail: String,
+    /// Since when it competes for resources; kept over requeues.
+    pub queued: UnixMicros,
+    /// No attempt before this moment; set between tries.
+    pub not_before: UnixMicros,
+    /// Start of the latest attempt that ran.
+    pub started: Option<UnixMicros>,
+    /// When it became terminal.
+    pub ended: Option<UnixMicros>,
+    /// Number of the latest attempt, 0 before the first.
+    pub attempt: u32,
+    /// Tries that failed by its own doing.
+    pub failures: u32,
+    /// Tries lost to hardware, node, network or site.
+    pub losses: u32,
+    /// Dependencies not yet fulfilled.
+    pub waits_for: Vec<Dependency>,
+    /// Nodes it lost an attempt on; avoided from then on, newest last, at most [`AVOIDED_MAX`].
+    pub avoid: BTreeSet<NodeName>,
+    /// A cancellation or requeue is under way: what to do once the attempt has ended.
+    pub pending_action: Option<PendingAction>,
+    /// Why the last attempt ended, once terminal.
+    pub cause: Option<Cause>,
+    /// How the deciding task ended, once terminal.
+    pub exit: Option<ExitStatus>,
+}
+
+/// Nodes remembered as lost for one job; past that the set is cleared, so that a small cluster is not locked out.
+pub const AVOIDED_MAX: usize = 16;
+
+/// What was asked for a job whose attempt must end first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PendingAction {
+    /// Becomes cancelled.
+    Cancel {
+        /// Shown in the detail.
+        reason: String,
+    },
+    /// Goes back to the queue.
+    Requeue {
+        /// Shown in the detail.
+        reason: String,
+    },
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobEvent {
+    /// Kept from starting.
+    Held,
+    /// No longer kept from starting.
+    Released,
+    /// An attempt was given resources.
+    Leased,
+    /// Its first process is there.
+    Started,
+    /// The attempt ended and the job is tried again.
+    Requeued,
+    /// The attempt ended and the job must be released by somebody.
+    RequeuedHeld,
+    /// Ended with success.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+    /// Ended at its time limit.
+    TimedOut,
+}
+
+impl JobEvent {
+    /// All events.
+    pub const ALL: [JobEvent; 10] = [
+        JobEvent::Held,
+        JobEvent::Released,
+        JobEvent::Leased,
+        JobEvent::Started,
+        JobEvent::Requeued,
+        JobEvent::RequeuedHeld,
+        JobEvent::Completed,
+        JobEvent::Failed,
+        JobEvent::Cancelled,
+        JobEvent::TimedOut,
+    ];
+}
+
+/// A move that the state machine does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a {} job cannot take the event {event:?}", state.word())]
+pub struct IllegalJobMove {
+    /// Where it stood.
+    pub state: JobState,
+    /// What was to happen.
+    pub event: JobEvent,
+}
+
+/// The state after `event`.
+///
+/// # Errors
+/// [`IllegalJobMove`] if the machine has no such move; a terminal state has none at all.
+pub fn transition(state: JobState, event: JobEvent) -> Result<JobState, IllegalJobMove> {
+    use JobEvent as E;
+    use JobState as S;
+    match (state, event) {
+        (S::Pending, E::Held) => Ok(S::Held),
+        (S::Held, E::Released) => Ok(S::Pending),
+        (S::Pending, E::Leased) => Ok(S::Starting),
+        (S::Starting, E::Started) => Ok(S::Running),
+        (S::Starting | S::Running, E::Requeued) => Ok(S::Pending),
+        (S::Starting | S::Running, E::RequeuedHeld) => Ok(S::Held),
+        (S::Starting | S::Running, E::Completed) => Ok(S::Completed),
+        (S::Starting | S::Running, E::Failed) => Ok(S::Failed),
+        (S::Starting | S::Running, E::TimedOut) => Ok(S::TimedOut),
+        (S::Held | S::Pending | S::Starting | S::Running, E::Cancelled) => Ok(S::Cancelled),
+        (state, event) => Err(IllegalJobMove { state, event }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_terminal_job_takes_no_event_at_all() {
+        for state in JobState::ALL.into_iter().filter(|state| state.is_terminal()) {
+            for event in JobEvent::ALL {
+                assert!(transition(state, event).is_err(), "{state:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_can_be_reached_from_pending() {
+        let mut reached = BTreeSet::from([JobState::Pending]);
+        for _ in JobState::ALL {
+            for state in reached.clone() {
+                reached.extend(JobEvent::ALL.into_iter().filter_map(|e| transition(state, e).ok()));
+            }
+        }
+        assert_eq!(reached.len(), JobState::ALL.len());
+    }
+
+    #[test]
+    fn every_word_names_its_state() {
+        for state in JobState::ALL {
+            assert_eq!(JobState::from_word(state.word()), Some(state));
+        }
+    }
+}

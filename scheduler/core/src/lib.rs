@@ -1,0 +1,30 @@
+//! The decisions of Gotgan.
+//!
+//! Everything here is a function of its arguments: no clock, no IO, no randomness, no threads, no unordered maps
+//! (`clippy.toml` beside this crate's manifest enforces it). The time, new ids and policies are passed in. The
+//! scheduler, the tests and any what-if question call the very same functions.
+//!
+//! Reading order: [`spec`] (what is asked), [`job`] and [`attempt`] (the two state machines), [`change`] (every
+//! way the world can change), [`world`] (the state those changes add up to), [`lifecycle`] (commands and reports
+//! in, changes out), [`planner`] (world in, plan out), [`check`] (is this plan allowed?), [`ledger`].
+
+pub mod admit;
+pub mod amount;
+pub mod attempt;
+pub mod change;
+pub mod check;
+pub mod diagram;
+pub mod explain;
+pub mod ids;
+pub mod job;
+pub mod ledger;
+pub mod lifecycle;
+pub mod node;
+pub mod plan;
+pub mod planner;
+pub mod policy;
+pub mod quota;
+pub mod retry;
+pub mod spec;
+pub mod step;
+pub mod world;

@@ -1,0 +1,136 @@
+//! Nodes: what their workers report, what people decided for them, and what is heard of them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
+use crate::ids::{GpuClass, GpuUuid, NodeName};
+
+/// A node as its worker registered it; kept in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Its name.
+    pub node: NodeName,
+    /// Where other nodes of a gang reach it.
+    pub address: String,
+    /// Of the running kernel.
+    pub boot_id: String,
+    /// Version of the worker.
+    pub worker_version: String,
+    /// Operating system.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// GPU driver; empty if none.
+    pub driver_version: String,
+    /// Newest CUDA the driver serves; empty if none.
+    pub cuda_version: String,
+    /// CPUs to give out.
+    pub cpu_milli: CpuMilli,
+    /// Memory to give out.
+    pub memory_mib: MemoryMib,
+    /// GPUs to give out, by index.
+    pub gpus: Vec<Gpu>,
+    /// For constraints.
+    pub labels: BTreeMap<String, String>,
+    /// Invented by the worker on request.
+    pub simulated: bool,
+}
+
+/// A GPU of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// As its driver names it.
+    pub uuid: GpuUuid,
+    /// Position on the node; may change over reboots, the UUID does not.
+    pub index: u32,
+    /// Product name.
+    pub name: String,
+    /// For requests and limits.
+    pub class: GpuClass,
+    /// Address on the bus.
+    pub pci_bus_id: String,
+    /// Its memory.
+    pub memory_mib: MemoryMib,
+}
+
+/// What people decided for a node; kept in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// Takes work.
+    Active,
+    /// Takes no new work. Shown as `draining` while something runs there and as `drained` after.
+    Drain {
+        /// Who ordered it.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        since: UnixMicros,
+    },
+}
+
+/// What is heard of a node; not kept in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Liveness {
+    /// Not heard since this scheduler started.
+    Unknown,
+    /// Beats arrive.
+    Ready,
+    /// Beats are missing; no new work.
+    Suspect,
+    /// Given up.
+    Lost,
+}
+
+impl Liveness {
+    /// All states.
+    pub const ALL: [Liveness; 4] =
+        [Liveness::Unknown, Liveness::Ready, Liveness::Suspect, Liveness::Lost];
+
+    /// The word in listings.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Liveness::Unknown => "unknown",
+            Liveness::Ready => "ready",
+            Liveness::Suspect => "suspect",
+            Liveness::Lost => "lost",
+        }
+    }
+}
+
+/// What can happen to the liveness of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LivenessEvent {
+    /// A worker registered or a beat came.
+    Heard,
+    /// A few beats are missing, or its stream broke.
+    Missed,
+    /// Nothing for so long that its attempts are decided.
+    GivenUp,
+}
+
+impl LivenessEvent {
+    /// All events.
+    pub const ALL: [LivenessEvent; 3] =
+        [LivenessEvent::Heard, LivenessEvent::Missed, LivenessEvent::GivenUp];
+}
+
+/// The liveness after `event`; every event makes sense in every state.
+#[must_use]
+pub fn transition(state: Liveness, event: LivenessEvent) -> Liveness {
+    match (state, event) {
+        (_, LivenessEvent::Heard) => Liveness::Ready,
+        (Liveness::Ready, LivenessEvent::Missed) => Liveness::Suspect,
+        (Liveness::Unknown | Liveness::Suspect | Liveness::Lost, LivenessEvent::Missed) => state,
+        (Liveness::Unknown | Liveness::Suspect | Liveness::Lost, LivenessEvent::GivenUp) => {
+            Liveness::Lost
+        }
+        // A node that beats is not given up; the caller looked at an old beat.
+        (Liveness::Ready, LivenessEvent::GivenUp) => Liveness::Ready,
+    }
+}

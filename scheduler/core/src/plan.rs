@@ -1,0 +1,110 @@
+//! The plan: what one planning pass decided, and why everything else waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::UnixMicros;
+use crate::attempt::Placement;
+use crate::ids::JobId;
+
+/// The result of one pass over a world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a plan does nothing until it is committed"]
+pub struct Plan {
+    /// Version of the world it was made from.
+    pub base: u64,
+    /// When.
+    pub planned: UnixMicros,
+    /// What to do, in this order.
+    pub decisions: Vec<Decision>,
+    /// Why each job that was looked at and not started waits.
+    pub report: Report,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Give the job these resources and start it.
+    Start {
+        /// Which job.
+        job: JobId,
+        /// Where.
+        placement: Arc<Placement>,
+    },
+}
+
+/// Why jobs wait, by job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Blockers, worst first; jobs blocked alike share one list.
+    pub waiting: BTreeMap<JobId, Arc<Vec<Blocker>>>,
+    /// Jobs looked at.
+    pub considered: usize,
+    /// Jobs left for the next pass because this one had decided enough.
+    pub deferred: usize,
+}
+
+/// One reason why a job waits, with its numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocker {
+    /// What kind of reason.
+    pub kind: BlockerKind,
+    /// What blocks: a quota path, a node, a job id, a class.
+    pub subject: String,
+    /// What the job needs.
+    pub needed: u64,
+    /// What is there now.
+    pub available: u64,
+    /// The limit or the capacity.
+    pub limit: u64,
+    /// Of the three numbers.
+    pub unit: Unit,
+    /// More to tell: who drained a node and why, which state another job is in.
+    pub note: String,
+}
+
+/// What kind of reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockerKind {
+    /// Held by its user or an operator.
+    Held,
+    /// Waits for another job.
+    Dependency,
+    /// The project's own limit.
+    ProjectLimit,
+    /// The limit of a node above the project.
+    ParentLimit,
+    /// No node there is could ever satisfy it.
+    Constraints,
+    /// Nodes that would fit are drained, suspect, lost or unknown.
+    NodesUnavailable,
+    /// Too little is free.
+    Capacity,
+    /// Jobs ahead come first.
+    Order,
+    /// It failed a moment ago and waits before its next try.
+    RetryDelay,
+}
+
+/// Unit of a blocker's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Thousandths of GPUs.
+    GpuMilli,
+    /// Thousandths of CPUs.
+    CpuMilli,
+    /// Memory.
+    MemoryMib,
+    /// Nodes.
+    Nodes,
+    /// A job.
+    Job,
+    /// Milliseconds.
+    Millis,
+    /// No numbers.
+    None,
+}

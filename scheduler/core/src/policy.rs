@@ -1,0 +1,59 @@
+//! Numbers the site sets; arguments to the decisions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::{CpuMilli, MemoryMib};
+
+/// Limits and defaults of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Longest time limit a job may ask for, seconds.
+    pub max_time_limit_s: i64,
+    /// For jobs that ask for none, seconds.
+    pub default_time_limit_s: i64,
+    /// Jobs one project may have waiting.
+    pub max_pending_per_project: u64,
+    /// Jobs that may wait in all.
+    pub max_pending: u64,
+    /// CPUs given with each whole GPU when a job asks for none.
+    pub default_cpu_per_gpu: CpuMilli,
+    /// Memory given with each whole GPU when a job asks for none.
+    pub default_memory_per_gpu: MemoryMib,
+    /// CPUs of a node without GPUs when a job asks for none.
+    pub default_cpu: CpuMilli,
+    /// Memory on a node without GPUs when a job asks for none.
+    pub default_memory: MemoryMib,
+    /// Between SIGTERM and SIGKILL when a job says nothing, seconds.
+    pub default_grace_s: u32,
+    /// Tries lost to hardware, node, network or site before the job is held for a person to look.
+    pub max_losses: u32,
+    /// Wait before the next try after the first failure, doubled each time, milliseconds.
+    pub retry_delay_ms: i64,
+    /// Longest such wait, milliseconds.
+    pub retry_delay_max_ms: i64,
+    /// Starts decided in one pass; the rest waits for the next one, so that a commit stays small.
+    pub max_starts_per_pass: usize,
+    /// A job that has waited this long for capacity keeps its class free: nothing behind it may start there. 0: never.
+    pub drain_after_s: i64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            max_time_limit_s: 7 * 24 * 3600,
+            default_time_limit_s: 3600,
+            max_pending_per_project: 100_000,
+            max_pending: 1_000_000,
+            default_cpu_per_gpu: CpuMilli(4_000),
+            default_memory_per_gpu: MemoryMib(16 * 1024),
+            default_cpu: CpuMilli(1_000),
+            default_memory: MemoryMib(1024),
+            default_grace_s: 30,
+            max_losses: 5,
+            retry_delay_ms: 1_000,
+            retry_delay_max_ms: 300_000,
+            max_starts_per_pass: 1_000,
+            drain_after_s: 3600,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a person asks for: the immutable part of a job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
+
+/// A job as admitted: checked, every default filled in, never changed afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Shown in listings.
+    pub name: String,
+    /// Leaf of the quota tree that pays.
+    pub project: ProjectPath,
+    /// What runs.
+    pub work: Work,
+    /// Nodes of the gang, at least 1.
+    pub nodes: u32,
+    /// What each node of the gang gives.
+    pub per_node: NodeRequest,
+    /// Where it may run.
+    pub constraints: Constraints,
+    /// Wall time of an attempt, seconds.
+    pub time_limit_s: i64,
+    /// Order in the queue, higher first.
+    pub priority: i32,
+    /// What must have happened before.
+    pub dependencies: Vec<Dependency>,
+    /// Signal sent ahead of the end.
+    pub warning_signal: Option<WarningSignal>,
+    /// Tried again after a loss that was not its own doing.
+    pub requeue: bool,
+    /// Tried again this often after failing by its own doing.
+    pub max_retries: u32,
+    /// Added to the environment of its processes.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute path, or empty for a directory of the attempt's own.
+    pub working_directory: String,
+    /// Pattern for standard output, or empty.
+    pub output_path: String,
+    /// Pattern for standard error, or empty.
+    pub error_path: String,
+    /// Submitted as held.
+    pub hold: bool,
+    /// Free text.
+    pub comment: String,
+    /// Between SIGTERM and SIGKILL, seconds.
+    pub grace_s: u32,
+}
+
+impl JobSpec {
+    /// GPUs of the whole gang.
+    #[must_use]
+    pub fn total_gpus(&self) -> GpuMilli {
+        self.per_node.gpus.amount().times(u64::from(self.nodes))
+    }
+}
+
+/// What an attempt starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Runs once, on the first node.
+    Script {
+        /// The text with its `#!` line.
+        text: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// One step over all nodes.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Tasks it starts.
+        layout: TaskLayout,
+    },
+}
+
+/// How many tasks a command starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskLayout {
+    /// One a node.
+    PerNode,
+    /// One a whole GPU.
+    PerGpu,
+}
+
+/// GPUs wanted on one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuRequest {
+    /// None.
+    None,
+    /// Whole GPUs.
+    Whole {
+        /// How many, at least 1.
+        count: u32,
+        /// Only this class; `None`: any one class.
+        class: Option<GpuClass>,
+    },
+    /// A share of one GPU.
+    Share {
+        /// Thousandths, 1 to 999.
+        milli: u32,
+        /// Only this class; `None`: any one class.
+        class: Option<GpuClass>,
+    },
+}
+
+impl GpuRequest {
+    /// Thousandths on one node.
+    #[must_use]
+    pub fn amount(&self) -> GpuMilli {
+        match self {
+            GpuRequest::None => GpuMilli::ZERO,
+            GpuRequest::Whole { count, .. } => GpuMilli::whole(*count),
+            GpuRequest::Share { milli, .. } => GpuMilli(u64::from(*milli)),
+        }
+    }
+
+    /// The class asked for, if one is.
+    #[must_use]
+    pub fn class(&self) -> Option<&GpuClass> {
+        match self {
+            GpuRequest::None => None,
+            GpuRequest::Whole { class, .. } | GpuRequest::Share { class, .. } => class.as_ref(),
+        }
+    }
+}
+
+/// What each node of a gang gives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeRequest {
+    /// GPUs.
+    pub gpus: GpuRequest,
+    /// CPUs.
+    pub cpu_milli: CpuMilli,
+    /// Memory.
+    pub memory_mib: MemoryMib,
+}
+
+/// Where a job may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Constraints {
+    /// Only these; empty: all.
+    pub nodes: BTreeSet<NodeName>,
+    /// Never these.
+    pub exclude_nodes: BTreeSet<NodeName>,
+    /// Labels a node must carry.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A job that must have come so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// How far.
+    pub kind: DependencyKind,
+    /// Which job.
+    pub job: JobId,
+}
+
+/// How far the other job must have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DependencyKind {
+    /// Started, or ended without starting.
+    After,
+    /// Completed.
+    AfterOk,
+    /// Ended otherwise.
+    AfterNotOk,
+    /// Ended.
+    AfterAny,
+}
+
+impl DependencyKind {
+    /// The word people type.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            DependencyKind::After => "after",
+            DependencyKind::AfterOk => "afterok",
+            DependencyKind::AfterNotOk => "afternotok",
+            DependencyKind::AfterAny => "afterany",
+        }
+    }
+}
+
+/// A signal ahead of the end of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarningSignal {
+    /// Number, 1 to 31 but not 9 or 19.
+    pub signal: i32,
+    /// Seconds ahead.
+    pub ahead_s: u32,
+    /// To the script alone.
+    pub batch_only: bool,
+}

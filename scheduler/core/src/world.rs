@@ -1,0 +1,138 @@
+//! The world: everything the planner and the commands look at, as the sum of all changes so far.
+//!
+//! It holds jobs that are not terminal, attempts that have not ended, nodes, the quota tree, and what follows
+//! from them (the queue, free amounts, use by project). Terminal jobs live in the store alone. The leader has one
+//! world and the planner's thread a replica; both are kept by [`World::apply`] and can be dropped and rebuilt
+//! from a [`Snapshot`].
+
+mod apply;
+mod node;
+mod usage;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::amount::UnixMicros;
+use crate::attempt::Attempt;
+use crate::ids::{AttemptId, JobId, NodeName, ProjectPath};
+use crate::job::Job;
+use crate::node::{Admin, Inventory};
+use crate::quota::QuotaTree;
+use crate::step::Step;
+
+pub use node::{Node, NodeFree};
+pub use usage::Usage;
+
+/// Everything decisions are made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct World {
+    /// Grows by one with every change.
+    pub version: u64,
+    /// What the next new things are called.
+    pub sequences: Sequences,
+    /// Nodes that ever registered.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// The quota tree in force.
+    pub quota: Arc<QuotaTree>,
+    /// Jobs that are not terminal.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Attempts that have not ended.
+    pub attempts: BTreeMap<AttemptId, Arc<Attempt>>,
+    /// Steps of those attempts.
+    pub steps: BTreeMap<(AttemptId, u32), Arc<Step>>,
+    /// Pending jobs in the order of the queue.
+    pub queue: BTreeSet<QueueKey>,
+    /// Jobs that wait for each job.
+    pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// What every node of the quota tree holds, and how many jobs it has.
+    pub usage: Usage,
+}
+
+/// Counters of the store, so that numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequences {
+    /// Number of the next job.
+    pub next_job: u64,
+    /// Position of the next event.
+    pub next_event: u64,
+    /// Position of the next line of the ledger.
+    pub next_entry: u64,
+}
+
+impl Default for Sequences {
+    fn default() -> Self {
+        Sequences { next_job: 1, next_event: 1, next_entry: 1 }
+    }
+}
+
+/// Place in the queue: higher priority first, then the longest waiting, then the lower number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Higher first.
+    pub priority: Reverse<i32>,
+    /// Earlier first.
+    pub queued: UnixMicros,
+    /// Lower first, so that the order is total.
+    pub job: JobId,
+}
+
+impl QueueKey {
+    /// Where `job` stands.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        QueueKey {
+            priority: Reverse(job.spec.priority),
+            queued: job.status.queued,
+            job: job.id,
+        }
+    }
+}
+
+/// What the store knows, enough to rebuild a world.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Counters.
+    pub sequences: Sequences,
+    /// Every node with what people decided for it.
+    pub nodes: Vec<(Arc<Inventory>, Admin)>,
+    /// The quota tree in force.
+    pub quota: Arc<QuotaTree>,
+    /// Jobs that are not terminal.
+    pub jobs: Vec<Job>,
+    /// Attempts that have not ended.
+    pub attempts: Vec<Attempt>,
+    /// Steps of those attempts, with their tasks.
+    pub steps: Vec<Step>,
+}
+
+impl World {
+    /// Rebuilds the world from what the store knows. Every node is unknown until its worker is heard.
+    #[must_use]
+    pub fn restore(snapshot: Snapshot) -> Self {
+        let mut world = World {
+            sequences: snapshot.sequences,
+            quota: snapshot.quota,
+            ..World::default()
+        };
+        for (inventory, admin) in snapshot.nodes {
+            world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
+        }
+        for job in snapshot.jobs {
+            world.insert_job(job);
+        }
+        for attempt in snapshot.attempts {
+            world.take(&Arc::new(attempt));
+        }
+        for step in snapshot.steps {
+            world.steps.insert((step.attempt, step.number), Arc::new(step));
+        }
+        world
+    }
+
+    /// Jobs of the project that wait, held ones included.
+    #[must_use]
+    pub fn waiting_jobs_of(&self, project: &ProjectPath) -> u64 {
+        self.usage.waiting(project.as_str())
+    }
+}

@@ -1,0 +1,184 @@
+//! Applying changes to the world, and keeping what follows from them.
+
+use std::sync::Arc;
+
+use super::{Node, QueueKey, World};
+use crate::attempt::{Attempt, AttemptState};
+use crate::change::Change;
+use crate::ids::{AttemptId, JobId, NodeName};
+use crate::job::{Job, JobState, JobStatus};
+use crate::node::{Admin, Inventory};
+use crate::step::Task;
+
+impl World {
+    /// Applies one change. Never fails: a change about something unknown is ignored, so that replicas cannot
+    /// differ by what they choose to refuse.
+    pub fn apply(&mut self, change: &Change) {
+        self.version += 1;
+        match change {
+            Change::JobSubmitted(job) => {
+                self.sequences.next_job = self.sequences.next_job.max(job.id.0 + 1);
+                self.insert_job(Job::clone(job));
+            }
+            Change::JobMoved { id, status } => self.move_job(*id, status),
+            Change::AttemptLeased(attempt) => self.take(attempt),
+            Change::AttemptMoved(attempt) => self.move_attempt(attempt),
+            Change::StepCreated(step) => {
+                self.steps.insert((step.attempt, step.number), Arc::clone(step));
+            }
+            Change::TaskMoved { attempt, step, task } => self.move_task(*attempt, *step, task),
+            Change::Booked(entry) => {
+                self.sequences.next_entry = self.sequences.next_entry.max(entry.seq + 1);
+            }
+            Change::NodeRegistered(inventory) => self.register(inventory),
+            Change::NodeAdministered { node, admin } => {
+                self.with_node(node, |node| node.admin = admin.clone());
+            }
+            Change::NodeHeard { node, liveness } => {
+                self.with_node(node, |node| node.liveness = *liveness);
+            }
+            Change::NodeLeftovers { node, attempts } => {
+                self.with_node(node, |node| node.leftovers = attempts.iter().copied().collect());
+            }
+            Change::QuotaApplied(tree) => self.quota = Arc::clone(tree),
+            Change::Happened(event) => {
+                self.sequences.next_event = self.sequences.next_event.max(event.seq + 1);
+            }
+        }
+    }
+
+    /// Applies a list of changes in order.
+    pub fn apply_all<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) {
+        for change in changes {
+            self.apply(change);
+        }
+    }
+
+    pub(super) fn insert_job(&mut self, job: Job) {
+        if job.status.state.is_terminal() {
+            return;
+        }
+        self.link(&job);
+        self.jobs.insert(job.id, job);
+    }
+
+    fn move_job(&mut self, id: JobId, status: &Arc<JobStatus>) {
+        let Some(mut job) = self.jobs.remove(&id) else { return };
+        self.unlink(&job);
+        job.status = JobStatus::clone(status);
+        self.insert_job(job);
+    }
+
+    /// Enters the job into the queue, the counts and the list of those that wait for others.
+    fn link(&mut self, job: &Job) {
+        let project = &job.spec.project;
+        match job.status.state {
+            JobState::Pending => {
+                self.queue.insert(QueueKey::of(job));
+                self.usage.count_waiting(project, true);
+            }
+            JobState::Held => self.usage.count_waiting(project, true),
+            JobState::Starting | JobState::Running => self.usage.count_active(project, true),
+            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {}
+        }
+        for dependency in &job.status.waits_for {
+            self.dependents.entry(dependency.job).or_default().insert(job.id);
+        }
+    }
+
+    fn unlink(&mut self, job: &Job) {
+        let project = &job.spec.project;
+        match job.status.state {
+            JobState::Pending => {
+                self.queue.remove(&QueueKey::of(job));
+                self.usage.count_waiting(project, false);
+            }
+            JobState::Held => self.usage.count_waiting(project, false),
+            JobState::Starting | JobState::Running => self.usage.count_active(project, false),
+            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {}
+        }
+        for dependency in &job.status.waits_for {
+            if let Some(waiting) = self.dependents.get_mut(&dependency.job) {
+                waiting.remove(&job.id);
+                if waiting.is_empty() {
+                    self.dependents.remove(&dependency.job);
+                }
+            }
+        }
+    }
+
+    /// Enters an attempt and takes what it holds.
+    pub(super) fn take(&mut self, attempt: &Arc<Attempt>) {
+        if self.attempts.insert(attempt.id, Arc::clone(attempt)).is_some() {
+            return;
+        }
+        for allocation in &attempt.placement.nodes {
+            self.with_node(&allocation.node, |node| node.take(attempt.id, allocation));
+        }
+        if let Some(class) = &attempt.placement.class {
+            self.usage.take(&attempt.project, class, attempt.gpus());
+        }
+    }
+
+    fn move_attempt(&mut self, attempt: &Arc<Attempt>) {
+        if !self.attempts.contains_key(&attempt.id) {
+            return;
+        }
+        match attempt.state {
+            AttemptState::Ended => self.give_back(attempt),
+            AttemptState::Leased
+            | AttemptState::Accepted
+            | AttemptState::Prolog
+            | AttemptState::Running
+            | AttemptState::Stopping => {
+                self.attempts.insert(attempt.id, Arc::clone(attempt));
+            }
+        }
+    }
+
+    fn give_back(&mut self, attempt: &Attempt) {
+        self.attempts.remove(&attempt.id);
+        let first = (attempt.id, 0);
+        let last = (attempt.id, u32::MAX);
+        let steps: Vec<_> = self.steps.range(first..=last).map(|(key, _)| *key).collect();
+        for key in steps {
+            self.steps.remove(&key);
+        }
+        for allocation in &attempt.placement.nodes {
+            self.with_node(&allocation.node, |node| node.give_back(attempt.id, allocation));
+        }
+        if let Some(class) = &attempt.placement.class {
+            self.usage.give_back(&attempt.project, class, attempt.gpus());
+        }
+    }
+
+    fn move_task(&mut self, attempt: AttemptId, step: u32, task: &Arc<Task>) {
+        let Some(step) = self.steps.get_mut(&(attempt, step)) else { return };
+        let step = Arc::make_mut(step);
+        if let Some(place) = step.tasks.iter_mut().find(|place| place.rank == task.rank) {
+            *place = Task::clone(task);
+        }
+    }
+
+    fn register(&mut self, inventory: &Arc<Inventory>) {
+        let Some(node) = self.nodes.get_mut(&inventory.node) else {
+            let node = Node::new(Arc::clone(inventory), Admin::Active);
+            self.nodes.insert(inventory.node.clone(), node);
+            return;
+        };
+        let attempts = &self.attempts;
+        let ids = node.attempts.clone();
+        let held = ids
+            .iter()
+            .filter_map(|id| attempts.get(id))
+            .flat_map(|attempt| &attempt.placement.nodes)
+            .filter(|allocation| allocation.node == inventory.node);
+        node.reregister(Arc::clone(inventory), held);
+    }
+
+    fn with_node(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            change(node);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A node in the world: what it has, what is free, and whether it takes work.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::attempt::NodeAllocation;
+use crate::ids::{AttemptId, GpuUuid};
+use crate::node::{Admin, Inventory, Liveness};
+
+/// A node with what is free on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// As registered.
+    pub inventory: Arc<Inventory>,
+    /// What people decided.
+    pub admin: Admin,
+    /// What is heard of it.
+    pub liveness: Liveness,
+    /// What is free.
+    pub free: NodeFree,
+    /// Attempts that hold something here.
+    pub attempts: BTreeSet<AttemptId>,
+    /// Attempts that have ended in the books but still have processes here.
+    pub leftovers: BTreeSet<AttemptId>,
+}
+
+/// What is free on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFree {
+    /// Of each GPU, in the order of the inventory.
+    pub gpus: Vec<GpuMilli>,
+    /// CPUs.
+    pub cpu_milli: CpuMilli,
+    /// Memory.
+    pub memory_mib: MemoryMib,
+}
+
+impl NodeFree {
+    /// Everything the node has.
+    #[must_use]
+    pub fn all_of(inventory: &Inventory) -> Self {
+        NodeFree {
+            gpus: vec![GpuMilli::WHOLE; inventory.gpus.len()],
+            cpu_milli: inventory.cpu_milli,
+            memory_mib: inventory.memory_mib,
+        }
+    }
+}
+
+impl Node {
+    /// A node that holds nothing and has not been heard.
+    #[must_use]
+    pub fn new(inventory: Arc<Inventory>, admin: Admin) -> Self {
+        let free = NodeFree::all_of(&inventory);
+        Node {
+            inventory,
+            admin,
+            liveness: Liveness::Unknown,
+            free,
+            attempts: BTreeSet::new(),
+            leftovers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether new work may be placed here.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.why_no_work().is_none()
+    }
+
+    /// Why no new work may be placed here, in words for a person; `None` if it may.
+    #[must_use]
+    pub fn why_no_work(&self) -> Option<String> {
+        if let Admin::Drain { by, reason, .. } = &self.admin {
+            return Some(format!("drained by {by}: {reason}"));
+        }
+        match self.liveness {
+            Liveness::Ready if self.leftovers.is_empty() => None,
+            Liveness::Ready => Some("being cleaned of an earlier attempt".to_owned()),
+            Liveness::Unknown => Some("not heard since the scheduler started".to_owned()),
+            Liveness::Suspect => Some("not heard lately".to_owned()),
+            Liveness::Lost => Some("lost".to_owned()),
+        }
+    }
+
+    /// Index of the GPU in the inventory.
+    #[must_use]
+    pub fn gpu_index(&self, uuid: &GpuUuid) -> Option<usize> {
+        self.inventory.gpus.iter().position(|gpu| gpu.uuid == *uuid)
+    }
+
+    /// Takes what an attempt is given here.
+    pub(super) fn take(&mut self, id: AttemptId, allocation: &NodeAllocation) {
+        if self.attempts.insert(id) {
+            self.subtract(allocation);
+        }
+    }
+
+    /// Gives back what an attempt held here.
+    pub(super) fn give_back(&mut self, id: AttemptId, allocation: &NodeAllocation) {
+        if !self.attempts.remove(&id) {
+            return;
+        }
+        for gpu in &allocation.gpus {
+            if let Some(index) = self.gpu_index(&gpu.uuid) {
+                self.free.gpus[index] = (self.free.gpus[index] + gpu.milli).min(GpuMilli::WHOLE);
+            }
+        }
+        let inventory = &self.inventory;
+        self.free.cpu_milli = (self.free.cpu_milli + allocation.cpu_milli).min(inventory.cpu_milli);
+        self.free.memory_mib =
+            (self.free.memory_mib + allocation.memory_mib).min(inventory.memory_mib);
+    }
+
+    /// Replaces the inventory and recomputes what is free beside what is held.
+    pub(super) fn reregister<'a>(
+        &mut self,
+        inventory: Arc<Inventory>,
+        held: impl Iterator<Item = &'a NodeAllocation>,
+    ) {
+        self.free = NodeFree::all_of(&inventory);
+        self.inventory = inventory;
+        for allocation in held {
+            self.subtract(allocation);
+        }
+    }
+
+    fn subtract(&mut self, allocation: &NodeAllocation) {
+        for gpu in &allocation.gpus {
+            if let Some(index) = self.gpu_index(&gpu.uuid) {
+                self.free.gpus[index] = self.free.gpus[index].saturating_sub(gpu.milli);
+            }
+        }
+        self.free.cpu_milli = self.free.cpu_milli.saturating_sub(allocation.cpu_milli);
+        self.free.memory_mib = self.free.memory_mib.saturating_sub(allocation.memory_mib);
+    }
+}

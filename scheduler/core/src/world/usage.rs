@@ -1,0 +1,98 @@
+//! What every node of the quota tree holds now, and how many jobs it has.
+
+use std::collections::BTreeMap;
+
+use crate::amount::GpuMilli;
+use crate::ids::{GpuClass, ProjectPath};
+
+/// Use by path, each summed over everything below.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    by_path: BTreeMap<String, PathUsage>,
+}
+
+/// What one node of the tree holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathUsage {
+    /// GPUs held, by class; no entry is zero.
+    pub held: BTreeMap<GpuClass, GpuMilli>,
+    /// Jobs waiting, held ones included.
+    pub waiting: u64,
+    /// Jobs starting or running.
+    pub active: u64,
+}
+
+impl Usage {
+    /// What `path` holds of `class`.
+    #[must_use]
+    pub fn held(&self, path: &str, class: &GpuClass) -> GpuMilli {
+        self.get(path).and_then(|usage| usage.held.get(class)).copied().unwrap_or_default()
+    }
+
+    /// What `path` holds of all classes.
+    #[must_use]
+    pub fn held_any(&self, path: &str) -> GpuMilli {
+        self.get(path).map(|usage| usage.held.values().copied().sum()).unwrap_or_default()
+    }
+
+    /// Jobs that wait below `path`.
+    #[must_use]
+    pub fn waiting(&self, path: &str) -> u64 {
+        self.get(path).map_or(0, |usage| usage.waiting)
+    }
+
+    /// Everything about `path`, `None` if there is nothing.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&PathUsage> {
+        self.by_path.get(path)
+    }
+
+    /// Every path with what it holds.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &PathUsage)> {
+        self.by_path.iter().map(|(path, usage)| (path.as_str(), usage))
+    }
+
+    /// Counts GPUs that an attempt took.
+    pub fn take(&mut self, project: &ProjectPath, class: &GpuClass, gpus: GpuMilli) {
+        self.each_level(project, |usage| *usage.held.entry(class.clone()).or_default() += gpus);
+    }
+
+    /// Counts GPUs that an attempt gave back.
+    pub fn give_back(&mut self, project: &ProjectPath, class: &GpuClass, gpus: GpuMilli) {
+        self.each_level(project, |usage| {
+            if let Some(held) = usage.held.get_mut(class) {
+                *held = held.saturating_sub(gpus);
+            }
+            usage.held.retain(|_, held| !held.is_zero());
+        });
+    }
+
+    /// Counts one job more or less that waits.
+    pub(super) fn count_waiting(&mut self, project: &ProjectPath, more: bool) {
+        self.each_level(project, |usage| usage.waiting = step(usage.waiting, more));
+    }
+
+    /// Counts one job more or less that starts or runs.
+    pub(super) fn count_active(&mut self, project: &ProjectPath, more: bool) {
+        self.each_level(project, |usage| usage.active = step(usage.active, more));
+    }
+
+    fn each_level(&mut self, project: &ProjectPath, change: impl Fn(&mut PathUsage)) {
+        for path in project.self_and_ancestors() {
+            if let Some(usage) = self.by_path.get_mut(path) {
+                change(usage);
+                if *usage == PathUsage::default() {
+                    self.by_path.remove(path);
+                }
+            } else {
+                let mut usage = PathUsage::default();
+                change(&mut usage);
+                self.by_path.insert(path.to_owned(), usage);
+            }
+        }
+    }
+}
+
+fn step(count: u64, more: bool) -> u64 {
+    if more { count.saturating_add(1) } else { count.saturating_sub(1) }
+}

@@ -1,0 +1,241 @@
+//! What the worker remembers of an attempt, and the records that change it.
+//!
+//! The journal, its compaction and the state machine all fold records through [`Image::apply`], so that what is
+//! rebuilt after a restart is what was there before it. Nothing here reads or writes anything.
+
+use std::collections::BTreeMap;
+
+use gotgan_proto::v1::{self, report};
+
+/// Names an attempt of a job.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Message)]
+pub struct AttemptKey {
+    /// Number of the job.
+    #[prost(uint64, tag = "1")]
+    pub job_id: u64,
+    /// Number of the attempt, from 1.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+}
+
+impl AttemptKey {
+    /// The attempt `attempt` of job `job_id`.
+    pub fn new(job_id: u64, attempt: u32) -> Self {
+        Self { job_id, attempt }
+    }
+
+    /// Name of its directory, `JOB.ATTEMPT`.
+    pub fn directory_name(self) -> String {
+        format!("{}.{}", self.job_id, self.attempt)
+    }
+
+    /// The inverse of [`Self::directory_name`].
+    pub fn from_directory_name(name: &str) -> Option<Self> {
+        let (job, attempt) = name.split_once('.')?;
+        Some(Self::new(job.parse().ok()?, attempt.parse().ok()?))
+    }
+}
+
+/// The durable part of an attempt on this node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Held {
+    /// Which attempt.
+    #[prost(message, required, tag = "1")]
+    pub key: AttemptKey,
+    /// The order that brought it; absent if it was stopped before it was ever heard of.
+    #[prost(message, optional, boxed, tag = "2")]
+    pub order: Option<Box<v1::RunAttempt>>,
+    /// It was told to start.
+    #[prost(bool, tag = "3")]
+    pub start_ordered: bool,
+    /// The first order to stop it.
+    #[prost(message, optional, tag = "4")]
+    pub stop: Option<v1::StopAttempt>,
+    /// Further steps it was told to start.
+    #[prost(message, repeated, tag = "5")]
+    pub steps: Vec<v1::StartTasks>,
+    /// Reports not acknowledged yet, oldest first.
+    #[prost(message, repeated, tag = "6")]
+    pub reports: Vec<v1::Report>,
+    /// Number of the last report made.
+    #[prost(uint64, tag = "7")]
+    pub last_seq: u64,
+    /// Number of the last event of the shim that was turned into a report.
+    #[prost(uint64, tag = "8")]
+    pub shim_seen: u64,
+    /// `accepted` was reported.
+    #[prost(bool, tag = "9")]
+    pub accepted: bool,
+    /// `refused` or `ended` was reported.
+    #[prost(bool, tag = "10")]
+    pub ended: bool,
+}
+
+/// A report together with how far into the shim's events it reaches.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reported {
+    /// The report.
+    #[prost(message, required, tag = "1")]
+    pub report: v1::Report,
+    /// See [`Held::shim_seen`]; 0 if no event of a shim caused it.
+    #[prost(uint64, tag = "2")]
+    pub shim_seen: u64,
+}
+
+/// One change of what is remembered.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Entry {
+    /// An attempt as a whole: written by compaction.
+    #[prost(message, tag = "1")]
+    Snapshot(Held),
+    /// It was ordered.
+    #[prost(message, tag = "2")]
+    Ordered(Box<v1::RunAttempt>),
+    /// It was told to start.
+    #[prost(message, tag = "3")]
+    StartOrdered(AttemptKey),
+    /// It was told to stop.
+    #[prost(message, tag = "4")]
+    StopOrdered(v1::StopAttempt),
+    /// It was told to start tasks of a further step.
+    #[prost(message, tag = "5")]
+    TasksOrdered(v1::StartTasks),
+    /// A report was made.
+    #[prost(message, tag = "6")]
+    Reported(Reported),
+    /// The scheduler has reports up to a number.
+    #[prost(message, tag = "7")]
+    Acked(v1::ReportAck),
+    /// The scheduler needs nothing of it any more.
+    #[prost(message, tag = "8")]
+    Forgotten(AttemptKey),
+    /// A newer leader was seen.
+    #[prost(uint64, tag = "9")]
+    Epoch(u64),
+    /// The boot of the machine that everything after this belongs to.
+    #[prost(string, tag = "10")]
+    Boot(String),
+}
+
+impl Held {
+    /// An attempt of which nothing is known yet.
+    pub fn new(key: AttemptKey) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// As the scheduler wants it listed.
+    pub fn listed(&self) -> v1::HeldAttempt {
+        v1::HeldAttempt {
+            job_id: self.key.job_id,
+            attempt: self.key.attempt,
+            ended: self.ended,
+        }
+    }
+
+    /// Folds one record of this attempt in. Records of no attempt change nothing.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Snapshot(held) => *self = held.clone(),
+            Entry::Ordered(order) => self.apply_order(order),
+            Entry::StartOrdered(_) => self.start_ordered = true,
+            Entry::StopOrdered(stop) => self.stop = Some(stop.clone()),
+            Entry::TasksOrdered(tasks) => self.steps.push(tasks.clone()),
+            Entry::Reported(reported) => self.apply_report(reported),
+            Entry::Acked(ack) => self.reports.retain(|report| report.seq > ack.seq),
+            Entry::Forgotten(_) | Entry::Epoch(_) | Entry::Boot(_) => {}
+        }
+    }
+
+    fn apply_order(&mut self, order: &v1::RunAttempt) {
+        self.start_ordered |= order.start_now;
+        self.order = Some(Box::new(order.clone()));
+    }
+
+    fn apply_report(&mut self, reported: &Reported) {
+        let report = &reported.report;
+        match report.event {
+            Some(report::Event::Accepted(_)) => self.accepted = true,
+            Some(report::Event::Refused(_) | report::Event::Ended(_)) => self.ended = true,
+            Some(
+                report::Event::Started(_)
+                | report::Event::TaskStarted(_)
+                | report::Event::TaskEnded(_),
+            )
+            | None => {}
+        }
+        self.last_seq = self.last_seq.max(report.seq);
+        self.shim_seen = self.shim_seen.max(reported.shim_seen);
+        self.reports.push(report.clone());
+    }
+}
+
+/// Everything the worker remembers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    /// Largest epoch of a leader seen.
+    pub epoch: u64,
+    /// Boot of the machine the attempts were started in; empty before the first.
+    pub boot_id: String,
+    /// Attempts not forgotten.
+    pub attempts: BTreeMap<AttemptKey, Held>,
+}
+
+impl Image {
+    /// Folds one record in.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Epoch(epoch) => self.epoch = self.epoch.max(*epoch),
+            Entry::Boot(boot_id) => self.boot_id.clone_from(boot_id),
+            Entry::Forgotten(key) => {
+                self.attempts.remove(key);
+            }
+            // An acknowledgement may come after the attempt was forgotten; it must not bring it back.
+            Entry::Acked(ack) => {
+                if let Some(held) = self.attempts.get_mut(&key_of_ack(ack)) {
+                    held.apply(entry);
+                }
+            }
+            Entry::Snapshot(_)
+            | Entry::Ordered(_)
+            | Entry::StartOrdered(_)
+            | Entry::StopOrdered(_)
+            | Entry::TasksOrdered(_)
+            | Entry::Reported(_) => self.apply_to_attempt(entry),
+        }
+    }
+
+    /// Records that rebuild this image, for compaction.
+    pub fn entries(&self) -> Vec<Entry> {
+        let head = [Entry::Epoch(self.epoch), Entry::Boot(self.boot_id.clone())];
+        let attempts = self.attempts.values().cloned().map(Entry::Snapshot);
+        head.into_iter().chain(attempts).collect()
+    }
+
+    fn apply_to_attempt(&mut self, entry: &Entry) {
+        if let Some(key) = entry.key() {
+            self.attempts.entry(key).or_insert_with(|| Held::new(key)).apply(entry);
+        }
+    }
+}
+
+impl Entry {
+    /// The attempt it is about, if it is about one.
+    pub fn key(&self) -> Option<AttemptKey> {
+        Some(match self {
+            Self::Snapshot(held) => held.key,
+            Self::Ordered(order) => AttemptKey::new(order.job_id, order.attempt),
+            Self::StartOrdered(key) | Self::Forgotten(key) => *key,
+            Self::StopOrdered(stop) => AttemptKey::new(stop.job_id, stop.attempt),
+            Self::TasksOrdered(tasks) => AttemptKey::new(tasks.job_id, tasks.attempt),
+            Self::Reported(Reported { report, .. }) => {
+                AttemptKey::new(report.job_id, report.attempt)
+            }
+            Self::Acked(ack) => key_of_ack(ack),
+            Self::Epoch(_) | Self::Boot(_) => return None,
+        })
+    }
+}
+
+fn key_of_ack(ack: &v1::ReportAck) -> AttemptKey {
+    AttemptKey::new(ack.job_id, ack.attempt)
+}

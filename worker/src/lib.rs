@@ -1,0 +1,23 @@
+//! The daemon of a Gotgan node, as a library: what `gotgan-worker` and `gotgan-shim` are made of.
+//!
+//! The worker keeps one stream to the scheduler ([`session`]), remembers what it was told in a journal
+//! ([`journal`]), decides by a pure state machine ([`attempt`]) and acts through [`exec`], where every running
+//! attempt has a small process of its own ([`shim`]) that outlives the daemon.
+//!
+//! Tasks run as the worker's own user and without confinement: no namespaces, no cgroups, no device filter.
+//! `CUDA_VISIBLE_DEVICES` tells a task which GPUs are its own; nothing keeps it from using others.
+
+pub mod attempt;
+pub mod clock;
+pub mod config;
+pub mod exec;
+pub mod held;
+pub mod inventory;
+pub mod join;
+pub mod journal;
+pub mod logs;
+pub mod retention;
+pub mod run;
+pub mod session;
+pub mod shim;
+pub mod supervisor;

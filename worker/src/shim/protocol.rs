@@ -1,0 +1,196 @@
+//! What a worker and a shim say to each other: one line of JSON a message.
+//!
+//! A shim may be weeks older than the worker that finds it again: fields may be added with a default, never removed
+//! or given another meaning, as long as [`VERSION`] stays.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of these messages.
+pub const VERSION: u32 = 1;
+/// Name of the socket in the attempt's directory; binding it is what makes a shim the only one.
+pub const SOCKET: &str = "shim.sock";
+/// What the shim is to do; it removes the file once read, since the environment in it holds the job's token.
+pub const SPEC: &str = "spec.json";
+/// Everything that happened, one [`EventLine`] a line, in order.
+pub const EVENTS: &str = "events";
+/// Longest line either side accepts: a step's tasks with an environment of the largest size each.
+pub const LINE_MAX_BYTES: usize = 64 << 20;
+
+/// All that a shim needs to know when it begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShimSpec {
+    /// [`VERSION`] of the worker that wrote it.
+    pub version: u32,
+    /// Time the attempt may run, from its start; 0: without end.
+    pub time_limit_ms: u64,
+    /// Between TERM and KILL when the shim itself decides to stop.
+    pub grace_ms: u64,
+    /// Sent before the end, if wanted.
+    pub warning: Option<Warning>,
+    /// Step 0 is a script: when it ends, everything else ends.
+    pub batch: bool,
+    /// Tasks of step 0 on this node, perhaps none.
+    pub step: StepSpec,
+}
+
+/// A signal ahead of the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Signal number.
+    pub signal: i32,
+    /// How long before the end.
+    pub ahead_ms: u64,
+    /// To the script's own process alone.
+    pub batch_only: bool,
+}
+
+/// Tasks of one step on this node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepSpec {
+    /// Number of the step.
+    pub step: u32,
+    /// Environment that its tasks share.
+    pub environment: BTreeMap<String, String>,
+    /// The tasks.
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// One process to start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Rank in the step.
+    pub rank: u32,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// On top of the step's environment.
+    pub environment: BTreeMap<String, String>,
+    /// Working directory, absolute.
+    pub directory: String,
+    /// File for standard output; empty: kept in the attempt's directory.
+    pub stdout: String,
+    /// The same for standard error.
+    pub stderr: String,
+}
+
+/// From the worker to the shim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShimCommand {
+    /// First line of a connection: send events from this number on.
+    Hello {
+        /// Version of the worker.
+        version: u32,
+        /// Number of the first event wanted.
+        from: u64,
+    },
+    /// Start tasks; those already started are left alone.
+    StartTasks(StepSpec),
+    /// End everything.
+    Stop {
+        /// Cause to report, by its number in the API.
+        cause: i32,
+        /// For a person.
+        reason: String,
+        /// Between TERM and KILL.
+        grace_ms: u64,
+        /// Whether the warning signal is sent first.
+        warn: bool,
+    },
+}
+
+/// From the shim to the worker, and into the file of events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Counts from 1.
+    pub n: u64,
+    /// When it happened, Unix microseconds.
+    pub at_us: i64,
+    /// What happened.
+    pub event: ShimEvent,
+}
+
+/// What a shim reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShimEvent {
+    /// The shim is at work.
+    Started {
+        /// Its process id.
+        pid: i32,
+        /// Its start time in clock ticks since boot, which tells it from a later process of the same id.
+        start_ticks: u64,
+    },
+    /// A process is there.
+    TaskStarted {
+        /// Step of the task.
+        step: u32,
+        /// Rank in the step.
+        rank: u32,
+        /// Process id, which is also its process group.
+        pid: i32,
+    },
+    /// A process has ended, or could not be started.
+    TaskEnded {
+        /// Step of the task.
+        step: u32,
+        /// Rank in the step.
+        rank: u32,
+        /// How.
+        exit: Exit,
+        /// What kept it from starting, or ended it from outside.
+        detail: String,
+    },
+    /// Nothing is left; the last event.
+    Ended {
+        /// Why.
+        ending: Ending,
+        /// For a person.
+        reason: String,
+        /// Of the script or the first task of step 0 that failed.
+        exit: Exit,
+    },
+}
+
+/// How a process ended: by `signal` unless 0, else with `code`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code.
+    pub code: i32,
+    /// Signal number.
+    pub signal: i32,
+}
+
+impl Exit {
+    /// An exit with a code.
+    pub fn code(code: i32) -> Self {
+        Self { code, signal: 0 }
+    }
+
+    /// Whether this counts as success.
+    pub fn is_success(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.signal {
+            0 => write!(out, "exited with code {}", self.code),
+            signal => write!(out, "was ended by signal {signal}"),
+        }
+    }
+}
+
+/// Why an attempt ended on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its tasks ended by themselves.
+    Own,
+    /// Its time was over.
+    Limit,
+    /// It was told to stop; the cause's number in the API.
+    Stopped(i32),
+}

@@ -1,0 +1,55 @@
+//! `cargo xtask bench NAME`: release builds, a PostgreSQL beside SQLite, and `gotgan-bench` on both.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::postgres::{self, Postgres};
+use crate::workspace::Workspace;
+use crate::{child, interrupt};
+
+/// What a benchmark measures, and the program that measures.
+const BUILD: [&str; 10] = [
+    "--release", "--bins", "-p", "gotgan", "-p", "gotgan-scheduler", "-p", "gotgan-worker", "-p",
+    "gotgan-tests",
+];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench submit
+  cargo xtask bench lifecycle --json target/lifecycle.json")]
+pub struct Options {
+    /// Which benchmark, for instance submit or lifecycle
+    name: String,
+    /// Write the results as JSON as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure SQLite alone
+    #[arg(long)]
+    no_postgres: bool,
+    /// For the benchmark
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    interrupt::watch()?;
+    let workspace = Workspace::find()?;
+    let server = if options.no_postgres { None } else { Some(Postgres::obtain()?) };
+    workspace.build(&BUILD)?;
+    let mut command = Command::new(workspace.programs("release").join("gotgan-bench"));
+    command.arg(&options.name);
+    if let Some(file) = &options.json {
+        let file = std::path::absolute(file).context("no path for the JSON file")?;
+        command.arg("--json").arg(file);
+    }
+    command.args(&options.arguments).env("GOTGAN_TEST_PROGRAMS", workspace.programs("release"));
+    match &server {
+        Some(server) => command.env(postgres::URL_VARIABLE, &server.url),
+        None => command.env_remove(postgres::URL_VARIABLE),
+    };
+    let status = child::run_in_foreground(&mut command)?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,62 @@
+//! The project's own tasks, called as `cargo xtask NAME`: a cluster to look at, the tests, the
+//! benchmarks and the checks that no linter knows. Nothing here is part of the product.
+
+#![allow(clippy::print_stdout)]
+
+mod bench;
+mod child;
+mod interrupt;
+mod postgres;
+mod quickstart;
+mod states;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Project tasks of Gotgan", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build, start a small cluster here, run the example jobs on it and tell what happens
+    Quickstart(quickstart::Options),
+    /// Run all tests, on SQLite and on a PostgreSQL started for the purpose
+    Test(test::Options),
+    /// Build in release and run one of the benchmarks
+    Bench(bench::Options),
+    /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
+    Tidy,
+    /// Write docs/states.md from the state machines in the code
+    States,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Quickstart(options) => quickstart::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::States => states::write(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(interrupted) = error.downcast_ref::<interrupt::Interrupted>() {
+        eprintln!("xtask: {interrupted}");
+        return ExitCode::from(interrupt::EXIT_CODE);
+    }
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
+}
