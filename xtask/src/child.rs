@@ -25,7 +25,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// Runs a command to its end in our process group. After a signal it gets its time to end as well.
 pub fn run_in_foreground(command: &mut Command) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("{name} cannot be started"))?;
     loop {
         if let Some(status) = child.try_wait()? {
             interrupt::check()?;
@@ -52,7 +54,10 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
-        Ok(Self { name: name.to_owned(), child })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+        })
     }
 
     pub fn id(&self) -> u32 {
@@ -89,7 +94,11 @@ fn end(child: &mut Child, group: bool) {
     let send = |signal| {
         let id = pid(child.id());
         // Already gone is the aim, not an error.
-        let _ = if group { killpg(id, signal) } else { kill(id, signal) };
+        let _ = if group {
+            killpg(id, signal)
+        } else {
+            kill(id, signal)
+        };
     };
     send(Signal::SIGTERM);
     let begin = Instant::now();
@@ -100,7 +109,11 @@ fn end(child: &mut Child, group: bool) {
         thread::sleep(POLL);
     }
     let id = pid(child.id());
-    let _ = if group { killpg(id, Signal::SIGKILL) } else { kill(id, Signal::SIGKILL) };
+    let _ = if group {
+        killpg(id, Signal::SIGKILL)
+    } else {
+        kill(id, Signal::SIGKILL)
+    };
     let _ = child.wait();
 }
 
@@ -117,9 +130,20 @@ pub fn end_descendants() -> usize {
 /// Ends every process that carries `NAME=value` in its environment; returns what they were called.
 pub fn end_marked(variable: &str, value: &str) -> Vec<String> {
     let marker = format!("{variable}={value}");
-    let marked = |process: &&Process| process.id != std::process::id() && carries(process.id, &marker);
-    let names = processes().iter().filter(marked).map(|process| process.name.clone()).collect();
-    end_all(|processes| processes.iter().filter(marked).map(|process| process.id).collect());
+    let marked =
+        |process: &&Process| process.id != std::process::id() && carries(process.id, &marker);
+    let names = processes()
+        .iter()
+        .filter(marked)
+        .map(|process| process.name.clone())
+        .collect();
+    end_all(|processes| {
+        processes
+            .iter()
+            .filter(marked)
+            .map(|process| process.id)
+            .collect()
+    });
     names
 }
 
@@ -131,8 +155,11 @@ fn end_all(select: impl Fn(&[Process]) -> BTreeSet<u32>) -> usize {
         if alive.is_empty() || begin.elapsed() > GRACE {
             return seen.len();
         }
-        let signal =
-            if begin.elapsed() < GRACE / 4 { Signal::SIGTERM } else { Signal::SIGKILL };
+        let signal = if begin.elapsed() < GRACE / 4 {
+            Signal::SIGTERM
+        } else {
+            Signal::SIGKILL
+        };
         for id in &alive {
             // Each hears SIGTERM once; SIGKILL is repeated until it worked.
             if seen.insert(*id) || signal == Signal::SIGKILL {
@@ -152,8 +179,12 @@ struct Process {
 
 /// Every process of the machine that is not a zombie.
 fn processes() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let ids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter_map(|id: u32| parse_stat(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
         .collect()
 }
@@ -172,7 +203,9 @@ fn descendants_of(root: u32, processes: &[Process]) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([root]);
     loop {
         let before = found.len();
-        let children = processes.iter().filter(|process| found.contains(&process.parent));
+        let children = processes
+            .iter()
+            .filter(|process| found.contains(&process.parent));
         found.extend(children.map(|process| process.id).collect::<Vec<_>>());
         if found.len() == before {
             found.remove(&root);
@@ -183,7 +216,9 @@ fn descendants_of(root: u32, processes: &[Process]) -> BTreeSet<u32> {
 
 fn carries(id: u32, marker: &str) -> bool {
     let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes())
+    environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == marker.as_bytes())
 }
 
 fn pid(id: u32) -> Pid {
@@ -196,7 +231,11 @@ mod tests {
     use super::*;
 
     fn process(id: u32, parent: u32) -> Process {
-        Process { id, parent, name: String::new() }
+        Process {
+            id,
+            parent,
+            name: String::new(),
+        }
     }
 
     #[test]
@@ -220,8 +259,15 @@ mod tests {
     fn a_process_is_found_by_its_environment_and_ended() {
         let value = format!("{}", std::process::id());
         let mut command = Command::new("sleep");
-        let mut child = command.arg("600").env("XTASK_TEST_MARK", &value).spawn().unwrap();
-        assert_eq!(end_marked("XTASK_TEST_MARK", &value), ["sleep"]);
+        let mut child = command
+            .arg("600")
+            .env("XTASK_TEST_MARK", &value)
+            .spawn()
+            .unwrap();
+        // The kernel shows the environment only a moment after the start.
+        let found = std::iter::repeat_with(|| end_marked("XTASK_TEST_MARK", &value));
+        let found = found.take(10_000).find(|names| !names.is_empty());
+        assert_eq!(found.unwrap(), ["sleep"]);
         assert!(!child.wait().unwrap().success());
     }
 }
