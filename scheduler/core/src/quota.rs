@@ -3,12 +3,19 @@
 //! A node's limit covers everything below it. No limit at a node means only those above it bind; a limit of zero
 //! means zero.
 
+mod diff;
+mod parse;
+
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
+
+pub use diff::{QuotaChange, QuotaChangeKind, diff};
+pub use parse::{QuotaFault, parse};
 
 /// The whole tree at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +48,8 @@ impl QuotaTree {
     #[must_use]
     pub fn is_leaf(&self, path: &ProjectPath) -> bool {
         let below = format!("{path}/");
-        !self.nodes.keys().any(|other| other.as_str().starts_with(&below))
+        let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+        let next = self.nodes.range::<str, _>(from).next();
+        !next.is_some_and(|(other, _)| other.as_str().starts_with(&below))
     }
 }
