@@ -138,6 +138,34 @@ pub struct JobStatus {
     pub exit: Option<ExitStatus>,
 }
 
+impl JobStatus {
+    /// The status of a job that was just stored.
+    #[must_use]
+    pub fn new(
+        state: JobState,
+        detail: String,
+        queued: UnixMicros,
+        waits_for: Vec<Dependency>,
+    ) -> Self {
+        JobStatus {
+            state,
+            detail,
+            queued,
+            not_before: queued,
+            started: None,
+            ended: None,
+            attempt: 0,
+            failures: 0,
+            losses: 0,
+            waits_for,
+            avoid: BTreeSet::new(),
+            pending_action: None,
+            cause: None,
+            exit: None,
+        }
+    }
+}
+
 /// Nodes remembered as lost for one job; past that the set is cleared, so that a small cluster is not locked out.
 pub const AVOIDED_MAX: usize = 16;
 

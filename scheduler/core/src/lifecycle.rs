@@ -1,1 +1,25 @@
-//! placeholder
+//! Commands and reports in, changes out.
+//!
+//! Everything that happens to jobs, attempts and nodes passes through here: a function of the world, the policy
+//! and the present, that refuses or drafts changes. A [`Draft`] applies each change to the leader's world as it
+//! is drafted, so what follows in the same round sees it; the round is then written to the store, and if that
+//! fails the world is dropped and rebuilt. What a worker must be told is not drafted but derived from the state
+//! ([`orders`]), so an order that was lost is simply derived again.
+
+mod action;
+mod draft;
+mod end;
+mod node;
+pub mod orders;
+mod report;
+mod start;
+mod step;
+mod submit;
+
+pub use action::{Action, ActionRefusal, Actor, Changed, act};
+pub use draft::Draft;
+pub use node::{drain, give_up, hear, miss, register, resume};
+pub use report::{Folded, MemberEvent, Report, fold};
+pub use start::{start, stop_unconfirmed};
+pub use step::{StepRefusal, StepRequest, start_step};
+pub use submit::{Submission, SubmitRefusal, apply_quota, submit};

@@ -1,0 +1,116 @@
+//! Changes being drafted against the leader's world.
+
+use std::sync::Arc;
+
+use crate::amount::{GpuMilliSeconds, UnixMicros};
+use crate::attempt::Attempt;
+use crate::change::{Change, Event, EventKind, Subject};
+use crate::ids::{Epoch, GpuClass, JobId, NodeName};
+use crate::job::{JobState, JobStatus};
+use crate::ledger::{CounterAccount, LedgerEntry, LedgerKind};
+use crate::policy::Policy;
+use crate::world::World;
+
+/// Changes drafted so far, already applied to the world they are drafted against.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    /// The leader's world.
+    pub world: &'a mut World,
+    /// Numbers of the site.
+    pub policy: &'a Policy,
+    /// Leadership in force.
+    pub epoch: Epoch,
+    /// The present.
+    pub now: UnixMicros,
+    changes: Vec<Change>,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty draft.
+    #[must_use]
+    pub fn new(world: &'a mut World, policy: &'a Policy, epoch: Epoch, now: UnixMicros) -> Self {
+        Draft {
+            world,
+            policy,
+            epoch,
+            now,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Everything drafted, in order.
+    #[must_use]
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    /// Drafts one change.
+    pub(super) fn push(&mut self, change: Change) {
+        self.world.apply(&change);
+        self.changes.push(change);
+    }
+
+    /// Drafts a job's new status.
+    pub(super) fn move_job(&mut self, id: JobId, status: JobStatus) {
+        self.push(Change::JobMoved {
+            id,
+            status: Arc::new(status),
+        });
+    }
+
+    /// Drafts an attempt's new state.
+    pub(super) fn move_attempt(&mut self, attempt: Attempt) {
+        self.push(Change::AttemptMoved(Arc::new(attempt)));
+    }
+
+    /// Drafts something to tell about a job.
+    pub(super) fn tell_job(
+        &mut self,
+        id: JobId,
+        attempt: u32,
+        state: JobState,
+        kind: EventKind,
+        text: impl Into<String>,
+    ) {
+        self.tell(Subject::Job { id, attempt, state }, kind, text.into());
+    }
+
+    /// Drafts something to tell about a node.
+    pub(super) fn tell_node(&mut self, node: &NodeName, kind: EventKind, text: impl Into<String>) {
+        self.tell(Subject::Node(node.clone()), kind, text.into());
+    }
+
+    /// Drafts something to tell.
+    pub(super) fn tell(&mut self, subject: Subject, kind: EventKind, text: String) {
+        let seq = self.world.sequences.next_event;
+        let event = Event {
+            seq,
+            at: self.now,
+            subject,
+            kind,
+            text,
+        };
+        self.push(Change::Happened(Arc::new(event)));
+    }
+
+    /// Drafts lines of the ledger for an attempt that has GPUs.
+    pub(super) fn book(
+        &mut self,
+        attempt: &Attempt,
+        class: &GpuClass,
+        lines: Vec<(LedgerKind, GpuMilliSeconds, CounterAccount)>,
+    ) {
+        for (kind, amount, counter) in lines {
+            self.push(Change::Booked(LedgerEntry {
+                seq: self.world.sequences.next_entry,
+                at: self.now,
+                kind,
+                project: attempt.project.clone(),
+                class: class.clone(),
+                amount,
+                attempt: attempt.id,
+                counter,
+            }));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What is heard of nodes, and what people decide for them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::end::lose_node;
+use crate::attempt::Progress;
+use crate::change::{Change, EventKind};
+use crate::ids::{AttemptId, NodeName, UserName};
+use crate::node::{Admin, Inventory, Liveness, LivenessEvent, transition};
+
+/// A worker registered. `held` are the attempts in its journal that it has not been told to forget; those marked
+/// true have ended on the node.
+///
+/// Attempts that the books place there and that it no longer knows are lost; attempts it still runs though they
+/// have ended in the books keep the node from new work until they are gone.
+pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId, bool)]) {
+    let name = inventory.node.clone();
+    let known = draft.world.nodes.get(&name);
+    if known.is_none_or(|node| *node.inventory != inventory) {
+        let text = format!(
+            "{} GPUs, {} CPUs",
+            inventory.gpus.len(),
+            inventory.cpu_milli
+        );
+        draft.push(Change::NodeRegistered(Arc::new(inventory)));
+        draft.tell_node(&name, EventKind::NodeRegistered, text);
+    }
+    hear(draft, &name);
+    let held_ids: BTreeSet<AttemptId> = held.iter().map(|(id, _)| *id).collect();
+    let lost = forgotten_attempts(draft, &name, &held_ids);
+    lose_node(draft, &name, &lost, "the node no longer knows the attempt");
+    let leftovers: Vec<AttemptId> = held
+        .iter()
+        .filter(|(id, ended)| !ended && !is_live_on(draft, *id, &name))
+        .map(|(id, _)| *id)
+        .collect();
+    let before = draft
+        .world
+        .nodes
+        .get(&name)
+        .map(|node| node.leftovers.clone());
+    if before.is_some_and(|before| !before.iter().eq(leftovers.iter())) {
+        draft.push(Change::NodeLeftovers {
+            node: name,
+            attempts: leftovers,
+        });
+    }
+}
+
+/// Attempts the books place on the node, confirmed by it once, that it does not hold.
+fn forgotten_attempts(
+    draft: &Draft<'_>,
+    node: &NodeName,
+    held: &BTreeSet<AttemptId>,
+) -> Vec<AttemptId> {
+    let Some(known) = draft.world.nodes.get(node) else {
+        return Vec::new();
+    };
+    let confirmed = |id: &AttemptId| {
+        let attempt = draft.world.attempts.get(id)?;
+        let member = attempt.members.get(attempt.rank_of(node)?)?;
+        Some(matches!(
+            member.progress,
+            Progress::Accepted | Progress::Running
+        ))
+    };
+    known
+        .attempts
+        .iter()
+        .filter(|id| !held.contains(*id) && confirmed(id) == Some(true))
+        .copied()
+        .collect()
+}
+
+/// Whether the attempt, by the books, still has something on the node.
+pub(super) fn is_live_on(draft: &Draft<'_>, id: AttemptId, node: &NodeName) -> bool {
+    draft
+        .world
+        .attempts
+        .get(&id)
+        .is_some_and(|attempt| attempt.rank_of(node).is_some())
+}
+
+/// A beat came.
+pub fn hear(draft: &mut Draft<'_>, node: &NodeName) {
+    move_liveness(draft, node, LivenessEvent::Heard);
+}
+
+/// Beats are missing, or the stream broke.
+pub fn miss(draft: &mut Draft<'_>, node: &NodeName) {
+    if move_liveness(draft, node, LivenessEvent::Missed) {
+        draft.tell_node(node, EventKind::NodeSuspect, "no longer heard");
+    }
+}
+
+/// Nothing was heard for so long that the attempts there are decided: they end with cause node.
+pub fn give_up(draft: &mut Draft<'_>, node: &NodeName) {
+    if !move_liveness(draft, node, LivenessEvent::GivenUp) {
+        return;
+    }
+    draft.tell_node(
+        node,
+        EventKind::NodeLost,
+        "given up; its attempts end with cause node",
+    );
+    let attempts: Vec<AttemptId> = draft
+        .world
+        .nodes
+        .get(node)
+        .map(|node| node.attempts.iter().copied().collect())
+        .unwrap_or_default();
+    lose_node(draft, node, &attempts, "the node was lost");
+}
+
+/// Whether it moved.
+fn move_liveness(draft: &mut Draft<'_>, node: &NodeName, event: LivenessEvent) -> bool {
+    let Some(known) = draft.world.nodes.get(node) else {
+        return false;
+    };
+    let liveness: Liveness = transition(known.liveness, event);
+    if liveness == known.liveness {
+        return false;
+    }
+    draft.push(Change::NodeHeard {
+        node: node.clone(),
+        liveness,
+    });
+    true
+}
+
+/// No new work on the node. Returns whether that changed anything; `None` if there is no such node.
+pub fn drain(draft: &mut Draft<'_>, node: &NodeName, by: &UserName, reason: &str) -> Option<bool> {
+    let known = draft.world.nodes.get(node)?;
+    if matches!(&known.admin, Admin::Drain { reason: before, .. } if before == reason) {
+        return Some(false);
+    }
+    let since = draft.now;
+    let admin = Admin::Drain {
+        by: by.to_string(),
+        reason: reason.to_owned(),
+        since,
+    };
+    draft.push(Change::NodeAdministered {
+        node: node.clone(),
+        admin,
+    });
+    draft.tell_node(
+        node,
+        EventKind::NodeDrained,
+        format!("drained by {by}: {reason}"),
+    );
+    Some(true)
+}
+
+/// New work again. Returns whether that changed anything; `None` if there is no such node.
+pub fn resume(draft: &mut Draft<'_>, node: &NodeName, by: &UserName) -> Option<bool> {
+    let known = draft.world.nodes.get(node)?;
+    if known.admin == Admin::Active {
+        return Some(false);
+    }
+    draft.push(Change::NodeAdministered {
+        node: node.clone(),
+        admin: Admin::Active,
+    });
+    draft.tell_node(node, EventKind::NodeResumed, format!("resumed by {by}"));
+    Some(true)
+}

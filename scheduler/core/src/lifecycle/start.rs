@@ -1,0 +1,200 @@
+//! Committing a decision of the planner: the job gets its attempt, its resources and its first step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::end::order_stop;
+use crate::amount::UnixMicros;
+use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
+use crate::change::{Change, EventKind};
+use crate::check::{self, Refusal};
+use crate::ids::AttemptId;
+use crate::job::{Job, JobEvent, transition};
+use crate::ledger;
+use crate::plan::Decision;
+use crate::spec::{GpuRequest, TaskLayout, Work};
+use crate::step::{Step, StepKind, Task, TaskState};
+
+/// Commits one decision, after checking it again against the present world: all of it or nothing.
+///
+/// # Errors
+/// [`Refusal`] if the world has moved and the decision is no longer allowed; then nothing was drafted.
+pub fn start(draft: &mut Draft<'_>, decision: &Decision) -> Result<AttemptId, Refusal> {
+    check::decision(draft.world, decision, draft.now)?;
+    let Decision::Start { job, placement } = decision;
+    let Some(job) = draft.world.jobs.get(job).cloned() else {
+        return Err(Refusal {
+            job: *job,
+            reason: "there is no such job".to_owned(),
+        });
+    };
+    let mut status = job.status.clone();
+    status.state = transition(status.state, JobEvent::Leased).map_err(|illegal| Refusal {
+        job: job.id,
+        reason: illegal.to_string(),
+    })?;
+    status.attempt += 1;
+    status.detail.clear();
+    let id = AttemptId {
+        job: job.id,
+        number: status.attempt,
+    };
+    let attempt = Arc::new(new_attempt(draft, &job, id, placement));
+    let text = format!("attempt {id} on {}", node_names(placement));
+    draft.push(Change::AttemptLeased(Arc::clone(&attempt)));
+    draft.push(Change::StepCreated(Arc::new(first_step(
+        &job, id, placement, draft.now,
+    ))));
+    if let Some(class) = &placement.class {
+        draft.book(&attempt, class, ledger::lines_at_lease(&attempt));
+    }
+    let state = status.state;
+    draft.move_job(job.id, status);
+    draft.tell_job(job.id, id.number, state, EventKind::Leased, text);
+    Ok(id)
+}
+
+/// Stops attempts that some worker has not confirmed within `patience_ms` of the lease, so that a worker that
+/// hears but does not act cannot hold resources for ever.
+pub fn stop_unconfirmed(draft: &mut Draft<'_>, patience_ms: i64) {
+    let overdue: Vec<AttemptId> = draft
+        .world
+        .attempts
+        .values()
+        .filter(|attempt| attempt.state == AttemptState::Leased)
+        .filter(|attempt| draft.now.millis_since(attempt.leased) > patience_ms)
+        .map(|attempt| attempt.id)
+        .collect();
+    for id in overdue {
+        let silent = draft
+            .world
+            .attempts
+            .get(&id)
+            .and_then(|attempt| silent_member(attempt));
+        let Some(node) = silent else { continue };
+        order_stop(
+            draft,
+            id,
+            Stop {
+                cause: Cause::Node,
+                reason: format!("node {node} did not confirm the attempt in time"),
+                exit: None,
+                grace_s: 0,
+            },
+        );
+    }
+}
+
+fn silent_member(attempt: &Attempt) -> Option<String> {
+    let silent = attempt
+        .members
+        .iter()
+        .position(|member| member.progress == Progress::Leased)?;
+    attempt
+        .placement
+        .nodes
+        .get(silent)
+        .map(|allocation| allocation.node.to_string())
+}
+
+fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Placement>) -> Attempt {
+    let member = Member {
+        last_seq: 0,
+        progress: Progress::Leased,
+    };
+    Attempt {
+        id,
+        project: job.spec.project.clone(),
+        placement: Arc::clone(placement),
+        epoch: draft.epoch,
+        leased: draft.now,
+        hold: ledger::hold_for(placement.gpus(), job.spec.time_limit_s),
+        state: AttemptState::Leased,
+        started: None,
+        ended: None,
+        members: vec![member; placement.nodes.len()],
+        stop: None,
+        outcome: None,
+        next_step: 1,
+    }
+}
+
+/// Step 0: the script on the first node, or the command's tasks over all nodes.
+fn first_step(job: &Job, attempt: AttemptId, placement: &Placement, now: UnixMicros) -> Step {
+    let (kind, argv, tasks) = match &job.spec.work {
+        Work::Script { .. } => (StepKind::Batch, Vec::new(), batch_task(placement)),
+        Work::Command { argv, layout } => {
+            let per_node = match (layout, &job.spec.per_node.gpus) {
+                (TaskLayout::PerGpu, GpuRequest::Whole { count, .. }) => *count,
+                (TaskLayout::PerGpu | TaskLayout::PerNode, _) => 1,
+            };
+            (
+                StepKind::Command,
+                argv.clone(),
+                tasks_per_node(placement, per_node),
+            )
+        }
+    };
+    let per_gpu = matches!(
+        &job.spec.work,
+        Work::Command {
+            layout: TaskLayout::PerGpu,
+            ..
+        }
+    );
+    Step {
+        attempt,
+        number: 0,
+        kind,
+        name: job.spec.name.clone(),
+        argv,
+        environment: BTreeMap::new(),
+        working_directory: String::new(),
+        created: now,
+        tasks,
+        gpus_per_task: u32::from(per_gpu),
+    }
+}
+
+fn batch_task(placement: &Placement) -> Vec<Task> {
+    let first = placement.nodes.first();
+    first
+        .map(|allocation| task(0, allocation.node.clone(), 0))
+        .into_iter()
+        .collect()
+}
+
+/// Tasks over all nodes, ranks filling node after node.
+fn tasks_per_node(placement: &Placement, per_node: u32) -> Vec<Task> {
+    let places = placement
+        .nodes
+        .iter()
+        .flat_map(|allocation| (0..per_node).map(move |local| (allocation.node.clone(), local)));
+    (0..)
+        .zip(places)
+        .map(|(rank, (node, local))| task(rank, node, local))
+        .collect()
+}
+
+pub(super) fn task(rank: u32, node: crate::ids::NodeName, local_rank: u32) -> Task {
+    Task {
+        rank,
+        node,
+        local_rank,
+        state: TaskState::Pending,
+    }
+}
+
+/// Names for a line of text: all of a few, the ends of many.
+fn node_names(placement: &Placement) -> String {
+    let names: Vec<&str> = placement
+        .nodes
+        .iter()
+        .map(|allocation| allocation.node.as_str())
+        .collect();
+    match names.as_slice() {
+        [first, .., last] if names.len() > 4 => format!("{} nodes, {first} to {last}", names.len()),
+        few => few.join(", "),
+    }
+}
