@@ -195,7 +195,7 @@ def say(text):
 def run_rank(options):
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     master = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    node = os.environ.get("GOTGAN_NODENAME", socket.gethostname())
+    node = os.environ.get("GOTGAN_NODE", socket.gethostname())
     say(f"rank {rank}/{world} on {node} pid {os.getpid()}: meeting at {master[0]}:{master[1]}")
     ring = join_ring(rank, world, master)
     try:

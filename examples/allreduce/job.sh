@@ -1,7 +1,7 @@
 #!/bin/bash
 #GOTGAN --name=allreduce
 #GOTGAN --project=public/nup/startup-042
-#GOTGAN --nodes=2 --gpus-per-node=8
+#GOTGAN --nodes=2 --gpus-per-node=8 --cpus-per-node=1 --mem=512M
 #GOTGAN --time=5m
 #
 # A gang of two nodes. This script runs once, on the first of them; `gotgan run` starts two tasks

@@ -1,7 +1,7 @@
 #!/bin/bash
 #GOTGAN --name=train
 #GOTGAN --project=public/nup/startup-077
-#GOTGAN --nodes=1 --gpus-per-node=4
+#GOTGAN --nodes=1 --gpus-per-node=4 --cpus-per-node=1 --mem=512M
 #GOTGAN --time=10m
 #GOTGAN --signal=USR1@60
 #GOTGAN --requeue

@@ -1,7 +1,7 @@
 #!/bin/bash
 #GOTGAN --name=two-steps
 #GOTGAN --project=public/nup/startup-042
-#GOTGAN --nodes=2 --gpus-per-node=2
+#GOTGAN --nodes=2 --gpus-per-node=2 --cpus-per-node=1 --mem=512M
 #GOTGAN --time=5m
 #
 # Two steps in one allocation, one after the other: one task a node, then two tasks a node. Each

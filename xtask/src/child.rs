@@ -60,10 +60,6 @@ impl Daemon {
         })
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
