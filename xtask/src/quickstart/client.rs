@@ -56,11 +56,12 @@ impl Client {
     }
 
     pub fn json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Value> {
-        let mut command = self.command(arguments);
-        command.arg("--json");
+        // First, because what follows a job's script or command belongs to the job.
+        let mut command = self.command(&["--json"]);
+        command.args(arguments);
         let output = finished(command, &words(arguments))?;
         serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("`gotgan {} --json` printed no JSON", words(arguments)))
+            .with_context(|| format!("`gotgan --json {}` printed no JSON", words(arguments)))
     }
 
     fn output<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
