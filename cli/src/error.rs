@@ -144,7 +144,10 @@ pub struct Violation {
 impl Error {
     /// An error in the caller's input with the way out of it.
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into(), hint: hint.into() }
+        Self::Invalid {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// How the program ends because of it.
@@ -219,13 +222,21 @@ impl Error {
     }
 
     fn violations(&self) -> Vec<Violation> {
-        let Self::Refused(status) = self else { return Vec::new() };
-        let Some(request) = status.get_details_bad_request() else { return Vec::new() };
+        let Self::Refused(status) = self else {
+            return Vec::new();
+        };
+        let Some(request) = status.get_details_bad_request() else {
+            return Vec::new();
+        };
         let violation = |found: tonic_types::FieldViolation| Violation {
             field: flag_of_field(&found.field),
             message: found.description,
         };
-        request.field_violations.into_iter().map(violation).collect()
+        request
+            .field_violations
+            .into_iter()
+            .map(violation)
+            .collect()
     }
 
     fn hint(&self) -> Option<String> {
@@ -245,13 +256,13 @@ impl Error {
             Code::Unauthenticated => Some(
                 "check the token (`gotgan config` shows where it comes from); an administrator makes one with `gotgan admin token create`",
             ),
-            Code::PermissionDenied => Some(
-                "`gotgan whoami` shows your role and projects; ask the owner or an operator",
-            ),
+            Code::PermissionDenied => {
+                Some("`gotgan whoami` shows your role and projects; ask the owner or an operator")
+            }
             Code::NotFound => self.hint_of_missing(),
-            Code::AlreadyExists => Some(
-                "use a new --idempotency-key, or leave it out and one is made for each call",
-            ),
+            Code::AlreadyExists => {
+                Some("use a new --idempotency-key, or leave it out and one is made for each call")
+            }
             Code::ResourceExhausted => {
                 Some("wait until some of your jobs have ended, or ask for a larger limit")
             }
@@ -330,7 +341,9 @@ fn flag_of_field(field: &str) -> String {
 /// Text from elsewhere without control characters, which could change a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    text.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
 }
 
 #[cfg(test)]
@@ -357,8 +370,10 @@ mod tests {
 
     #[test]
     fn the_documented_exit_codes_are_those_of_the_program() {
-        let ours: Vec<_> =
-            Exit::ALL.iter().map(|exit| (exit.code(), exit.word().to_owned())).collect();
+        let ours: Vec<_> = Exit::ALL
+            .iter()
+            .map(|exit| (exit.code(), exit.word().to_owned()))
+            .collect();
         assert_eq!(documented_exit_codes(), ours);
     }
 

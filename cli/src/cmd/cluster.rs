@@ -1,0 +1,106 @@
+//! `gotgan cluster`: the state of the whole.
+
+use clap::Args;
+use gotgan_proto::v1;
+
+use crate::{
+    context::Context,
+    error::{Error, Exit},
+    output::{
+        table::{Table, Tone, column, fields},
+        time,
+    },
+    view::{amount, cluster::ClusterView},
+};
+
+/// Show the state of the cluster
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  gotgan cluster\n  gotgan cluster --json | jq '.classes[] | {gpu_class, free_gpu_milli}'"
+)]
+pub struct ClusterCommand {}
+
+impl ClusterCommand {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
+        let client = context.client()?;
+        let status = client
+            .call(async |api| api.cluster().status(v1::StatusRequest {}).await)
+            .await?;
+        let (view, output) = (ClusterView::of(status), &context.output);
+        if output.json {
+            output.document("gotgan.cluster/1", &view)?;
+            return Ok(Exit::Ok.code());
+        }
+        output.text(&summary(&view, time::now_us()))?;
+        if !view.classes.is_empty() {
+            output.line("")?;
+            output.table(&class_table(&view))?;
+        }
+        Ok(Exit::Ok.code())
+    }
+}
+
+fn summary(view: &ClusterView, now_us: i64) -> String {
+    let started = view
+        .started_us
+        .map(|us| format!(", up {}", time::span(now_us - us)))
+        .unwrap_or_default();
+    let simulated = if view.any_simulated {
+        "some nodes are simulated: their GPUs are invented"
+    } else {
+        ""
+    };
+    let jobs = format!(
+        "{} running, {} starting, {} pending, {} held",
+        view.jobs_running, view.jobs_starting, view.jobs_pending, view.jobs_held
+    );
+    fields(&[
+        (
+            "Scheduler",
+            format!("{} on {}{started}", view.version, view.database),
+        ),
+        ("Leader", format!("{}, epoch {}", view.leader, view.epoch)),
+        (
+            "Nodes",
+            format!("{} ready, {} not", view.nodes_ready, view.nodes_unavailable),
+        ),
+        ("Jobs", jobs),
+        (
+            "Planning",
+            format!(
+                "{} passes, the last in {} us",
+                view.passes, view.last_pass_us
+            ),
+        ),
+        ("Note", simulated.to_owned()),
+    ])
+}
+
+fn class_table(view: &ClusterView) -> Table {
+    let mut table = Table::new(&[
+        column("CLASS"),
+        column("GPUS").right(),
+        column("FREE").right(),
+        column("ALLOCATED").right(),
+        column("DOWN").right(),
+        column("NOTE").drop(1),
+    ]);
+    for class in &view.classes {
+        let plain = |milli: u64| (amount::milli(milli), Tone::Plain);
+        let note = if class.simulated { "simulated" } else { "" };
+        let down = if class.down_gpu_milli > 0 {
+            Tone::Bad
+        } else {
+            Tone::Plain
+        };
+        table.toned_row([
+            (class.gpu_class.clone(), Tone::Plain),
+            plain(class.capacity_gpu_milli),
+            plain(class.free_gpu_milli),
+            plain(class.allocated_gpu_milli),
+            (amount::milli(class.down_gpu_milli), down),
+            (note.to_owned(), Tone::Warning),
+        ]);
+    }
+    table
+}

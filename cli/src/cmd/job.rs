@@ -1,0 +1,339 @@
+//! `gotgan job`: everything about one job.
+
+use clap::Args;
+
+use crate::{
+    context::Context,
+    error::{Error, Exit},
+    output::{
+        table::{Table, Tone, column, fields},
+        time,
+    },
+    units,
+    view::{
+        amount,
+        job::{AttemptView, ExitView, JobDetail, JobView, ResourcesView, StepView, tone_of_state},
+    },
+    watch,
+};
+
+/// Show one job with its attempts, steps and tasks
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct JobCommand {
+    #[arg(value_name = "JOB", value_parser = units::parse_job_id)]
+    job_id: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gotgan job 42
+  gotgan job 42 --json | jq '.attempts[-1].steps[].tasks[] | {rank, exit}'";
+
+impl JobCommand {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
+        let client = context.client()?;
+        let detail = JobDetail::of(&watch::get_job(&client, self.job_id).await?);
+        let output = &context.output;
+        if output.json {
+            output.document("gotgan.job/1", &detail)?;
+            return Ok(Exit::Ok.code());
+        }
+        output.text(&summary(&detail.job))?;
+        for attempt in &detail.attempts {
+            output.text(&attempt_summary(attempt))?;
+            output.table(&task_table(attempt))?;
+        }
+        Ok(Exit::Ok.code())
+    }
+}
+
+fn summary(job: &JobView) -> String {
+    let exit = job
+        .exit
+        .as_ref()
+        .filter(|_| job.ended_us.is_some())
+        .map(ExitView::text);
+    let dependencies: Vec<String> = job
+        .dependencies
+        .iter()
+        .map(|found| format!("{} {}", found.kind, found.job_id))
+        .collect();
+    let cost = if job.attempt == 0 {
+        String::new()
+    } else {
+        amount::gpu_time(job.paid_gpu_milli_seconds)
+    };
+    fields(&[
+        ("Job", format!("{} {}", job.job_id, job.name)),
+        ("State", with_note(&job.state, job.simulated)),
+        ("Detail", job.detail.clone()),
+        ("Project", job.project.clone()),
+        ("Owner", job.owner.clone()),
+        ("Work", work_text(job)),
+        ("Asked for", resources_text(&job.resources)),
+        ("Time limit", limit_text(job.time_limit_s)),
+        (
+            "Priority",
+            if job.priority == 0 {
+                String::new()
+            } else {
+                job.priority.to_string()
+            },
+        ),
+        ("After", dependencies.join(", ")),
+        ("Comment", job.comment.clone()),
+        ("Submitted", moment(job.submitted_us)),
+        ("Started", moment(job.started_us)),
+        ("Ended", moment(job.ended_us)),
+        ("Exit", exit.unwrap_or_default()),
+        ("Cause", job.cause.clone().unwrap_or_default()),
+        ("Nodes", job.nodes.join(", ")),
+        ("Paid", cost),
+    ])
+}
+
+fn with_note(state: &str, simulated: bool) -> String {
+    if simulated {
+        format!("{state} (simulated: not on real GPUs)")
+    } else {
+        state.to_owned()
+    }
+}
+
+fn work_text(job: &JobView) -> String {
+    format!("{} {}", job.work, job.argv.join(" "))
+        .trim_end()
+        .to_owned()
+}
+
+fn moment(us: Option<i64>) -> String {
+    us.map(time::local).unwrap_or_default()
+}
+
+fn limit_text(seconds: i64) -> String {
+    if seconds == 0 {
+        String::new()
+    } else {
+        time::span(seconds.saturating_mul(1_000_000))
+    }
+}
+
+/// As in "2 nodes, 8 b200 each, 16 CPUs and 64 GiB each".
+fn resources_text(asked: &ResourcesView) -> String {
+    let class = asked
+        .gpu_class
+        .as_deref()
+        .map(|class| format!(" {class}"))
+        .unwrap_or_default();
+    let mut parts = vec![match asked.nodes {
+        0 => String::new(),
+        1 => "1 node".to_owned(),
+        nodes => format!("{nodes} nodes"),
+    }];
+    if asked.gpus_total > 0 {
+        parts.push(format!("{}{class} GPUs in all", asked.gpus_total));
+    }
+    if asked.gpus_per_node > 0 {
+        parts.push(format!("{}{class} GPUs a node", asked.gpus_per_node));
+    }
+    if asked.gpu_share_milli > 0 {
+        parts.push(format!(
+            "{} of a{class} GPU a node",
+            amount::milli(asked.gpu_share_milli.into())
+        ));
+    }
+    if asked.cpu_milli_per_node > 0 {
+        parts.push(format!(
+            "{} CPUs a node",
+            amount::milli(asked.cpu_milli_per_node)
+        ));
+    }
+    if asked.memory_mib_per_node > 0 {
+        parts.push(format!(
+            "{} a node",
+            amount::memory(asked.memory_mib_per_node)
+        ));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+fn attempt_summary(attempt: &AttemptView) -> String {
+    let exit = attempt
+        .exit
+        .as_ref()
+        .filter(|_| attempt.ended_us.is_some())
+        .map(ExitView::text);
+    let refunded = attempt.refunded_gpu_milli_seconds;
+    let cost = match refunded {
+        0 => amount::gpu_time(attempt.charged_gpu_milli_seconds),
+        _ => format!(
+            "{}, refunded {}",
+            amount::gpu_time(attempt.charged_gpu_milli_seconds),
+            amount::gpu_time(refunded)
+        ),
+    };
+    let mut text = format!("\nAttempt {}: {}\n", attempt.attempt, attempt.state);
+    text.push_str(&fields(&[
+        ("  Detail", attempt.detail.clone()),
+        ("  Cause", attempt.cause.clone().unwrap_or_default()),
+        ("  Exit", exit.unwrap_or_default()),
+        ("  Placed", moment(attempt.leased_us)),
+        ("  Started", moment(attempt.started_us)),
+        ("  Ended", moment(attempt.ended_us)),
+        ("  Charged", cost),
+    ]));
+    for held in &attempt.allocation {
+        let gpus: u64 = held.gpus.iter().map(|gpu| u64::from(gpu.gpu_milli)).sum();
+        let note = if held.simulated { " (simulated)" } else { "" };
+        let (cpus, memory) = (
+            amount::milli(held.cpu_milli),
+            amount::memory(held.memory_mib),
+        );
+        text.push_str(&format!(
+            "  {}{note}: {} GPUs, {cpus} CPUs, {memory}\n",
+            held.node,
+            amount::milli(gpus)
+        ));
+        for gpu in &held.gpus {
+            let part = if gpu.gpu_milli == 1000 {
+                String::new()
+            } else {
+                format!(" ({} of it)", amount::milli(gpu.gpu_milli.into()))
+            };
+            text.push_str(&format!("    {}{part}\n", gpu.uuid));
+        }
+    }
+    text
+}
+
+fn task_table(attempt: &AttemptView) -> Table {
+    let mut table = Table::new(&[
+        column("  STEP").right(),
+        column("KIND").drop(4),
+        column("NAME").shrink(8).drop(3),
+        column("RANK").right(),
+        column("NODE").shrink(8),
+        column("STATE"),
+        column("EXIT"),
+        column("TIME").right().drop(1),
+        column("DETAIL").shrink(12).drop(2),
+    ]);
+    for step in &attempt.steps {
+        add_tasks(&mut table, step);
+    }
+    table
+}
+
+fn add_tasks(table: &mut Table, step: &StepView) {
+    for task in &step.tasks {
+        let ran = match (task.started_us, task.ended_us) {
+            (Some(started), Some(ended)) => time::span(ended - started),
+            _ => String::new(),
+        };
+        let tone = match (task.failed(), task.state.as_str()) {
+            (true, _) => Tone::Bad,
+            (false, "ended") => Tone::Good,
+            (false, state) => tone_of_state(state),
+        };
+        table.toned_row([
+            (step.step.to_string(), Tone::Plain),
+            (step.kind.clone(), Tone::Plain),
+            (step.name.clone(), Tone::Plain),
+            (task.rank.to_string(), Tone::Plain),
+            (task.node.clone(), Tone::Plain),
+            (task.state.clone(), Tone::Plain),
+            (
+                task.exit.as_ref().map(ExitView::text).unwrap_or_default(),
+                tone,
+            ),
+            (ran, Tone::Plain),
+            (task.detail.clone(), Tone::Plain),
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use gotgan_proto::v1;
+
+    fn task(rank: u32, code: i32) -> v1::Task {
+        v1::Task {
+            rank,
+            node: format!("node{}", rank + 1),
+            state: v1::TaskState::Ended.into(),
+            exit: Some(v1::ExitStatus { code, signal: 0 }),
+            started_us: 1_000_000,
+            ended_us: 4_000_000,
+            ..Default::default()
+        }
+    }
+
+    fn attempt() -> AttemptView {
+        let step = v1::Step {
+            number: 1,
+            kind: v1::StepKind::Run.into(),
+            name: "check".to_owned(),
+            tasks: vec![task(0, 0), task(1, 7)],
+            ..Default::default()
+        };
+        let gpu = v1::GpuAllocation {
+            uuid: "GPU-1".to_owned(),
+            milli: 250,
+        };
+        let held = v1::NodeAllocation {
+            node: "node1".to_owned(),
+            gpus: vec![gpu],
+            cpu_milli: 4000,
+            memory_mib: 8192,
+            simulated: true,
+        };
+        let attempt = v1::Attempt {
+            number: 1,
+            state: v1::AttemptState::Ended.into(),
+            allocation: vec![held],
+            cause: v1::Cause::User.into(),
+            detail: "step 1: rank 1 on node2: exit 7".to_owned(),
+            charged_gpu_milli_seconds: 7_200_000,
+            refunded_gpu_milli_seconds: 200_000,
+            steps: vec![step],
+            ..Default::default()
+        };
+        let job = v1::Job {
+            attempts: vec![attempt],
+            ..Default::default()
+        };
+        JobDetail::of(&job).attempts.remove(0)
+    }
+
+    #[test]
+    fn an_attempt_tells_its_tasks_apart() {
+        insta::assert_snapshot!(attempt_summary(&attempt()), @"");
+        insta::assert_snapshot!(task_table(&attempt()).render(Some(80), false), @"");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_one_line() {
+        let asked = ResourcesView {
+            nodes: 2,
+            gpus_per_node: 8,
+            gpu_class: Some("b200".to_owned()),
+            cpu_milli_per_node: 16_000,
+            memory_mib_per_node: 65_536,
+            ..Default::default()
+        };
+        assert_eq!(
+            resources_text(&asked),
+            "2 nodes, 8 b200 GPUs a node, 16 CPUs a node, 64 GiB a node"
+        );
+    }
+
+    #[test]
+    fn the_document_keeps_its_form() {
+        let detail = attempt();
+        insta::assert_snapshot!(crate::output::json::document("test", &detail).unwrap(), @"");
+    }
+}

@@ -1,0 +1,247 @@
+//! `gotgan jobs`: the listing.
+
+use clap::Args;
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    client::Client,
+    context::Context,
+    error::{Error, Exit},
+    output::{
+        table::{Table, Tone, column},
+        time,
+    },
+    view::job::{JobView, tone_of_state},
+};
+
+/// Entries of one page at most.
+const PAGE_MAX: u32 = 1000;
+
+/// List jobs, newest first
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Jobs {
+    /// Only these states: held, pending, starting, running, completed, failed, cancelled, timed_out
+    #[arg(long, short, value_delimiter = ',', value_parser = job_state, value_name = "STATE")]
+    state: Vec<v1::JobState>,
+    /// Only this project and what is below it
+    #[arg(long, short = 'A', alias = "account", value_name = "PATH")]
+    project: Option<String>,
+    /// Only this person's
+    #[arg(long, short = 'u', alias = "user", value_name = "NAME")]
+    owner: Option<String>,
+    /// Only mine
+    #[arg(long, conflicts_with = "owner")]
+    mine: bool,
+    /// Only of this name
+    #[arg(long, short = 'n')]
+    name: Option<String>,
+    /// Only these jobs
+    #[arg(value_name = "JOB", value_parser = crate::units::parse_job_id)]
+    job_ids: Vec<u64>,
+    /// Every page, not only the first
+    #[arg(long)]
+    all: bool,
+    /// Entries of a page, 1 to 1000
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
+    limit: u32,
+    /// Go on from the page before
+    #[arg(long, value_name = "TOKEN", conflicts_with = "all")]
+    page: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gotgan jobs --mine
+  gotgan jobs --state pending,running --project public/nup
+  gotgan jobs --all --json | jq '.jobs[] | select(.simulated | not) | .job_id'";
+
+#[derive(Serialize)]
+struct Listing {
+    jobs: Vec<JobView>,
+    next_page: Option<String>,
+}
+
+impl Jobs {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
+        let client = context.client()?;
+        let owner = if self.mine {
+            who_am_i(&client).await?
+        } else {
+            self.owner.unwrap_or_default()
+        };
+        let mut request = v1::ListJobsRequest {
+            states: self.state.iter().map(|state| i32::from(*state)).collect(),
+            project: self.project.unwrap_or_default(),
+            owner,
+            name: self.name.unwrap_or_default(),
+            page: None,
+            job_ids: self.job_ids,
+        };
+        let size = if self.all { PAGE_MAX } else { self.limit };
+        let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
+        loop {
+            request.page = Some(v1::PageRequest { size, token });
+            let answer = client
+                .call(async |api| api.jobs().list(request.clone()).await)
+                .await?;
+            jobs.extend(answer.jobs.iter().map(JobView::of));
+            token = answer.next_token;
+            if !self.all || token.is_empty() {
+                break;
+            }
+        }
+        let listing = Listing {
+            jobs,
+            next_page: (!token.is_empty()).then_some(token),
+        };
+        show(&listing, context)?;
+        Ok(Exit::Ok.code())
+    }
+}
+
+async fn who_am_i(client: &Client) -> Result<String, Error> {
+    let answer = client
+        .call(async |api| api.cluster().who_am_i(v1::WhoAmIRequest {}).await)
+        .await?;
+    Ok(answer.subject)
+}
+
+fn job_state(text: &str) -> Result<v1::JobState, String> {
+    let name = format!("JOB_STATE_{}", text.to_ascii_uppercase().replace('-', "_"));
+    match v1::JobState::from_str_name(&name) {
+        Some(state) if state != v1::JobState::Unspecified => Ok(state),
+        _ => Err(
+            "not a state; there are held, pending, starting, running, completed, failed, cancelled and timed_out"
+                .to_owned(),
+        ),
+    }
+}
+
+fn show(listing: &Listing, context: &Context) -> Result<(), Error> {
+    let output = &context.output;
+    if output.json {
+        return output.document("gotgan.jobs/1", listing);
+    }
+    if listing.jobs.is_empty() {
+        output.aside("no jobs");
+        return Ok(());
+    }
+    output.table(&table(&listing.jobs, time::now_us()))?;
+    if let Some(token) = &listing.next_page {
+        output.aside(&format!("more: --page {token}, or --all"));
+    }
+    Ok(())
+}
+
+/// The table of these jobs.
+fn table(jobs: &[JobView], now_us: i64) -> Table {
+    let mut table = Table::new(&[
+        column("JOB").right(),
+        column("NAME").shrink(8),
+        column("PROJECT").shrink(10).drop(3),
+        column("OWNER").shrink(6).drop(4),
+        column("STATE"),
+        column("NODES").right().drop(5),
+        column("GPUS").right().drop(2),
+        column("TIME").right().drop(1),
+        column("AGE").right().drop(6),
+        column("DETAIL").shrink(16).drop(7),
+        column("NOTE").drop(1),
+    ]);
+    for job in jobs {
+        let note = if job.simulated { "simulated" } else { "" };
+        table.toned_row([
+            (job.job_id.to_string(), Tone::Plain),
+            (job.name.clone(), Tone::Plain),
+            (job.project.clone(), Tone::Plain),
+            (job.owner.clone(), Tone::Plain),
+            (job.state.clone(), tone_of_state(&job.state)),
+            (job.node_count(), Tone::Plain),
+            (job.gpus_text(), Tone::Plain),
+            (job.run_time(now_us), Tone::Plain),
+            (
+                job.submitted_us
+                    .map(|us| time::span(now_us - us))
+                    .unwrap_or_default(),
+                Tone::Dim,
+            ),
+            (job.detail.clone(), Tone::Plain),
+            (note.to_owned(), Tone::Warning),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const START: i64 = 1_795_305_600_000_000;
+
+    fn job(job_id: u64, name: &str, state: v1::JobState) -> v1::Job {
+        let resources = v1::Resources {
+            nodes: 2,
+            gpus_per_node: 8,
+            gpu_class: "b200".to_owned(),
+            ..Default::default()
+        };
+        let spec = v1::JobSpec {
+            name: name.to_owned(),
+            project: "public/nup/startup-042".to_owned(),
+            resources: Some(resources),
+            ..Default::default()
+        };
+        v1::Job {
+            job_id,
+            spec: Some(spec),
+            owner: "kim".to_owned(),
+            state: state.into(),
+            submitted_us: START,
+            ..Default::default()
+        }
+    }
+
+    fn listing() -> Vec<JobView> {
+        let mut failed = job(41, "pretrain-with-a-very-long-name", v1::JobState::Failed);
+        failed.started_us = START;
+        failed.ended_us = START + 3_725_000_000;
+        failed.detail = "rank 3 on node2: exit 7".to_owned();
+        failed.simulated = true;
+        failed.nodes = vec!["node1".to_owned(), "node2".to_owned()];
+        let mut pending = job(1042, "사전학습", v1::JobState::Pending);
+        pending.detail = "waits for 16 GPUs of b200".to_owned();
+        vec![JobView::of(&pending), JobView::of(&failed)]
+    }
+
+    #[test]
+    fn the_listing_looks_good_on_80_columns() {
+        let table = table(&listing(), START + 7_200_000_000);
+        insta::assert_snapshot!(table.render(Some(80), false), @"");
+        insta::assert_snapshot!(table.render(Some(50), false), @"");
+    }
+
+    #[test]
+    fn the_listing_is_whole_in_a_pipe() {
+        let text = table(&listing(), START + 7_200_000_000).render(None, false);
+        assert!(text.contains("pretrain-with-a-very-long-name") && text.contains("simulated"));
+    }
+
+    #[test]
+    fn the_document_keeps_its_form() {
+        let jobs = listing().split_off(1);
+        let listing = Listing {
+            jobs,
+            next_page: None,
+        };
+        insta::assert_snapshot!(crate::output::json::document("gotgan.jobs/1", &listing).unwrap(), @"");
+    }
+
+    #[test]
+    fn states_are_read_as_they_are_shown() {
+        assert_eq!(job_state("timed_out"), Ok(v1::JobState::TimedOut));
+        assert!(job_state("unspecified").is_err());
+    }
+}

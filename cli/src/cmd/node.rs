@@ -1,0 +1,241 @@
+//! `gotgan node`: one machine with its GPUs; taking it out of service and back.
+
+use clap::{Args, Subcommand};
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    error::{Error, Exit},
+    output::{
+        table::{Table, Tone, column, fields},
+        time,
+    },
+    view::{
+        amount,
+        node::{GpuView, NodeView},
+        word,
+    },
+};
+
+/// Show a node, drain it or put it back
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME")]
+pub struct NodeCommand {
+    /// Name of the node
+    #[arg(required = true)]
+    name: Option<String>,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gotgan node gpu-001
+  gotgan node drain gpu-001 --reason 'fan of GPU 3'    (what runs goes on)
+  gotgan node resume gpu-001";
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Start nothing new on it; what runs goes on
+    #[command(after_help = "Example:\n  gotgan node drain gpu-001 --reason 'fan of GPU 3'")]
+    Drain {
+        name: String,
+        /// Why; shown to everybody
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Take a drain back
+    #[command(after_help = "Example:\n  gotgan node resume gpu-001")]
+    Resume { name: String },
+}
+
+#[derive(Serialize)]
+struct Done {
+    name: String,
+    changed: bool,
+    admin: String,
+}
+
+impl NodeCommand {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
+        match (self.action, self.name) {
+            (Some(Action::Drain { name, reason }), _) => drain(name, reason, context).await?,
+            (Some(Action::Resume { name }), _) => resume(name, context).await?,
+            (None, name) => show(name.unwrap_or_default(), context).await?,
+        }
+        Ok(Exit::Ok.code())
+    }
+}
+
+async fn drain(name: String, reason: String, context: &Context) -> Result<(), Error> {
+    let idempotency_key = context.idempotency_key()?;
+    let request = v1::DrainRequest {
+        idempotency_key,
+        name: name.clone(),
+        reason,
+    };
+    let answer = context
+        .client()?
+        .call(async |api| api.nodes().drain(request.clone()).await)
+        .await?;
+    tell(name, &answer, context)
+}
+
+async fn resume(name: String, context: &Context) -> Result<(), Error> {
+    let idempotency_key = context.idempotency_key()?;
+    let request = v1::ResumeRequest {
+        idempotency_key,
+        name: name.clone(),
+    };
+    let answer = context
+        .client()?
+        .call(async |api| api.nodes().resume(request.clone()).await)
+        .await?;
+    tell(name, &answer, context)
+}
+
+fn tell(name: String, answer: &v1::NodeActionResponse, context: &Context) -> Result<(), Error> {
+    let done = Done {
+        name,
+        changed: answer.changed,
+        admin: word::node_admin(answer.admin),
+    };
+    if context.output.json {
+        return context.output.document("gotgan.node_action/1", &done);
+    }
+    let note = if done.changed {
+        ""
+    } else {
+        " (was so already)"
+    };
+    context
+        .output
+        .line(&format!("node {} {}{note}", done.name, done.admin))
+}
+
+async fn show(name: String, context: &Context) -> Result<(), Error> {
+    let request = v1::GetNodeRequest { name };
+    let answer = context
+        .client()?
+        .call(async |api| api.nodes().get(request.clone()).await)
+        .await?;
+    let node = NodeView::of(&answer);
+    let output = &context.output;
+    if output.json {
+        return output.document("gotgan.node/1", &node);
+    }
+    output.text(&summary(&node, time::now_us()))?;
+    if node.gpus.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    output.table(&gpu_table(&node.gpus))
+}
+
+fn summary(node: &NodeView, now_us: i64) -> String {
+    let labels: Vec<String> = node
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let note = if node.simulated {
+        " (simulated: its GPUs are invented)"
+    } else {
+        ""
+    };
+    let of =
+        |free: u64, all: u64| format!("{} free of {}", amount::milli(free), amount::milli(all));
+    let memory = format!(
+        "{} free of {}",
+        amount::memory(node.free_memory_mib),
+        amount::memory(node.memory_mib)
+    );
+    fields(&[
+        ("Node", format!("{}{note}", node.name)),
+        ("State", node.state()),
+        ("Reason", node.admin_reason.clone()),
+        (
+            "Heard",
+            time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us),
+        ),
+        ("Address", node.address.clone()),
+        ("GPUs", of(node.free_gpu_milli, node.gpu_milli)),
+        ("CPUs", of(node.free_cpu_milli, node.cpu_milli)),
+        ("Memory", memory),
+        ("Jobs", node.attempts.join(", ")),
+        ("Labels", labels.join(", ")),
+        (
+            "System",
+            [node.os.as_str(), node.kernel.as_str()]
+                .join(" ")
+                .trim()
+                .to_owned(),
+        ),
+        ("Driver", node.driver_version.clone()),
+        ("CUDA", node.cuda_version.clone()),
+        ("Worker", node.worker_version.clone()),
+    ])
+}
+
+fn gpu_table(gpus: &[GpuView]) -> Table {
+    let mut table = Table::new(&[
+        column("GPU").right(),
+        column("NAME").shrink(10),
+        column("USED BY JOBS").right(),
+        column("BUSY").right().drop(2),
+        column("MEMORY").right().drop(3),
+        column("TEMP").right().drop(4),
+        column("POWER").right().drop(5),
+        column("ECC").right().drop(6),
+        column("UUID").shrink(12).drop(7),
+        column("PROBLEM").shrink(12).drop(1),
+    ]);
+    for gpu in gpus {
+        let memory = |used| {
+            format!(
+                "{} / {}",
+                amount::memory(used),
+                amount::memory(gpu.memory_mib)
+            )
+        };
+        let ecc = gpu.ecc_uncorrected.map(|errors| errors.to_string());
+        let ecc_tone = if gpu.ecc_uncorrected.unwrap_or_default() > 0 {
+            Tone::Bad
+        } else {
+            Tone::Plain
+        };
+        table.toned_row([
+            (gpu.index.to_string(), Tone::Plain),
+            (gpu.name.clone(), Tone::Plain),
+            (amount::milli(gpu.allocated_milli.into()), Tone::Plain),
+            (
+                gpu.utilisation_percent
+                    .map(|percent| format!("{percent}%"))
+                    .unwrap_or_default(),
+                Tone::Plain,
+            ),
+            (
+                gpu.memory_used_mib
+                    .map_or_else(|| amount::memory(gpu.memory_mib), memory),
+                Tone::Plain,
+            ),
+            (
+                gpu.temperature_c
+                    .map(|degrees| format!("{degrees} C"))
+                    .unwrap_or_default(),
+                Tone::Plain,
+            ),
+            (
+                gpu.power_mw
+                    .map(|power| format!("{} W", power / 1000))
+                    .unwrap_or_default(),
+                Tone::Plain,
+            ),
+            (ecc.unwrap_or_default(), ecc_tone),
+            (gpu.uuid.clone(), Tone::Dim),
+            (gpu.error.clone().unwrap_or_default(), Tone::Bad),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,104 @@
+//! `gotgan why`: what a job waits for, by the pass that passed it over.
+
+use clap::Args;
+use gotgan_proto::v1;
+
+use crate::{
+    context::Context,
+    error::{Error, Exit, printable},
+    output::time,
+    units,
+    view::job::ExplanationView,
+};
+
+/// Say why a job waits
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Why {
+    #[arg(value_name = "JOB", value_parser = units::parse_job_id)]
+    job_id: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gotgan why 42
+  gotgan why 42 --json | jq -r '.blockers[0].subject'";
+
+impl Why {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
+        let request = v1::ExplainRequest {
+            job_id: self.job_id,
+        };
+        let answer = context
+            .client()?
+            .call(async |api| api.jobs().explain(request).await)
+            .await?;
+        let view = ExplanationView::of(&answer);
+        if context.output.json {
+            context.output.document("gotgan.why/1", &view)?;
+        } else {
+            context.output.text(&text(&view, time::now_us()))?;
+        }
+        Ok(Exit::Ok.code())
+    }
+}
+
+fn text(view: &ExplanationView, now_us: i64) -> String {
+    let mut lines = vec![format!(
+        "Job {} is {}: {}",
+        view.job_id, view.state, view.summary
+    )];
+    for blocker in &view.blockers {
+        let subject = if blocker.subject.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", blocker.subject)
+        };
+        lines.push(format!(
+            "  {}{subject}: {}",
+            blocker.kind.replace('_', " "),
+            blocker.text
+        ));
+        if let Some(hint) = &blocker.hint {
+            lines.push(format!("    try: {hint}"));
+        }
+    }
+    if view.jobs_ahead > 0 {
+        lines.push(format!("  jobs ahead: {}", view.jobs_ahead));
+    }
+    if let Some(planned) = view.planned_us {
+        lines.push(format!(
+            "As of the planning pass {}.",
+            time::ago(planned, now_us)
+        ));
+    }
+    lines
+        .iter()
+        .map(|line| format!("{}\n", printable(line)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blocker_is_named_with_what_would_help() {
+        let blocker = v1::Blocker {
+            kind: v1::BlockerKind::ParentLimit.into(),
+            subject: "public/nup".to_owned(),
+            text: "16 of 16 b200 are in use, the job needs 8".to_owned(),
+            hint: "wait, or ask for a larger limit".to_owned(),
+            ..Default::default()
+        };
+        let explanation = v1::Explanation {
+            job_id: 42,
+            state: v1::JobState::Pending.into(),
+            summary: "the limit of public/nup is reached".to_owned(),
+            blockers: vec![blocker],
+            planned_us: 1_000_000,
+            jobs_ahead: 3,
+        };
+        insta::assert_snapshot!(text(&ExplanationView::of(&explanation), 4_000_000), @"");
+    }
+}

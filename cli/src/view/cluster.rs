@@ -1,0 +1,131 @@
+//! The cluster as a whole, tokens, and who the caller is.
+
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{output::time, view::word};
+
+/// The state of the whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClusterView {
+    pub version: String,
+    pub database: String,
+    pub leader: String,
+    pub epoch: u64,
+    pub started_us: Option<i64>,
+    pub started: Option<String>,
+    pub any_simulated: bool,
+    pub nodes_ready: u64,
+    pub nodes_unavailable: u64,
+    pub jobs_held: u64,
+    pub jobs_pending: u64,
+    pub jobs_starting: u64,
+    pub jobs_running: u64,
+    pub passes: u64,
+    pub last_pass_us: u64,
+    pub event_seq: u64,
+    pub classes: Vec<CapacityView>,
+}
+
+/// GPUs of one class; free, allocated and down add up to the capacity.
+#[derive(Clone, Debug, Serialize)]
+pub struct CapacityView {
+    pub gpu_class: String,
+    pub simulated: bool,
+    pub capacity_gpu_milli: u64,
+    pub free_gpu_milli: u64,
+    pub allocated_gpu_milli: u64,
+    pub down_gpu_milli: u64,
+}
+
+impl ClusterView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(status: v1::ClusterStatus) -> Self {
+        let class = |found: v1::ClassCapacity| CapacityView {
+            gpu_class: found.gpu_class,
+            simulated: found.simulated,
+            capacity_gpu_milli: found.capacity_gpu_milli,
+            free_gpu_milli: found.free_gpu_milli,
+            allocated_gpu_milli: found.allocated_gpu_milli,
+            down_gpu_milli: found.down_gpu_milli,
+        };
+        Self {
+            version: status.version,
+            database: status.database,
+            leader: status.leader,
+            epoch: status.epoch,
+            started_us: time::set(status.started_us),
+            started: time::rfc3339(status.started_us),
+            any_simulated: status.any_simulated,
+            nodes_ready: status.nodes_ready,
+            nodes_unavailable: status.nodes_unavailable,
+            jobs_held: status.jobs_held,
+            jobs_pending: status.jobs_pending,
+            jobs_starting: status.jobs_starting,
+            jobs_running: status.jobs_running,
+            passes: status.passes,
+            last_pass_us: status.last_pass_us,
+            event_seq: status.event_seq,
+            classes: status.classes.into_iter().map(class).collect(),
+        }
+    }
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenView {
+    pub token_id: String,
+    pub subject: String,
+    pub role: String,
+    pub projects: Vec<String>,
+    pub created_us: Option<i64>,
+    pub created: Option<String>,
+    pub expires_us: Option<i64>,
+    pub expires: Option<String>,
+    pub revoked_us: Option<i64>,
+    pub revoked: Option<String>,
+}
+
+impl TokenView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(token: v1::TokenInfo) -> Self {
+        Self {
+            token_id: token.token_id,
+            subject: token.subject,
+            role: word::role(token.role),
+            projects: token.projects,
+            created_us: time::set(token.created_us),
+            created: time::rfc3339(token.created_us),
+            expires_us: time::set(token.expires_us),
+            expires: time::rfc3339(token.expires_us),
+            revoked_us: time::set(token.revoked_us),
+            revoked: time::rfc3339(token.revoked_us),
+        }
+    }
+}
+
+/// Who the caller is.
+#[derive(Clone, Debug, Serialize)]
+pub struct WhoAmIView {
+    pub subject: String,
+    pub role: String,
+    pub projects: Vec<String>,
+    pub expires_us: Option<i64>,
+    pub expires: Option<String>,
+}
+
+impl WhoAmIView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(answer: v1::WhoAmIResponse) -> Self {
+        Self {
+            subject: answer.subject,
+            role: word::role(answer.role),
+            projects: answer.projects,
+            expires_us: time::set(answer.expires_us),
+            expires: time::rfc3339(answer.expires_us),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Jobs, attempts, steps, tasks, events and explanations.
+
+use std::collections::BTreeMap;
+
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    output::{table::Tone, time},
+    units,
+    view::{amount, word},
+};
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExitView {
+    /// Absent where a signal ended it.
+    pub code: Option<i32>,
+    /// Absent where it exited by itself.
+    pub signal: Option<i32>,
+}
+
+impl ExitView {
+    /// As the API has it; none where it has none.
+    #[must_use]
+    pub fn of(exit: Option<&v1::ExitStatus>) -> Option<Self> {
+        exit.map(|exit| match exit.signal {
+            0 => Self {
+                code: Some(exit.code),
+                signal: None,
+            },
+            signal => Self {
+                code: None,
+                signal: Some(signal),
+            },
+        })
+    }
+
+    /// As in "exit 1" or "SIGKILL".
+    #[must_use]
+    pub fn text(&self) -> String {
+        match (self.signal, self.code) {
+            (Some(signal), _) => units::signal_name(signal),
+            (None, code) => format!("exit {}", code.unwrap_or_default()),
+        }
+    }
+
+    /// As a shell has it: the code, or 128 and the signal.
+    #[must_use]
+    pub fn shell_code(&self) -> u8 {
+        match (self.signal, self.code) {
+            (Some(signal), _) => u8::try_from(128 + signal).unwrap_or(255),
+            (None, code) => u8::try_from(code.unwrap_or_default()).unwrap_or(255),
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ResourcesView {
+    pub nodes: u32,
+    pub gpus_per_node: u32,
+    pub gpus_total: u32,
+    pub gpu_share_milli: u32,
+    pub gpu_class: Option<String>,
+    pub cpu_milli_per_node: u64,
+    pub memory_mib_per_node: u64,
+}
+
+/// A job as listings have it.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobView {
+    pub job_id: u64,
+    pub name: String,
+    pub project: String,
+    pub owner: String,
+    pub state: String,
+    pub detail: String,
+    pub work: &'static str,
+    pub argv: Vec<String>,
+    pub resources: ResourcesView,
+    pub time_limit_s: i64,
+    pub priority: i32,
+    pub comment: String,
+    pub dependencies: Vec<DependencyView>,
+    pub attempt: u32,
+    pub nodes: Vec<String>,
+    pub simulated: bool,
+    pub cause: Option<String>,
+    pub exit: Option<ExitView>,
+    pub submitted_us: Option<i64>,
+    pub submitted: Option<String>,
+    pub queued_us: Option<i64>,
+    pub queued: Option<String>,
+    pub started_us: Option<i64>,
+    pub started: Option<String>,
+    pub ended_us: Option<i64>,
+    pub ended: Option<String>,
+    pub paid_gpu_milli_seconds: i64,
+}
+
+/// A job waited for.
+#[derive(Clone, Debug, Serialize)]
+pub struct DependencyView {
+    pub kind: String,
+    pub job_id: u64,
+}
+
+impl JobView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(job: &v1::Job) -> Self {
+        let spec = job.spec.clone().unwrap_or_default();
+        let (work, argv) = work_of(&spec);
+        Self {
+            job_id: job.job_id,
+            name: spec.name.clone(),
+            project: spec.project.clone(),
+            owner: job.owner.clone(),
+            state: word::job_state(job.state),
+            detail: job.detail.clone(),
+            work,
+            argv,
+            resources: resources_of(&spec),
+            time_limit_s: spec.time_limit_s,
+            priority: spec.priority,
+            comment: spec.comment.clone(),
+            dependencies: spec.dependencies.iter().map(dependency_of).collect(),
+            attempt: job.attempt,
+            nodes: job.nodes.clone(),
+            simulated: job.simulated,
+            cause: word::cause_if_any(job.cause),
+            exit: ExitView::of(job.exit.as_ref()),
+            submitted_us: time::set(job.submitted_us),
+            submitted: time::rfc3339(job.submitted_us),
+            queued_us: time::set(job.queued_us),
+            queued: time::rfc3339(job.queued_us),
+            started_us: time::set(job.started_us),
+            started: time::rfc3339(job.started_us),
+            ended_us: time::set(job.ended_us),
+            ended: time::rfc3339(job.ended_us),
+            paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
+        }
+    }
+
+    /// The GPUs asked for, over all nodes: "16 b200", "0.25", "-".
+    #[must_use]
+    pub fn gpus_text(&self) -> String {
+        let asked = &self.resources;
+        let nodes = u64::from(asked.nodes.max(1));
+        let per_node = u64::from(asked.gpus_per_node) * 1000 + u64::from(asked.gpu_share_milli);
+        let total = u64::from(asked.gpus_total) * 1000 + per_node * nodes;
+        match (total, &asked.gpu_class) {
+            (0, _) => "-".to_owned(),
+            (total, Some(class)) => format!("{} {class}", amount::milli(total)),
+            (total, None) => amount::milli(total),
+        }
+    }
+
+    /// Nodes it has, or asks for where that is known.
+    #[must_use]
+    pub fn node_count(&self) -> String {
+        match (self.nodes.len(), self.resources.nodes) {
+            (0, 0) => "1".to_owned(),
+            (0, asked) => asked.to_string(),
+            (held, _) => held.to_string(),
+        }
+    }
+
+    /// How long it ran or runs; empty before its start.
+    #[must_use]
+    pub fn run_time(&self, now_us: i64) -> String {
+        match (self.started_us, self.ended_us) {
+            (Some(started), Some(ended)) if ended >= started => time::span(ended - started),
+            (Some(started), None) if self.state == "running" => time::span(now_us - started),
+            _ => String::new(),
+        }
+    }
+}
+
+fn work_of(spec: &v1::JobSpec) -> (&'static str, Vec<String>) {
+    match &spec.work {
+        Some(v1::job_spec::Work::Script(script)) => ("script", script.arguments.clone()),
+        Some(v1::job_spec::Work::Command(command)) => ("command", command.argv.clone()),
+        None => ("unknown", Vec::new()),
+    }
+}
+
+fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
+    let Some(asked) = &spec.resources else {
+        return ResourcesView::default();
+    };
+    ResourcesView {
+        nodes: asked.nodes,
+        gpus_per_node: asked.gpus_per_node,
+        gpus_total: asked.gpus_total,
+        gpu_share_milli: asked.gpu_share_milli,
+        gpu_class: (!asked.gpu_class.is_empty()).then(|| asked.gpu_class.clone()),
+        cpu_milli_per_node: asked.cpu_milli_per_node,
+        memory_mib_per_node: asked.memory_mib_per_node,
+    }
+}
+
+fn dependency_of(dependency: &v1::Dependency) -> DependencyView {
+    DependencyView {
+        kind: word::dependency_kind(dependency.kind),
+        job_id: dependency.job_id,
+    }
+}
+
+/// A job with everything that is known of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobDetail {
+    #[serde(flatten)]
+    pub job: JobView,
+    pub environment: BTreeMap<String, String>,
+    pub attempts: Vec<AttemptView>,
+}
+
+impl JobDetail {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(job: &v1::Job) -> Self {
+        let environment = job
+            .spec
+            .as_ref()
+            .map(|spec| spec.environment.clone())
+            .unwrap_or_default();
+        Self {
+            job: JobView::of(job),
+            environment: environment.into_iter().collect(),
+            attempts: job.attempts.iter().map(AttemptView::of).collect(),
+        }
+    }
+}
+
+/// One try of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptView {
+    pub attempt: u32,
+    pub state: String,
+    pub cause: Option<String>,
+    pub detail: String,
+    pub exit: Option<ExitView>,
+    pub leased_us: Option<i64>,
+    pub leased: Option<String>,
+    pub started_us: Option<i64>,
+    pub started: Option<String>,
+    pub ended_us: Option<i64>,
+    pub ended: Option<String>,
+    pub charged_gpu_milli_seconds: i64,
+    pub refunded_gpu_milli_seconds: i64,
+    pub allocation: Vec<AllocationView>,
+    pub steps: Vec<StepView>,
+}
+
+/// What an attempt holds on one node.
+#[derive(Clone, Debug, Serialize)]
+pub struct AllocationView {
+    pub node: String,
+    pub simulated: bool,
+    pub cpu_milli: u64,
+    pub memory_mib: u64,
+    pub gpus: Vec<GpuHeld>,
+}
+
+/// A GPU, or a part of one, that is held.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuHeld {
+    pub uuid: String,
+    pub gpu_milli: u32,
+}
+
+impl AttemptView {
+    fn of(attempt: &v1::Attempt) -> Self {
+        Self {
+            attempt: attempt.number,
+            state: word::attempt_state(attempt.state),
+            cause: word::cause_if_any(attempt.cause),
+            detail: attempt.detail.clone(),
+            exit: ExitView::of(attempt.exit.as_ref()),
+            leased_us: time::set(attempt.leased_us),
+            leased: time::rfc3339(attempt.leased_us),
+            started_us: time::set(attempt.started_us),
+            started: time::rfc3339(attempt.started_us),
+            ended_us: time::set(attempt.ended_us),
+            ended: time::rfc3339(attempt.ended_us),
+            charged_gpu_milli_seconds: attempt.charged_gpu_milli_seconds,
+            refunded_gpu_milli_seconds: attempt.refunded_gpu_milli_seconds,
+            allocation: attempt.allocation.iter().map(AllocationView::of).collect(),
+            steps: attempt.steps.iter().map(StepView::of).collect(),
+        }
+    }
+}
+
+impl AllocationView {
+    fn of(allocation: &v1::NodeAllocation) -> Self {
+        let held = |gpu: &v1::GpuAllocation| GpuHeld {
+            uuid: gpu.uuid.clone(),
+            gpu_milli: gpu.milli,
+        };
+        Self {
+            node: allocation.node.clone(),
+            simulated: allocation.simulated,
+            cpu_milli: allocation.cpu_milli,
+            memory_mib: allocation.memory_mib,
+            gpus: allocation.gpus.iter().map(held).collect(),
+        }
+    }
+}
+
+/// One step of an attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepView {
+    pub step: u32,
+    pub kind: String,
+    pub name: String,
+    pub argv: Vec<String>,
+    pub started_us: Option<i64>,
+    pub started: Option<String>,
+    pub ended_us: Option<i64>,
+    pub ended: Option<String>,
+    pub tasks: Vec<TaskView>,
+}
+
+/// One process of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskView {
+    pub rank: u32,
+    pub local_rank: u32,
+    pub node: String,
+    pub state: String,
+    pub exit: Option<ExitView>,
+    pub detail: String,
+    pub started_us: Option<i64>,
+    pub started: Option<String>,
+    pub ended_us: Option<i64>,
+    pub ended: Option<String>,
+}
+
+impl StepView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(step: &v1::Step) -> Self {
+        Self {
+            step: step.number,
+            kind: word::step_kind(step.kind),
+            name: step.name.clone(),
+            argv: step.argv.clone(),
+            started_us: time::set(step.started_us),
+            started: time::rfc3339(step.started_us),
+            ended_us: time::set(step.ended_us),
+            ended: time::rfc3339(step.ended_us),
+            tasks: step.tasks.iter().map(TaskView::of).collect(),
+        }
+    }
+}
+
+impl TaskView {
+    fn of(task: &v1::Task) -> Self {
+        let ended = task.state == i32::from(v1::TaskState::Ended);
+        Self {
+            rank: task.rank,
+            local_rank: task.local_rank,
+            node: task.node.clone(),
+            state: word::task_state(task.state),
+            exit: ExitView::of(task.exit.as_ref()).filter(|_| ended),
+            detail: task.detail.clone(),
+            started_us: time::set(task.started_us),
+            started: time::rfc3339(task.started_us),
+            ended_us: time::set(task.ended_us),
+            ended: time::rfc3339(task.ended_us),
+        }
+    }
+
+    /// Ended with anything but success.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        let success = ExitView {
+            code: Some(0),
+            signal: None,
+        };
+        self.state == "ended" && self.exit.as_ref() != Some(&success)
+    }
+
+    /// As in "exit 1", or its state before the end.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match &self.exit {
+            Some(exit) => exit.text(),
+            None => self.state.clone(),
+        }
+    }
+}
+
+/// An event of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct EventView {
+    pub seq: u64,
+    pub at_us: Option<i64>,
+    pub at: Option<String>,
+    pub job_id: u64,
+    pub attempt: u32,
+    pub kind: String,
+    pub text: String,
+    pub state: String,
+}
+
+impl EventView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(event: &v1::JobEvent) -> Self {
+        Self {
+            seq: event.seq,
+            at_us: time::set(event.at_us),
+            at: time::rfc3339(event.at_us),
+            job_id: event.job_id,
+            attempt: event.attempt,
+            kind: event.kind.clone(),
+            text: event.text.clone(),
+            state: word::job_state(event.state),
+        }
+    }
+}
+
+/// Why a job waits.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplanationView {
+    pub job_id: u64,
+    pub state: String,
+    pub summary: String,
+    pub jobs_ahead: u64,
+    pub planned_us: Option<i64>,
+    pub planned: Option<String>,
+    pub blockers: Vec<BlockerView>,
+}
+
+/// One thing it waits for.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockerView {
+    pub kind: String,
+    pub subject: String,
+    pub text: String,
+    pub needed: i64,
+    pub available: i64,
+    pub limit: i64,
+    pub unit: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl ExplanationView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(explanation: &v1::Explanation) -> Self {
+        Self {
+            job_id: explanation.job_id,
+            state: word::job_state(explanation.state),
+            summary: explanation.summary.clone(),
+            jobs_ahead: explanation.jobs_ahead,
+            planned_us: time::set(explanation.planned_us),
+            planned: time::rfc3339(explanation.planned_us),
+            blockers: explanation.blockers.iter().map(BlockerView::of).collect(),
+        }
+    }
+}
+
+impl BlockerView {
+    fn of(blocker: &v1::Blocker) -> Self {
+        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Self {
+            kind: word::blocker_kind(blocker.kind),
+            subject: blocker.subject.clone(),
+            text: blocker.text.clone(),
+            needed: blocker.needed,
+            available: blocker.available,
+            limit: blocker.limit,
+            unit: some(&blocker.unit),
+            hint: some(&blocker.hint),
+        }
+    }
+}
+
+/// Whether a job in this state never changes again.
+#[must_use]
+pub fn is_terminal(state: i32) -> bool {
+    use v1::JobState::{Cancelled, Completed, Failed, TimedOut};
+    [Completed, Failed, Cancelled, TimedOut]
+        .iter()
+        .any(|terminal| i32::from(*terminal) == state)
+}
+
+/// The tone of a job's or attempt's state.
+#[must_use]
+pub fn tone_of_state(state: &str) -> Tone {
+    match state {
+        "running" | "completed" => Tone::Good,
+        "failed" | "timed_out" | "lost" => Tone::Bad,
+        "held" | "cancelled" | "suspect" | "draining" => Tone::Warning,
+        _ => Tone::Plain,
+    }
+}

@@ -1,0 +1,8 @@
+//! What the API sent, as stable JSON and as the texts of tables. Views are pure: no clock, no terminal.
+
+pub mod amount;
+pub mod cluster;
+pub mod job;
+pub mod node;
+pub mod quota;
+pub mod word;

@@ -1,0 +1,164 @@
+//! Nodes and their GPUs.
+
+use std::collections::BTreeMap;
+
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{output::time, view::word};
+
+/// A node as listings have it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeView {
+    pub name: String,
+    pub liveness: String,
+    pub admin: String,
+    pub admin_reason: String,
+    pub simulated: bool,
+    pub address: String,
+    pub gpu_classes: Vec<String>,
+    pub gpu_milli: u64,
+    pub free_gpu_milli: u64,
+    pub cpu_milli: u64,
+    pub free_cpu_milli: u64,
+    pub memory_mib: u64,
+    pub free_memory_mib: u64,
+    pub attempts: Vec<String>,
+    pub last_heartbeat_us: Option<i64>,
+    pub last_heartbeat: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub worker_version: String,
+    pub os: String,
+    pub kernel: String,
+    pub driver_version: String,
+    pub cuda_version: String,
+    pub gpus: Vec<GpuView>,
+}
+
+/// A GPU with its latest reading; a value that could not be read is absent.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuView {
+    pub index: u32,
+    pub uuid: String,
+    pub name: String,
+    pub gpu_class: String,
+    pub pci_bus_id: String,
+    pub memory_mib: u64,
+    pub allocated_milli: u32,
+    pub utilisation_percent: Option<u32>,
+    pub memory_used_mib: Option<u64>,
+    pub temperature_c: Option<u32>,
+    pub power_mw: Option<u32>,
+    pub power_limit_mw: Option<u32>,
+    pub ecc_corrected: Option<u64>,
+    pub ecc_uncorrected: Option<u64>,
+    pub processes: Vec<ProcessView>,
+    pub error: Option<String>,
+}
+
+/// A process on a GPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessView {
+    pub pid: u32,
+    pub memory_mib: u64,
+}
+
+impl NodeView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(node: &v1::Node) -> Self {
+        let inventory = node.inventory.clone().unwrap_or_default();
+        let mut gpu_classes: Vec<String> = inventory
+            .gpus
+            .iter()
+            .map(|gpu| gpu.gpu_class.clone())
+            .collect();
+        gpu_classes.sort();
+        gpu_classes.dedup();
+        Self {
+            name: node.name.clone(),
+            liveness: word::liveness(node.liveness),
+            admin: word::node_admin(node.admin),
+            admin_reason: node.admin_reason.clone(),
+            simulated: inventory.simulated,
+            gpu_classes,
+            gpu_milli: inventory.gpus.len() as u64 * 1000,
+            free_gpu_milli: node.free_gpu_milli,
+            cpu_milli: inventory.cpu_milli,
+            free_cpu_milli: node.free_cpu_milli,
+            memory_mib: inventory.memory_mib,
+            free_memory_mib: node.free_memory_mib,
+            attempts: node.attempts.clone(),
+            last_heartbeat_us: time::set(node.last_heartbeat_us),
+            last_heartbeat: time::rfc3339(node.last_heartbeat_us),
+            gpus: gpus_of(node, &inventory),
+            address: inventory.address,
+            labels: inventory.labels.into_iter().collect(),
+            worker_version: inventory.worker_version,
+            os: inventory.os,
+            kernel: inventory.kernel,
+            driver_version: inventory.driver_version,
+            cuda_version: inventory.cuda_version,
+        }
+    }
+
+    /// What a person needs to know first: "ready", "draining", "lost".
+    #[must_use]
+    pub fn state(&self) -> String {
+        match (self.liveness.as_str(), self.admin.as_str()) {
+            (liveness, "active" | "unspecified") => liveness.to_owned(),
+            ("ready", admin) => admin.to_owned(),
+            (liveness, admin) => format!("{liveness}, {admin}"),
+        }
+    }
+}
+
+fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
+    let reading = |uuid: &str| {
+        node.readings
+            .iter()
+            .find(|reading| reading.uuid == uuid)
+            .cloned()
+    };
+    let allocated = |position: usize| {
+        node.gpu_allocated_milli
+            .get(position)
+            .copied()
+            .unwrap_or_default()
+    };
+    let view = |(position, gpu): (usize, &v1::GpuDevice)| {
+        GpuView::of(
+            gpu,
+            reading(&gpu.uuid).unwrap_or_default(),
+            allocated(position),
+        )
+    };
+    inventory.gpus.iter().enumerate().map(view).collect()
+}
+
+impl GpuView {
+    fn of(gpu: &v1::GpuDevice, reading: v1::GpuReading, allocated_milli: u32) -> Self {
+        let process = |found: &v1::GpuProcess| ProcessView {
+            pid: found.pid,
+            memory_mib: found.memory_mib,
+        };
+        Self {
+            index: gpu.index,
+            uuid: gpu.uuid.clone(),
+            name: gpu.name.clone(),
+            gpu_class: gpu.gpu_class.clone(),
+            pci_bus_id: gpu.pci_bus_id.clone(),
+            memory_mib: gpu.memory_mib,
+            allocated_milli,
+            utilisation_percent: reading.utilisation_percent,
+            memory_used_mib: reading.memory_used_mib,
+            temperature_c: reading.temperature_c,
+            power_mw: reading.power_mw,
+            power_limit_mw: reading.power_limit_mw,
+            ecc_corrected: reading.ecc_corrected,
+            ecc_uncorrected: reading.ecc_uncorrected,
+            processes: reading.processes.iter().map(process).collect(),
+            error: (!reading.error.is_empty()).then_some(reading.error),
+        }
+    }
+}

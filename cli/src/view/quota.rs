@@ -1,0 +1,183 @@
+//! The quota tree, what a new one changes, and the ledger.
+
+use gotgan_proto::v1;
+use serde::Serialize;
+
+use crate::{output::time, view::word};
+
+/// The tree with what is in use.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuotaView {
+    pub revision: u64,
+    pub nodes: Vec<QuotaNodeView>,
+}
+
+/// A node of the tree.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuotaNodeView {
+    pub path: String,
+    pub title: String,
+    pub pending_jobs: u64,
+    pub running_jobs: u64,
+    pub classes: Vec<QuotaClassView>,
+}
+
+/// What it has of one class; without a limit it has what its parent has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaClassView {
+    pub gpu_class: String,
+    pub limit_gpu_milli: Option<u64>,
+    /// The limit is spelled out as "unlimited".
+    pub unlimited: bool,
+    pub in_use_gpu_milli: u64,
+}
+
+impl QuotaView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(tree: &v1::QuotaTree) -> Self {
+        Self {
+            revision: tree.revision,
+            nodes: tree.nodes.iter().map(QuotaNodeView::of).collect(),
+        }
+    }
+}
+
+impl QuotaNodeView {
+    fn of(node: &v1::QuotaNode) -> Self {
+        let limits = node.limits.iter().map(|limit| limit.gpu_class.clone());
+        let mut classes: Vec<String> = limits
+            .chain(node.in_use.iter().map(|used| used.gpu_class.clone()))
+            .collect();
+        classes.sort();
+        classes.dedup();
+        Self {
+            path: node.path.clone(),
+            title: node.title.clone(),
+            pending_jobs: node.pending_jobs,
+            running_jobs: node.running_jobs,
+            classes: classes
+                .into_iter()
+                .map(|class| class_of(node, class))
+                .collect(),
+        }
+    }
+}
+
+fn class_of(node: &v1::QuotaNode, gpu_class: String) -> QuotaClassView {
+    let limit = node
+        .limits
+        .iter()
+        .find(|limit| limit.gpu_class == gpu_class);
+    let used = node.in_use.iter().find(|used| used.gpu_class == gpu_class);
+    QuotaClassView {
+        limit_gpu_milli: limit.and_then(|limit| limit.gpu_milli),
+        unlimited: limit.is_some_and(|limit| limit.gpu_milli.is_none()),
+        in_use_gpu_milli: used.map_or(0, |used| used.gpu_milli),
+        gpu_class,
+    }
+}
+
+/// What applying changed, or would change.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppliedView {
+    pub dry_run: bool,
+    pub revision: u64,
+    pub changes: Vec<ChangeView>,
+}
+
+/// One change.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChangeView {
+    pub path: String,
+    pub kind: String,
+    pub text: String,
+}
+
+impl AppliedView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(answer: v1::ApplyQuotaResponse, dry_run: bool) -> Self {
+        let change = |found: v1::QuotaChange| ChangeView {
+            path: found.path,
+            kind: found.kind,
+            text: found.text,
+        };
+        Self {
+            dry_run,
+            revision: answer.revision,
+            changes: answer.changes.into_iter().map(change).collect(),
+        }
+    }
+}
+
+/// An entry of the ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct EntryView {
+    pub seq: u64,
+    pub at_us: Option<i64>,
+    pub at: Option<String>,
+    pub kind: String,
+    pub project: String,
+    pub gpu_class: String,
+    pub gpu_milli_seconds: i64,
+    pub job_id: u64,
+    pub attempt: u32,
+    pub counter_account: String,
+}
+
+impl EntryView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(entry: &v1::LedgerEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            at_us: time::set(entry.at_us),
+            at: time::rfc3339(entry.at_us),
+            kind: word::ledger_kind(entry.kind),
+            project: entry.project.clone(),
+            gpu_class: entry.gpu_class.clone(),
+            gpu_milli_seconds: entry.gpu_milli_seconds,
+            job_id: entry.job_id,
+            attempt: entry.attempt,
+            counter_account: entry.counter_account.clone(),
+        }
+    }
+}
+
+/// Sums of the ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct BalanceView {
+    pub balanced: bool,
+    pub differences: Vec<String>,
+    pub projects: Vec<ProjectBalanceView>,
+}
+
+/// Sums of one project and class.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectBalanceView {
+    pub project: String,
+    pub gpu_class: String,
+    pub charged_gpu_milli_seconds: i64,
+    pub refunded_gpu_milli_seconds: i64,
+    pub held_gpu_milli_seconds: i64,
+}
+
+impl BalanceView {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(answer: v1::BalanceResponse) -> Self {
+        let project = |found: v1::ProjectBalance| ProjectBalanceView {
+            project: found.project,
+            gpu_class: found.gpu_class,
+            charged_gpu_milli_seconds: found.charged_gpu_milli_seconds,
+            refunded_gpu_milli_seconds: found.refunded_gpu_milli_seconds,
+            held_gpu_milli_seconds: found.held_gpu_milli_seconds,
+        };
+        Self {
+            balanced: answer.balanced,
+            differences: answer.differences,
+            projects: answer.projects.into_iter().map(project).collect(),
+        }
+    }
+}
