@@ -1,0 +1,540 @@
+//! The machine during a pass: what is free, less what the pass has given away, and the ordered indexes that find
+//! the best place without looking at every node.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::gang::{GpuNeed, Need, Pick};
+use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
+use crate::ids::{GpuClass, NodeName};
+use crate::node::Gpu;
+use crate::world::{Node, NodeFree, World};
+
+/// One node during a pass.
+#[derive(Debug)]
+pub(super) struct Slot<'w> {
+    /// Its name.
+    pub name: &'w NodeName,
+    /// As the world has it.
+    pub node: &'w Node,
+    /// What is free now; copied from the world only once something is taken.
+    pub free: Cow<'w, NodeFree>,
+    /// Classes of its GPUs.
+    pub layout: Layout,
+    /// Whether the world lets work be placed here.
+    pub takes_work: bool,
+    /// CPUs it has; here and not behind two pointers, since every reason for waiting looks at all nodes.
+    pub cpu_milli: CpuMilli,
+    /// Memory it has.
+    pub memory_mib: MemoryMib,
+    /// GPUs it has.
+    pub gpus: u32,
+}
+
+/// Classes of the GPUs of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// All of one class: nearly every node there is.
+    Uniform(ClassIndex),
+    /// By position in the inventory; empty if there are none.
+    Mixed(Vec<ClassIndex>),
+}
+
+impl Layout {
+    /// Class of the GPU at that position.
+    pub fn class_of(&self, gpu: usize) -> Option<ClassIndex> {
+        match self {
+            Layout::Uniform(class) => Some(*class),
+            Layout::Mixed(classes) => classes.get(gpu).copied(),
+        }
+    }
+
+    /// Each class once.
+    pub fn classes(&self) -> BTreeSet<ClassIndex> {
+        match self {
+            Layout::Uniform(class) => BTreeSet::from([*class]),
+            Layout::Mixed(classes) => classes.iter().copied().collect(),
+        }
+    }
+}
+
+impl Slot<'_> {
+    /// GPUs of the class it has.
+    pub fn gpus_of(&self, class: ClassIndex) -> u32 {
+        match &self.layout {
+            Layout::Uniform(own) if *own == class => self.gpus,
+            Layout::Uniform(_) => 0,
+            Layout::Mixed(classes) => count(classes.iter().filter(|own| **own == class)),
+        }
+    }
+
+    /// What is free on each GPU of the class, by position in the inventory.
+    pub fn free_of(&self, class: ClassIndex) -> impl Iterator<Item = (usize, GpuMilli)> {
+        let free = self.free.gpus.iter().copied().enumerate();
+        free.filter(move |(gpu, _)| self.layout.class_of(*gpu) == Some(class))
+    }
+
+    /// Whole free GPUs of the class.
+    pub fn whole_free(&self, class: ClassIndex) -> u32 {
+        count(
+            self.free_of(class)
+                .filter(|(_, free)| *free == GpuMilli::WHOLE),
+        )
+    }
+
+    /// Whether what is free now serves one node of a gang.
+    pub fn fits(&self, class: Option<ClassIndex>, need: &Need) -> bool {
+        self.free.cpu_milli >= need.cpu_milli
+            && self.free.memory_mib >= need.memory_mib
+            && self.fits_gpus(class, need.gpus)
+    }
+
+    fn fits_gpus(&self, class: Option<ClassIndex>, gpus: GpuNeed) -> bool {
+        match (class, gpus) {
+            (_, GpuNeed::None) => true,
+            (None, GpuNeed::Whole(_) | GpuNeed::Share(_)) => false,
+            (Some(class), GpuNeed::Whole(wanted)) => self.whole_free(class) >= wanted,
+            (Some(class), GpuNeed::Share(milli)) => {
+                self.free_of(class).any(|(_, free)| free >= milli)
+            }
+        }
+    }
+
+    /// Whether it would serve one node of a gang if it were empty.
+    pub fn could_fit(&self, class: Option<ClassIndex>, need: &Need) -> bool {
+        let gpus = class.map_or(0, |class| self.gpus_of(class));
+        let enough_gpus = match need.gpus {
+            GpuNeed::None => true,
+            GpuNeed::Whole(wanted) => gpus >= wanted,
+            GpuNeed::Share(_) => gpus >= 1,
+        };
+        enough_gpus && self.cpu_milli >= need.cpu_milli && self.memory_mib >= need.memory_mib
+    }
+}
+
+/// All nodes during a pass.
+#[derive(Debug)]
+pub(super) struct Machine<'w> {
+    /// Every class there is, in the order of names.
+    pub classes: Vec<GpuClass>,
+    /// Every node there is, in the order of names.
+    pub slots: Vec<Slot<'w>>,
+    /// Those that take no work.
+    pub unavailable: Vec<SlotId>,
+    pools: Vec<Pool>,
+    cpu: BTreeSet<CpuScore>,
+    /// How many GPUs a node may have: the levels of `cpu`.
+    cpu_levels: BTreeSet<u32>,
+}
+
+/// Places of one class, best first; only on nodes that take work.
+#[derive(Debug, Default)]
+struct Pool {
+    /// Nodes with at least one whole free GPU.
+    whole: BTreeSet<WholeScore>,
+    /// GPUs with something free: every broken one, and the first untouched one of each node.
+    shares: BTreeSet<ShareScore>,
+    /// Most GPUs of the class on one node.
+    gpus_max: u32,
+}
+
+impl<'w> Machine<'w> {
+    /// The machine as the world has it.
+    pub fn of(world: &'w World) -> Self {
+        let index = classes_of(world);
+        let slots: Vec<_> = world
+            .nodes
+            .iter()
+            .map(|(name, node)| slot_of(name, node, &index))
+            .collect();
+        let mut machine = Machine {
+            pools: index.iter().map(|_| Pool::default()).collect(),
+            classes: index.into_keys().cloned().collect(),
+            unavailable: ids(&slots)
+                .filter(|id| !slots[id.0 as usize].takes_work)
+                .collect(),
+            cpu: BTreeSet::new(),
+            cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
+            slots,
+        };
+        machine.build_indexes();
+        machine
+    }
+
+    /// Collected first and sorted once: several times faster than inserting one by one.
+    fn build_indexes(&mut self) {
+        let mut whole = vec![Vec::new(); self.pools.len()];
+        let mut shares = vec![Vec::new(); self.pools.len()];
+        let mut cpu = Vec::new();
+        for id in ids(&self.slots) {
+            let slot = &self.slots[id.0 as usize];
+            if !slot.takes_work {
+                continue;
+            }
+            for_each_score(id, slot, |score| match score {
+                Score::Whole(class, score) => whole[usize::from(class.0)].push(score),
+                Score::Share(class, score) => shares[usize::from(class.0)].push(score),
+                Score::Cpu(score) => cpu.push(score),
+            });
+        }
+        for ((pool, whole), shares) in self.pools.iter_mut().zip(whole).zip(shares) {
+            pool.gpus_max = whole
+                .iter()
+                .map(|score| score.whole_free)
+                .max()
+                .unwrap_or(0);
+            pool.whole = whole.into_iter().collect();
+            pool.shares = shares.into_iter().collect();
+        }
+        self.cpu = cpu.into_iter().collect();
+    }
+
+    /// The node of that number.
+    pub fn slot(&self, id: SlotId) -> &Slot<'w> {
+        &self.slots[id.0 as usize]
+    }
+
+    /// The node of that name.
+    pub fn find(&self, name: &NodeName) -> Option<SlotId> {
+        let found = self
+            .slots
+            .binary_search_by(|slot| slot.name.cmp(name))
+            .ok()?;
+        u32::try_from(found).ok().map(SlotId)
+    }
+
+    /// The class of that name.
+    pub fn class(&self, name: &GpuClass) -> Option<ClassIndex> {
+        let found = self.classes.binary_search(name).ok()?;
+        u16::try_from(found).ok().map(ClassIndex)
+    }
+
+    /// The name of that class.
+    pub fn class_name(&self, class: ClassIndex) -> &GpuClass {
+        &self.classes[usize::from(class.0)]
+    }
+
+    /// Every place that serves one node of a gang now, best first. A node may come more than once for shares.
+    pub fn places(
+        &self,
+        class: Option<ClassIndex>,
+        need: &Need,
+    ) -> Box<dyn Iterator<Item = Pick> + '_> {
+        let need = *need;
+        let fits = move |id: SlotId| {
+            let free = &self.slot(id).free;
+            free.cpu_milli >= need.cpu_milli && free.memory_mib >= need.memory_mib
+        };
+        let pool = class.map(|class| &self.pools[usize::from(class.0)]);
+        match (need.gpus, pool) {
+            (GpuNeed::None, _) => Box::new(
+                self.cpu_places(need.cpu_milli)
+                    .filter(move |p| fits(p.slot)),
+            ),
+            (GpuNeed::Whole(_) | GpuNeed::Share(_), None) => Box::new(std::iter::empty()),
+            (GpuNeed::Whole(wanted), Some(pool)) => Box::new(
+                pool.whole_places(wanted, need.cpu_milli)
+                    .filter(move |p| fits(p.slot)),
+            ),
+            (GpuNeed::Share(milli), Some(pool)) => {
+                Box::new(pool.share_places(milli).filter(move |p| fits(p.slot)))
+            }
+        }
+    }
+
+    fn cpu_places(&self, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
+        let bound = move |gpus: u32, cpu_free| CpuScore {
+            gpus,
+            cpu_free,
+            slot: SlotId(0),
+        };
+        self.cpu_levels
+            .iter()
+            .flat_map(move |&gpus| {
+                self.cpu
+                    .range(bound(gpus, cpu_milli)..bound(gpus.saturating_add(1), CpuMilli::ZERO))
+            })
+            .map(|score| Pick {
+                slot: score.slot,
+                gpu: None,
+            })
+    }
+
+    /// The same as [`Machine::places`] among a few nodes known by name.
+    pub fn places_among<'a>(
+        &'a self,
+        names: impl Iterator<Item = &'a NodeName>,
+        class: Option<ClassIndex>,
+        need: &Need,
+    ) -> Vec<Pick> {
+        let mut scores = Vec::new();
+        for id in names.filter_map(|name| self.find(name)) {
+            let slot = self.slot(id);
+            if slot.takes_work && slot.fits(class, need) {
+                for_each_score(id, slot, |score| scores.extend(serves(score, class, need)));
+            }
+        }
+        scores.sort_unstable();
+        scores.into_iter().map(|(_, pick)| pick).collect()
+    }
+
+    /// Takes what a gang needs on the chosen places; nodes get their rank in the order of names.
+    pub fn take(
+        &mut self,
+        class: Option<ClassIndex>,
+        need: &Need,
+        picks: impl IntoIterator<Item = Pick>,
+    ) -> Placement {
+        let nodes = picks
+            .into_iter()
+            .map(|pick| self.take_one(class, need, pick))
+            .collect();
+        Placement {
+            class: class.map(|class| self.class_name(class).clone()),
+            nodes,
+        }
+    }
+
+    fn take_one(&mut self, class: Option<ClassIndex>, need: &Need, pick: Pick) -> NodeAllocation {
+        self.index(pick.slot, false);
+        let slot = &mut self.slots[pick.slot.0 as usize];
+        let taken = gpus_to_take(slot, class, need.gpus, pick.gpu);
+        let free = slot.free.to_mut();
+        for (gpu, milli) in &taken {
+            free.gpus[*gpu] -= *milli;
+        }
+        free.cpu_milli -= need.cpu_milli;
+        free.memory_mib -= need.memory_mib;
+        let inventory = &slot.node.inventory;
+        let uuid = |gpu: usize| inventory.gpus[gpu].uuid.clone();
+        let gpus = taken
+            .iter()
+            .map(|&(gpu, milli)| GpuAllocation {
+                uuid: uuid(gpu),
+                milli,
+            })
+            .collect();
+        let allocation = NodeAllocation {
+            node: slot.name.clone(),
+            gpus,
+            cpu_milli: need.cpu_milli,
+            memory_mib: need.memory_mib,
+        };
+        self.index(pick.slot, true);
+        allocation
+    }
+
+    /// Enters a node into the indexes or takes it out, by what is free on it now.
+    fn index(&mut self, id: SlotId, enter: bool) {
+        let (pools, cpu) = (&mut self.pools, &mut self.cpu);
+        for_each_score(id, &self.slots[id.0 as usize], |score| {
+            match score {
+                Score::Whole(class, score) => {
+                    change(&mut pools[usize::from(class.0)].whole, score, enter)
+                }
+                Score::Share(class, score) => {
+                    change(&mut pools[usize::from(class.0)].shares, score, enter)
+                }
+                Score::Cpu(score) => change(cpu, score, enter),
+            };
+        });
+    }
+}
+
+impl Pool {
+    fn whole_places(&self, wanted: u32, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
+        let bound = move |whole_free: u32, cpu_free| WholeScore {
+            whole_free,
+            cpu_free,
+            slot: SlotId(0),
+        };
+        (wanted..=self.gpus_max)
+            .flat_map(move |level| {
+                self.whole
+                    .range(bound(level, cpu_milli)..bound(level.saturating_add(1), CpuMilli::ZERO))
+            })
+            .map(|score| Pick {
+                slot: score.slot,
+                gpu: None,
+            })
+    }
+
+    fn share_places(&self, milli: GpuMilli) -> impl Iterator<Item = Pick> {
+        let first = ShareScore {
+            gpu_free: milli,
+            whole_free: 0,
+            cpu_free: CpuMilli::ZERO,
+            slot: SlotId(0),
+            gpu: 0,
+        };
+        self.shares.range(first..).map(|score| Pick {
+            slot: score.slot,
+            gpu: Some(score.gpu),
+        })
+    }
+}
+
+fn change<T: Ord>(set: &mut BTreeSet<T>, score: T, enter: bool) -> bool {
+    if enter {
+        set.insert(score)
+    } else {
+        set.remove(&score)
+    }
+}
+
+/// The score with its place, if it belongs to the index that serves the need and the GPU has enough.
+fn serves(score: Score, class: Option<ClassIndex>, need: &Need) -> Option<(Score, Pick)> {
+    let pick = match (score, need.gpus) {
+        (Score::Cpu(cpu), GpuNeed::None) => Pick {
+            slot: cpu.slot,
+            gpu: None,
+        },
+        (Score::Whole(own, whole), GpuNeed::Whole(_)) if Some(own) == class => Pick {
+            slot: whole.slot,
+            gpu: None,
+        },
+        (Score::Share(own, share), GpuNeed::Share(milli))
+            if Some(own) == class && share.gpu_free >= milli =>
+        {
+            Pick {
+                slot: share.slot,
+                gpu: Some(share.gpu),
+            }
+        }
+        _ => return None,
+    };
+    Some((score, pick))
+}
+
+/// GPUs to take on a node, by position: the first whole ones, or the share's own.
+fn gpus_to_take(
+    slot: &Slot<'_>,
+    class: Option<ClassIndex>,
+    need: GpuNeed,
+    gpu: Option<u32>,
+) -> Vec<(usize, GpuMilli)> {
+    match (need, class) {
+        (GpuNeed::None, _) | (_, None) => Vec::new(),
+        (GpuNeed::Share(milli), Some(_)) => {
+            gpu.map(|gpu| (gpu as usize, milli)).into_iter().collect()
+        }
+        (GpuNeed::Whole(wanted), Some(class)) => slot
+            .free_of(class)
+            .filter(|(_, free)| *free == GpuMilli::WHOLE)
+            .take(wanted as usize)
+            .collect(),
+    }
+}
+
+/// Every score of a node as it stands.
+fn for_each_score(id: SlotId, slot: &Slot<'_>, mut enter: impl FnMut(Score)) {
+    let cpu_free = slot.free.cpu_milli;
+    enter(Score::Cpu(CpuScore {
+        gpus: slot.gpus,
+        cpu_free,
+        slot: id,
+    }));
+    match &slot.layout {
+        Layout::Uniform(class) => for_each_gpu_score(id, slot, *class, &mut enter),
+        Layout::Mixed(_) => {
+            for class in slot.layout.classes() {
+                for_each_gpu_score(id, slot, class, &mut enter);
+            }
+        }
+    }
+}
+
+fn for_each_gpu_score(
+    id: SlotId,
+    slot: &Slot<'_>,
+    class: ClassIndex,
+    enter: &mut impl FnMut(Score),
+) {
+    let whole_free = slot.whole_free(class);
+    let cpu_free = slot.free.cpu_milli;
+    if whole_free > 0 {
+        enter(Score::Whole(
+            class,
+            WholeScore {
+                whole_free,
+                cpu_free,
+                slot: id,
+            },
+        ));
+    }
+    let mut untouched_seen = false;
+    for (gpu, gpu_free) in slot.free_of(class) {
+        let untouched = gpu_free == GpuMilli::WHOLE;
+        if gpu_free.is_zero() || (untouched && untouched_seen) {
+            continue;
+        }
+        untouched_seen |= untouched;
+        let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
+        enter(Score::Share(
+            class,
+            ShareScore {
+                gpu_free,
+                whole_free,
+                cpu_free,
+                slot: id,
+                gpu,
+            },
+        ));
+    }
+}
+
+/// Every class of the world's nodes with its number.
+fn classes_of(world: &World) -> BTreeMap<&GpuClass, ClassIndex> {
+    let mut names = BTreeSet::new();
+    for node in world.nodes.values() {
+        let mut last: Option<&Gpu> = None;
+        for gpu in &node.inventory.gpus {
+            // Neighbours are nearly always of one class, and comparing is cheaper than looking up.
+            if last.is_none_or(|last| last.class != gpu.class) {
+                names.insert(&gpu.class);
+            }
+            last = Some(gpu);
+        }
+    }
+    names
+        .into_iter()
+        .zip((0..u16::MAX).map(ClassIndex))
+        .collect()
+}
+
+fn slot_of<'w>(
+    name: &'w NodeName,
+    node: &'w Node,
+    classes: &BTreeMap<&GpuClass, ClassIndex>,
+) -> Slot<'w> {
+    let inventory = &node.inventory;
+    Slot {
+        name,
+        node,
+        free: Cow::Borrowed(&node.free),
+        layout: layout_of(&inventory.gpus, classes),
+        takes_work: node.takes_work(),
+        cpu_milli: inventory.cpu_milli,
+        memory_mib: inventory.memory_mib,
+        gpus: count(inventory.gpus.iter()),
+    }
+}
+
+fn layout_of(gpus: &[Gpu], classes: &BTreeMap<&GpuClass, ClassIndex>) -> Layout {
+    let class_of = |gpu: &Gpu| classes.get(&gpu.class).copied();
+    let first = gpus.first().and_then(class_of);
+    match first {
+        Some(class) if gpus.iter().all(|gpu| gpu.class == gpus[0].class) => Layout::Uniform(class),
+        _ => Layout::Mixed(gpus.iter().filter_map(class_of).collect()),
+    }
+}
+
+fn ids(slots: &[Slot<'_>]) -> impl Iterator<Item = SlotId> + use<> {
+    (0..u32::try_from(slots.len()).unwrap_or(u32::MAX)).map(SlotId)
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,139 @@
+//! What decides before resources do: other jobs, a wait between tries, and jobs that have waited too long to be
+//! passed again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::score::ClassIndex;
+use crate::amount::UnixMicros;
+use crate::ids::JobId;
+use crate::job::Job;
+use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::spec::Dependency;
+use crate::world::World;
+
+/// Lists for jobs that wait for one and the same job, as a thousand jobs behind one often do.
+#[derive(Debug, Default)]
+pub(super) struct DependencyLists {
+    known: BTreeMap<(JobId, &'static str), Arc<Vec<Blocker>>>,
+}
+
+impl DependencyLists {
+    /// Why the job does not compete for resources at all at the moment `now`; `None` if it does.
+    pub fn not_yet(
+        &mut self,
+        world: &World,
+        job: &Job,
+        now: UnixMicros,
+    ) -> Option<Arc<Vec<Blocker>>> {
+        match job.status.waits_for.as_slice() {
+            [] if job.status.not_before > now => {
+                Some(Arc::new(vec![retry_delay(job.status.not_before, now)]))
+            }
+            [] => None,
+            [one] => {
+                let list = self.known.entry((one.job, one.kind.word()));
+                Some(Arc::clone(
+                    list.or_insert_with(|| Arc::new(vec![dependency(world, one)])),
+                ))
+            }
+            many => Some(Arc::new(
+                many.iter().map(|other| dependency(world, other)).collect(),
+            )),
+        }
+    }
+}
+
+fn retry_delay(until: UnixMicros, now: UnixMicros) -> Blocker {
+    // Rounded up: a wait that is not over is never shown as nothing.
+    let left_ms = until.0.saturating_sub(now.0).saturating_add(999) / 1000;
+    Blocker {
+        kind: BlockerKind::RetryDelay,
+        subject: String::new(),
+        needed: u64::try_from(left_ms).unwrap_or(0),
+        available: 0,
+        limit: 0,
+        unit: Unit::Millis,
+        note: String::new(),
+    }
+}
+
+/// The note has the kind and the other job's state.
+fn dependency(world: &World, other: &Dependency) -> Blocker {
+    let state = world
+        .jobs
+        .get(&other.job)
+        .map_or("ended", |job| job.status.state.word());
+    Blocker {
+        kind: BlockerKind::Dependency,
+        subject: other.job.to_string(),
+        needed: 1,
+        available: 0,
+        limit: 0,
+        unit: Unit::Job,
+        note: format!("{} {state}", other.kind.word()),
+    }
+}
+
+/// What a job that waited too long keeps for itself: its class, or work without GPUs.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    by_class: BTreeMap<Option<ClassIndex>, JobId>,
+}
+
+/// How the order of the queue bears on a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// Not at all.
+    Free,
+    /// Some of the nodes it could use are kept for this one; it blocks only if nothing else does.
+    Perhaps(JobId),
+    /// Its class is kept for this one.
+    Behind(JobId),
+}
+
+impl Kept {
+    /// Whom the class is kept for.
+    pub fn by(&self, class: Option<ClassIndex>) -> Option<JobId> {
+        self.by_class.get(&class).copied()
+    }
+
+    /// Keeps the class for the job, unless another came first.
+    pub fn keep(&mut self, class: Option<ClassIndex>, job: JobId) {
+        self.by_class.entry(class).or_insert(job);
+    }
+
+    /// Whom a node with GPUs of these classes is kept for.
+    pub fn node_by(&self, classes: impl IntoIterator<Item = ClassIndex>) -> Option<JobId> {
+        classes.into_iter().find_map(|class| self.by(Some(class)))
+    }
+
+    /// Whether nothing is kept, which is nearly always so.
+    pub fn is_empty(&self) -> bool {
+        self.by_class.is_empty()
+    }
+
+    /// Anybody something is kept for.
+    pub fn anybody(&self) -> Option<JobId> {
+        self.by_class.values().next().copied()
+    }
+}
+
+/// Whether the job has competed for resources for at least `seconds`; never for 0.
+pub(super) fn has_waited(job: &Job, seconds: i64, now: UnixMicros) -> bool {
+    let since = job.status.queued.max(job.status.not_before);
+    seconds > 0 && since.plus_seconds(seconds) <= now
+}
+
+/// The blocker that names the job ahead.
+pub(super) fn behind(job: JobId) -> Blocker {
+    Blocker {
+        kind: BlockerKind::Order,
+        subject: job.to_string(),
+        needed: 0,
+        available: 0,
+        limit: 0,
+        unit: Unit::Job,
+        note: String::new(),
+    }
+}

@@ -1,0 +1,422 @@
+//! Why a job waits, with numbers, by what is left at the end of the pass.
+//!
+//! Jobs that want the same share one list: capacity is looked at once for each kind of request and number of nodes,
+//! limits once for each project beside that.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::fit::{Machine, Slot};
+use super::limits::Limits;
+use super::order::{Order, behind};
+use super::pass::{Waiting, Want};
+use super::request::{Families, Family, FamilyId, fits};
+use super::score::{ClassIndex, SlotId};
+use crate::amount::GpuMilli;
+use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::spec::GpuRequest;
+
+/// Nodes named in one blocker; past that they are counted.
+const NAMED_MAX: usize = 3;
+
+type List = Arc<Vec<Blocker>>;
+
+/// Lists found so far.
+#[derive(Debug)]
+pub(super) struct Reasons<'a, 'w> {
+    machine: &'a Machine<'w>,
+    limits: &'a Limits<'w>,
+    families: &'a mut Families<'w>,
+    capacity: BTreeMap<(FamilyId, u32), List>,
+    lists: BTreeMap<(Want, Order), List>,
+}
+
+impl<'a, 'w> Reasons<'a, 'w> {
+    /// Reasons by the machine and the limits as the pass has left them.
+    pub fn of(
+        machine: &'a Machine<'w>,
+        limits: &'a Limits<'w>,
+        families: &'a mut Families<'w>,
+    ) -> Self {
+        let (capacity, lists) = (BTreeMap::new(), BTreeMap::new());
+        Reasons {
+            machine,
+            limits,
+            families,
+            capacity,
+            lists,
+        }
+    }
+
+    /// Every reason why the job waits, worst first.
+    pub fn list(&mut self, waiting: &Waiting) -> List {
+        let key = (waiting.want, waiting.order);
+        if let Some(list) = self.lists.get(&key) {
+            return Arc::clone(list);
+        }
+        let list = self.find(waiting.want, waiting.order);
+        self.lists.insert(key, Arc::clone(&list));
+        list
+    }
+
+    fn find(&mut self, want: Want, order: Order) -> List {
+        let capacity = self.capacity(want.family, want.nodes);
+        let mut blockers = self.limit_blockers(want);
+        if blockers.is_empty() && order == Order::Free {
+            return capacity;
+        }
+        blockers.extend(capacity.iter().cloned());
+        match order {
+            Order::Behind(ahead) => blockers.push(behind(ahead)),
+            Order::Perhaps(ahead) if blockers.is_empty() => blockers.push(behind(ahead)),
+            Order::Perhaps(_) | Order::Free => {}
+        }
+        Arc::new(ranked(blockers))
+    }
+
+    fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let mut blockers: Vec<Blocker> = Vec::new();
+        for attempt in &family.tries {
+            let class = attempt.class.map(|class| self.machine.class_name(class));
+            for blocker in self.limits.blockers(want.project, class, gpus) {
+                // The limit over all classes binds each of them.
+                if !blockers.contains(&blocker) {
+                    blockers.push(blocker);
+                }
+            }
+        }
+        blockers
+    }
+
+    fn capacity(&mut self, id: FamilyId, nodes: u32) -> List {
+        if let Some(list) = self.capacity.get(&(id, nodes)) {
+            return Arc::clone(list);
+        }
+        let places = self.families.get(id).tries.len();
+        let counts: Vec<u32> = (0..places)
+            .map(|place| self.families.get_mut(id).capable(place, self.machine))
+            .collect();
+        let family = self.families.get(id);
+        let mut blockers = Vec::new();
+        for (attempt, capable) in family.tries.iter().zip(counts) {
+            let look = Look {
+                machine: self.machine,
+                family,
+                class: attempt.class,
+                nodes,
+                capable,
+            };
+            blockers.extend(look.blockers());
+        }
+        let list = Arc::new(ranked(keep_possible(blockers, family, nodes)));
+        self.capacity.insert((id, nodes), Arc::clone(&list));
+        list
+    }
+}
+
+fn ranked(mut blockers: Vec<Blocker>) -> Vec<Blocker> {
+    // Stable: limits of nearer nodes stay before those further up.
+    blockers.sort_by_key(|blocker| blocker.kind);
+    blockers
+}
+
+/// Drops classes that can never serve as long as another can; names what is asked if there is no such class.
+fn keep_possible(mut blockers: Vec<Blocker>, family: &Family<'_>, nodes: u32) -> Vec<Blocker> {
+    if family.tries.is_empty() {
+        return vec![impossible(
+            class_asked(family),
+            nodes,
+            0,
+            0,
+            "no node has such GPUs".to_owned(),
+        )];
+    }
+    if blockers
+        .iter()
+        .any(|blocker| blocker.kind != BlockerKind::Constraints)
+    {
+        blockers.retain(|blocker| blocker.kind != BlockerKind::Constraints);
+    }
+    blockers
+}
+
+fn class_asked(family: &Family<'_>) -> String {
+    family
+        .per_node
+        .gpus
+        .class()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn impossible(subject: String, needed: u32, available: u32, limit: u32, note: String) -> Blocker {
+    Blocker {
+        kind: BlockerKind::Constraints,
+        subject,
+        needed: needed.into(),
+        available: available.into(),
+        limit: limit.into(),
+        unit: Unit::Nodes,
+        note,
+    }
+}
+
+/// One look at one class for gangs of one kind and size.
+struct Look<'a, 'w> {
+    machine: &'a Machine<'w>,
+    family: &'a Family<'w>,
+    class: Option<ClassIndex>,
+    nodes: u32,
+    /// Nodes that take work and would serve if they were empty.
+    capable: u32,
+}
+
+impl<'w> Look<'_, 'w> {
+    fn blockers(&self) -> Vec<Blocker> {
+        let idle = self.unavailable();
+        let all = self.capable.saturating_add(count(idle.iter()));
+        if all < self.nodes {
+            return vec![self.never(all)];
+        }
+        if fits(self.machine, self.family, self.class, self.nodes) {
+            return Vec::new();
+        }
+        let mut blockers: Vec<Blocker> = self.nodes_unavailable(&idle, all).into_iter().collect();
+        blockers.extend(self.too_little());
+        blockers
+    }
+
+    fn slot(&self, id: SlotId) -> &Slot<'w> {
+        self.machine.slot(id)
+    }
+
+    /// Nodes of the territory that have GPUs of the class, or any nodes for work without GPUs.
+    fn of_class(&self) -> impl Iterator<Item = &Slot<'w>> {
+        let has_class = |slot: &&Slot<'w>| self.class.is_none_or(|class| slot.gpus_of(class) > 0);
+        let inside = |slot: &&Slot<'w>| self.family.territory.contains(slot);
+        self.machine.slots.iter().filter(has_class).filter(inside)
+    }
+
+    fn class_word(&self) -> String {
+        self.class
+            .map(|class| self.machine.class_name(class).to_string())
+            .unwrap_or_default()
+    }
+
+    /// What one node must give, in words.
+    fn node_words(&self, free: &str) -> String {
+        let class = self.class_word();
+        let gpus = match &self.family.per_node.gpus {
+            GpuRequest::None => String::new(),
+            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU, "),
+            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs, "),
+            GpuRequest::Share { milli, .. } => {
+                format!("{} of a{free} {class} GPU, ", GpuMilli(u64::from(*milli)))
+            }
+        };
+        let need = &self.family.need;
+        format!(
+            "{gpus}{}{free} CPUs and {}{free} memory",
+            need.cpu_milli, need.memory_mib
+        )
+    }
+
+    /// Not even the whole machine would serve.
+    fn never(&self, all: u32) -> Blocker {
+        let asked = if self.family.territory.is_everywhere() {
+            ""
+        } else {
+            " and meet its constraints"
+        };
+        let note = format!("have {}{asked}", self.node_words(""));
+        impossible(
+            self.class_word(),
+            self.nodes,
+            all,
+            count(self.of_class()),
+            note,
+        )
+    }
+
+    /// Nodes that take no work now and would serve if they did and were empty.
+    fn unavailable(&self) -> Vec<SlotId> {
+        let serves = |id: &SlotId| {
+            let slot = self.slot(*id);
+            slot.could_fit(self.class, &self.family.need) && self.family.territory.contains(slot)
+        };
+        self.machine
+            .unavailable
+            .iter()
+            .copied()
+            .filter(serves)
+            .collect()
+    }
+
+    /// Named if they would let the job start now, or if it can never start without some of them.
+    fn nodes_unavailable(&self, idle: &[SlotId], all: u32) -> Option<Blocker> {
+        let need = &self.family.need;
+        let fitting: Vec<SlotId> = idle
+            .iter()
+            .copied()
+            .filter(|id| self.slot(*id).fits(self.class, need))
+            .collect();
+        let now = self.fitting_now();
+        let named = if now.saturating_add(count(fitting.iter())) >= self.nodes {
+            fitting
+        } else if self.capable < self.nodes {
+            idle.to_vec()
+        } else {
+            return None;
+        };
+        Some(Blocker {
+            kind: BlockerKind::NodesUnavailable,
+            subject: self.spell(&named, |slot| slot.name.to_string()).join(", "),
+            needed: self.nodes.into(),
+            available: now.into(),
+            limit: all.into(),
+            unit: Unit::Nodes,
+            note: self.spell(&named, why_unavailable).join("; "),
+        })
+    }
+
+    fn spell(&self, nodes: &[SlotId], word: impl Fn(&Slot<'w>) -> String) -> Vec<String> {
+        let more = nodes.len().saturating_sub(NAMED_MAX);
+        let mut words: Vec<_> = nodes
+            .iter()
+            .take(NAMED_MAX)
+            .map(|id| word(self.slot(*id)))
+            .collect();
+        if more > 0 {
+            words.push(format!("{more} more"));
+        }
+        words
+    }
+
+    /// Nodes that serve right now.
+    fn fitting_now(&self) -> u32 {
+        let places = self
+            .family
+            .territory
+            .places(self.machine, self.class, &self.family.need);
+        let nodes: BTreeSet<_> = places.map(|pick| pick.slot).collect();
+        count(nodes.iter())
+    }
+
+    /// What there is too little of: GPUs; else CPUs or memory beside the GPUs; else all on the same nodes.
+    fn too_little(&self) -> Vec<Blocker> {
+        let alone = self.family.need.gpus_alone();
+        let places = self
+            .family
+            .territory
+            .places(self.machine, self.class, &alone);
+        let with_gpus: BTreeSet<SlotId> = places.map(|pick| pick.slot).collect();
+        if count(with_gpus.iter()) < self.nodes {
+            return vec![self.too_few_gpus(count(with_gpus.iter()))];
+        }
+        let mut blockers = self.too_little_beside(&with_gpus);
+        if blockers.is_empty() {
+            blockers.push(self.too_few_nodes(self.fitting_now()));
+        }
+        blockers
+    }
+
+    fn too_few_gpus(&self, with_gpus: u32) -> Blocker {
+        let Some(class) = self.class else {
+            return self.too_few_nodes(with_gpus);
+        };
+        let working = || self.of_class().filter(|slot| slot.takes_work);
+        let free: GpuMilli = working()
+            .flat_map(|slot| slot.free_of(class))
+            .map(|(_, free)| free)
+            .sum();
+        let capacity: GpuMilli = working()
+            .map(|slot| GpuMilli::whole(slot.gpus_of(class)))
+            .sum();
+        let needed = self.family.need.gpu_milli().times(self.nodes.into());
+        if free >= needed {
+            return self.too_few_nodes(with_gpus);
+        }
+        self.capacity_blocker(Unit::GpuMilli, needed.0, free.0, capacity.0, String::new())
+    }
+
+    /// Enough is free in sum, but not on as many nodes.
+    fn too_few_nodes(&self, available: u32) -> Blocker {
+        let note = self.node_words(" free");
+        let (needed, capable) = (self.nodes.into(), self.capable.into());
+        self.capacity_blocker(Unit::Nodes, needed, available.into(), capable, note)
+    }
+
+    /// CPUs and memory, each by the node of the gang that has the least of it.
+    fn too_little_beside(&self, nodes: &BTreeSet<SlotId>) -> Vec<Blocker> {
+        let need = &self.family.need;
+        let slots = || nodes.iter().map(|id| self.slot(*id));
+        let cpu = self.last_of_gang(slots().map(|slot| slot.free.cpu_milli.0));
+        let memory = self.last_of_gang(slots().map(|slot| slot.free.memory_mib.0));
+        let mut blockers = Vec::new();
+        if cpu < need.cpu_milli.0 {
+            let most = self
+                .of_class()
+                .map(|slot| slot.cpu_milli.0)
+                .max()
+                .unwrap_or(0);
+            let note = self.class_word();
+            blockers.push(self.capacity_blocker(Unit::CpuMilli, need.cpu_milli.0, cpu, most, note));
+        }
+        if memory < need.memory_mib.0 {
+            let most = self
+                .of_class()
+                .map(|slot| slot.memory_mib.0)
+                .max()
+                .unwrap_or(0);
+            let note = self.class_word();
+            blockers.push(self.capacity_blocker(
+                Unit::MemoryMib,
+                need.memory_mib.0,
+                memory,
+                most,
+                note,
+            ));
+        }
+        blockers
+    }
+
+    /// What the gang's last node has if it takes the nodes that have the most.
+    fn last_of_gang(&self, free: impl Iterator<Item = u64>) -> u64 {
+        let mut free: Vec<_> = free.map(Reverse).collect();
+        free.sort_unstable();
+        free.get(self.nodes.saturating_sub(1) as usize)
+            .map_or(0, |free| free.0)
+    }
+
+    fn capacity_blocker(
+        &self,
+        unit: Unit,
+        needed: u64,
+        available: u64,
+        limit: u64,
+        note: String,
+    ) -> Blocker {
+        let (kind, subject) = (BlockerKind::Capacity, self.class_word());
+        Blocker {
+            kind,
+            subject,
+            needed,
+            available,
+            limit,
+            unit,
+            note,
+        }
+    }
+}
+
+fn why_unavailable(slot: &Slot<'_>) -> String {
+    let why = slot.node.why_no_work().unwrap_or_default();
+    format!("{} {why}", slot.name)
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,163 @@
+//! Requests that are alike, so that a hundred thousand equal waiting jobs cost one search and a lookup each.
+//!
+//! Within a pass resources only shrink. So what did not fit once does not fit later, and a gang of more nodes of
+//! the same kind does not fit either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fit::Machine;
+use super::gang::{Need, Territory, choose};
+use super::score::ClassIndex;
+use crate::ids::NodeName;
+use crate::job::Job;
+use crate::spec::{Constraints, GpuRequest, NodeRequest};
+
+/// A kind of request of the pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FamilyId(pub u32);
+
+/// Everything that decides where a job fits, but the number of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FamilyKey<'w> {
+    per_node: &'w NodeRequest,
+    constraints: &'w Constraints,
+    avoid: &'w BTreeSet<NodeName>,
+    /// 0 where nothing is avoided: only then does the number of nodes decide whether avoiding is dropped.
+    nodes_if_avoiding: u32,
+}
+
+/// Requests of one kind.
+#[derive(Debug)]
+pub(super) struct Family<'w> {
+    /// What each node gives.
+    pub need: Need,
+    /// Where it may be.
+    pub territory: Territory<'w>,
+    /// The request as asked, for words.
+    pub per_node: &'w NodeRequest,
+    /// Classes it may have, in the order they are tried; one of `None` for jobs without GPUs.
+    pub tries: Vec<Try>,
+}
+
+/// One class that may serve a family.
+#[derive(Debug)]
+pub(super) struct Try {
+    /// Which class.
+    pub class: Option<ClassIndex>,
+    /// A gang of so many nodes, or more, did not fit in this pass.
+    pub failed_nodes: u32,
+    /// Nodes that take work and would serve if they were empty; counted once asked for.
+    capable: Option<u32>,
+}
+
+impl Family<'_> {
+    /// Nodes that take work and would serve one node of a gang if they were empty.
+    pub fn capable(&mut self, place: usize, machine: &Machine<'_>) -> u32 {
+        let attempt = &mut self.tries[place];
+        let (need, territory) = (&self.need, &self.territory);
+        *attempt
+            .capable
+            .get_or_insert_with(|| capable(machine, attempt.class, need, territory))
+    }
+}
+
+/// Every kind of request of the pass.
+#[derive(Debug, Default)]
+pub(super) struct Families<'w> {
+    known: BTreeMap<FamilyKey<'w>, FamilyId>,
+    families: Vec<Family<'w>>,
+}
+
+impl<'w> Families<'w> {
+    /// The kind of request that the job is.
+    pub fn of(&mut self, job: &'w Job, machine: &Machine<'w>) -> FamilyId {
+        let avoid = &job.status.avoid;
+        let key = FamilyKey {
+            per_node: &job.spec.per_node,
+            constraints: &job.spec.constraints,
+            avoid,
+            nodes_if_avoiding: if avoid.is_empty() { 0 } else { job.spec.nodes },
+        };
+        if let Some(id) = self.known.get(&key) {
+            return *id;
+        }
+        let id = FamilyId(u32::try_from(self.families.len()).unwrap_or(u32::MAX));
+        self.families.push(family_of(&key, machine));
+        self.known.insert(key, id);
+        id
+    }
+
+    /// The family of that number.
+    pub fn get(&self, id: FamilyId) -> &Family<'w> {
+        &self.families[id.0 as usize]
+    }
+
+    /// The family of that number, to note what did not fit.
+    pub fn get_mut(&mut self, id: FamilyId) -> &mut Family<'w> {
+        &mut self.families[id.0 as usize]
+    }
+}
+
+fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
+    let need = Need::of(key.per_node);
+    let classes = classes_of(key.per_node, machine);
+    let avoiding = Territory {
+        constraints: key.constraints,
+        avoid: Some(key.avoid),
+    };
+    let anywhere = Territory {
+        constraints: key.constraints,
+        avoid: None,
+    };
+    let serves = |class: &Option<ClassIndex>| {
+        capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
+    };
+    let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
+    let as_try = |class| Try {
+        class,
+        failed_nodes: u32::MAX,
+        capable: None,
+    };
+    Family {
+        need,
+        territory: if avoids { avoiding } else { anywhere },
+        per_node: key.per_node,
+        tries: classes.into_iter().map(as_try).collect(),
+    }
+}
+
+/// Classes that a request may have; none if there is no such class.
+fn classes_of(request: &NodeRequest, machine: &Machine<'_>) -> Vec<Option<ClassIndex>> {
+    match (&request.gpus, request.gpus.class()) {
+        (GpuRequest::None, _) => vec![None],
+        (_, Some(class)) => machine.class(class).map(Some).into_iter().collect(),
+        (_, None) => machine
+            .classes
+            .iter()
+            .map(|class| machine.class(class))
+            .collect(),
+    }
+}
+
+fn capable(
+    machine: &Machine<'_>,
+    class: Option<ClassIndex>,
+    need: &Need,
+    territory: &Territory<'_>,
+) -> u32 {
+    let everywhere = territory.is_everywhere();
+    let serves = machine.slots.iter().filter(|slot| {
+        slot.takes_work && slot.could_fit(class, need) && (everywhere || territory.contains(slot))
+    });
+    u32::try_from(serves.count()).unwrap_or(u32::MAX)
+}
+
+/// Whether a gang of so many nodes of the family fits now on nodes of that class, ignoring limits and order.
+pub(super) fn fits(
+    machine: &Machine<'_>,
+    family: &Family<'_>,
+    class: Option<ClassIndex>,
+    nodes: u32,
+) -> bool {
+    choose(family.territory.places(machine, class, &family.need), nodes).is_some()
+}

@@ -1,0 +1,62 @@
+//! Which of two places is the better one. The derived order of these structs *is* the policy: fields are compared
+//! from the first to the last, smaller is better, and the last ones make the order total.
+
+use crate::amount::{CpuMilli, GpuMilli};
+
+/// A node of the pass, numbered in the order of names, so that comparing numbers compares names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SlotId(pub u32);
+
+/// A class of the pass, numbered in the order of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClassIndex(pub u16);
+
+/// A node for whole GPUs of a class: the one that keeps the fewest of them, so that emptier nodes stay whole for
+/// the gangs that need them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WholeScore {
+    /// Whole free GPUs of the class.
+    pub whole_free: u32,
+    /// Free CPUs.
+    pub cpu_free: CpuMilli,
+    /// By name.
+    pub slot: SlotId,
+}
+
+/// A GPU for a share: the fullest that still fits, and before an untouched one is broken, one on the node that has
+/// the fewest untouched ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShareScore {
+    /// Free on this GPU.
+    pub gpu_free: GpuMilli,
+    /// Whole free GPUs of the class on its node.
+    pub whole_free: u32,
+    /// Free CPUs of its node.
+    pub cpu_free: CpuMilli,
+    /// By name.
+    pub slot: SlotId,
+    /// Position in the inventory.
+    pub gpu: u32,
+}
+
+/// A node for a job without GPUs: one without GPUs, then the one with the fewest, so that CPUs stay beside GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CpuScore {
+    /// GPUs the node has, free or not.
+    pub gpus: u32,
+    /// Free CPUs.
+    pub cpu_free: CpuMilli,
+    /// By name.
+    pub slot: SlotId,
+}
+
+/// A score in the index it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Score {
+    /// For whole GPUs.
+    Whole(ClassIndex, WholeScore),
+    /// For shares.
+    Share(ClassIndex, ShareScore),
+    /// For jobs without GPUs.
+    Cpu(CpuScore),
+}
