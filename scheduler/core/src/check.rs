@@ -1,4 +1,11 @@
-//! Is this plan allowed, and does this world add up? Written from the invariants, sharing no code with the planner.
+//! Is this plan allowed, and does this world add up?
+//!
+//! Written from the invariants and sharing no code with the planner, so that one mistake is not made twice. It
+//! trusts what the world says is free and held when it looks at decisions, and re-derives exactly that from jobs
+//! and attempts when it looks at a world.
+
+mod start;
+mod world;
 
 use std::fmt;
 
@@ -6,6 +13,8 @@ use crate::amount::UnixMicros;
 use crate::ids::JobId;
 use crate::plan::{Decision, Plan};
 use crate::world::World;
+
+use start::Shadow;
 
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,27 +46,65 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`] with the first thing that forbids it.
 pub fn decision(world: &World, decision: &Decision, now: UnixMicros) -> Result<(), Refusal> {
-    let _ = (world, decision, now);
-    Ok(())
+    let Decision::Start { job, placement } = decision;
+    match Shadow::of(world)
+        .start(*job, placement, Some(now))
+        .into_iter()
+        .next()
+    {
+        Some(reason) => Err(Refusal { job: *job, reason }),
+        None => Ok(()),
+    }
 }
 
 /// Everything wrong with committing these decisions to `world` one after the other, at whatever moment.
 #[must_use]
 pub fn check(world: &World, plan_decisions: &[Decision]) -> Vec<Violation> {
-    let _ = (world, plan_decisions);
-    Vec::new()
+    violations(world, plan_decisions, None)
 }
 
 /// Everything wrong with a whole plan for `world`, at the moment it was made.
 #[must_use]
 pub fn plan(world: &World, plan: &Plan) -> Vec<Violation> {
-    let _ = (world, plan);
-    Vec::new()
+    let mut found = violations(world, &plan.decisions, Some(plan.planned));
+    if plan.base != world.version {
+        let text = format!(
+            "made from version {}, the world is at {}",
+            plan.base, world.version
+        );
+        found.push(Violation {
+            subject: "plan".to_owned(),
+            text,
+        });
+    }
+    for Decision::Start { job, .. } in &plan.decisions {
+        if plan.report.waiting.contains_key(job) {
+            let text = "both starts and waits".to_owned();
+            found.push(Violation {
+                subject: format!("job {job}"),
+                text,
+            });
+        }
+    }
+    found
 }
 
 /// Everything in `world` that does not follow from its jobs, attempts and nodes.
 #[must_use]
 pub fn world(world: &World) -> Vec<Violation> {
-    let _ = world;
-    Vec::new()
+    world::violations(world)
+}
+
+fn violations(world: &World, decisions: &[Decision], now: Option<UnixMicros>) -> Vec<Violation> {
+    let mut shadow = Shadow::of(world);
+    let mut found = Vec::new();
+    for Decision::Start { job, placement } in decisions {
+        let reasons = shadow.start(*job, placement, now);
+        let named = |text| Violation {
+            subject: format!("job {job}"),
+            text,
+        };
+        found.extend(reasons.into_iter().map(named));
+    }
+    found
 }

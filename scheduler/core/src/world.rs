@@ -22,7 +22,7 @@ use crate::quota::QuotaTree;
 use crate::step::Step;
 
 pub use node::{Node, NodeFree};
-pub use usage::Usage;
+pub use usage::{PathUsage, Usage};
 
 /// Everything decisions are made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

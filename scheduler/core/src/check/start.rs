@@ -1,0 +1,257 @@
+//! May this job start there? Checked against a world and what earlier decisions of the same plan took from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::amount::UnixMicros;
+use crate::attempt::{NodeAllocation, Placement};
+use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
+use crate::job::{Job, JobState};
+use crate::spec::{GpuRequest, NodeRequest};
+use crate::world::{Node, World};
+
+/// A world with what the decisions so far took from it.
+#[derive(Debug)]
+pub(super) struct Shadow<'w> {
+    world: &'w World,
+    started: BTreeSet<JobId>,
+    gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
+    cpu_milli: BTreeMap<NodeName, u64>,
+    memory_mib: BTreeMap<NodeName, u64>,
+    held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
+}
+
+impl<'w> Shadow<'w> {
+    /// The world as it is.
+    pub fn of(world: &'w World) -> Self {
+        Shadow {
+            world,
+            started: BTreeSet::new(),
+            gpu_milli: BTreeMap::new(),
+            cpu_milli: BTreeMap::new(),
+            memory_mib: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Everything that forbids the start, in words; takes what it takes in any case, so that the decisions after
+    /// it are judged by what would really be left.
+    pub fn start(
+        &mut self,
+        id: JobId,
+        placement: &Placement,
+        now: Option<UnixMicros>,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !self.started.insert(id) {
+            wrong.push("is started twice by the same plan".to_owned());
+        }
+        let Some(job) = self.world.jobs.get(&id) else {
+            wrong.push("is not known".to_owned());
+            return wrong;
+        };
+        self.judge_job(job, now, &mut wrong);
+        judge_shape(job, placement, &mut wrong);
+        for allocation in &placement.nodes {
+            self.judge_node(job, placement, allocation, &mut wrong);
+        }
+        self.judge_limits(job, placement, &mut wrong);
+        wrong
+    }
+
+    fn judge_job(&self, job: &Job, now: Option<UnixMicros>, wrong: &mut Vec<String>) {
+        if job.status.state != JobState::Pending {
+            wrong.push(format!("is {}, not pending", job.status.state.word()));
+        }
+        if self
+            .world
+            .attempts
+            .keys()
+            .any(|attempt| attempt.job == job.id)
+        {
+            wrong.push("has an attempt that has not ended".to_owned());
+        }
+        for other in &job.status.waits_for {
+            wrong.push(format!("waits for job {}", other.job));
+        }
+        if now.is_some_and(|now| now < job.status.not_before) {
+            wrong.push("waits before its next try".to_owned());
+        }
+    }
+
+    fn judge_node(
+        &mut self,
+        job: &Job,
+        placement: &Placement,
+        allocation: &NodeAllocation,
+        wrong: &mut Vec<String>,
+    ) {
+        let name = &allocation.node;
+        let Some(node) = self.world.nodes.get(name) else {
+            wrong.push(format!("node {name} is not known"));
+            return;
+        };
+        if let Some(why) = node.why_no_work() {
+            wrong.push(format!("node {name} takes no work: {why}"));
+        }
+        judge_constraints(job, node, wrong);
+        judge_amounts(&job.spec.per_node, allocation, wrong);
+        self.judge_gpus(node, placement, allocation, wrong);
+        let cpu = add(&mut self.cpu_milli, name.clone(), allocation.cpu_milli.0);
+        if cpu > node.free.cpu_milli.0 {
+            wrong.push(format!("node {name} has too few free CPUs"));
+        }
+        let memory = add(&mut self.memory_mib, name.clone(), allocation.memory_mib.0);
+        if memory > node.free.memory_mib.0 {
+            wrong.push(format!("node {name} has too little free memory"));
+        }
+    }
+
+    fn judge_gpus(
+        &mut self,
+        node: &Node,
+        placement: &Placement,
+        allocation: &NodeAllocation,
+        wrong: &mut Vec<String>,
+    ) {
+        for held in &allocation.gpus {
+            let uuid = &held.uuid;
+            let Some(index) = node.inventory.gpus.iter().position(|gpu| gpu.uuid == *uuid) else {
+                wrong.push(format!("node {} has no GPU {uuid}", allocation.node));
+                continue;
+            };
+            if Some(&node.inventory.gpus[index].class) != placement.class.as_ref() {
+                wrong.push(format!("GPU {uuid} is not of the placement's class"));
+            }
+            let key = (allocation.node.clone(), uuid.clone());
+            let taken = add(&mut self.gpu_milli, key, held.milli.0);
+            let free = node.free.gpus.get(index).map_or(0, |free| free.0);
+            if taken > free {
+                wrong.push(format!(
+                    "GPU {uuid} has {free} thousandths free, {taken} are taken"
+                ));
+            }
+        }
+    }
+
+    fn judge_limits(&mut self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
+        let project = job.spec.project.as_str();
+        let parts: Vec<&str> = project.split('/').collect();
+        let gpus: u64 = placement
+            .nodes
+            .iter()
+            .flat_map(|node| &node.gpus)
+            .map(|gpu| gpu.milli.0)
+            .sum();
+        for depth in 1..=parts.len() {
+            let path = parts[..depth].join("/");
+            if let Some(class) = &placement.class {
+                add(
+                    self.held.entry(path.clone()).or_default(),
+                    class.clone(),
+                    gpus,
+                );
+            }
+            self.judge_level(&path, placement.class.as_ref(), wrong);
+        }
+    }
+
+    /// Whether a node of the tree holds no more than it may, with everything the plan has given so far.
+    fn judge_level(&self, path: &str, class: Option<&GpuClass>, wrong: &mut Vec<String>) {
+        let Some(quota) = self.world.quota.nodes.get(path) else {
+            wrong.push(format!("{path} is not in the quota tree"));
+            return;
+        };
+        let Some(class) = class else { return };
+        let given = self.held.get(path);
+        let given_class = given
+            .and_then(|given| given.get(class))
+            .copied()
+            .unwrap_or_default();
+        let held = self.world.usage.held(path, class).0 + given_class;
+        if quota.limits.get(class).is_some_and(|limit| held > limit.0) {
+            wrong.push(format!(
+                "{path} would hold {held} thousandths of {class}, above its limit"
+            ));
+        }
+        let all_given: u64 = given.map(|given| given.values().sum()).unwrap_or_default();
+        let all = self.world.usage.held_any(path).0 + all_given;
+        if quota.any_limit.is_some_and(|limit| all > limit.0) {
+            wrong.push(format!(
+                "{path} would hold {all} thousandths in all, above its limit"
+            ));
+        }
+    }
+}
+
+fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, more: u64) -> u64 {
+    let sum = sums.entry(key).or_default();
+    *sum = sum.saturating_add(more);
+    *sum
+}
+
+/// As many distinct nodes as asked, and a class exactly where GPUs are asked.
+fn judge_shape(job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
+    let names: BTreeSet<_> = placement
+        .nodes
+        .iter()
+        .map(|allocation| &allocation.node)
+        .collect();
+    if names.len() != placement.nodes.len() {
+        wrong.push("has a node twice".to_owned());
+    }
+    if placement.nodes.len() != job.spec.nodes as usize {
+        wrong.push(format!(
+            "asks {} nodes and gets {}",
+            job.spec.nodes,
+            placement.nodes.len()
+        ));
+    }
+    let asks_gpus = job.spec.per_node.gpus != GpuRequest::None;
+    if asks_gpus != placement.class.is_some() {
+        wrong.push("has a class without GPUs or GPUs without a class".to_owned());
+    }
+    let asked = job.spec.per_node.gpus.class();
+    if asked.is_some() && asked != placement.class.as_ref() {
+        wrong.push("gets GPUs of another class than it asks".to_owned());
+    }
+}
+
+fn judge_constraints(job: &Job, node: &Node, wrong: &mut Vec<String>) {
+    let name = &node.inventory.node;
+    let constraints = &job.spec.constraints;
+    if !constraints.nodes.is_empty() && !constraints.nodes.contains(name) {
+        wrong.push(format!("node {name} is not among those it asks"));
+    }
+    if constraints.exclude_nodes.contains(name) {
+        wrong.push(format!("node {name} is among those it excludes"));
+    }
+    for (key, value) in &constraints.labels {
+        if node.inventory.labels.get(key) != Some(value) {
+            wrong.push(format!("node {name} does not carry {key}={value}"));
+        }
+    }
+}
+
+/// Each node gives exactly what was asked: whole GPUs wholly, a share from one GPU.
+fn judge_amounts(asked: &NodeRequest, given: &NodeAllocation, wrong: &mut Vec<String>) {
+    let amounts: Vec<u64> = given.gpus.iter().map(|gpu| gpu.milli.0).collect();
+    let right = match &asked.gpus {
+        GpuRequest::None => amounts.is_empty(),
+        GpuRequest::Whole { count, .. } => {
+            amounts.len() == *count as usize && amounts.iter().all(|milli| *milli == 1000)
+        }
+        GpuRequest::Share { milli, .. } => amounts == [u64::from(*milli)],
+    };
+    if !right {
+        wrong.push(format!(
+            "node {} gives {amounts:?} thousandths of GPUs",
+            given.node
+        ));
+    }
+    if given.cpu_milli != asked.cpu_milli || given.memory_mib != asked.memory_mib {
+        wrong.push(format!(
+            "node {} gives other CPUs or memory than asked",
+            given.node
+        ));
+    }
+}

@@ -1,0 +1,316 @@
+//! Does a world add up? Everything that follows from jobs, attempts and nodes is derived again and compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Violation;
+use crate::attempt::{Attempt, AttemptState};
+use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
+use crate::job::{Job, JobState};
+use crate::world::{Node, PathUsage, World};
+
+/// Everything that does not add up.
+pub(super) fn violations(world: &World) -> Vec<Violation> {
+    let mut found = Findings::default();
+    jobs(world, &mut found);
+    attempts(world, &mut found);
+    nodes(world, &mut found);
+    queue(world, &mut found);
+    dependents(world, &mut found);
+    usage(world, &mut found);
+    sequences(world, &mut found);
+    found.0
+}
+
+#[derive(Debug, Default)]
+struct Findings(Vec<Violation>);
+
+impl Findings {
+    fn add(&mut self, subject: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Violation {
+            subject: subject.into(),
+            text: text.into(),
+        });
+    }
+}
+
+fn jobs(world: &World, found: &mut Findings) {
+    let mut live: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
+    for id in world.attempts.keys() {
+        live.entry(id.job).or_default().push(id.number);
+    }
+    for (id, job) in &world.jobs {
+        let attempts = live.get(id).map(Vec::as_slice).unwrap_or_default();
+        if let Some(text) = wrong_with_job(job, attempts) {
+            found.add(format!("job {id}"), text);
+        }
+    }
+    for id in live.keys().filter(|id| !world.jobs.contains_key(id)) {
+        found.add(format!("job {id}"), "is gone and still has an attempt");
+    }
+}
+
+fn wrong_with_job(job: &Job, attempts: &[u32]) -> Option<String> {
+    let state = job.status.state;
+    match state {
+        JobState::Held | JobState::Pending if !attempts.is_empty() => Some(format!(
+            "is {} and holds resources in attempts {attempts:?}",
+            state.word()
+        )),
+        JobState::Starting | JobState::Running if attempts != [job.status.attempt] => {
+            Some(format!(
+                "is {} in attempt {} and has attempts {attempts:?}",
+                state.word(),
+                job.status.attempt
+            ))
+        }
+        JobState::Held | JobState::Pending | JobState::Starting | JobState::Running => None,
+        JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {
+            Some(format!("is {} and still in the world", state.word()))
+        }
+    }
+}
+
+fn attempts(world: &World, found: &mut Findings) {
+    for (id, attempt) in &world.attempts {
+        for text in wrong_with_attempt(world, *id, attempt) {
+            found.add(format!("attempt {id}"), text);
+        }
+    }
+    for (id, step) in world
+        .steps
+        .keys()
+        .filter(|(id, _)| !world.attempts.contains_key(id))
+    {
+        found.add(
+            format!("attempt {id}"),
+            format!("is gone and still has step {step}"),
+        );
+    }
+}
+
+fn wrong_with_attempt(world: &World, id: AttemptId, attempt: &Attempt) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if attempt.id != id {
+        wrong.push(format!(
+            "is entered as {id} and calls itself {}",
+            attempt.id
+        ));
+    }
+    if attempt.state == AttemptState::Ended {
+        wrong.push("has ended and is still in the world".to_owned());
+    }
+    let nodes = &attempt.placement.nodes;
+    if attempt.members.len() != nodes.len() {
+        wrong.push(format!(
+            "has {} members on {} nodes",
+            attempt.members.len(),
+            nodes.len()
+        ));
+    }
+    let names: BTreeSet<_> = nodes.iter().map(|allocation| &allocation.node).collect();
+    if names.len() != nodes.len() {
+        wrong.push("has a node twice".to_owned());
+    }
+    let unknown = names
+        .into_iter()
+        .filter(|name| !world.nodes.contains_key(*name));
+    wrong.extend(unknown.map(|name| format!("is on node {name}, which is not known")));
+    if attempt.gpus().is_zero() == attempt.placement.class.is_some() {
+        wrong.push("has a class without GPUs or GPUs without a class".to_owned());
+    }
+    if world
+        .jobs
+        .get(&id.job)
+        .is_some_and(|job| job.spec.project != attempt.project)
+    {
+        wrong.push(format!(
+            "is paid by {}, which is not its job's project",
+            attempt.project
+        ));
+    }
+    wrong
+}
+
+/// What live attempts hold on one node.
+#[derive(Debug, Default)]
+struct Held {
+    attempts: BTreeSet<AttemptId>,
+    gpu_milli: BTreeMap<GpuUuid, u64>,
+    cpu_milli: u64,
+    memory_mib: u64,
+}
+
+fn nodes(world: &World, found: &mut Findings) {
+    let mut held: BTreeMap<&NodeName, Held> = BTreeMap::new();
+    for (id, attempt) in &world.attempts {
+        for allocation in &attempt.placement.nodes {
+            let here = held.entry(&allocation.node).or_default();
+            here.attempts.insert(*id);
+            here.cpu_milli += allocation.cpu_milli.0;
+            here.memory_mib += allocation.memory_mib.0;
+            for gpu in &allocation.gpus {
+                *here.gpu_milli.entry(gpu.uuid.clone()).or_default() += gpu.milli.0;
+            }
+        }
+    }
+    for (name, node) in &world.nodes {
+        let here = held.remove(name).unwrap_or_default();
+        for text in wrong_with_node(name, node, &here) {
+            found.add(format!("node {name}"), text);
+        }
+    }
+}
+
+/// CPUs and memory may be overdrawn for a while if a node comes back smaller than it was; a GPU never is.
+fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let inventory = &node.inventory;
+    if inventory.node != *name {
+        wrong.push(format!("calls itself {}", inventory.node));
+    }
+    if node.attempts != held.attempts {
+        wrong.push(format!(
+            "lists attempts {:?}, has {:?}",
+            node.attempts, held.attempts
+        ));
+    }
+    if node.free.gpus.len() != inventory.gpus.len() {
+        wrong.push(format!(
+            "has {} GPUs and {} free",
+            inventory.gpus.len(),
+            node.free.gpus.len()
+        ));
+    }
+    for (gpu, free) in inventory.gpus.iter().zip(&node.free.gpus) {
+        let taken = held.gpu_milli.get(&gpu.uuid).copied().unwrap_or(0);
+        if taken > 1000 {
+            wrong.push(format!("GPU {} is given out {taken} thousandths", gpu.uuid));
+        }
+        if free.0 != 1000_u64.saturating_sub(taken) {
+            wrong.push(format!(
+                "GPU {} has {free} free beside {taken} thousandths",
+                gpu.uuid
+            ));
+        }
+    }
+    let cpu = inventory.cpu_milli.0.saturating_sub(held.cpu_milli);
+    if node.free.cpu_milli.0 != cpu {
+        wrong.push(format!(
+            "has {} CPUs free by its count, {cpu} thousandths really",
+            node.free.cpu_milli
+        ));
+    }
+    let memory = inventory.memory_mib.0.saturating_sub(held.memory_mib);
+    if node.free.memory_mib.0 != memory {
+        wrong.push(format!(
+            "has {} free by its count, {memory} MiB really",
+            node.free.memory_mib
+        ));
+    }
+    wrong
+}
+
+fn queue(world: &World, found: &mut Findings) {
+    let queued: BTreeSet<JobId> = world.queue.iter().map(|key| key.job).collect();
+    for (id, job) in &world.jobs {
+        if (job.status.state == JobState::Pending) != queued.contains(id) {
+            let word = if queued.contains(id) { "is" } else { "is not" };
+            found.add(
+                format!("job {id}"),
+                format!("{} and {word} queued", job.status.state.word()),
+            );
+        }
+    }
+    for key in &world.queue {
+        let right = world.jobs.get(&key.job).is_some_and(|job| {
+            key.priority.0 == job.spec.priority && key.queued == job.status.queued
+        });
+        if !right {
+            found.add(
+                format!("job {}", key.job),
+                "is queued at a place that is not its own",
+            );
+        }
+    }
+    if queued.len() != world.queue.len() {
+        found.add("queue", "has a job twice");
+    }
+}
+
+fn dependents(world: &World, found: &mut Findings) {
+    let mut derived: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
+    for (id, job) in &world.jobs {
+        for other in &job.status.waits_for {
+            derived.entry(other.job).or_default().insert(*id);
+        }
+    }
+    if derived != world.dependents {
+        found.add(
+            "dependents",
+            format!("are {:?}, should be {derived:?}", world.dependents),
+        );
+    }
+}
+
+fn usage(world: &World, found: &mut Findings) {
+    let mut derived: BTreeMap<String, PathUsage> = BTreeMap::new();
+    for attempt in world.attempts.values() {
+        if let Some(class) = &attempt.placement.class {
+            let gpus = attempt.gpus();
+            let hold = |usage: &mut PathUsage| *held_of(usage, class) += gpus.0;
+            each_level(&mut derived, attempt.project.as_str(), hold);
+        }
+    }
+    for job in world.jobs.values() {
+        let project = job.spec.project.as_str();
+        if job.status.state.is_active() {
+            each_level(&mut derived, project, |usage| usage.active += 1);
+        } else {
+            each_level(&mut derived, project, |usage| usage.waiting += 1);
+        }
+    }
+    let counted: BTreeMap<String, PathUsage> = world
+        .usage
+        .iter()
+        .map(|(path, usage)| (path.to_owned(), usage.clone()))
+        .collect();
+    for path in derived
+        .keys()
+        .chain(counted.keys())
+        .collect::<BTreeSet<_>>()
+    {
+        if derived.get(path) != counted.get(path) {
+            let (is, should) = (counted.get(path), derived.get(path));
+            found.add(path.clone(), format!("counts {is:?}, should {should:?}"));
+        }
+    }
+}
+
+fn held_of<'a>(usage: &'a mut PathUsage, class: &GpuClass) -> &'a mut u64 {
+    &mut usage.held.entry(class.clone()).or_default().0
+}
+
+fn each_level(
+    derived: &mut BTreeMap<String, PathUsage>,
+    project: &str,
+    change: impl Fn(&mut PathUsage),
+) {
+    let ends = project
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .chain([project.len()]);
+    for end in ends {
+        change(derived.entry(project[..end].to_owned()).or_default());
+    }
+}
+
+fn sequences(world: &World, found: &mut Findings) {
+    let last = world.jobs.keys().next_back().map_or(0, |id| id.0);
+    if world.sequences.next_job <= last {
+        let text = format!(
+            "next is {}, job {last} is there already",
+            world.sequences.next_job
+        );
+        found.add("job numbers", text);
+    }
+}
