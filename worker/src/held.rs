@@ -120,7 +120,10 @@ pub enum Entry {
 impl Held {
     /// An attempt of which nothing is known yet.
     pub fn new(key: AttemptKey) -> Self {
-        Self { key, ..Self::default() }
+        Self {
+            key,
+            ..Self::default()
+        }
     }
 
     /// As the scheduler wants it listed.
@@ -213,7 +216,10 @@ impl Image {
 
     fn apply_to_attempt(&mut self, entry: &Entry) {
         if let Some(key) = entry.key() {
-            self.attempts.entry(key).or_insert_with(|| Held::new(key)).apply(entry);
+            self.attempts
+                .entry(key)
+                .or_insert_with(|| Held::new(key))
+                .apply(entry);
         }
     }
 }

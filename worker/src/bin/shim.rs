@@ -1,0 +1,32 @@
+//! `gotgan-shim`: the small process behind every running attempt, and the launcher that forks it.
+//!
+//! Started by `gotgan-worker`, never by hand. One thread, no runtime; see `gotgan_worker::shim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.as_slice() {
+        [mode] if mode == "--launcher" => gotgan_worker::shim::launcher::serve(),
+        [mode] if mode == "--version" => return version(),
+        _ => return usage(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gotgan-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "asked for on the command line")]
+fn version() -> ExitCode {
+    println!("gotgan-shim {}", env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("gotgan-shim is started by gotgan-worker; there is nothing to do with it by hand");
+    ExitCode::from(2)
+}

@@ -1,0 +1,215 @@
+//! Settings of the daemon: a TOML file, and flags that win over it.
+//!
+//! `docs/operations/worker.toml` documents every key with its default; a test keeps the two together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::retention::Retention;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and reason.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot be.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// All settings, with their defaults.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses of the schedulers, tried in turn.
+    pub schedulers: Vec<String>,
+    /// Where journal, certificates and output live.
+    pub state_directory: PathBuf,
+    /// Name of the node; empty: as joined, else the host's name.
+    pub node: String,
+    /// Where other nodes reach this one; empty: its address towards the scheduler.
+    pub address: String,
+    /// Plain HTTP without certificates; only for tests.
+    pub insecure: bool,
+    /// Authority to join with.
+    pub ca: PathBuf,
+    /// Token to join with if there is no certificate yet.
+    pub join_token: String,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// CPUs to offer; 0: all.
+    pub cpus: u64,
+    /// Memory to offer; 0: all.
+    pub memory_mib: u64,
+    /// Invented GPUs; empty: none.
+    pub simulate: String,
+    /// NVML's library; empty: where the system finds it.
+    pub nvml_library: String,
+    /// Classes of GPUs by their full names.
+    pub gpu_classes: BTreeMap<String, String>,
+    /// How often GPUs are read.
+    pub reading_interval_ms: u64,
+    /// After this long without an answer a reading counts as failed.
+    pub reading_timeout_ms: u64,
+    /// Program of the shim; empty: beside the daemon.
+    pub shim: PathBuf,
+    /// How long output of attempts is kept.
+    pub log_retention_s: u64,
+    /// How much of it is kept at most.
+    pub log_budget_mib: u64,
+    /// Longest pause between two tries to reach a scheduler.
+    pub reconnect_max_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            schedulers: Vec::new(),
+            state_directory: "/var/lib/gotgan-worker".into(),
+            node: String::new(),
+            address: String::new(),
+            insecure: false,
+            ca: PathBuf::new(),
+            join_token: String::new(),
+            labels: BTreeMap::new(),
+            cpus: 0,
+            memory_mib: 0,
+            simulate: String::new(),
+            nvml_library: String::new(),
+            gpu_classes: BTreeMap::new(),
+            reading_interval_ms: 5_000,
+            reading_timeout_ms: 10_000,
+            shim: PathBuf::new(),
+            log_retention_s: 7 * 86_400,
+            log_budget_mib: 64 << 10,
+            reconnect_max_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Refuses what cannot work, naming what to change.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |text: String| Err(ConfigError::Value(text));
+        if self.schedulers.is_empty() {
+            return bad("no scheduler given: use --scheduler https://HOST:PORT".into());
+        }
+        let scheme = if self.insecure { "http://" } else { "https://" };
+        if let Some(other) = self
+            .schedulers
+            .iter()
+            .find(|address| !address.starts_with(scheme))
+        {
+            return bad(format!(
+                "scheduler {other}: the address must begin with {scheme}"
+            ));
+        }
+        if self.reading_interval_ms == 0 {
+            return bad("reading_interval_ms must be at least 1".into());
+        }
+        if self.state_directory.to_str().is_none() {
+            return bad("state_directory must be UTF-8".into());
+        }
+        Ok(())
+    }
+
+    /// What is kept of the output of attempts that are over.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            keep: Duration::from_secs(self.log_retention_s),
+            budget_bytes: self.log_budget_mib.saturating_mul(1 << 20),
+        }
+    }
+}
+
+/// Whether a word can be the name of a node: 1 to 63 of `[a-z0-9-]`.
+pub fn is_node_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/operations/worker.toml");
+
+    #[test]
+    fn the_documented_file_shows_every_key_with_its_default() {
+        let shown: String = DOCUMENTED
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let parsed: Config = toml::from_str(&shown).unwrap();
+        assert_eq!(parsed, Config::default());
+        let table: toml::Table = toml::from_str(&shown).unwrap();
+        let debug = format!("{:#?}", Config::default());
+        let keys = debug
+            .lines()
+            .filter(|line| line.starts_with("    ") && line.contains(": "));
+        for key in keys
+            .filter_map(|line| line.trim().split_once(':'))
+            .map(|(key, _)| key)
+        {
+            assert!(table.contains_key(key), "{key} is not documented");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<Config>("shedulers = []")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("shedulers"), "{error}");
+    }
+
+    #[test]
+    fn a_plain_address_is_refused_unless_insecure_is_asked_for() {
+        let mut config = Config {
+            schedulers: vec!["http://x:1".into()],
+            ..Default::default()
+        };
+        assert!(config.check().unwrap_err().to_string().contains("https://"));
+        config.insecure = true;
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn node_names_are_short_and_lower_case() {
+        assert!(is_node_name("gpu-17"));
+        for bad in ["", "Gpu", "a.b", "a_b", &"a".repeat(64)] {
+            assert!(!is_node_name(bad), "{bad}");
+        }
+    }
+}

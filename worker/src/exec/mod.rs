@@ -1,0 +1,126 @@
+//! Acting on the decisions of [`crate::attempt`]: directories, shims, tasks.
+//!
+//! Tasks run as the worker's own user and without confinement.
+
+pub mod environment;
+pub mod launcher;
+pub mod shim_client;
+pub mod spec;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use gotgan_proto::v1::{Cause, RunAttempt, StartTasks, StopAttempt, job_spec::Work};
+
+use crate::attempt::Refusal;
+use crate::held::AttemptKey;
+use crate::shim::protocol::{ShimCommand, ShimSpec};
+
+/// Name of the directory below the state directory that holds one directory an attempt.
+pub const ATTEMPTS: &str = "attempts";
+
+/// What every task of this node is told about it.
+#[derive(Clone, Debug)]
+pub struct NodeContext {
+    /// Name of the node.
+    pub node: String,
+    /// Directory of the attempts' directories, absolute, UTF-8.
+    pub attempts: String,
+    /// Address of a scheduler.
+    pub server: String,
+    /// File with the certificate of its authority; empty without TLS.
+    pub ca_path: String,
+    /// What tasks see of the daemon's environment.
+    pub passed_through: environment::Environment,
+}
+
+impl NodeContext {
+    /// Directory of an ordered attempt.
+    pub fn attempt_directory(&self, order: &RunAttempt) -> String {
+        let key = AttemptKey::new(order.job_id, order.attempt);
+        format!("{}/{}", self.attempts, key.directory_name())
+    }
+
+    /// Directory of an attempt.
+    pub fn directory(&self, key: AttemptKey) -> PathBuf {
+        Path::new(&self.attempts).join(key.directory_name())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            node: "n1".into(),
+            attempts: "/state/attempts".into(),
+            server: "https://127.0.0.1:1".into(),
+            ca_path: "/state/tls/ca.pem".into(),
+            passed_through: [("PATH".into(), "/usr/bin:/bin".into())].into(),
+        }
+    }
+}
+
+/// Makes what an attempt needs before it can start. Repeating it is fine.
+pub fn prepare(context: &NodeContext, order: &RunAttempt) -> Result<(), Refusal> {
+    let Some(work) = order.spec.as_ref().and_then(|spec| spec.work.as_ref()) else {
+        return Err(Refusal {
+            cause: Cause::Node,
+            reason: "the order says nothing to run".into(),
+        });
+    };
+    let directory = PathBuf::from(context.attempt_directory(order));
+    make_directory(&directory, order, work).map_err(|error| Refusal {
+        cause: Cause::Node,
+        reason: format!("cannot make {}: {error}", directory.display()),
+    })
+}
+
+fn make_directory(directory: &Path, order: &RunAttempt, work: &Work) -> io::Result<()> {
+    fs::create_dir_all(directory.join(spec::WORK))?;
+    match work {
+        Work::Script(script) if !order.tasks.is_empty() => {
+            write_script(&directory.join(spec::SCRIPT), &script.text)
+        }
+        Work::Script(_) | Work::Command(_) => Ok(()),
+    }
+}
+
+/// By rename: a script found by a shim is whole, and nobody has it open for writing.
+fn write_script(path: &Path, text: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o700)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    drop(file);
+    fs::rename(fresh, path)
+}
+
+/// What the shim of an attempt is told at its start.
+pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
+    spec::shim_spec(context, order)
+}
+
+/// The command that starts tasks of a further step.
+pub fn start_tasks_command(
+    context: &NodeContext,
+    order: &RunAttempt,
+    tasks: &StartTasks,
+) -> ShimCommand {
+    ShimCommand::StartTasks(spec::further_step(context, order, tasks))
+}
+
+/// The command that stops an attempt. Who loses the node through no doing of their own is warned first, if they
+/// asked to be.
+pub fn stop_command(stop: &StopAttempt) -> ShimCommand {
+    ShimCommand::Stop {
+        cause: stop.cause,
+        reason: stop.reason.clone(),
+        grace_ms: u64::from(stop.grace_s) * 1000,
+        warn: matches!(stop.cause(), Cause::Preempted | Cause::Site) && stop.grace_s > 0,
+    }
+}

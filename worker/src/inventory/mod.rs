@@ -1,0 +1,137 @@
+//! What this machine is: CPUs, memory, GPUs; and readings of the GPUs for the heartbeats.
+//!
+//! GPUs come from NVML where its library and GPUs are there, from `--simulate` where asked for, or there are none.
+
+pub mod classes;
+pub mod cpu;
+pub mod nvml;
+pub mod simulate;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gotgan_proto::v1::{GpuReading, NodeInventory};
+
+use crate::supervisor::GpuMilli;
+
+/// Thousandths of a CPU or GPU in a whole one.
+const WHOLE_MILLI: u32 = 1000;
+/// What a simulated node has for each GPU unless told otherwise.
+const SIMULATED_CPUS_PER_GPU: u64 = 16;
+const SIMULATED_MEMORY_MIB_PER_GPU: u64 = 128 << 10;
+
+/// Why the inventory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// `--simulate` says something else than `8xB200` or a list of such.
+    #[error("cannot simulate {0:?}: write COUNTxMODEL, as in 8xB200 or 4xH100,4xA100, with at most 64 GPUs; models: {models}", models = simulate::models())]
+    Simulation(String),
+    /// The driver does not answer.
+    #[error("the NVIDIA driver does not answer within {0:?}")]
+    DriverSilent(Duration),
+}
+
+/// What is asked of the inventory.
+#[derive(Clone, Debug, Default)]
+pub struct InventoryPlan {
+    /// Name of the node.
+    pub node: String,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// Invented GPUs, as in `8xB200`.
+    pub simulate: Option<String>,
+    /// CPUs to offer instead of all.
+    pub cpus: Option<u64>,
+    /// Memory to offer instead of all.
+    pub memory_mib: Option<u64>,
+    /// NVML's library; absent: where the system finds it.
+    pub nvml_library: Option<String>,
+    /// Classes of GPUs by their full names, before the built-in rules.
+    pub gpu_classes: BTreeMap<String, String>,
+    /// How often GPUs are read.
+    pub reading_interval: Duration,
+    /// After this long without an answer a reading counts as failed.
+    pub reading_timeout: Duration,
+}
+
+/// The machine, and its readings.
+#[derive(Debug)]
+pub struct Inventory {
+    /// What is registered.
+    pub node: NodeInventory,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    None,
+    Nvml(nvml::Reader),
+    Simulated(simulate::Simulation),
+}
+
+impl Inventory {
+    /// Takes the inventory. Blocks while the driver is asked.
+    pub fn take(plan: &InventoryPlan) -> Result<Self, InventoryError> {
+        let mut node = NodeInventory {
+            node: plan.node.clone(),
+            address: plan.address.clone(),
+            boot_id: cpu::boot_id(),
+            worker_version: env!("CARGO_PKG_VERSION").into(),
+            os: cpu::os(),
+            kernel: cpu::kernel(),
+            cpu_milli: cpu::cpus() * u64::from(WHOLE_MILLI),
+            memory_mib: cpu::memory_mib(),
+            labels: plan.labels.clone().into_iter().collect(),
+            ..Default::default()
+        };
+        let source = find_gpus(plan, &mut node)?;
+        if let Some(cpus) = plan.cpus {
+            node.cpu_milli = cpus.saturating_mul(u64::from(WHOLE_MILLI));
+        }
+        node.memory_mib = plan.memory_mib.unwrap_or(node.memory_mib);
+        Ok(Self { node, source })
+    }
+
+    /// The latest reading of each GPU. Never blocks on the driver.
+    pub fn readings(&self) -> Vec<GpuReading> {
+        match &self.source {
+            Source::None => Vec::new(),
+            Source::Nvml(reader) => reader.latest(),
+            Source::Simulated(simulation) => simulation.readings(crate::clock::now_us()),
+        }
+    }
+
+    /// Capacity of each GPU.
+    pub fn gpu_milli(&self) -> GpuMilli {
+        self.node
+            .gpus
+            .iter()
+            .map(|gpu| (gpu.uuid.clone(), WHOLE_MILLI))
+            .collect()
+    }
+}
+
+fn find_gpus(plan: &InventoryPlan, node: &mut NodeInventory) -> Result<Source, InventoryError> {
+    if let Some(wanted) = &plan.simulate {
+        let simulation = simulate::Simulation::parse(wanted, &plan.node, &plan.gpu_classes)?;
+        node.simulated = true;
+        node.gpus = simulation.devices();
+        let count = node.gpus.len() as u64;
+        node.cpu_milli = count * SIMULATED_CPUS_PER_GPU * u64::from(WHOLE_MILLI);
+        node.memory_mib = count * SIMULATED_MEMORY_MIB_PER_GPU;
+        return Ok(Source::Simulated(simulation));
+    }
+    let Some((found, reader)) = nvml::find(plan)? else {
+        return Ok(Source::None);
+    };
+    node.gpus = found.gpus;
+    node.driver_version = found.driver_version;
+    node.cuda_version = found.cuda_version;
+    Ok(if node.gpus.is_empty() {
+        Source::None
+    } else {
+        Source::Nvml(reader)
+    })
+}

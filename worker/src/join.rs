@@ -1,0 +1,191 @@
+//! Becoming a worker of a cluster: a key, a certificate request, and a one-time token for a certificate.
+//!
+//! The key never leaves the node. What was obtained lies in `tls/` of the state directory.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use gotgan_proto::v1::JoinRequest;
+use gotgan_proto::v1::workers_client::WorkersClient;
+use rcgen::{CertificateParams, DnType, KeyPair};
+
+use crate::session::{SessionError, TlsMaterial, connect};
+
+/// What may go wrong when joining.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// A file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The key or the request could not be made.
+    #[error("cannot make a certificate request: {0}")]
+    Request(#[from] rcgen::Error),
+    /// No connection.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The scheduler said no.
+    #[error("the scheduler refused: {}: {}", .0.code(), .0.message())]
+    Refused(Box<tonic::Status>),
+    /// The state directory belongs to another node.
+    #[error("{path} belongs to node {found}, not to {wanted}: use another --state-dir")]
+    OtherNode {
+        /// The state directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wants it.
+        wanted: String,
+    },
+}
+
+/// What to join with.
+#[derive(Clone, Debug)]
+pub struct JoinPlan {
+    /// As in `https://host:port`; tried in turn.
+    pub schedulers: Vec<String>,
+    /// PEM file of the authority that signs the scheduler's certificate.
+    pub ca: PathBuf,
+    /// One-time token.
+    pub token: String,
+    /// Name of the node.
+    pub node: String,
+    /// Where to keep what is obtained.
+    pub state_directory: PathBuf,
+}
+
+/// Obtains a certificate and stores it with its key. The token is spent even if storing fails.
+pub async fn join(plan: &JoinPlan) -> Result<(), JoinError> {
+    claim_state_directory(&plan.state_directory, &plan.node)?;
+    let ca_pem = read(&plan.ca)?;
+    let key = KeyPair::generate()?;
+    let request = JoinRequest {
+        join_token: plan.token.clone(),
+        node: plan.node.clone(),
+        certificate_request_pem: certificate_request(&plan.node, &key)?,
+    };
+    let answer = ask(plan, &ca_pem, request).await?;
+    let directory = tls_directory(&plan.state_directory);
+    fs::create_dir_all(&directory).map_err(|source| file_error(&directory, source))?;
+    store(&directory.join("key.pem"), &key.serialize_pem(), 0o600)?;
+    let ca_pem = if answer.ca_pem.is_empty() {
+        ca_pem
+    } else {
+        answer.ca_pem
+    };
+    store(&directory.join("ca.pem"), &ca_pem, 0o644)?;
+    // Last: its presence means that all is there.
+    store(&directory.join("cert.pem"), &answer.certificate_pem, 0o644)
+}
+
+/// Path of the authority's certificate, as tasks are told.
+pub fn ca_path(state_directory: &Path) -> PathBuf {
+    tls_directory(state_directory).join("ca.pem")
+}
+
+/// What an earlier join stored, if there was one.
+pub fn stored(state_directory: &Path) -> Result<Option<TlsMaterial>, JoinError> {
+    let directory = tls_directory(state_directory);
+    if !directory.join("cert.pem").exists() {
+        return Ok(None);
+    }
+    Ok(Some(TlsMaterial {
+        ca_pem: read(&directory.join("ca.pem"))?,
+        certificate_pem: read(&directory.join("cert.pem"))?,
+        key_pem: read(&directory.join("key.pem"))?,
+    }))
+}
+
+/// Name of the node a state directory belongs to, if it is known already.
+pub fn owner(state_directory: &Path) -> Result<Option<String>, JoinError> {
+    let path = state_directory.join("node");
+    match fs::read_to_string(&path) {
+        Ok(name) => Ok(Some(name.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(file_error(&path, source)),
+    }
+}
+
+/// Makes the state directory this node's, or finds that it is another's.
+pub fn claim_state_directory(state_directory: &Path, node: &str) -> Result<(), JoinError> {
+    let path = state_directory.to_path_buf();
+    fs::create_dir_all(&path).map_err(|source| file_error(&path, source))?;
+    match owner(state_directory)? {
+        Some(found) if found != node => Err(JoinError::OtherNode {
+            path,
+            found,
+            wanted: node.to_owned(),
+        }),
+        Some(_) => Ok(()),
+        None => store(&path.join("node"), &format!("{node}\n"), 0o644),
+    }
+}
+
+fn certificate_request(node: &str, key: &KeyPair) -> Result<String, JoinError> {
+    let mut params = CertificateParams::new(vec![node.to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, node);
+    Ok(params.serialize_request(key)?.pem()?)
+}
+
+async fn ask(
+    plan: &JoinPlan,
+    ca_pem: &str,
+    request: JoinRequest,
+) -> Result<gotgan_proto::v1::JoinResponse, JoinError> {
+    let tls = TlsMaterial {
+        ca_pem: ca_pem.to_owned(),
+        certificate_pem: String::new(),
+        key_pem: String::new(),
+    };
+    let mut unreached = SessionError::Silent;
+    for address in &plan.schedulers {
+        match connect(address, Some(&tls)).await {
+            Ok(channel) => {
+                let answer = WorkersClient::new(channel).join(request).await;
+                let refused = |status| JoinError::Refused(Box::new(status));
+                return answer.map(tonic::Response::into_inner).map_err(refused);
+            }
+            Err(error) => unreached = error,
+        }
+    }
+    Err(unreached.into())
+}
+
+fn tls_directory(state_directory: &Path) -> PathBuf {
+    state_directory.join("tls")
+}
+
+fn read(path: &Path) -> Result<String, JoinError> {
+    fs::read_to_string(path).map_err(|source| file_error(path, source))
+}
+
+fn store(path: &Path, text: &str, mode: u32) -> Result<(), JoinError> {
+    write_whole(path, text, mode).map_err(|source| file_error(path, source))
+}
+
+fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(fresh, path)
+}
+
+fn file_error(path: &Path, source: io::Error) -> JoinError {
+    JoinError::File {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,291 @@
+//! Putting the daemon together: state directory, identity, inventory, journal, supervisor, session.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::{Config, ConfigError, is_node_name};
+use crate::exec::launcher::Launcher;
+use crate::exec::{ATTEMPTS, NodeContext, environment};
+use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
+use crate::join::{self, JoinError, JoinPlan};
+use crate::journal::{Journal, JournalError};
+use crate::logs::Logs;
+use crate::retention::{Retention, sweep};
+use crate::session::{Link, Session};
+use crate::supervisor::{Handle, Input, Supervisor};
+
+/// How often old output is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Why the daemon cannot run, or ran no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Identity.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The machine.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A file or directory.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two daemons, one state.
+    #[error("{0} is in use by another worker")]
+    Locked(PathBuf),
+    /// The shim's program.
+    #[error("cannot start {path}: {source}; give its place with --shim")]
+    Shim {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing to say who this is.
+    #[error(
+        "no certificate in {0}: join first (gotgan-worker join), or give --join-token and --ca"
+    )]
+    NotJoined(PathBuf),
+    /// The supervisor ended.
+    #[error("the supervisor of attempts has stopped")]
+    Stopped,
+}
+
+/// Runs the daemon until `shutdown` resolves. Attempts go on after it.
+pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    config.check()?;
+    let state = absolute(&config.state_directory)?;
+    let node = node_name(config, &state)?;
+    join::claim_state_directory(&state, &node)?;
+    let _lock = lock(&state)?;
+    let link = link(config, &state, &node).await?;
+    let inventory = Arc::new(Inventory::take(&inventory_plan(config, &node))?);
+    let attempts = state.join(ATTEMPTS);
+    fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
+    let context = context(config, &state, &node);
+    let launcher = launcher(config)?;
+    let journal = Journal::open(&state.join("journal"))?;
+    let boot_id = inventory.node.boot_id.clone();
+    let gpus = inventory.gpu_milli();
+    let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
+    let (handle, supervising) = started.await?;
+    let logs = Arc::new(Logs {
+        context: Arc::new(context),
+        handle: handle.clone(),
+    });
+    let session = Session {
+        link,
+        inventory,
+        handle: handle.clone(),
+        logs,
+    };
+    tokio::select! {
+        result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
+        _ = session.run() => Err(RunError::Stopped),
+        () = sweep_for_ever(&attempts, &handle, config.retention()) => Err(RunError::Stopped),
+        () = shutdown => Ok(()),
+    }
+}
+
+/// What this machine would report, for the settings given.
+pub fn inventory(config: &Config) -> Result<Inventory, RunError> {
+    let node = if config.node.is_empty() {
+        cpu::host_name()
+    } else {
+        config.node.clone()
+    };
+    Ok(Inventory::take(&inventory_plan(config, &node))?)
+}
+
+/// What to join with, for the settings given.
+pub fn join_plan(config: &Config, node: &str) -> JoinPlan {
+    JoinPlan {
+        schedulers: config.schedulers.clone(),
+        ca: config.ca.clone(),
+        token: config.join_token.clone(),
+        node: node.to_owned(),
+        state_directory: config.state_directory.clone(),
+    }
+}
+
+/// The configured name, else the one joined with, else the host's.
+pub fn node_name(config: &Config, state: &Path) -> Result<String, RunError> {
+    let name = match (config.node.as_str(), join::owner(state)?) {
+        ("", Some(owner)) => owner,
+        ("", None) => cpu::host_name(),
+        (name, _) => name.to_owned(),
+    };
+    match is_node_name(&name) {
+        true => Ok(name),
+        false => {
+            let text = format!("node name {name:?}: must be 1 to 63 of [a-z0-9-]; use --node");
+            Err(ConfigError::Value(text).into())
+        }
+    }
+}
+
+async fn link(config: &Config, state: &Path, node: &str) -> Result<Link, RunError> {
+    let tls = match config.insecure {
+        true => None,
+        false => Some(identity(config, state, node).await?),
+    };
+    let backoff_max = Duration::from_millis(config.reconnect_max_ms);
+    Ok(Link {
+        schedulers: config.schedulers.clone(),
+        tls,
+        backoff_max,
+    })
+}
+
+async fn identity(
+    config: &Config,
+    state: &Path,
+    node: &str,
+) -> Result<crate::session::TlsMaterial, RunError> {
+    let stored = join::stored(state)?;
+    let can_join = !config.join_token.is_empty() && !config.ca.as_os_str().is_empty();
+    match stored {
+        Some(tls) => return Ok(tls),
+        None if can_join => join::join(&join_plan(config, node)).await?,
+        None => {}
+    }
+    join::stored(state)?.ok_or_else(|| RunError::NotJoined(state.join("tls")))
+}
+
+fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
+    let wanted = |amount: u64| (amount > 0).then_some(amount);
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    InventoryPlan {
+        node: node.to_owned(),
+        address: given(&config.address).unwrap_or_else(|| own_address(&config.schedulers)),
+        labels: config.labels.clone(),
+        simulate: given(&config.simulate),
+        cpus: wanted(config.cpus),
+        memory_mib: wanted(config.memory_mib),
+        nvml_library: given(&config.nvml_library),
+        gpu_classes: config.gpu_classes.clone(),
+        reading_interval: Duration::from_millis(config.reading_interval_ms),
+        reading_timeout: Duration::from_millis(config.reading_timeout_ms),
+    }
+}
+
+fn context(config: &Config, state: &Path, node: &str) -> NodeContext {
+    let ca_path = if config.insecure {
+        PathBuf::new()
+    } else {
+        join::ca_path(state)
+    };
+    NodeContext {
+        node: node.to_owned(),
+        attempts: state.join(ATTEMPTS).to_string_lossy().into_owned(),
+        server: config.schedulers.first().cloned().unwrap_or_default(),
+        ca_path: ca_path.to_string_lossy().into_owned(),
+        passed_through: environment::passed_through(std::env::vars_os().filter_map(
+            |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
+        )),
+    }
+}
+
+fn launcher(config: &Config) -> Result<Launcher, RunError> {
+    let path = match config.shim.as_os_str().is_empty() {
+        false => config.shim.clone(),
+        true => beside_this_program("gotgan-shim"),
+    };
+    Launcher::start(&path).map_err(|source| RunError::Shim { path, source })
+}
+
+fn beside_this_program(name: &str) -> PathBuf {
+    match std::env::current_exe() {
+        Ok(own) => own.with_file_name(name),
+        Err(_) => name.into(),
+    }
+}
+
+/// This host's address on the way to a scheduler. Nothing is sent.
+fn own_address(schedulers: &[String]) -> String {
+    let found = schedulers
+        .iter()
+        .find_map(|address| address_towards(address));
+    found.map_or_else(cpu::host_name, |address| address.to_string())
+}
+
+fn address_towards(scheduler: &str) -> Option<IpAddr> {
+    let uri: tonic::transport::Uri = scheduler.parse().ok()?;
+    let host = uri.host()?.trim_matches(['[', ']']);
+    let target = (host, uri.port_u16().unwrap_or(443))
+        .to_socket_addrs()
+        .ok()?
+        .next()?;
+    let any = if target.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// Held as long as the daemon runs; the system lets go of it whatever way the daemon ends.
+fn lock(state: &Path) -> Result<Flock<File>, RunError> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(|source| file_error(&path, source))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| RunError::Locked(state.to_owned()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, RunError> {
+    std::path::absolute(path).map_err(|source| file_error(path, source))
+}
+
+async fn sweep_for_ever(attempts: &Path, handle: &Handle, retention: Retention) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        let Ok(held) = handle.ask(Input::Held).await else {
+            return;
+        };
+        let attempts = attempts.to_owned();
+        let sweeping = move || sweep(&attempts, &held, retention, SystemTime::now());
+        match tokio::task::spawn_blocking(sweeping).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed old output of attempts"),
+            Err(error) => tracing::warn!(%error, "looking for old output failed"),
+        }
+    }
+}
+
+fn file_error(path: &Path, source: io::Error) -> RunError {
+    RunError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Labels as given on the command line, `key=value`.
+pub fn parse_labels(given: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let parse = |label: &String| match label.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err(ConfigError::Value(format!(
+            "label {label:?}: must be KEY=VALUE"
+        ))),
+    };
+    given.iter().map(parse).collect()
+}

@@ -1,0 +1,321 @@
+//! The worker's stream to the scheduler: register, heartbeats, reports out; orders in.
+//!
+//! It holds no state of attempts: whatever a broken stream may have lost is sent again by the next one, because the
+//! supervisor begins every stream with all that is not acknowledged.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gotgan_proto::WORKER_MESSAGE_MAX_BYTES;
+use gotgan_proto::v1::workers_client::WorkersClient;
+use gotgan_proto::v1::{
+    Heartbeat, LogData, Register, Registered, SchedulerMessage, WorkerMessage,
+    scheduler_message::Message as Order, worker_message::Message,
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Streaming};
+
+use crate::clock::now_us;
+use crate::inventory::Inventory;
+use crate::logs::Logs;
+use crate::supervisor::{Attached, Handle, Input, Stopped};
+
+/// Messages on their way out; the supervisor's own queue is behind it.
+const OUTPUT_QUEUE: usize = 256;
+/// Log reads answered at once; more wait, and so does the scheduler's next order.
+const LOG_READS_MAX: usize = 64;
+/// A scheduler that does not answer this long is tried no further.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that answers no ping for this long is gone, whatever TCP thinks.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// First pause after a stream that ended.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Heartbeats when the scheduler names no interval, and bounds of what it may name.
+const HEARTBEAT_DEFAULT_MS: u32 = 5000;
+const HEARTBEAT_MIN_MS: u32 = 50;
+/// Name of the node where there is no certificate to say it.
+const NODE_HEADER: &str = "x-gotgan-node";
+
+/// Where the schedulers are and how to reach them.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// As in `https://host:port`, tried in turn.
+    pub schedulers: Vec<String>,
+    /// Certificates; none with `--insecure`.
+    pub tls: Option<TlsMaterial>,
+    /// Longest pause between two tries.
+    pub backoff_max: Duration,
+}
+
+/// What proves who is who, in PEM.
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// Authority that signs the schedulers' certificates.
+    pub ca_pem: String,
+    /// This worker's certificate.
+    pub certificate_pem: String,
+    /// Its key.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for TlsMaterial {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("TlsMaterial").finish_non_exhaustive()
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// An address that is none.
+    #[error("bad scheduler address: {0}")]
+    Address(tonic::transport::Error),
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The scheduler ended the stream with an error.
+    #[error("scheduler: {}: {}", .0.code(), .0.message())]
+    Status(Box<tonic::Status>),
+    /// The scheduler did not answer in time.
+    #[error("the scheduler does not answer")]
+    Silent,
+    /// The scheduler closed the stream.
+    #[error("the scheduler closed the stream")]
+    Closed,
+    /// The first answer was something else than `registered`.
+    #[error("the scheduler did not register this worker")]
+    NotRegistered,
+    /// The node's name cannot be sent.
+    #[error("node name {0:?} cannot be sent")]
+    NodeName(String),
+    /// The daemon is ending.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl From<tonic::Status> for SessionError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Keeps a stream to some scheduler.
+#[derive(Debug)]
+pub struct Session {
+    /// Where to connect.
+    pub link: Link,
+    /// What to register and to send with heartbeats.
+    pub inventory: Arc<Inventory>,
+    /// The supervisor.
+    pub handle: Handle,
+    /// Answers reads of output.
+    pub logs: Arc<Logs>,
+}
+
+impl Session {
+    /// Connects again and again; returns only when the supervisor has ended.
+    pub async fn run(&self) -> Stopped {
+        let mut pause = BACKOFF_MIN;
+        for address in self.link.schedulers.iter().cycle() {
+            let mut registered = false;
+            match self.stream(address, &mut registered).await {
+                Ok(()) => {}
+                Err(SessionError::Stopped(stopped)) => return stopped,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(scheduler = address, error, "no stream to the scheduler");
+                }
+            }
+            pause = if registered {
+                BACKOFF_MIN
+            } else {
+                (pause * 2).min(self.link.backoff_max)
+            };
+            tokio::time::sleep(jittered(pause)).await;
+        }
+        Stopped
+    }
+
+    async fn stream(&self, address: &str, registered: &mut bool) -> Result<(), SessionError> {
+        let channel = connect(address, self.link.tls.as_ref()).await?;
+        let attached = self.handle.ask(Input::Attach).await?;
+        let Attached {
+            epoch,
+            held,
+            reports,
+        } = attached;
+        let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
+        let register = Register {
+            inventory: Some(self.inventory.node.clone()),
+            held,
+            epoch,
+        };
+        send(&output, Message::Register(register)).await?;
+        let request = self.request(outgoing)?;
+        let mut client = WorkersClient::new(channel)
+            .max_decoding_message_size(WORKER_MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(WORKER_MESSAGE_MAX_BYTES);
+        let opening = async {
+            let mut orders = client.session(request).await?.into_inner();
+            let first = orders.message().await?;
+            Ok::<_, SessionError>((orders, first))
+        };
+        let (orders, first) = tokio::time::timeout(CONNECT_TIMEOUT, opening)
+            .await
+            .map_err(|_| SessionError::Silent)??;
+        let Some(SchedulerMessage {
+            message: Some(Order::Registered(welcome)),
+        }) = first
+        else {
+            return Err(SessionError::NotRegistered);
+        };
+        *registered = true;
+        tracing::info!(scheduler = address, epoch = welcome.epoch, "registered");
+        self.handle
+            .tell(Input::Order(Order::Registered(welcome)))
+            .await?;
+        // Reading must not wait for writing, nor the other way round: the peer may do the same.
+        tokio::select! {
+            ended = self.read_orders(orders, output.clone()) => ended,
+            ended = self.write_messages(welcome, reports, output) => ended,
+        }
+    }
+
+    fn request(
+        &self,
+        outgoing: mpsc::Receiver<WorkerMessage>,
+    ) -> Result<Request<ReceiverStream<WorkerMessage>>, SessionError> {
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if self.link.tls.is_none() {
+            let node = &self.inventory.node.node;
+            let value = node
+                .parse()
+                .map_err(|_| SessionError::NodeName(node.clone()))?;
+            request.metadata_mut().insert(NODE_HEADER, value);
+        }
+        Ok(request)
+    }
+
+    async fn read_orders(
+        &self,
+        mut orders: Streaming<SchedulerMessage>,
+        output: mpsc::Sender<WorkerMessage>,
+    ) -> Result<(), SessionError> {
+        let reads = Arc::new(Semaphore::new(LOG_READS_MAX));
+        while let Some(SchedulerMessage { message }) = orders.message().await? {
+            match message {
+                Some(Order::ReadLog(read)) => {
+                    let Ok(permit) = reads.clone().acquire_owned().await else {
+                        continue;
+                    };
+                    let (logs, output) = (self.logs.clone(), output.clone());
+                    tokio::spawn(async move {
+                        let data: LogData = logs.read(read).await;
+                        // The stream has ended: whoever reads asks again on the next one.
+                        let _ = send(&output, Message::LogData(data)).await;
+                        drop(permit);
+                    });
+                }
+                Some(order) => self.handle.tell(Input::Order(order)).await?,
+                None => tracing::warn!("ignored an order this version does not know"),
+            }
+        }
+        Err(SessionError::Closed)
+    }
+
+    async fn write_messages(
+        &self,
+        welcome: Registered,
+        mut reports: mpsc::Receiver<WorkerMessage>,
+        output: mpsc::Sender<WorkerMessage>,
+    ) -> Result<(), SessionError> {
+        let mut ticks = tokio::time::interval(heartbeat_interval(welcome.heartbeat_ms));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seq = 0;
+        loop {
+            tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => output.send(report).await.map_err(|_| SessionError::Closed)?,
+                    // Another stream took over, or the supervisor has ended.
+                    None => return Err(SessionError::Closed),
+                },
+                _ = ticks.tick() => {
+                    seq += 1;
+                    let heartbeat = self.heartbeat(seq).await?;
+                    send(&output, Message::Heartbeat(heartbeat)).await?;
+                }
+            }
+        }
+    }
+
+    async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
+        let running = self.handle.ask(Input::Running).await?;
+        Ok(Heartbeat {
+            seq,
+            at_us: now_us(),
+            gpus: self.inventory.readings(),
+            running,
+        })
+    }
+}
+
+/// Opens a connection. Also used to join, then without an identity.
+pub async fn connect(address: &str, tls: Option<&TlsMaterial>) -> Result<Channel, SessionError> {
+    let config = tls.map(|tls| {
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
+        match tls.certificate_pem.is_empty() {
+            true => config,
+            false => config.identity(Identity::from_pem(&tls.certificate_pem, &tls.key_pem)),
+        }
+    });
+    let mut endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(SessionError::Address)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    if let Some(config) = config {
+        endpoint = endpoint.tls_config(config).map_err(SessionError::Address)?;
+    }
+    endpoint
+        .connect()
+        .await
+        .map_err(|error| SessionError::Connect(all_causes(&error)))
+}
+
+/// An error with what is behind it, since the transport's own text says only "transport error".
+fn all_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+async fn send(output: &mpsc::Sender<WorkerMessage>, message: Message) -> Result<(), SessionError> {
+    let message = WorkerMessage {
+        message: Some(message),
+    };
+    output.send(message).await.map_err(|_| SessionError::Closed)
+}
+
+fn heartbeat_interval(wanted_ms: u32) -> Duration {
+    let wanted_ms = if wanted_ms == 0 {
+        HEARTBEAT_DEFAULT_MS
+    } else {
+        wanted_ms
+    };
+    Duration::from_millis(u64::from(wanted_ms.max(HEARTBEAT_MIN_MS)))
+}
+
+/// Between half of a pause and all of it: thousands of workers must not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0u8) % 1000;
+    let half = pause / 2;
+    half + half.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+}

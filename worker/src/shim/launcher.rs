@@ -1,0 +1,96 @@
+//! The process that forks shims.
+//!
+//! A worker is large and has threads: forking it is slow and starting a program from it for every attempt is slower.
+//! The launcher is small, has one thread, and has already done all that a starting program does, so that a shim
+//! costs one fork. It reads the directory of an attempt from each line of its input and answers with one line; it
+//! ends with its input. The shims it forked do not notice.
+
+use std::io::{self, BufRead, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use serde::{Deserialize, Serialize};
+
+use super::protocol::SOCKET;
+
+/// The launcher's answer to one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launched {
+    /// A shim is there and can be connected to.
+    Started(String),
+    /// A shim was started for this directory before.
+    Already(String),
+    /// It cannot be started.
+    Failed(String, String),
+}
+
+/// Forks a shim for every line of standard input until it ends.
+pub fn serve() -> io::Result<()> {
+    set_child_signal(SigHandler::SigIgn)?;
+    let mut answers = io::stdout();
+    for line in io::stdin().lock().lines() {
+        let mut answer = serde_json::to_string(&launch(&line?))?;
+        answer.push('\n');
+        answers.write_all(answer.as_bytes())?;
+        answers.flush()?;
+    }
+    Ok(())
+}
+
+fn launch(directory: &str) -> Launched {
+    match bind(directory) {
+        Ok(listener) => match fork_shim(listener) {
+            Ok(()) => Launched::Started(directory.into()),
+            Err(error) => Launched::Failed(directory.into(), format!("cannot fork: {error}")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Launched::Already(directory.into())
+        }
+        Err(error) => Launched::Failed(directory.into(), error.to_string()),
+    }
+}
+
+/// Binds by a relative name: the path of a socket may have no more than 107 bytes.
+fn bind(directory: &str) -> io::Result<UnixListener> {
+    std::env::set_current_dir(directory)?;
+    UnixListener::bind(SOCKET)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the launcher has one thread, so its child may do anything"
+)]
+fn fork_shim(listener: UnixListener) -> nix::Result<()> {
+    // SAFETY: no other thread exists in this process.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => Ok(()),
+        ForkResult::Child => std::process::exit(i32::from(detach_and_run(listener).is_err())),
+    }
+}
+
+/// Leaves the worker's session and files behind, then runs the shim in the current directory.
+fn detach_and_run(listener: UnixListener) -> io::Result<()> {
+    setsid()?;
+    set_child_signal(SigHandler::SigDfl)?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    super::run(Path::new("."), listener)
+}
+
+/// Ignored in the launcher, which lets the kernel wait for dead shims; normal in a shim, which waits itself.
+#[expect(
+    unsafe_code,
+    reason = "no handler runs: only ignored and default are set"
+)]
+fn set_child_signal(handler: SigHandler) -> nix::Result<()> {
+    // SAFETY: neither SIG_IGN nor SIG_DFL runs code of ours.
+    unsafe { signal(Signal::SIGCHLD, handler) }.map(drop)
+}

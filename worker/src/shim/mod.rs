@@ -1,0 +1,436 @@
+//! The shim: one small process a running attempt, which starts its tasks and sees to its end.
+//!
+//! It outlives the daemon, enforces the time limit by its own monotonic clock, and ends only when nothing of the
+//! attempt is left: it is the subreaper of everything its tasks start, so no descendant can hide from it. One
+//! thread, no runtime, no network. What it does not do: confine its tasks.
+
+mod connection;
+pub mod events;
+pub mod launcher;
+pub mod protocol;
+mod signals;
+mod stopping;
+pub mod task;
+pub mod tree;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+
+use connection::Connection;
+use events::EventLog;
+use protocol::{Ending, Exit, SPEC, ShimCommand, ShimEvent, ShimSpec, StepSpec};
+use signals::{Received, Signals};
+use stopping::{Stopping, Why};
+
+/// Grace for what is still there after the last task of step 0 has ended by itself, at most.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+/// Workers connected at once; one is normal, two for a moment while one is replaced.
+const CONNECTIONS_MAX: usize = 4;
+
+/// Runs the attempt whose directory this is, to its end. The listener is bound in that directory.
+pub fn run(attempt: &Path, listener: UnixListener) -> io::Result<()> {
+    let mut shim = Shim::begin(attempt, listener)?;
+    while !shim.is_over() {
+        shim.wait_and_act()?;
+    }
+    shim.end()
+}
+
+struct RunningTask {
+    step: u32,
+    rank: u32,
+    pid: i32,
+}
+
+struct Shim<'a> {
+    attempt: &'a Path,
+    spec: ShimSpec,
+    listener: UnixListener,
+    connections: Vec<Connection>,
+    signals: Signals,
+    events: EventLog,
+    running: Vec<RunningTask>,
+    /// Tasks ever started, by step and rank.
+    seen: std::collections::BTreeSet<(u32, u32)>,
+    /// Exit that counts: of the first task of step 0 that failed, if one did.
+    failed: Option<Exit>,
+    /// Tasks of step 0 that have not ended.
+    open_tasks: usize,
+    stopping: Option<Stopping>,
+    limit_at: Option<Instant>,
+    warn_at: Option<Instant>,
+    /// No process of the attempt is left.
+    childless: bool,
+}
+
+impl<'a> Shim<'a> {
+    fn begin(attempt: &'a Path, listener: UnixListener) -> io::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        listener.set_nonblocking(true)?;
+        let spec: ShimSpec = serde_json::from_slice(&std::fs::read(attempt.join(SPEC))?)?;
+        std::fs::remove_file(attempt.join(SPEC))?;
+        let now = Instant::now();
+        let mut shim = Self {
+            attempt,
+            limit_at: limit_at(&spec, now),
+            warn_at: warn_at(&spec, now),
+            open_tasks: spec.step.tasks.len(),
+            spec,
+            listener,
+            connections: Vec::new(),
+            signals: Signals::block()?,
+            events: EventLog::create(attempt)?,
+            running: Vec::new(),
+            seen: std::collections::BTreeSet::new(),
+            failed: None,
+            stopping: None,
+            childless: true,
+        };
+        let pid = getpid().as_raw();
+        let start_ticks = tree::process(pid).map_or(0, |own| own.start_ticks);
+        shim.events.push(ShimEvent::Started { pid, start_ticks })?;
+        let step = std::mem::take(&mut shim.spec.step);
+        shim.start_tasks(&step)?;
+        Ok(shim)
+    }
+
+    /// Step 0 lived here and has ended, or a stop was ordered; and nothing is left.
+    fn is_over(&self) -> bool {
+        self.stopping.is_some() && self.childless
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        let (ending, reason) = match self.stopping.take() {
+            Some(stopping) => (stopping.ending(), stopping.reason),
+            None => (Ending::Own, String::new()),
+        };
+        let exit = self.failed.unwrap_or_default();
+        self.events.push(ShimEvent::Ended {
+            ending,
+            reason,
+            exit,
+        })?;
+        for connection in &mut self.connections {
+            // The worker reads the file if the socket does not take it.
+            let _ = connection.pump(&self.events);
+        }
+        Ok(())
+    }
+
+    fn wait_and_act(&mut self) -> io::Result<()> {
+        self.wait()?;
+        self.take_signals()?;
+        self.reap()?;
+        self.accept();
+        self.serve_connections()?;
+        self.act_on_time();
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+        ];
+        for connection in &self.connections {
+            let mut wanted = PollFlags::POLLIN;
+            wanted.set(PollFlags::POLLOUT, connection.is_behind());
+            fds.push(PollFd::new(connection.stream.as_fd(), wanted));
+        }
+        match poll(&mut fds, self.poll_timeout()) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn poll_timeout(&self) -> PollTimeout {
+        if self.is_over() {
+            return PollTimeout::ZERO;
+        }
+        let own = if self.stopping.is_some() {
+            None
+        } else {
+            self.limit_at
+        };
+        let next_stop = self.stopping.as_ref().and_then(Stopping::next_at);
+        match [own, self.warn_at, next_stop].into_iter().flatten().min() {
+            None => PollTimeout::NONE,
+            // One more millisecond: the timeout is cut to whole ones, and waking early would spin.
+            Some(at) => {
+                let wait = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+            }
+        }
+    }
+
+    fn take_signals(&mut self) -> io::Result<()> {
+        while let Some(received) = self.signals.next()? {
+            match received {
+                Received::Child => {}
+                Received::Terminate => self.stop(
+                    Why::Told(NODE_CAUSE),
+                    "the node is shutting down".into(),
+                    Duration::from_millis(self.spec.grace_ms),
+                    false,
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.reaped(pid, Exit::code(code))?,
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.reaped(
+                        pid,
+                        Exit {
+                            code: 0,
+                            signal: signal as i32,
+                        },
+                    )?;
+                }
+                Ok(WaitStatus::StillAlive) => {
+                    self.childless = false;
+                    return Ok(());
+                }
+                Err(Errno::ECHILD) => {
+                    self.childless = true;
+                    return Ok(());
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A child is dead: one of the tasks, or an orphan of theirs, of which nothing is to be told.
+    fn reaped(&mut self, pid: Pid, exit: Exit) -> io::Result<()> {
+        let Some(index) = self
+            .running
+            .iter()
+            .position(|task| task.pid == pid.as_raw())
+        else {
+            return Ok(());
+        };
+        let task = self.running.swap_remove(index);
+        let detail = match &self.stopping {
+            Some(stopping) if !exit.is_success() => stopping.reason.clone(),
+            Some(_) | None => String::new(),
+        };
+        self.task_ended(task.step, task.rank, exit, detail)
+    }
+
+    fn task_ended(&mut self, step: u32, rank: u32, exit: Exit, detail: String) -> io::Result<()> {
+        write_exit(self.attempt, step, rank, exit)?;
+        let why = if detail.is_empty() {
+            exit.to_string()
+        } else {
+            detail.clone()
+        };
+        self.events.push(ShimEvent::TaskEnded {
+            step,
+            rank,
+            exit,
+            detail,
+        })?;
+        if step == 0 {
+            self.step_0_task_ended(rank, exit, &why);
+        }
+        Ok(())
+    }
+
+    /// The first failure ends the others; the last end of all ends whatever is left.
+    fn step_0_task_ended(&mut self, rank: u32, exit: Exit, why: &str) {
+        self.open_tasks = self.open_tasks.saturating_sub(1);
+        if !exit.is_success() && self.failed.is_none() {
+            self.failed = Some(exit);
+        }
+        let grace = Duration::from_millis(self.spec.grace_ms);
+        let reason = match (exit.is_success(), self.spec.batch) {
+            (true, _) => String::new(),
+            (false, true) => format!("the script {why}"),
+            (false, false) => format!("rank {rank} {why}"),
+        };
+        if self.open_tasks == 0 {
+            self.stop(Why::Done, reason, grace.min(LEFTOVER_GRACE), false);
+        } else if !exit.is_success() {
+            self.stop(Why::Done, reason, grace, false);
+        }
+    }
+
+    fn start_tasks(&mut self, step: &StepSpec) -> io::Result<()> {
+        std::fs::create_dir_all(self.attempt.join(format!("step-{}", step.step)))?;
+        for task in &step.tasks {
+            let fresh = self.seen.insert((step.step, task.rank));
+            if fresh {
+                self.start_task(step, task)?;
+            }
+        }
+        self.reap()
+    }
+
+    fn start_task(&mut self, step: &StepSpec, task: &protocol::TaskSpec) -> io::Result<()> {
+        if let Some(stopping) = &self.stopping {
+            let detail = format!("not started: {}", stopping.reason);
+            return self.task_ended(step.step, task.rank, NOT_STARTED, detail);
+        }
+        // Tasks inherit the mask of blocked signals; a child's end missed meanwhile is found by `reap`.
+        let started = self
+            .signals
+            .unblocked(|| task::start(self.attempt, step, task))?;
+        match started {
+            Ok(pid) => {
+                self.childless = false;
+                self.running.push(RunningTask {
+                    step: step.step,
+                    rank: task.rank,
+                    pid,
+                });
+                let (step, rank) = (step.step, task.rank);
+                self.events.push(ShimEvent::TaskStarted { step, rank, pid })
+            }
+            Err(failure) => self.task_ended(step.step, task.rank, failure.exit, failure.detail),
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.connections.len() >= CONNECTIONS_MAX {
+                self.connections.remove(0);
+            }
+            self.connections.extend(Connection::new(stream));
+        }
+    }
+
+    fn serve_connections(&mut self) -> io::Result<()> {
+        for mut connection in std::mem::take(&mut self.connections) {
+            // A connection that fails is dropped: its worker is gone, the next one connects anew.
+            if let Ok(commands) = connection.read() {
+                for command in commands {
+                    self.obey(command, &mut connection)?;
+                }
+                self.connections.push(connection);
+            }
+        }
+        let events = &self.events;
+        self.connections
+            .retain_mut(|connection| connection.pump(events).is_ok());
+        Ok(())
+    }
+
+    fn obey(&mut self, command: ShimCommand, connection: &mut Connection) -> io::Result<()> {
+        match command {
+            ShimCommand::Hello { from, .. } => {
+                connection.follow(usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX));
+            }
+            ShimCommand::StartTasks(step) => self.start_tasks(&step)?,
+            ShimCommand::Stop {
+                cause,
+                reason,
+                grace_ms,
+                warn,
+            } => {
+                self.stop(
+                    Why::Told(cause),
+                    reason,
+                    Duration::from_millis(grace_ms),
+                    warn,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, why: Why, reason: String, grace: Duration, warn: bool) {
+        let now = Instant::now();
+        if let Some(stopping) = &mut self.stopping {
+            return stopping.hasten(why, reason, now, grace);
+        }
+        let ahead = self
+            .spec
+            .warning
+            .as_ref()
+            .filter(|_| warn)
+            .map(|w| Duration::from_millis(w.ahead_ms));
+        if ahead.is_some() {
+            self.warn();
+        }
+        // Acted on in this turn of the loop, once it is known whether anything is left to stop.
+        self.stopping = Some(Stopping::new(why, reason, now, grace, ahead));
+    }
+
+    fn act_on_time(&mut self) {
+        let now = Instant::now();
+        if self.warn_at.is_some_and(|at| at <= now) {
+            self.warn();
+        }
+        if self.stopping.is_none() && self.limit_at.is_some_and(|at| at <= now) {
+            let seconds = self.spec.time_limit_ms / 1000;
+            let reason = format!("the time limit of {seconds} s was reached");
+            self.stop(
+                Why::Limit,
+                reason,
+                Duration::from_millis(self.spec.grace_ms),
+                false,
+            );
+        }
+        if let Some(stopping) = self.stopping.as_mut().filter(|_| !self.childless) {
+            stopping.act(now);
+        }
+    }
+
+    /// Sends the warning signal, once.
+    fn warn(&mut self) {
+        self.warn_at = None;
+        let Some(warning) = &self.spec.warning else {
+            return;
+        };
+        let script = self
+            .running
+            .iter()
+            .find(|task| self.spec.batch && task.step == 0);
+        stopping::warn(warning, script.map(|task| task.pid), getpid().as_raw());
+    }
+}
+
+/// `CAUSE_NODE` of the API, which this process does not link.
+const NODE_CAUSE: i32 = 3;
+/// What a task counts as that was asked for after the end had begun.
+const NOT_STARTED: Exit = Exit {
+    code: 126,
+    signal: 0,
+};
+
+fn limit_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
+    (spec.time_limit_ms > 0)
+        .then(|| start.checked_add(Duration::from_millis(spec.time_limit_ms)))
+        .flatten()
+}
+
+/// A warning that would come before the start comes at half of the time instead.
+fn warn_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
+    let warning = spec.warning.as_ref().filter(|_| spec.time_limit_ms > 0)?;
+    let after_ms = match spec.time_limit_ms.checked_sub(warning.ahead_ms) {
+        Some(after_ms) if after_ms > 0 => after_ms,
+        Some(_) | None => spec.time_limit_ms / 2,
+    };
+    start.checked_add(Duration::from_millis(after_ms))
+}
+
+/// By rename, so that a reader sees all of it or nothing.
+fn write_exit(attempt: &Path, step: u32, rank: u32, exit: Exit) -> io::Result<()> {
+    let path = task::exit_path(attempt, step, rank);
+    let fresh = path.with_extension("exit-new");
+    std::fs::write(&fresh, serde_json::to_vec(&exit)?)?;
+    std::fs::rename(fresh, path)
+}

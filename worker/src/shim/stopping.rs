@@ -1,0 +1,122 @@
+//! The way to the end: perhaps a warning, then TERM, after the grace KILL, again and again until nothing is left.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+
+use super::protocol::{Ending, Warning};
+use super::tree;
+
+/// First pause between two rounds of KILL; a process may fork between a look at `/proc` and its death.
+const KILL_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause: what does not die then hangs in the kernel, and only waiting helps.
+const KILL_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why the end has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Step 0 is over, or one of its tasks has failed.
+    Done,
+    /// The time is over.
+    Limit,
+    /// Ordered, with the number of the cause.
+    Told(i32),
+}
+
+/// An end that has begun.
+#[derive(Debug)]
+pub struct Stopping {
+    why: Why,
+    /// For a person.
+    pub reason: String,
+    term_at: Option<Instant>,
+    kill_at: Instant,
+    kill_pause: Duration,
+}
+
+impl Stopping {
+    /// Begins now. With `ahead`, a warning was just sent and TERM waits as long, at most half of the grace.
+    pub fn new(
+        why: Why,
+        reason: String,
+        now: Instant,
+        grace: Duration,
+        ahead: Option<Duration>,
+    ) -> Self {
+        let wait = ahead.map_or(Duration::ZERO, |ahead| ahead.min(grace / 2));
+        let (term_at, kill_at) = (Some(now + wait), now + grace);
+        Self {
+            why,
+            reason,
+            term_at,
+            kill_at,
+            kill_pause: KILL_PAUSE_MIN,
+        }
+    }
+
+    /// Another reason to end came: the earlier end counts, the sooner KILL is taken. An order that finds only
+    /// stragglers of a step that is over changes nothing but the time.
+    pub fn hasten(&mut self, why: Why, reason: String, now: Instant, grace: Duration) {
+        self.kill_at = self.kill_at.min(now + grace);
+        if self.reason.is_empty() && self.why == why {
+            self.reason = reason;
+        }
+    }
+
+    /// How the attempt is said to have ended.
+    pub fn ending(&self) -> Ending {
+        match self.why {
+            Why::Done => Ending::Own,
+            Why::Limit => Ending::Limit,
+            Why::Told(cause) => Ending::Stopped(cause),
+        }
+    }
+
+    /// When there is something to do next.
+    pub fn next_at(&self) -> Option<Instant> {
+        Some(
+            self.term_at
+                .map_or(self.kill_at, |term_at| term_at.min(self.kill_at)),
+        )
+    }
+
+    /// Does what is due.
+    pub fn act(&mut self, now: Instant) {
+        if self.kill_at <= now {
+            self.term_at = None;
+            signal_all(Signal::SIGKILL);
+            self.kill_at = now + self.kill_pause;
+            self.kill_pause = (self.kill_pause * 2).min(KILL_PAUSE_MAX);
+        } else if self.term_at.is_some_and(|at| at <= now) {
+            self.term_at = None;
+            signal_all(Signal::SIGTERM);
+            // A stopped process cannot obey.
+            signal_all(Signal::SIGCONT);
+        }
+    }
+}
+
+/// Sends the warning signal. Without `batch_only` it goes to everything the attempt runs; a script itself then gets
+/// it only if it has a handler, since it would die of the signal otherwise and take the job with it.
+pub fn warn(warning: &Warning, script: Option<i32>, root: i32) {
+    let Ok(signal) = Signal::try_from(warning.signal) else {
+        return;
+    };
+    if warning.batch_only
+        && let Some(script) = script
+    {
+        return tree::signal(script, signal);
+    }
+    for process in tree::descendants(root) {
+        if Some(process.pid) != script || tree::catches(process.pid, warning.signal) {
+            tree::signal(process.pid, signal);
+        }
+    }
+}
+
+fn signal_all(signal: Signal) {
+    for process in tree::descendants(getpid().as_raw()) {
+        tree::signal(process.pid, signal);
+    }
+}
