@@ -1,1 +1,165 @@
-//! placeholder
+//! The durable store of Gotgan: the only truth.
+//!
+//! One trait, [`Store`], one transaction a method, in the words of the domain; two implementations, on embedded
+//! SQLite and on PostgreSQL, that pass one conformance suite. Every write names the leader's epoch and is refused
+//! ([`StoreError::Fenced`]) when a newer one was taken. Times come from the caller; there is no clock in SQL.
+//!
+//! What is stored: jobs, attempts with their steps and tasks, what every GPU is given to, the ledger, nodes, the
+//! quota tree, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
+
+//!
+//! Where things are: a round becomes rows in `groups` and `sheets`; rows become types in `decode`; `shared/` holds
+//! what is the same on both databases and is compiled into each of `sqlite` and `postgres`, whose modules supply
+//! the connection type and the statements (`sql` has those whose text serves both).
+
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the files of shared/ are compiled for both databases: the same text over two connection types"
+)]
+
+mod audit;
+mod decode;
+mod error;
+mod groups;
+mod migrations;
+mod postgres;
+mod records;
+mod sheets;
+mod sql;
+mod sqlite;
+mod write_op;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::change::Event;
+use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::job::JobState;
+use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::world::Snapshot;
+
+pub use error::StoreError;
+pub use records::{
+    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, TokenRecord,
+};
+
+/// What a store answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The durable state of one Gotgan. Every method is one transaction.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// Which database this is.
+    fn kind(&self) -> DatabaseKind;
+
+    /// Becomes leader if nobody else is, or if the lease of who was has run out at `now`; the epoch grows by one.
+    /// On success the lease runs until `now` plus `lease_ms`.
+    ///
+    /// # Errors
+    /// [`StoreError::LedByAnother`] with the leader in force.
+    async fn take_leadership(
+        &self,
+        holder: &str,
+        address: &str,
+        now: UnixMicros,
+        lease_ms: i64,
+    ) -> Result<Leadership>;
+
+    /// Extends the lease of the leader of `epoch`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if a newer epoch was taken.
+    async fn renew_leadership(&self, epoch: Epoch, now: UnixMicros, lease_ms: i64) -> Result<()>;
+
+    /// Ends the lease of the leader of `epoch` at `now`, so that another need not wait. Not an error if it has ended.
+    async fn resign(&self, epoch: Epoch, now: UnixMicros) -> Result<()>;
+
+    /// Who leads, or led last.
+    async fn leadership(&self) -> Result<Option<Leadership>>;
+
+    /// Everything a world is rebuilt from.
+    async fn load(&self) -> Result<Snapshot>;
+
+    /// Writes all changes of a round, or none. Durable when it returns.
+    ///
+    /// Of several changes to one object in the round the last one counts. GPUs that are taken and given back are
+    /// summed over the round before they are written, and the database itself refuses more than 1000 thousandths
+    /// of one GPU.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if a newer epoch was taken; [`StoreError::Conflict`] if the database refuses a change
+    /// (a key used twice, a GPU given twice); then nothing was written.
+    async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()>;
+
+    /// The submissions that are stored under these keys; keys that are not stored are absent.
+    async fn submissions(
+        &self,
+        keys: &[(UserName, IdempotencyKey)],
+    ) -> Result<Vec<RecordedSubmission>>;
+
+    /// The answer given earlier to another kind of request of this caller under this key.
+    async fn answered(
+        &self,
+        owner: &UserName,
+        key: &IdempotencyKey,
+    ) -> Result<Option<AnsweredRequest>>;
+
+    /// A job with its attempts (oldest first), their steps and tasks, and what it paid.
+    async fn job(&self, id: JobId) -> Result<Option<JobDetail>>;
+
+    /// Jobs that pass the filter, newest first, with the nodes of the latest attempt.
+    async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobDetail>>;
+
+    /// States of these jobs; unknown ones are absent.
+    async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>>;
+
+    /// How many jobs there are in each state.
+    async fn count_jobs(&self) -> Result<BTreeMap<JobState, u64>>;
+
+    /// Events with a position above `after`, in order, at most `limit`. With `jobs` only events of these.
+    async fn events(&self, after: u64, jobs: Option<&[JobId]>, limit: u32) -> Result<Vec<Event>>;
+
+    /// Entries of the ledger, oldest first; the page's `after` is the position of the last entry seen.
+    async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>>;
+
+    /// Sums of the ledger by project and class, for `within` and what is below (or all).
+    async fn balances(&self, within: Option<&ProjectPath>) -> Result<Vec<Balance>>;
+
+    /// Recomputes the ledger from the attempts: every ended one charged exactly what it held and refunded by rule,
+    /// every hold released at the end, no line that belongs to nothing.
+    async fn audit_ledger(&self) -> Result<LedgerAudit>;
+
+    /// All tokens of people and programs, revoked and expired ones included.
+    async fn tokens(&self) -> Result<Vec<TokenRecord>>;
+
+    /// All join tokens.
+    async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>>;
+
+    /// A value kept under a name since the store was made; `value` is stored if there is none yet. For secrets
+    /// that must be the same for every leader.
+    async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String>;
+}
+
+/// Opens the store of a URL: `sqlite://PATH` (made if missing) or `postgres://…`; applies the migrations.
+///
+/// # Errors
+/// [`StoreError::Unsupported`] for another scheme, [`StoreError::Database`] if it cannot be opened or migrated.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => sqlite::open(path).await,
+        Some(("postgres" | "postgresql", _)) => postgres::open(url).await,
+        _ => Err(StoreError::Unsupported(without_password(url))),
+    }
+}
+
+/// The URL as it may appear in an error.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
+    }
+}

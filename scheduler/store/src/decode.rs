@@ -1,0 +1,321 @@
+//! Rows to domain types. The columns are the same on both databases, so their types are named once, here.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
+use gotgan_core::attempt::{Attempt, AttemptState, Member, Outcome, Placement, Stop};
+use gotgan_core::change::{Event, EventKind, Subject};
+use gotgan_core::ids::{AttemptId, BadName, Epoch, JobId};
+use gotgan_core::job::{Digest, Job, JobState};
+use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
+use gotgan_core::node::{Admin, Inventory};
+use gotgan_core::step::{Step, StepKind, Task};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::records::{AnsweredRequest, Balance, JoinTokenRecord, RecordedSubmission, TokenRecord};
+use crate::{Leadership, Result, StoreError};
+
+type Text = String;
+
+/// epoch, holder, address, expires.
+pub(crate) type LeadershipRow = (i64, Text, Text, i64);
+/// id, owner, key, digest, submitted, status, spec.
+pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text);
+/// job, number, project, epoch, state, leased, started, ended, hold, progress, placement.
+pub(crate) type AttemptRow = (
+    i64,
+    i64,
+    Text,
+    i64,
+    Text,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    Text,
+    Text,
+);
+/// job, attempt, number, kind, created, spec.
+pub(crate) type StepRow = (i64, i64, i64, Text, i64, Text);
+/// job, attempt, step, rank, node, local rank, state.
+pub(crate) type TaskRow = (i64, i64, i64, i64, Text, i64, Text);
+/// seq, at, kind, project, class, amount, job, attempt, counter.
+pub(crate) type LedgerRow = (i64, i64, Text, Text, Text, i64, i64, i64, Text);
+/// seq, at, kind, job, attempt, state, node, text.
+pub(crate) type EventRow = (
+    i64,
+    i64,
+    Text,
+    Option<i64>,
+    Option<i64>,
+    Option<Text>,
+    Option<Text>,
+    Text,
+);
+/// project, class, charged, refunded, held.
+pub(crate) type BalanceRow = (Text, Text, i64, i64, i64);
+/// owner, key, digest, id.
+pub(crate) type SubmissionRow = (Text, Text, Text, i64);
+/// owner, key, digest, answer, at.
+pub(crate) type AnsweredRow = (Text, Text, Text, Text, i64);
+/// id, secret, subject, role, projects, created, expires, revoked.
+pub(crate) type TokenRow = (Text, Text, Text, Text, Text, i64, Option<i64>, Option<i64>);
+/// secret, node, expires, used, used by.
+pub(crate) type JoinTokenRow = (Text, Option<Text>, i64, Option<i64>, Option<Text>);
+
+/// What changes about an attempt beside its columns, as JSON.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ProgressJson<M, S, O> {
+    pub members: M,
+    pub stop: Option<S>,
+    pub outcome: Option<O>,
+    pub next_step: u32,
+}
+
+/// What a step is beside its columns, as JSON.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StepJson<'r> {
+    pub name: Cow<'r, str>,
+    pub argv: Cow<'r, [String]>,
+    pub environment: Cow<'r, BTreeMap<String, String>>,
+    pub working_directory: Cow<'r, str>,
+    pub gpus_per_task: u32,
+}
+
+/// A stored word that no enum knows.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown word \"{0}\"")]
+struct UnknownWord(String);
+
+pub(crate) fn leadership((epoch, holder, address, expires): LeadershipRow) -> Result<Leadership> {
+    let epoch = Epoch(unsigned("leadership", epoch)?);
+    Ok(Leadership {
+        epoch,
+        holder,
+        address,
+        expires: UnixMicros(expires),
+    })
+}
+
+pub(crate) fn job((id, owner, key, digest, submitted, status, spec): JobRow) -> Result<Job> {
+    let what = || format!("job {id}");
+    Ok(Job {
+        id: JobId(unsigned("job", id)?),
+        owner: name(&what, owner)?,
+        key: name(&what, key)?,
+        digest: Digest(digest.into()),
+        submitted: UnixMicros(submitted),
+        spec: Arc::new(json(&what, &spec)?),
+        status: json(&what, &status)?,
+    })
+}
+
+pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
+    let (job, number, project, epoch, state, leased, started, ended, hold, progress, placement) =
+        row;
+    let id = attempt_id(job, number)?;
+    let what = || format!("attempt {id}");
+    let progress: ProgressJson<Vec<Member>, Stop, Outcome> = json(&what, &progress)?;
+    Ok(Attempt {
+        id,
+        project: name(&what, project)?,
+        placement: Arc::new(json::<Placement>(&what, &placement)?),
+        epoch: Epoch(unsigned("attempt", epoch)?),
+        leased: UnixMicros(leased),
+        hold: GpuMilliSeconds(hold),
+        state: word(&what, &state, AttemptState::from_word)?,
+        started: started.map(UnixMicros),
+        ended: ended.map(UnixMicros),
+        members: progress.members,
+        stop: progress.stop,
+        outcome: progress.outcome,
+        next_step: progress.next_step,
+    })
+}
+
+/// Steps with the tasks that belong to them; both must be in order of attempt and number.
+pub(crate) fn steps(rows: Vec<StepRow>, tasks: Vec<TaskRow>) -> Result<Vec<Step>> {
+    let mut steps = rows.into_iter().map(step).collect::<Result<Vec<_>>>()?;
+    let mut places: BTreeMap<(AttemptId, u32), &mut Step> = steps
+        .iter_mut()
+        .map(|step| ((step.attempt, step.number), step))
+        .collect();
+    for row in tasks {
+        let key = (attempt_id(row.0, row.1)?, small("task", row.2)?);
+        if let Some(step) = places.get_mut(&key) {
+            step.tasks.push(task(row)?);
+        }
+    }
+    Ok(steps)
+}
+
+fn step((job, attempt, number, kind, created, spec): StepRow) -> Result<Step> {
+    let what = || format!("step {job}.{attempt}.{number}");
+    let spec: StepJson<'_> = json(&what, &spec)?;
+    Ok(Step {
+        attempt: attempt_id(job, attempt)?,
+        number: small("step", number)?,
+        kind: word(&what, &kind, StepKind::from_word)?,
+        name: spec.name.into_owned(),
+        argv: spec.argv.into_owned(),
+        environment: spec.environment.into_owned(),
+        working_directory: spec.working_directory.into_owned(),
+        created: UnixMicros(created),
+        tasks: Vec::new(),
+        gpus_per_task: spec.gpus_per_task,
+    })
+}
+
+fn task((job, attempt, step, rank, node, local_rank, state): TaskRow) -> Result<Task> {
+    let what = || format!("task {job}.{attempt}.{step}.{rank}");
+    Ok(Task {
+        rank: small("task", rank)?,
+        node: name(&what, node)?,
+        local_rank: small("task", local_rank)?,
+        state: json(&what, &state)?,
+    })
+}
+
+pub(crate) fn ledger_entry(row: LedgerRow) -> Result<LedgerEntry> {
+    let (seq, at, kind, project, class, amount, job, attempt, counter) = row;
+    let what = || format!("ledger entry {seq}");
+    Ok(LedgerEntry {
+        seq: unsigned("ledger entry", seq)?,
+        at: UnixMicros(at),
+        kind: word(&what, &kind, LedgerKind::from_word)?,
+        project: name(&what, project)?,
+        class: name(&what, class)?,
+        amount: GpuMilliSeconds(amount),
+        attempt: attempt_id(job, attempt)?,
+        counter: word(&what, &counter, CounterAccount::from_word)?,
+    })
+}
+
+pub(crate) fn event((seq, at, kind, job, attempt, state, node, text): EventRow) -> Result<Event> {
+    let what = || format!("event {seq}");
+    let subject = match (job, node) {
+        (Some(job), _) => Subject::Job {
+            id: JobId(unsigned("event", job)?),
+            attempt: small("event", attempt.unwrap_or(0))?,
+            state: job_state(&state.unwrap_or_default())?,
+        },
+        (None, Some(node)) => Subject::Node(name(&what, node)?),
+        (None, None) => Subject::Quota,
+    };
+    let kind = word(&what, &kind, EventKind::from_word)?;
+    Ok(Event {
+        seq: unsigned("event", seq)?,
+        at: UnixMicros(at),
+        subject,
+        kind,
+        text,
+    })
+}
+
+pub(crate) fn balance((project, class, charged, refunded, held): BalanceRow) -> Result<Balance> {
+    let what = || "balance".to_owned();
+    Ok(Balance {
+        project: name(&what, project)?,
+        class: name(&what, class)?,
+        charged: GpuMilliSeconds(charged),
+        refunded: GpuMilliSeconds(refunded),
+        held: GpuMilliSeconds(held),
+    })
+}
+
+pub(crate) fn submission((owner, key, digest, id): SubmissionRow) -> Result<RecordedSubmission> {
+    let what = || format!("job {id}");
+    Ok(RecordedSubmission {
+        owner: name(&what, owner)?,
+        key: name(&what, key)?,
+        digest: Digest(digest.into()),
+        job: JobId(unsigned("job", id)?),
+    })
+}
+
+pub(crate) fn answered((owner, key, digest, answer, at): AnsweredRow) -> Result<AnsweredRequest> {
+    let what = || "answered request".to_owned();
+    Ok(AnsweredRequest {
+        owner: name(&what, owner)?,
+        key: name(&what, key)?,
+        digest: Digest(digest.into()),
+        answer,
+        at: UnixMicros(at),
+    })
+}
+
+pub(crate) fn token(row: TokenRow) -> Result<TokenRecord> {
+    let (id, secret_sha256, subject, role, projects, created, expires, revoked) = row;
+    let what = || "token".to_owned();
+    Ok(TokenRecord {
+        id,
+        secret_sha256,
+        subject: name(&what, subject)?,
+        role,
+        projects: json(&what, &projects)?,
+        created: UnixMicros(created),
+        expires: expires.map(UnixMicros),
+        revoked: revoked.map(UnixMicros),
+    })
+}
+
+pub(crate) fn join_token(row: JoinTokenRow) -> Result<JoinTokenRecord> {
+    let (secret_sha256, node, expires, used_us, used_by) = row;
+    let what = || "join token".to_owned();
+    let used_by = used_by.map(|node| name(&what, node)).transpose()?;
+    Ok(JoinTokenRecord {
+        secret_sha256,
+        node: node.map(|node| name(&what, node)).transpose()?,
+        expires: UnixMicros(expires),
+        used: used_us.map(UnixMicros).zip(used_by),
+    })
+}
+
+/// A node from its inventory and what people decided.
+pub(crate) fn node((inventory, admin): (Text, Text)) -> Result<(Arc<Inventory>, Admin)> {
+    let what = || "node".to_owned();
+    Ok((Arc::new(json(&what, &inventory)?), json(&what, &admin)?))
+}
+
+pub(crate) fn job_state(text: &str) -> Result<JobState> {
+    word(&|| "job state".to_owned(), text, JobState::from_word)
+}
+
+pub(crate) fn attempt_id(job: i64, number: i64) -> Result<AttemptId> {
+    Ok(AttemptId {
+        job: JobId(unsigned("attempt", job)?),
+        number: small("attempt", number)?,
+    })
+}
+
+/// A count or a number that is never negative.
+pub(crate) fn unsigned(what: &str, number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|source| corrupt(what.to_owned(), source))
+}
+
+pub(crate) fn small(what: &str, number: i64) -> Result<u32> {
+    u32::try_from(number).map_err(|source| corrupt(what.to_owned(), source))
+}
+
+/// JSON that this program (or one before it) wrote.
+pub(crate) fn json<V: DeserializeOwned>(what: &dyn Fn() -> String, text: &str) -> Result<V> {
+    serde_json::from_str(text).map_err(|source| corrupt(what(), source))
+}
+
+fn name<N: TryFrom<String, Error = BadName>>(what: &dyn Fn() -> String, text: String) -> Result<N> {
+    N::try_from(text).map_err(|source| corrupt(what(), source))
+}
+
+fn word<W>(what: &dyn Fn() -> String, text: &str, parse: fn(&str) -> Option<W>) -> Result<W> {
+    parse(text).ok_or_else(|| corrupt(what(), UnknownWord(text.to_owned())))
+}
+
+fn corrupt(what: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Corrupt {
+        what,
+        source: Box::new(source),
+    }
+}

@@ -1,0 +1,83 @@
+//! The migrations, embedded: one list of numbers, two texts each. Forward only.
+
+use std::borrow::Cow;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+use crate::DatabaseKind;
+
+/// A step of the schema on both databases.
+struct Step {
+    /// Strictly rising.
+    number: i64,
+    /// Of the files.
+    name: &'static str,
+    /// For SQLite.
+    sqlite: &'static str,
+    /// For PostgreSQL.
+    postgres: &'static str,
+}
+
+/// All steps, oldest first. A released one is never edited: its checksum is in the databases that ran it.
+const STEPS: [Step; 1] = [Step {
+    number: 1,
+    name: "initial",
+    sqlite: include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    postgres: include_str!("../../../migrations/postgres/0001_initial.sql"),
+}];
+
+/// What brings a database of `kind` up to date.
+pub(crate) fn migrator(kind: DatabaseKind) -> Migrator {
+    Migrator::with_migrations(STEPS.iter().map(|step| migration(step, kind)).collect())
+}
+
+fn migration(step: &Step, kind: DatabaseKind) -> Migration {
+    let text = match kind {
+        DatabaseKind::Sqlite => step.sqlite,
+        DatabaseKind::Postgres => step.postgres,
+    };
+    let name = Cow::Borrowed(step.name);
+    Migration::new(
+        step.number,
+        name,
+        MigrationType::Simple,
+        text.into_sql_str(),
+        false,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn files(folder: &str) -> Vec<String> {
+        let path = format!("{}/../../migrations/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let entries = std::fs::read_dir(path).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn both_databases_have_the_same_migrations_and_all_are_embedded() {
+        let embedded: Vec<String> = STEPS
+            .iter()
+            .map(|step| format!("{:04}_{}.sql", step.number, step.name))
+            .collect();
+        assert_eq!(files("sqlite"), embedded);
+        assert_eq!(files("postgres"), embedded);
+    }
+
+    #[test]
+    fn numbers_rise_by_one() {
+        let numbers: Vec<i64> = STEPS.iter().map(|step| step.number).collect();
+        assert_eq!(
+            numbers,
+            (1..=i64::try_from(STEPS.len()).unwrap()).collect::<Vec<_>>()
+        );
+    }
+}

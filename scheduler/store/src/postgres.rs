@@ -1,0 +1,57 @@
+//! The store on a PostgreSQL server, shared by the leader and those that stand by.
+
+#[path = "shared/backend.rs"]
+mod backend;
+#[path = "shared/reads.rs"]
+mod reads;
+mod sql;
+#[path = "shared/writes.rs"]
+mod writes;
+mod writes_sql;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+
+use crate::migrations::migrator;
+use crate::{DatabaseKind, Result, Store, StoreError};
+
+type Db = sqlx::Postgres;
+type Connection = PgConnection;
+type Options = PgConnectOptions;
+type Pool = sqlx::PgPool;
+
+const KIND: DatabaseKind = DatabaseKind::Postgres;
+/// Listings are planned with their values: see `LIST`.
+const KEEPS_LISTINGS_PREPARED: bool = false;
+
+/// Connections that read at once, beside the one that writes.
+const READERS_MAX: u32 = 8;
+/// How long a reader waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects and brings the tables up to date.
+pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    let failed = |source| StoreError::Database {
+        doing: "connect",
+        source,
+    };
+    let options = PgConnectOptions::from_str(url)
+        .map_err(failed)?
+        .application_name("gotgan-scheduler")
+        .disable_statement_logging();
+    let mut writer = options.connect().await.map_err(failed)?;
+    migrator(KIND)
+        .run_direct(None, &mut writer, false)
+        .await
+        .map_err(StoreError::Migrate)?;
+    let readers = PoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.clone());
+    Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+}

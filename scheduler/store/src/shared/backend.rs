@@ -1,0 +1,242 @@
+//! The store itself: connections, the one place where a write transaction begins, commits and is run again, and
+//! the trait. Compiled once a database (see the crate's documentation).
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::change::Event;
+use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::job::JobState;
+use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::world::Snapshot;
+use sqlx::{Connection as _, Transaction};
+use tokio::sync::Mutex;
+
+use super::{Connection, Db, KIND, Options, Pool, reads, sql, writes};
+use crate::audit::Audit;
+use crate::sheets::sheets;
+use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
+use crate::{
+    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Store, StoreError,
+    TokenRecord,
+};
+
+/// Attempts compared with the ledger at a time; keeps a few megabytes in memory however long the history is.
+const AUDIT_ATTEMPTS: u32 = 1000;
+
+/// A store on this database.
+pub(super) struct Backend {
+    options: Options,
+    /// Held all the time, since taking one from a pool costs as much as a statement. `None` after a failure.
+    writer: Mutex<Option<Connection>>,
+    readers: Pool,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend")
+            .field("kind", &KIND)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    pub(super) fn new(options: Options, writer: Connection, readers: Pool) -> Self {
+        Backend {
+            options,
+            writer: Mutex::new(Some(writer)),
+            readers,
+        }
+    }
+
+    /// Runs a write in a transaction of its own, again if the database gave it up for another's sake.
+    async fn write<W: WriteOp<Connection>>(&self, op: W) -> Result<W::Answer> {
+        let mut writer = self.writer.lock().await;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let connection = match writer.take() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let connection = writer.insert(connection);
+            let done = write_once(connection, &op).await;
+            match done {
+                Err(error) if may_be_run_again(&error) && tries < TRIES_MAX => {
+                    tracing::debug!(doing = W::DOING, tries, %error, "a write is run again");
+                }
+                Err(error) if is_broken(&error) => {
+                    *writer = None;
+                    return Err(error);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let connected = Connection::connect_with(&self.options).await;
+        connected.map_err(|source| StoreError::Database {
+            doing: "connect again",
+            source,
+        })
+    }
+
+    /// A transaction that sees one state of the database throughout.
+    async fn read(&self) -> Result<Transaction<'static, Db>> {
+        let begun = self.readers.begin_with(sql::BEGIN_READ).await;
+        begun.map_err(|source| StoreError::Database {
+            doing: "begin to read",
+            source,
+        })
+    }
+}
+
+async fn write_once<W: WriteOp<Connection>>(
+    connection: &mut Connection,
+    op: &W,
+) -> Result<W::Answer> {
+    let failed = |source| StoreError::Database {
+        doing: W::DOING,
+        source,
+    };
+    let mut transaction = connection
+        .begin_with(sql::BEGIN_WRITE)
+        .await
+        .map_err(failed)?;
+    match op.run(&mut transaction).await {
+        Ok(answer) => transaction.commit().await.map_err(failed).map(|()| answer),
+        Err(error) => {
+            // What failed first is what matters; a connection that cannot even roll back fails at its next begin.
+            transaction.rollback().await.ok();
+            Err(error)
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Backend {
+    fn kind(&self) -> DatabaseKind {
+        KIND
+    }
+
+    async fn take_leadership(
+        &self,
+        holder: &str,
+        address: &str,
+        now: UnixMicros,
+        lease_ms: i64,
+    ) -> Result<Leadership> {
+        let expires = now.plus_millis(lease_ms);
+        self.write(writes::TakeLeadership {
+            holder,
+            address,
+            now,
+            expires,
+        })
+        .await
+    }
+
+    async fn renew_leadership(&self, epoch: Epoch, now: UnixMicros, lease_ms: i64) -> Result<()> {
+        self.write(writes::RenewLeadership {
+            epoch,
+            expires: now.plus_millis(lease_ms),
+        })
+        .await
+    }
+
+    async fn resign(&self, epoch: Epoch, now: UnixMicros) -> Result<()> {
+        self.write(writes::Resign { epoch, now }).await
+    }
+
+    async fn leadership(&self) -> Result<Option<Leadership>> {
+        reads::leadership(&mut *self.read().await?).await
+    }
+
+    async fn load(&self) -> Result<Snapshot> {
+        reads::load(&mut *self.read().await?).await
+    }
+
+    async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()> {
+        self.write(writes::Commit {
+            epoch,
+            sheets: sheets(round, now)?,
+        })
+        .await
+    }
+
+    async fn submissions(
+        &self,
+        keys: &[(UserName, IdempotencyKey)],
+    ) -> Result<Vec<RecordedSubmission>> {
+        reads::submissions(&mut *self.read().await?, keys).await
+    }
+
+    async fn answered(
+        &self,
+        owner: &UserName,
+        key: &IdempotencyKey,
+    ) -> Result<Option<AnsweredRequest>> {
+        reads::answered(&mut *self.read().await?, owner, key).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobDetail>> {
+        reads::job(&mut *self.read().await?, id).await
+    }
+
+    async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobDetail>> {
+        reads::jobs(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
+        reads::job_states(&mut *self.read().await?, ids).await
+    }
+
+    async fn count_jobs(&self) -> Result<BTreeMap<JobState, u64>> {
+        reads::count_jobs(&mut *self.read().await?).await
+    }
+
+    async fn events(&self, after: u64, jobs: Option<&[JobId]>, limit: u32) -> Result<Vec<Event>> {
+        reads::events(&mut *self.read().await?, after, jobs, limit).await
+    }
+
+    async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>> {
+        reads::ledger(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn balances(&self, within: Option<&ProjectPath>) -> Result<Vec<Balance>> {
+        reads::balances(&mut *self.read().await?, within).await
+    }
+
+    async fn audit_ledger(&self) -> Result<LedgerAudit> {
+        let mut transaction = self.read().await?;
+        let mut audit = Audit::default();
+        let mut after = (JobId(0), 0);
+        loop {
+            let attempts = reads::attempts_after(&mut transaction, after, AUDIT_ATTEMPTS).await?;
+            let (Some(first), Some(last)) = (attempts.first(), attempts.last()) else {
+                break;
+            };
+            after = (last.id.job, last.id.number);
+            let lines = reads::ledger_of_jobs(&mut transaction, first.id.job, last.id.job).await?;
+            audit.compare(&attempts, &lines);
+        }
+        let orphans = LedgerAudit::DIFFERENCES_MAX;
+        audit.report_orphans(&reads::ledger_orphans(&mut transaction, orphans).await?);
+        Ok(audit.finish())
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRecord>> {
+        reads::tokens(&mut *self.read().await?).await
+    }
+
+    async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>> {
+        reads::join_tokens(&mut *self.read().await?).await
+    }
+
+    async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String> {
+        self.write(writes::InsertSetting { name, value }).await
+    }
+}

@@ -1,0 +1,407 @@
+//! What is read. Compiled once a database (see the crate's documentation): `super` is the database's module with
+//! its connection type and its statements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gotgan_core::amount::GpuMilliSeconds;
+use gotgan_core::attempt::Attempt;
+use gotgan_core::change::Event;
+use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::job::{Job, JobState};
+use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::world::{Sequences, Snapshot};
+use serde_json::json;
+
+use super::writes::signed;
+use super::{Connection, Db, sql};
+use crate::decode;
+use crate::{
+    AnsweredRequest, Balance, JobDetail, JobFilter, JoinTokenRecord, Leadership, LedgerFilter,
+    Page, RecordedSubmission, Result, StoreError, TokenRecord,
+};
+
+/// Rows of a statement, decoded; the error of a statement says what was being done.
+macro_rules! rows {
+    ($connection:expr, $doing:literal, $sql:expr $(, $bind:expr)*) => {
+        sqlx::query_as::<Db, _>($sql)
+            $(.bind($bind))*
+            .fetch_all(&mut *$connection)
+            .await
+            .map_err(|source| StoreError::Database { doing: $doing, source })?
+    };
+}
+
+/// The first row of a statement, if there is one.
+macro_rules! row {
+    ($connection:expr, $doing:literal, $sql:expr $(, $bind:expr)*) => {
+        sqlx::query_as::<Db, _>($sql)
+            $(.bind($bind))*
+            .fetch_optional(&mut *$connection)
+            .await
+            .map_err(|source| StoreError::Database { doing: $doing, source })?
+    };
+}
+
+/// A list of rows through a decoder.
+fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
+    rows.into_iter().map(decode).collect()
+}
+
+pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Leadership>> {
+    row!(connection, "read the leadership", sql::LEADERSHIP)
+        .map(decode::leadership)
+        .transpose()
+}
+
+pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
+    let sequences: Option<(i64, i64, i64)> = row!(connection, "load the counters", sql::SEQUENCES);
+    let nodes = rows!(connection, "load the nodes", sql::NODES);
+    let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
+    let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
+    let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
+    let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
+    let tasks = rows!(connection, "load the tasks", sql::LIVE_TASKS);
+    let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
+    Ok(Snapshot {
+        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
+        nodes: each(nodes, decode::node)?,
+        quota: Arc::new(tree.transpose()?.unwrap_or_default()),
+        jobs: each(jobs, decode::job)?,
+        attempts: each(attempts, decode::attempt)?,
+        steps: decode::steps(steps, tasks)?,
+    })
+}
+
+fn decode_sequences((job, event, entry): (i64, i64, i64)) -> Result<Sequences> {
+    Ok(Sequences {
+        next_job: decode::unsigned("job", job)?,
+        next_event: decode::unsigned("event", event)?,
+        next_entry: decode::unsigned("ledger entry", entry)?,
+    })
+}
+
+pub(super) async fn submissions(
+    connection: &mut Connection,
+    keys: &[(UserName, IdempotencyKey)],
+) -> Result<Vec<RecordedSubmission>> {
+    let keys = json!(keys).to_string();
+    each(
+        rows!(connection, "find submissions", sql::SUBMISSIONS, keys),
+        decode::submission,
+    )
+}
+
+pub(super) async fn answered(
+    connection: &mut Connection,
+    owner: &UserName,
+    key: &IdempotencyKey,
+) -> Result<Option<AnsweredRequest>> {
+    row!(
+        connection,
+        "find an answer",
+        sql::ANSWERED,
+        owner.as_str(),
+        key.as_str()
+    )
+    .map(decode::answered)
+    .transpose()
+}
+
+pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option<JobDetail>> {
+    let number = signed(id.0);
+    let Some(job) = row!(connection, "read a job", sql::JOB, number) else {
+        return Ok(None);
+    };
+    let attempts = rows!(
+        connection,
+        "read a job's attempts",
+        sql::ATTEMPTS_OF_JOB,
+        number
+    );
+    let steps = rows!(connection, "read a job's steps", sql::STEPS_OF_JOB, number);
+    let tasks = rows!(connection, "read a job's tasks", sql::TASKS_OF_JOB, number);
+    let sums: Vec<(i64, i64, i64)> =
+        rows!(connection, "read what a job paid", sql::SUMS_OF_JOB, number);
+    let mut detail = JobDetail {
+        job: decode::job(job)?,
+        attempts: each(attempts, decode::attempt)?,
+        steps: decode::steps(steps, tasks)?
+            .into_iter()
+            .map(Arc::new)
+            .collect(),
+        charged: Vec::new(),
+        refunded: Vec::new(),
+        paid: GpuMilliSeconds::default(),
+    };
+    for (attempt, charged, refunded) in sums {
+        let attempt = decode::small("ledger entry", attempt)?;
+        detail.charged.push((attempt, GpuMilliSeconds(charged)));
+        detail.refunded.push((attempt, GpuMilliSeconds(refunded)));
+        detail.paid += GpuMilliSeconds(charged.saturating_sub(refunded));
+    }
+    // An attempt that paid nothing has no line.
+    detail.charged.retain(|(_, amount)| amount.0 != 0);
+    detail.refunded.retain(|(_, amount)| amount.0 != 0);
+    Ok(Some(detail))
+}
+
+pub(super) async fn jobs(
+    connection: &mut Connection,
+    filter: &JobFilter,
+    page: &Page,
+) -> Result<Vec<JobDetail>> {
+    let jobs = list(connection, filter, page).await?;
+    let ids = json!(jobs.iter().map(|job| job.id).collect::<Vec<_>>()).to_string();
+    let attempts = rows!(
+        connection,
+        "list attempts",
+        sql::LATEST_ATTEMPTS,
+        ids.as_str()
+    );
+    let mut attempts: BTreeMap<JobId, Attempt> = each(attempts, decode::attempt)?
+        .into_iter()
+        .map(|attempt| (attempt.id.job, attempt))
+        .collect();
+    let paid: Vec<(i64, i64)> = rows!(connection, "sum what jobs paid", sql::PAID, ids.as_str());
+    let paid: BTreeMap<i64, i64> = paid.into_iter().collect();
+    let details = jobs.into_iter().map(|job| JobDetail {
+        attempts: attempts.remove(&job.id).into_iter().collect(),
+        steps: Vec::new(),
+        charged: Vec::new(),
+        refunded: Vec::new(),
+        paid: GpuMilliSeconds(paid.get(&signed(job.id.0)).copied().unwrap_or(0)),
+        job,
+    });
+    Ok(details.collect())
+}
+
+async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> Result<Vec<Job>> {
+    let states: Vec<&str> = filter.states.iter().map(|state| state.word()).collect();
+    let rows: Vec<decode::JobRow> = sqlx::query_as::<Db, _>(list_statement(filter))
+        .bind(page.after.map_or(i64::MAX, signed))
+        .bind(list_or_null(&states))
+        .bind(list_or_null(&paths(filter)))
+        .bind(filter.project.as_ref().map(ProjectPath::as_str))
+        .bind(filter.owner.as_ref().map(UserName::as_str))
+        .bind(
+            filter
+                .name
+                .as_deref()
+                .map(|name| name.replace('\0', "\u{fffd}")),
+        )
+        .bind(list_or_null(&filter.ids))
+        .bind(i64::from(page.size))
+        .persistent(super::KEEPS_LISTINGS_PREPARED)
+        .fetch_all(connection)
+        .await
+        .map_err(|source| StoreError::Database {
+            doing: "list jobs",
+            source,
+        })?;
+    each(rows, decode::job)
+}
+
+/// The statement that runs along the index of the narrowest condition. States narrow only if all are of jobs that
+/// live: most jobs there ever were have ended, and the newest of those are found faster from the end.
+fn list_statement(filter: &JobFilter) -> &'static str {
+    let only_living =
+        !filter.states.is_empty() && !filter.states.iter().any(|state| state.is_terminal());
+    match filter {
+        JobFilter { ids, .. } if !ids.is_empty() => sql::LIST_BY_ID,
+        JobFilter { owner: Some(_), .. } => sql::LIST_BY_OWNER,
+        _ if only_living => sql::LIST_BY_STATE,
+        _ if !paths(filter).is_empty() => sql::LIST_WITHIN,
+        JobFilter { .. } => sql::LIST_ALL,
+    }
+}
+
+/// A JSON array, or null for an empty list: no filter.
+fn list_or_null<T: serde::Serialize>(list: &[T]) -> Option<String> {
+    (!list.is_empty()).then(|| json!(list).to_string())
+}
+
+/// Subtrees to look in: the narrower path alone if it lies in one of the wider ones.
+fn paths(filter: &JobFilter) -> Vec<&str> {
+    let within = &filter.within;
+    match &filter.project {
+        Some(path)
+            if within.is_empty() || within.iter().any(|wide| path.is_within(wide.as_str())) =>
+        {
+            vec![path.as_str()]
+        }
+        Some(_) | None => outermost(within),
+    }
+}
+
+/// The paths without those that lie below another of them.
+fn outermost(paths: &[ProjectPath]) -> Vec<&str> {
+    let mut outermost: Vec<&str> = paths
+        .iter()
+        .filter(|path| {
+            !paths
+                .iter()
+                .any(|other| *path != other && path.is_within(other.as_str()))
+        })
+        .map(ProjectPath::as_str)
+        .collect();
+    outermost.sort_unstable();
+    outermost.dedup();
+    outermost
+}
+
+pub(super) async fn job_states(
+    connection: &mut Connection,
+    ids: &[JobId],
+) -> Result<BTreeMap<JobId, JobState>> {
+    let ids = json!(ids).to_string();
+    let rows: Vec<(i64, String)> = rows!(connection, "read states of jobs", sql::JOB_STATES, ids);
+    let states = rows.into_iter().map(|(id, state)| {
+        Ok((
+            JobId(decode::unsigned("job", id)?),
+            decode::job_state(&state)?,
+        ))
+    });
+    states.collect()
+}
+
+pub(super) async fn count_jobs(connection: &mut Connection) -> Result<BTreeMap<JobState, u64>> {
+    let rows: Vec<(String, i64)> = rows!(connection, "count jobs", sql::COUNT_JOBS);
+    let counts = rows.into_iter().map(|(state, count)| {
+        Ok((
+            decode::job_state(&state)?,
+            decode::unsigned("count", count)?,
+        ))
+    });
+    counts.collect()
+}
+
+pub(super) async fn events(
+    connection: &mut Connection,
+    after: u64,
+    jobs: Option<&[JobId]>,
+    limit: u32,
+) -> Result<Vec<Event>> {
+    let (after, limit) = (signed(after), i64::from(limit));
+    let rows = match jobs {
+        None => rows!(connection, "read events", sql::EVENTS, after, limit),
+        Some(jobs) => {
+            let jobs = json!(jobs).to_string();
+            rows!(
+                connection,
+                "read events of jobs",
+                sql::EVENTS_OF_JOBS,
+                after,
+                limit,
+                jobs
+            )
+        }
+    };
+    each(rows, decode::event)
+}
+
+pub(super) async fn ledger(
+    connection: &mut Connection,
+    filter: &LedgerFilter,
+    page: &Page,
+) -> Result<Vec<LedgerEntry>> {
+    let statement = match (filter.job, filter.within.is_empty()) {
+        (Some(_), _) => sql::LEDGER_OF_JOB,
+        (None, false) => sql::LEDGER_WITHIN,
+        (None, true) => sql::LEDGER,
+    };
+    let rows = rows!(
+        connection,
+        "read the ledger",
+        statement,
+        signed(page.after.unwrap_or(0)),
+        list_or_null(&outermost(&filter.within)),
+        filter.job.map(|job| signed(job.0)),
+        i64::from(page.size)
+    );
+    each(rows, decode::ledger_entry)
+}
+
+pub(super) async fn balances(
+    connection: &mut Connection,
+    within: Option<&ProjectPath>,
+) -> Result<Vec<Balance>> {
+    let statement = if within.is_some() {
+        sql::BALANCES_WITHIN
+    } else {
+        sql::BALANCES
+    };
+    let path = within.map(ProjectPath::as_str);
+    each(
+        rows!(connection, "sum the ledger", statement, path),
+        decode::balance,
+    )
+}
+
+/// The next attempts after a job and number, oldest first.
+pub(super) async fn attempts_after(
+    connection: &mut Connection,
+    (job, number): (JobId, u32),
+    limit: u32,
+) -> Result<Vec<Attempt>> {
+    let (job, number, limit) = (signed(job.0), i64::from(number), i64::from(limit));
+    each(
+        rows!(
+            connection,
+            "read attempts",
+            sql::ATTEMPTS_AFTER,
+            job,
+            number,
+            limit
+        ),
+        decode::attempt,
+    )
+}
+
+/// The ledger's lines of the jobs from one to another.
+pub(super) async fn ledger_of_jobs(
+    connection: &mut Connection,
+    first: JobId,
+    last: JobId,
+) -> Result<Vec<LedgerEntry>> {
+    let (first, last) = (signed(first.0), signed(last.0));
+    let rows = rows!(
+        connection,
+        "read the ledger of jobs",
+        sql::LEDGER_OF_JOBS,
+        first,
+        last
+    );
+    each(rows, decode::ledger_entry)
+}
+
+/// The ledger's lines that belong to no attempt.
+pub(super) async fn ledger_orphans(
+    connection: &mut Connection,
+    limit: usize,
+) -> Result<Vec<LedgerEntry>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    each(
+        rows!(
+            connection,
+            "find lines of no attempt",
+            sql::LEDGER_ORPHANS,
+            limit
+        ),
+        decode::ledger_entry,
+    )
+}
+
+pub(super) async fn tokens(connection: &mut Connection) -> Result<Vec<TokenRecord>> {
+    each(
+        rows!(connection, "read the tokens", sql::TOKENS),
+        decode::token,
+    )
+}
+
+pub(super) async fn join_tokens(connection: &mut Connection) -> Result<Vec<JoinTokenRecord>> {
+    each(
+        rows!(connection, "read the join tokens", sql::JOIN_TOKENS),
+        decode::join_token,
+    )
+}

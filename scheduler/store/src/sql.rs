@@ -1,0 +1,179 @@
+//! Statements whose text serves both databases.
+
+/// Columns of [`crate::decode::JobRow`].
+macro_rules! job_columns {
+    () => {
+        "jobs.id, jobs.owner, jobs.idempotency_key, jobs.digest, jobs.submitted_us, jobs.status, job_specs.spec"
+    };
+}
+
+/// Columns of [`crate::decode::AttemptRow`].
+macro_rules! attempt_columns {
+    () => {
+        "attempts.job_id, attempts.number, attempts.project, attempts.epoch, attempts.state, \
+         attempts.leased_us, attempts.started_us, attempts.ended_us, attempts.hold, attempts.progress, \
+         attempts.placement"
+    };
+}
+
+/// Columns of [`crate::decode::StepRow`].
+macro_rules! step_columns {
+    () => {
+        "steps.job_id, steps.attempt, steps.number, steps.kind, steps.created_us, steps.spec"
+    };
+}
+
+/// Columns of [`crate::decode::TaskRow`].
+macro_rules! task_columns {
+    () => {
+        "tasks.job_id, tasks.attempt, tasks.step, tasks.rank, tasks.node, tasks.local_rank, tasks.state"
+    };
+}
+
+/// Columns of [`crate::decode::LedgerRow`].
+macro_rules! ledger_columns {
+    () => {
+        "ledger.seq, ledger.at_us, ledger.kind, ledger.project, ledger.class, ledger.amount, \
+         ledger.job_id, ledger.attempt, ledger.counter"
+    };
+}
+
+/// Columns of [`crate::decode::EventRow`].
+macro_rules! event_columns {
+    () => {
+        "events.seq, events.at_us, events.kind, events.job_id, events.attempt, events.state, events.node, events.text"
+    };
+}
+
+pub(crate) use {attempt_columns, event_columns, job_columns, ledger_columns};
+
+/// Whoever holds it already may take it again at once: a process that was killed need not wait for itself.
+pub(crate) const TAKE_LEADERSHIP: &str = "\
+    INSERT INTO leadership (single, epoch, holder, address, expires_us) VALUES (1, 1, $1, $2, $3) \
+    ON CONFLICT (single) DO UPDATE SET epoch = leadership.epoch + 1, holder = excluded.holder, \
+        address = excluded.address, expires_us = excluded.expires_us \
+    WHERE leadership.expires_us <= $4 OR leadership.holder = excluded.holder \
+    RETURNING epoch, holder, address, expires_us";
+
+pub(crate) const RENEW_LEADERSHIP: &str = "UPDATE leadership SET expires_us = $1 WHERE epoch = $2";
+
+pub(crate) const RESIGN: &str =
+    "UPDATE leadership SET expires_us = $1 WHERE epoch = $2 AND expires_us > $1";
+
+pub(crate) const LEADERSHIP: &str = "SELECT epoch, holder, address, expires_us FROM leadership";
+
+pub(crate) const SEQUENCES: &str = "\
+    SELECT (SELECT coalesce(max(id), 0) + 1 FROM jobs), \
+        (SELECT coalesce(max(seq), 0) + 1 FROM events), \
+        (SELECT coalesce(max(seq), 0) + 1 FROM ledger)";
+
+pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
+
+pub(crate) const QUOTA: &str = "SELECT tree FROM quota ORDER BY revision DESC LIMIT 1";
+
+pub(crate) const LIVE_JOBS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id ",
+    "WHERE jobs.state IN ('held', 'pending', 'starting', 'running') ORDER BY jobs.id"
+);
+
+pub(crate) const LIVE_ATTEMPTS: &str = concat!(
+    "SELECT ",
+    attempt_columns!(),
+    " FROM attempts WHERE state <> 'ended' ORDER BY job_id, number"
+);
+
+pub(crate) const LIVE_STEPS: &str = concat!(
+    "SELECT ",
+    step_columns!(),
+    " FROM attempts ",
+    "JOIN steps ON steps.job_id = attempts.job_id AND steps.attempt = attempts.number ",
+    "WHERE attempts.state <> 'ended' ORDER BY steps.job_id, steps.attempt, steps.number"
+);
+
+pub(crate) const LIVE_TASKS: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM attempts ",
+    "JOIN tasks ON tasks.job_id = attempts.job_id AND tasks.attempt = attempts.number ",
+    "WHERE attempts.state <> 'ended' ORDER BY tasks.job_id, tasks.attempt, tasks.step, tasks.rank"
+);
+
+pub(crate) const JOB: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id WHERE jobs.id = $1"
+);
+
+pub(crate) const ATTEMPTS_OF_JOB: &str = concat!(
+    "SELECT ",
+    attempt_columns!(),
+    " FROM attempts WHERE job_id = $1 ORDER BY number"
+);
+
+pub(crate) const STEPS_OF_JOB: &str = concat!(
+    "SELECT ",
+    step_columns!(),
+    " FROM steps WHERE job_id = $1 ORDER BY attempt, number"
+);
+
+pub(crate) const TASKS_OF_JOB: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM tasks WHERE job_id = $1 ORDER BY attempt, step, rank"
+);
+
+/// Sums of one job by attempt: charges, refunds.
+pub(crate) const SUMS_OF_JOB: &str = "\
+    SELECT attempt, \
+        CAST(sum(CASE kind WHEN 'charge' THEN amount ELSE 0 END) AS BIGINT), \
+        CAST(sum(CASE kind WHEN 'refund' THEN amount ELSE 0 END) AS BIGINT) \
+    FROM ledger WHERE job_id = $1 GROUP BY attempt ORDER BY attempt";
+
+pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY state";
+
+pub(crate) const EVENTS: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2"
+);
+
+pub(crate) const ANSWERED: &str = "\
+    SELECT owner, idempotency_key, digest, answer, at_us FROM answered_requests \
+    WHERE owner = $1 AND idempotency_key = $2";
+
+pub(crate) const TOKENS: &str = "\
+    SELECT id, secret_sha256, subject, role, projects, created_us, expires_us, revoked_us \
+    FROM tokens ORDER BY created_us, id";
+
+pub(crate) const JOIN_TOKENS: &str = "\
+    SELECT secret_sha256, node, expires_us, used_us, used_by FROM join_tokens ORDER BY secret_sha256";
+
+pub(crate) const INSERT_SETTING: &str =
+    "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+
+pub(crate) const SETTING: &str = "SELECT value FROM settings WHERE name = $1";
+
+/// The next attempts after a job and number, for going through all of them in pieces.
+pub(crate) const ATTEMPTS_AFTER: &str = concat!(
+    "SELECT ",
+    attempt_columns!(),
+    " FROM attempts WHERE (job_id, number) > ($1, $2) ",
+    "ORDER BY job_id, number LIMIT $3"
+);
+
+/// Ledger lines of the jobs from one to another.
+pub(crate) const LEDGER_OF_JOBS: &str = concat!(
+    "SELECT ",
+    ledger_columns!(),
+    " FROM ledger WHERE job_id BETWEEN $1 AND $2 ORDER BY job_id, seq"
+);
+
+/// Ledger lines that belong to no attempt.
+pub(crate) const LEDGER_ORPHANS: &str = concat!(
+    "SELECT ",
+    ledger_columns!(),
+    " FROM ledger WHERE NOT EXISTS (SELECT 1 FROM attempts ",
+    "WHERE attempts.job_id = ledger.job_id AND attempts.number = ledger.attempt) ORDER BY seq LIMIT $1"
+);

@@ -1,0 +1,150 @@
+//! Statements that write a sheet, whose rows are the objects of one JSON array, on SQLite.
+
+use crate::sheets::Target;
+
+/// The statement that writes a sheet for `target`; its one parameter is the sheet.
+pub(crate) fn statement(target: Target) -> &'static str {
+    match target {
+        Target::Jobs => JOBS,
+        Target::JobSpecs => JOB_SPECS,
+        Target::MovedJobs => MOVED_JOBS,
+        Target::Attempts => ATTEMPTS,
+        Target::MovedAttempts => MOVED_ATTEMPTS,
+        Target::GpusGivenBack => GPUS_GIVEN_BACK,
+        Target::GpusTaken => GPUS_TAKEN,
+        Target::Steps => STEPS,
+        Target::Tasks => TASKS,
+        Target::MovedTasks => MOVED_TASKS,
+        Target::Ledger => LEDGER,
+        Target::Nodes => NODES,
+        Target::Admins => ADMINS,
+        Target::Quota => QUOTA,
+        Target::Events => EVENTS,
+        Target::Tokens => TOKENS,
+        Target::JoinTokens => JOIN_TOKENS,
+        Target::Answered => ANSWERED,
+    }
+}
+
+const JOBS: &str = "\
+    INSERT INTO jobs (id, owner, idempotency_key, digest, project, name, state, priority, submitted_us, \
+    queued_us, ended_us, status) \
+    SELECT item.value ->> '$.id', item.value ->> '$.owner', item.value ->> '$.idempotency_key', item.value \
+    ->> '$.digest', item.value ->> '$.project', item.value ->> '$.name', item.value ->> '$.state', \
+    item.value ->> '$.priority', item.value ->> '$.submitted_us', item.value ->> '$.queued_us', item.value \
+    ->> '$.ended_us', item.value ->> '$.status' \
+    FROM jsonb_each($1) AS item";
+
+const JOB_SPECS: &str = "\
+    INSERT INTO job_specs (job_id, spec) \
+    SELECT item.value ->> '$.id', item.value ->> '$.spec' \
+    FROM jsonb_each($1) AS item";
+
+const MOVED_JOBS: &str = "\
+    UPDATE jobs SET state = item.value ->> '$.state', queued_us = item.value ->> '$.queued_us', ended_us = \
+    item.value ->> '$.ended_us', status = item.value ->> '$.status' \
+    FROM jsonb_each($1) AS item \
+    WHERE jobs.id = item.value ->> '$.id' AND jobs.state NOT IN ('completed', 'failed', 'cancelled', \
+    'timed_out')";
+
+const ATTEMPTS: &str = "\
+    INSERT INTO attempts (job_id, number, project, class, gpu_milli, epoch, state, leased_us, \
+    started_us, ended_us, hold, progress, placement) \
+    SELECT item.value ->> '$.job_id', item.value ->> '$.number', item.value ->> '$.project', item.value ->> \
+    '$.class', item.value ->> '$.gpu_milli', item.value ->> '$.epoch', item.value ->> '$.state', item.value \
+    ->> '$.leased_us', item.value ->> '$.started_us', item.value ->> '$.ended_us', item.value ->> '$.hold', \
+    item.value ->> '$.progress', item.value ->> '$.placement' \
+    FROM jsonb_each($1) AS item";
+
+const MOVED_ATTEMPTS: &str = "\
+    UPDATE attempts SET state = item.value ->> '$.state', started_us = item.value ->> '$.started_us', \
+    ended_us = item.value ->> '$.ended_us', progress = item.value ->> '$.progress' \
+    FROM jsonb_each($1) AS item \
+    WHERE attempts.job_id = item.value ->> '$.job_id' AND attempts.number = item.value ->> '$.number' AND \
+    attempts.state <> 'ended'";
+
+const GPUS_GIVEN_BACK: &str = "\
+    UPDATE gpu_occupancy SET used_milli = used_milli - (item.value ->> '$.milli') \
+    FROM jsonb_each($1) AS item \
+    WHERE gpu_occupancy.node = item.value ->> '$.node' AND gpu_occupancy.uuid = item.value ->> '$.uuid'";
+
+const GPUS_TAKEN: &str = "\
+    INSERT INTO gpu_occupancy (node, uuid, used_milli) \
+    SELECT item.value ->> '$.node', item.value ->> '$.uuid', item.value ->> '$.milli' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (node, uuid) DO UPDATE SET used_milli = gpu_occupancy.used_milli + excluded.used_milli";
+
+const STEPS: &str = "\
+    INSERT INTO steps (job_id, attempt, number, kind, name, created_us, spec) \
+    SELECT item.value ->> '$.job_id', item.value ->> '$.attempt', item.value ->> '$.number', item.value ->> \
+    '$.kind', item.value ->> '$.name', item.value ->> '$.created_us', item.value ->> '$.spec' \
+    FROM jsonb_each($1) AS item";
+
+const TASKS: &str = "\
+    INSERT INTO tasks (job_id, attempt, step, rank, node, local_rank, state) \
+    SELECT item.value ->> '$.job_id', item.value ->> '$.attempt', item.value ->> '$.step', item.value ->> \
+    '$.rank', item.value ->> '$.node', item.value ->> '$.local_rank', item.value ->> '$.state' \
+    FROM jsonb_each($1) AS item";
+
+const MOVED_TASKS: &str = "\
+    UPDATE tasks SET node = item.value ->> '$.node', local_rank = item.value ->> '$.local_rank', state = \
+    item.value ->> '$.state' \
+    FROM jsonb_each($1) AS item \
+    WHERE tasks.job_id = item.value ->> '$.job_id' AND tasks.attempt = item.value ->> '$.attempt' AND \
+    tasks.step = item.value ->> '$.step' AND tasks.rank = item.value ->> '$.rank'";
+
+const LEDGER: &str = "\
+    INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter) \
+    SELECT item.value ->> '$.seq', item.value ->> '$.at_us', item.value ->> '$.kind', item.value ->> \
+    '$.project', item.value ->> '$.class', item.value ->> '$.amount', item.value ->> '$.job_id', item.value \
+    ->> '$.attempt', item.value ->> '$.counter' \
+    FROM jsonb_each($1) AS item";
+
+const NODES: &str = "\
+    INSERT INTO nodes (name, registered_us, admin, inventory) \
+    SELECT item.value ->> '$.name', item.value ->> '$.registered_us', '\"active\"', item.value ->> \
+    '$.inventory' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (name) DO UPDATE SET inventory = excluded.inventory";
+
+const ADMINS: &str = "\
+    UPDATE nodes SET admin = item.value ->> '$.admin' \
+    FROM jsonb_each($1) AS item \
+    WHERE nodes.name = item.value ->> '$.name'";
+
+const QUOTA: &str = "\
+    INSERT INTO quota (revision, applied_us, tree) \
+    SELECT item.value ->> '$.revision', item.value ->> '$.applied_us', item.value ->> '$.tree' \
+    FROM jsonb_each($1) AS item";
+
+const EVENTS: &str = "\
+    INSERT INTO events (seq, at_us, kind, job_id, attempt, state, node, text) \
+    SELECT item.value ->> '$.seq', item.value ->> '$.at_us', item.value ->> '$.kind', item.value ->> \
+    '$.job_id', item.value ->> '$.attempt', item.value ->> '$.state', item.value ->> '$.node', item.value \
+    ->> '$.text' \
+    FROM jsonb_each($1) AS item";
+
+const TOKENS: &str = "\
+    INSERT INTO tokens (id, secret_sha256, subject, role, projects, created_us, expires_us, revoked_us) \
+    SELECT item.value ->> '$.id', item.value ->> '$.secret_sha256', item.value ->> '$.subject', item.value \
+    ->> '$.role', item.value ->> '$.projects', item.value ->> '$.created_us', item.value ->> \
+    '$.expires_us', item.value ->> '$.revoked_us' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (id) DO UPDATE SET secret_sha256 = excluded.secret_sha256, subject = excluded.subject, \
+    role = excluded.role, projects = excluded.projects, created_us = excluded.created_us, expires_us = \
+    excluded.expires_us, revoked_us = excluded.revoked_us";
+
+const JOIN_TOKENS: &str = "\
+    INSERT INTO join_tokens (secret_sha256, node, expires_us, used_us, used_by) \
+    SELECT item.value ->> '$.secret_sha256', item.value ->> '$.node', item.value ->> '$.expires_us', \
+    item.value ->> '$.used_us', item.value ->> '$.used_by' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (secret_sha256) DO UPDATE SET node = excluded.node, expires_us = excluded.expires_us, \
+    used_us = excluded.used_us, used_by = excluded.used_by WHERE join_tokens.used_us IS NULL OR \
+    (join_tokens.used_us = excluded.used_us AND join_tokens.used_by = excluded.used_by)";
+
+const ANSWERED: &str = "\
+    INSERT INTO answered_requests (owner, idempotency_key, digest, answer, at_us) \
+    SELECT item.value ->> '$.owner', item.value ->> '$.idempotency_key', item.value ->> '$.digest', \
+    item.value ->> '$.answer', item.value ->> '$.at_us' \
+    FROM jsonb_each($1) AS item";
