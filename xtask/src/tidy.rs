@@ -44,9 +44,8 @@ pub fn run() -> Result<ExitCode> {
     findings.extend(names::check(&tree));
     findings.extend(migrations::check(&tree));
     findings.extend(links::check(&tree));
-    if let Some(text) = states::difference(&workspace)? {
-        findings.push(Finding::new(states::PAGE, 0, text));
-    }
+    let states = states::difference(&workspace).unwrap_or_else(|error| Some(format!("{error:#}")));
+    findings.extend(states.map(|text| Finding::new(states::PAGE, 0, text)));
     Ok(report(findings, tree.files.len()))
 }
 

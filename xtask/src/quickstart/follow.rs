@@ -24,17 +24,34 @@ const LAST_OUTPUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub job: u64,
+    /// 0 before the first.
     pub attempt: u64,
     pub kind: String,
     pub text: String,
+    /// Of the job after the event.
+    pub state: String,
 }
 
+/// Jobs are added as they are submitted; nothing is lost in between, it only waits to be shown.
 pub struct Follower<'a> {
     client: &'a Client,
     screen: Screen,
-    jobs: Vec<(u64, String)>,
+    jobs: Vec<Followed>,
+    outputs: Vec<Output>,
+}
+
+struct Followed {
+    job: u64,
+    name: String,
     events: Stream,
-    outputs: Vec<(String, Stream)>,
+}
+
+/// What one attempt writes.
+struct Output {
+    job: u64,
+    attempt: u64,
+    name: String,
+    stream: Stream,
 }
 
 /// A command whose lines are read while it runs.
@@ -46,57 +63,61 @@ struct Stream {
 }
 
 impl<'a> Follower<'a> {
-    /// Jobs by number and name.
-    pub fn new(client: &'a Client, screen: Screen, jobs: Vec<(u64, String)>) -> Result<Self> {
-        let mut words = vec!["watch".to_owned(), "--json".to_owned()];
-        words.extend(jobs.iter().map(|(job, _)| job.to_string()));
-        let events = Stream::open("watch", client.command(&words))?;
-        Ok(Self {
+    pub fn new(client: &'a Client, screen: Screen) -> Self {
+        Self {
             client,
             screen,
-            jobs,
-            events,
+            jobs: Vec::new(),
             outputs: Vec::new(),
-        })
+        }
     }
 
-    /// Goes on until `enough` says so of an event, or of no event at all in between.
+    pub fn add(&mut self, job: u64, name: &str) -> Result<()> {
+        let command = self.client.command(&["watch", &job.to_string(), "--json"]);
+        let events = Stream::open("watch", command)?;
+        self.jobs.push(Followed {
+            job,
+            name: name.to_owned(),
+            events,
+        });
+        Ok(())
+    }
+
+    /// Shows what comes until the new events are `enough`, asked again and again.
     pub fn until(
         &mut self,
         what: &str,
-        mut enough: impl FnMut(Option<&Event>) -> bool,
+        mut enough: impl FnMut(&[Event]) -> Result<bool>,
     ) -> Result<()> {
         let begin = Instant::now();
         loop {
             interrupt::check()?;
-            self.show_output();
-            match self.events.next() {
-                Some(line) => {
-                    let event = Event::parse(&line)?;
-                    self.narrate(&event)?;
-                    if enough(Some(&event)) {
-                        return Ok(());
-                    }
-                }
-                None if enough(None) => return Ok(()),
-                None if self.events.ended => bail!("the events ended before {what}"),
-                None => thread::sleep(POLL),
+            let events = self.show_news()?;
+            if enough(&events)? {
+                return Ok(());
             }
-            if begin.elapsed() > LIMIT {
-                bail!("waited {} s in vain for {what}", LIMIT.as_secs());
+            let over = self.jobs.iter().all(|followed| followed.events.ended);
+            if over || begin.elapsed() > LIMIT {
+                bail!("waited in vain for {what}");
             }
+            thread::sleep(POLL);
         }
     }
 
-    /// Goes on until every job is terminal and all output was shown.
+    /// Goes on until every job is terminal, which ends its events, and all output was shown.
     pub fn finish(mut self) -> Result<()> {
-        let mut left = self.jobs.len();
-        self.until("the end of all jobs", |event| {
-            left -= usize::from(event.is_some_and(Event::is_last));
-            left == 0
-        })?;
         let begin = Instant::now();
-        while self.outputs.iter().any(|(_, stream)| !stream.ended) && begin.elapsed() < LAST_OUTPUT
+        while self.jobs.iter().any(|followed| !followed.events.ended) {
+            interrupt::check()?;
+            self.show_news()?;
+            if begin.elapsed() > LIMIT {
+                bail!("the jobs did not end within {} s", LIMIT.as_secs());
+            }
+            thread::sleep(POLL);
+        }
+        let begin = Instant::now();
+        while self.outputs.iter().any(|output| !output.stream.ended)
+            && begin.elapsed() < LAST_OUTPUT
         {
             interrupt::check()?;
             self.show_output();
@@ -105,49 +126,73 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    fn name(&self, job: u64) -> String {
-        let found = self.jobs.iter().find(|(id, _)| *id == job);
-        found.map_or_else(|| format!("job {job}"), |(_, name)| name.clone())
+    /// Tells the events that have come since, and shows the output.
+    fn show_news(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for followed in &mut self.jobs {
+            while let Some(line) = followed.events.next() {
+                events.push((followed.name.clone(), Event::parse(&line, followed.job)?));
+            }
+        }
+        self.show_output();
+        for (name, event) in &events {
+            self.narrate(name, event)?;
+        }
+        Ok(events.into_iter().map(|(_, event)| event).collect())
     }
 
-    fn narrate(&mut self, event: &Event) -> Result<()> {
-        let name = self.name(event.job);
+    fn narrate(&mut self, name: &str, event: &Event) -> Result<()> {
         for (word, text) in event.in_words_of_the_flow() {
             self.screen.step(word, &format!("{name}: {text}"));
         }
-        if event.kind == "started" {
+        if event.has_output() && !self.is_shown(event) {
             let command = self
                 .client
                 .command(&["logs", "--follow", &event.job.to_string()]);
-            self.outputs.push((name, Stream::open("logs", command)?));
+            let stream = Stream::open("logs", command)?;
+            let (job, attempt) = (event.job, event.attempt);
+            self.outputs.push(Output {
+                job,
+                attempt,
+                name: name.to_owned(),
+                stream,
+            });
         }
         Ok(())
     }
 
+    fn is_shown(&self, event: &Event) -> bool {
+        let same = |output: &Output| (output.job, output.attempt) == (event.job, event.attempt);
+        self.outputs.iter().any(same)
+    }
+
     fn show_output(&mut self) {
-        for (name, stream) in &mut self.outputs {
-            while let Some(line) = stream.next() {
-                self.screen.output(name, &line);
+        for output in &mut self.outputs {
+            while let Some(line) = output.stream.next() {
+                self.screen.output(&output.name, &line);
             }
         }
     }
 }
 
 impl Event {
-    fn parse(line: &str) -> Result<Self> {
+    fn parse(line: &str, job: u64) -> Result<Self> {
         let value: Value =
             serde_json::from_str(line).with_context(|| format!("no event: {line}"))?;
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
-            job: value["job_id"].as_u64().context("an event without a job")?,
+            job,
             attempt: value["attempt"].as_u64().unwrap_or_default(),
             kind: text("kind"),
             text: text("text"),
+            state: text("state"),
         })
     }
 
-    fn is_last(&self) -> bool {
-        ["completed", "failed", "cancelled", "timed_out"].contains(&self.kind.as_str())
+    /// Whether its processes are there, or were: the first event may be that it is over.
+    pub fn has_output(&self) -> bool {
+        let over = ["completed", "failed", "cancelled", "timed_out"];
+        self.attempt > 0 && (self.state == "running" || over.contains(&self.state.as_str()))
     }
 
     /// What the event means in the flow from submitted to accounted.
@@ -167,7 +212,10 @@ impl Event {
             "step_started" | "step_ended" => vec![("step", text)],
             "attempt_ended" => vec![("reported", text)],
             "requeued" => vec![("requeued", text)],
-            "completed" | "failed" | "cancelled" | "timed_out" => vec![("accounted", text)],
+            "completed" => vec![("completed", text)],
+            "failed" => vec![("failed", text)],
+            "cancelled" => vec![("cancelled", text)],
+            "timed_out" => vec![("timed out", text)],
             _ => vec![("event", format!("{} {text}", self.kind))],
         }
     }
@@ -206,7 +254,7 @@ mod tests {
     #[test]
     fn an_event_is_told_in_the_words_of_the_flow() {
         let line = r#"{"schema":"x","job_id":3,"attempt":1,"kind":"leased","text":"on node-a"}"#;
-        let event = Event::parse(line).unwrap();
+        let event = Event::parse(line, 3).unwrap();
         let words: Vec<_> = event
             .in_words_of_the_flow()
             .into_iter()
@@ -216,14 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn only_a_terminal_state_is_the_last_event() {
-        let event = |kind: &str| Event {
+    fn output_is_there_from_the_start_of_an_attempt_on() {
+        let event = |attempt, state: &str| Event {
             job: 1,
-            attempt: 1,
-            kind: kind.into(),
+            attempt,
+            kind: "x".into(),
             text: String::new(),
+            state: state.into(),
         };
-        assert!(event("timed_out").is_last());
-        assert!(!event("attempt_ended").is_last());
+        assert!(event(1, "running").has_output());
+        assert!(event(2, "completed").has_output());
+        assert!(!event(1, "starting").has_output());
+        assert!(!event(0, "cancelled").has_output());
     }
 }

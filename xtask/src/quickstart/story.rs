@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::cluster::Cluster;
 use super::directory::Directory;
-use super::follow::Follower;
+use super::follow::{Event, Follower};
 use super::screen::Screen;
 use super::verdict::Verdict;
 use crate::workspace::Workspace;
@@ -128,33 +128,25 @@ impl Story<'_> {
         self.screen
             .title("3. A job on two nodes: a ring all-reduce");
         let gpus = self.cluster.gpus.per_node.min(8);
-        let job = self.submit("allreduce", gpus)?;
-        Follower::new(&self.member, self.screen, vec![(job, "allreduce".into())])?.finish()?;
+        let mut follower = Follower::new(&self.member, self.screen);
+        let job = self.submit("allreduce", gpus, &mut follower)?;
+        follower.finish()?;
         self.account(job)
     }
 
     fn a_job_that_waits_and_one_that_resumes(&self) -> Result<()> {
         self.screen
-            .title("4. Two steps in one job, a training that resumes, and a job that must wait");
+            .title("4. A training that resumes, two steps in one job, and a job that must wait");
         let gpus = self.cluster.gpus.per_node;
-        let train = self.submit("train", TRAIN_GPUS.min(gpus))?;
-        let mut follower = Follower::new(&self.member, self.screen, vec![(train, "train".into())])?;
-        follower.until("the training to run", |event| {
-            event.is_some_and(|event| event.kind == "started")
-        })?;
-        drop(follower);
-
-        let steps = self.submit("two-steps", 2.min(gpus))?;
-        let waiting = self.submit_waiting()?;
-        self.why(waiting)?;
-        self.requeue_after_checkpoint(train)?;
-        let jobs = [
-            (train, "train"),
-            (steps, "two-steps"),
-            (waiting, "evaluate"),
-        ];
-        let jobs = jobs.map(|(job, name)| (job, name.to_owned())).to_vec();
-        Follower::new(&self.member, self.screen, jobs)?.finish()?;
+        let mut follower = Follower::new(&self.member, self.screen);
+        let train = self.submit("train", TRAIN_GPUS.min(gpus), &mut follower)?;
+        let runs = |events: &[Event]| Ok(events.iter().any(Event::has_output));
+        follower.until("the training to run", runs)?;
+        let steps = self.submit("two-steps", 2.min(gpus), &mut follower)?;
+        let waiting = self.submit_waiting(&mut follower)?;
+        self.why(waiting, &mut follower)?;
+        self.requeue_after_checkpoint(train, &mut follower)?;
+        follower.finish()?;
         for job in [train, steps, waiting] {
             self.account(job)?;
         }
@@ -162,19 +154,21 @@ impl Story<'_> {
     }
 
     /// Submits `examples/NAME/job.sh` and tells the first steps of the flow.
-    fn submit(&self, name: &str, gpus_per_node: u64) -> Result<u64> {
+    fn submit(&self, name: &str, gpus_per_node: u64, follower: &mut Follower) -> Result<u64> {
         let script = self.examples.join(name).join("job.sh");
         let mut words = self.common_options(gpus_per_node);
-        words.push(format!(
-            "--env=TRAIN_CHECKPOINTS={}",
-            self.checkpoints()?.display()
-        ));
+        if name == "train" {
+            words.push(format!(
+                "--env=TRAIN_CHECKPOINTS={}",
+                self.checkpoints()?.display()
+            ));
+        }
         words.push(script.display().to_string());
-        self.submit_words(name, &words)
+        self.submit_words(name, &words, follower)
     }
 
     /// A small command of the same project as the training, which holds all that the project may.
-    fn submit_waiting(&self) -> Result<u64> {
+    fn submit_waiting(&self, follower: &mut Follower) -> Result<u64> {
         let mut words = self.common_options(1);
         words.extend(
             [
@@ -186,7 +180,7 @@ impl Story<'_> {
         );
         words
             .extend(["--cpus-per-node=1", "--mem=256M", "--", "echo", "evaluated"].map(Into::into));
-        self.submit_words("evaluate", &words)
+        self.submit_words("evaluate", &words, follower)
     }
 
     fn common_options(&self, gpus_per_node: u64) -> Vec<String> {
@@ -197,7 +191,7 @@ impl Story<'_> {
         ]
     }
 
-    fn submit_words(&self, name: &str, words: &[String]) -> Result<u64> {
+    fn submit_words(&self, name: &str, words: &[String], follower: &mut Follower) -> Result<u64> {
         let with = |first: &[&str]| -> Vec<String> {
             first
                 .iter()
@@ -205,10 +199,10 @@ impl Story<'_> {
                 .chain(words.iter().cloned())
                 .collect()
         };
-        self.screen.step(
-            "submitted",
-            &format!("{name} by {MEMBER}: gotgan submit {}", words.join(" ")),
-        );
+        self.screen
+            .note(&format!("$ gotgan submit {}", words.join(" ")));
+        self.screen
+            .step("submitted", &format!("{name} by {MEMBER}"));
         self.member.json(&with(&["submit", "--dry-run"]))?;
         self.screen
             .step("validated", &format!("{name}: a dry run found no fault"));
@@ -219,6 +213,7 @@ impl Story<'_> {
         let text =
             format!("{name} is job {job}: committed, then acknowledged, in {milliseconds} ms");
         self.screen.step("persisted", &text);
+        follower.add(job, name)?;
         Ok(job)
     }
 
@@ -226,18 +221,11 @@ impl Story<'_> {
         self.directory.create("checkpoints")
     }
 
-    fn why(&self, job: u64) -> Result<()> {
+    fn why(&self, job: u64, follower: &mut Follower) -> Result<()> {
         let job = job.to_string();
-        let limited = |answer: &Value| {
-            let blockers = answer["blockers"].as_array().into_iter().flatten();
-            blockers
-                .into_iter()
-                .any(|blocker| blocker["kind"] == "project_limit")
-        };
-        crate::interrupt::wait_for(
-            "a reason why the job waits",
-            std::time::Duration::from_secs(20),
-            || Ok(limited(&self.member.json(&["why", &job])?).then_some(())),
+        follower.until(
+            "the project's limit as the reason why the job waits",
+            |_| Ok(is_limited(&self.member.json(&["why", &job])?)),
         )?;
         self.screen.transcript(
             &format!("gotgan why {job}"),
@@ -246,13 +234,12 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// An operator takes the nodes back, as before an upgrade; the job goes on from its checkpoint.
-    fn requeue_after_checkpoint(&self, job: u64) -> Result<()> {
+    /// An operator takes the node back, as before an upgrade; the job goes on from its checkpoint.
+    fn requeue_after_checkpoint(&self, job: u64, follower: &mut Follower) -> Result<()> {
         let file = self
             .checkpoints()?
             .join(format!("job-{job}/checkpoint.json"));
-        let limit = std::time::Duration::from_secs(60);
-        crate::interrupt::wait_for("a checkpoint", limit, || Ok(file.exists().then_some(())))?;
+        follower.until("a checkpoint", |_| Ok(file.exists()))?;
         let job = job.to_string();
         let output = self
             .cluster
@@ -299,4 +286,9 @@ impl Story<'_> {
         verdict.insist()?;
         Ok(verdict)
     }
+}
+
+fn is_limited(explanation: &Value) -> bool {
+    let mut blockers = explanation["blockers"].as_array().into_iter().flatten();
+    blockers.any(|blocker| blocker["kind"] == "project_limit")
 }

@@ -53,14 +53,13 @@ impl Verdict {
         Ok(())
     }
 
+    /// In the order in which a person reads it.
     pub fn to_json(&self) -> String {
-        json!({
-            "quickstart": "ok",
-            "jobs": self.jobs,
-            "gpu_seconds": self.gpu_seconds,
-            "ledger_balanced": self.ledger_balanced,
-        })
-        .to_string()
+        let (jobs, gpu_seconds, balanced) =
+            (json!(self.jobs), self.gpu_seconds, self.ledger_balanced);
+        format!(
+            r#"{{"quickstart":"ok","jobs":{jobs},"gpu_seconds":{gpu_seconds},"ledger_balanced":{balanced}}}"#
+        )
     }
 }
 
