@@ -16,12 +16,14 @@ use serde_json::Value;
 use super::client::Client;
 use super::directory::Directory;
 use super::screen::Screen;
-use crate::child::Daemon;
+use crate::child::{self, Daemon};
 use crate::interrupt;
 use crate::postgres::free_port;
 use crate::workspace::Workspace;
 
 pub const NODES: [&str; 2] = ["node-a", "node-b"];
+/// Every daemon carries it, so that what a quickstart left that was killed too hard is found by the next.
+const DIRECTORY_VARIABLE: &str = "GOTGAN_QUICKSTART";
 /// What a node pretends to have where this machine has no GPU.
 const SIMULATED: &str = "8xB200";
 /// Starting takes well under a second; this long means it hangs.
@@ -51,6 +53,7 @@ pub struct Gpus {
 impl Cluster {
     pub fn start(workspace: &Workspace, directory: &Directory, screen: Screen) -> Result<Self> {
         screen.title("1. The cluster");
+        child::end_marked(DIRECTORY_VARIABLE, &directory.path.to_string_lossy());
         let programs = workspace.programs("release");
         let (scheduler, server) = start_scheduler(&programs, directory)?;
         screen.step(
@@ -212,6 +215,7 @@ fn start_scheduler(programs: &Path, directory: &Directory) -> Result<(Daemon, St
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log(directory, "scheduler")?);
+    command.env(DIRECTORY_VARIABLE, &directory.path);
     let mut scheduler = Daemon::spawn("scheduler", &mut command)?;
     let output = scheduler.output().context("the scheduler has no output")?;
     let lines = read_lines(output);

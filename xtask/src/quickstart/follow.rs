@@ -146,11 +146,10 @@ impl<'a> Follower<'a> {
             self.screen.step(word, &format!("{name}: {text}"));
         }
         if event.has_output() && !self.is_shown(event) {
-            let command = self
-                .client
-                .command(&["logs", "--follow", &event.job.to_string()]);
-            let stream = Stream::open("logs", command)?;
             let (job, attempt) = (event.job, event.attempt);
+            let (which, whose) = (attempt.to_string(), job.to_string());
+            let words = ["logs", "--follow", "--attempt", &which, &whose];
+            let stream = Stream::open_with_errors("logs", self.client.command(&words))?;
             self.outputs.push(Output {
                 job,
                 attempt,
@@ -230,6 +229,20 @@ impl Stream {
             lines: read_lines(output),
             ended: false,
             _command: command,
+        })
+    }
+
+    /// Standard error among standard output, as on a terminal.
+    fn open_with_errors(name: &str, mut command: Command) -> Result<Self> {
+        let (reader, writer) = std::io::pipe().context("no pipe for output")?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let running = Daemon::spawn(name, &mut command)?;
+        // It holds our ends for writing; while they are open the output does not end.
+        drop(command);
+        Ok(Self {
+            lines: read_lines(reader),
+            ended: false,
+            _command: running,
         })
     }
 

@@ -97,7 +97,6 @@ fn create_member(admin: &Client, directory: &Directory, screen: Screen) -> Resul
         "admin",
         "token",
         "create",
-        "--subject",
         MEMBER,
         "--role",
         "member",
