@@ -110,6 +110,7 @@ impl Cluster {
         }
         command
             .env("PATH", self.path())
+            .env(DIRECTORY_VARIABLE, &directory.path)
             .stdout(log(directory, node)?)
             .stderr(log(directory, node)?);
         Daemon::spawn(node, command.stdin(Stdio::null()))
