@@ -1,0 +1,211 @@
+//! The certificates of a cluster: its CA, the server's certificate, and the ones of workers.
+//!
+//! Without configuration a CA is made on first start and kept in the data directory; a site that has its own CA
+//! names the files instead. The CA must be this cluster's alone: whoever it signs a worker's certificate for, is
+//! that worker. There is no revocation of certificates.
+
+mod files;
+mod issue;
+
+use std::path::{Path, PathBuf};
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::ids::NodeName;
+use rcgen::KeyPair;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use issue::Authority;
+
+/// The organizational unit that marks a certificate as a worker's.
+const WORKER_MARK: &str = "gotgan-worker";
+
+/// Why there is no usable certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// Read or write.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} does not hold {what}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+    },
+    /// A key and a certificate do not belong together.
+    #[error("{} is not the key of {}", key.display(), certificate.display())]
+    KeyMismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
+    /// A certificate has run out.
+    #[error("the certificate in {} has expired; put a new one there", path.display())]
+    Expired {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A name the server should be known by is none.
+    #[error("\"{0}\" is neither an IP address nor a host name")]
+    BadName(String),
+    /// A worker's request is not a PKCS#10 request in PEM, or its own signature does not verify.
+    #[error(
+        "the certificate request is not a signed PKCS#10 request in PEM of at most {REQUEST_MAX_BYTES} bytes"
+    )]
+    BadRequest,
+    /// Files were configured without the CA's key.
+    #[error(
+        "the CA's key is not configured, so no worker can join; sign workers' certificates elsewhere or configure it"
+    )]
+    CannotSign,
+    /// The library refused to make a key or a certificate.
+    #[error("cannot make a certificate")]
+    Make(#[from] rcgen::Error),
+}
+
+/// Largest certificate request of a worker; one with a P-256 key has some 400 bytes, one with a 4096-bit RSA key 1700.
+pub const REQUEST_MAX_BYTES: usize = 16 << 10;
+
+/// Files of a site that has its own CA, all PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The CA that signed the server and signs the workers.
+    pub ca: PathBuf,
+    /// Its key; without it no worker can join through the scheduler.
+    pub ca_key: Option<PathBuf>,
+    /// The server's certificate, with any intermediate ones after it.
+    pub certificate: PathBuf,
+    /// The server's key.
+    pub key: PathBuf,
+}
+
+/// What a server shows to its clients, and by what it knows its workers.
+pub struct ServerIdentity {
+    ca_pem: String,
+    authority: Option<Authority>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl std::fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let can_sign = self.authority.is_some();
+        f.debug_struct("ServerIdentity")
+            .field("can_sign", &can_sign)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerIdentity {
+    /// The identity kept in `dir`; what is missing is made. The server is known by `names` (host names and IP
+    /// addresses; unspecified addresses such as `0.0.0.0` are skipped), by this machine's host name and as
+    /// localhost. Its certificate is made again when the names change or it nears its end.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the files cannot be used or made. A CA certificate without its key is not replaced, since
+    /// every worker would have to join again.
+    pub fn load_or_make(dir: &Path, names: &[String], now: UnixMicros) -> Result<Self, TlsError> {
+        files::make_dir(dir)?;
+        let authority = Authority::load_or_make(dir, now)?;
+        let server = issue::server_certificate(dir, &authority, names, now)?;
+        Ok(ServerIdentity {
+            ca_pem: authority.pem().to_owned(),
+            authority: Some(authority),
+            certificate_pem: server.certificate_pem,
+            key_pem: server.key_pem,
+        })
+    }
+
+    /// The identity of configured files.
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file cannot be read, holds something else, has expired, or a key does not fit.
+    pub fn from_files(paths: &TlsFiles, now: UnixMicros) -> Result<Self, TlsError> {
+        let ca_pem = files::read(&paths.ca)?;
+        issue::check_certificate(&ca_pem, &paths.ca, now)?;
+        let authority = match &paths.ca_key {
+            Some(key) => Some(Authority::load(&paths.ca, key, now)?),
+            None => None,
+        };
+        let certificate_pem = files::read(&paths.certificate)?;
+        issue::check_certificate(&certificate_pem, &paths.certificate, now)?;
+        let key_pem = files::read(&paths.key)?;
+        issue::check_key(&key_pem, &paths.key, &certificate_pem, &paths.certificate)?;
+        Ok(ServerIdentity {
+            ca_pem,
+            authority,
+            certificate_pem,
+            key_pem,
+        })
+    }
+
+    /// Signs a worker's request: a client certificate whose common name is the node. Only the key is taken from
+    /// the request; whatever else it asks for is ignored.
+    ///
+    /// # Errors
+    /// [`TlsError::BadRequest`] for anything but a well-formed, self-signed PKCS#10 request in PEM;
+    /// [`TlsError::CannotSign`] without the CA's key.
+    pub fn sign_worker(
+        &self,
+        request_pem: &str,
+        node: &NodeName,
+        now: UnixMicros,
+    ) -> Result<String, TlsError> {
+        let authority = self.authority.as_ref().ok_or(TlsError::CannotSign)?;
+        authority.sign_worker(request_pem, node, now)
+    }
+
+    /// The CA's certificate, which clients and workers check the server by.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// For a tonic server: clients may show a certificate, and one that this CA did not sign ends the handshake.
+    #[must_use]
+    pub fn server_tls_config(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new()
+            .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
+            .client_ca_root(Certificate::from_pem(&self.ca_pem))
+            .client_auth_optional(true)
+    }
+}
+
+/// What a worker's certificate says.
+pub(super) struct CertifiedNode {
+    pub(super) node: NodeName,
+    pub(super) expires: UnixMicros,
+}
+
+/// The node a certificate (DER) was made for; `None` if it is not a worker's.
+pub(super) fn node_of_certificate(der: &[u8]) -> Option<CertifiedNode> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let subject = certificate.subject();
+    let mut units = subject.iter_organizational_unit();
+    if !units.any(|unit| unit.as_str() == Ok(WORKER_MARK)) {
+        return None;
+    }
+    let mut names = subject.iter_common_name();
+    let (name, None) = (names.next()?.as_str().ok()?, names.next()) else {
+        return None;
+    };
+    Some(CertifiedNode {
+        node: NodeName::new(name).ok()?,
+        expires: issue::not_after(&certificate),
+    })
+}
+
+/// A new key as every certificate here uses it: ECDSA on P-256.
+fn new_key() -> Result<KeyPair, TlsError> {
+    Ok(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?)
+}

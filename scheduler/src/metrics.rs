@@ -1,0 +1,184 @@
+//! What the daemon counts about itself, in the Prometheus text format, and the HTTP port that shows it.
+//!
+//! There is no global registry: whoever counts is given the [`Metrics`]. Nothing decides by these numbers.
+
+mod http;
+mod rpc;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use gotgan_core::amount::GpuMilli;
+use gotgan_core::ids::GpuClass;
+use gotgan_core::job::JobState;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub use self::http::{Readiness, router, serve};
+pub use self::rpc::{RpcMetricsLayer, RpcMetricsService};
+
+/// Bounds for transactions and planning passes, in seconds: from far below a disk's sync to what a person notices.
+const SECONDS_BOUNDS: [f64; 13] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// Bounds for the number of changes that one transaction takes along.
+const CHANGES_BOUNDS: [f64; 11] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0,
+];
+
+/// Everything that is counted. Shared behind an [`Arc`]; every field can be changed from any thread.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Transactions committed.
+    pub rounds: Counter,
+    /// Changes in a committed transaction.
+    pub changes_per_round: Histogram,
+    /// Time of a commit, in seconds.
+    pub commit_seconds: Histogram,
+    /// Time of a planning pass, in seconds.
+    pub plan_seconds: Histogram,
+    /// Decisions that plans made.
+    pub decisions: Counter,
+    /// Decisions that were refused when they should have been committed.
+    pub refused_decisions: Counter,
+    /// Events committed.
+    pub events: Counter,
+    /// Reports of workers that were folded in.
+    pub reports: Counter,
+    /// Streams of workers that are open.
+    pub worker_streams: Gauge,
+    jobs: Family<StateLabels, Gauge>,
+    gpus: Family<GpuLabels, Gauge<f64, AtomicU64>>,
+    rpcs: Family<RpcLabels, Counter>,
+    registry: Registry,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GpuLabels {
+    class: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RpcLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+impl Metrics {
+    /// All counts at zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Metrics {
+            rounds: Counter::default(),
+            changes_per_round: Histogram::new(CHANGES_BOUNDS),
+            commit_seconds: Histogram::new(SECONDS_BOUNDS),
+            plan_seconds: Histogram::new(SECONDS_BOUNDS),
+            decisions: Counter::default(),
+            refused_decisions: Counter::default(),
+            events: Counter::default(),
+            reports: Counter::default(),
+            worker_streams: Gauge::default(),
+            jobs: Family::default(),
+            gpus: Family::default(),
+            rpcs: Family::default(),
+            registry: Registry::with_prefix("gotgan"),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let mut counter = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        counter("rounds", "Transactions committed", &self.rounds);
+        counter("decisions", "Decisions that plans made", &self.decisions);
+        counter(
+            "refused_decisions",
+            "Decisions refused at commit",
+            &self.refused_decisions,
+        );
+        counter("events", "Events committed", &self.events);
+        counter("reports", "Reports of workers folded in", &self.reports);
+        let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
+            registry.register(name, help, histogram.clone());
+        };
+        histogram(
+            "changes_per_round",
+            "Changes in one transaction",
+            &self.changes_per_round,
+        );
+        histogram("commit_seconds", "Time of a commit", &self.commit_seconds);
+        histogram(
+            "plan_seconds",
+            "Time of a planning pass",
+            &self.plan_seconds,
+        );
+        registry.register(
+            "worker_streams",
+            "Open streams of workers",
+            self.worker_streams.clone(),
+        );
+        registry.register("jobs", "Jobs by state", self.jobs.clone());
+        registry.register("gpus", "GPUs by class and state", self.gpus.clone());
+        registry.register("rpcs", "Calls by method and gRPC code", self.rpcs.clone());
+    }
+
+    /// Sets how many jobs there are in each state; a state that is absent has none.
+    pub fn set_jobs(&self, counts: &BTreeMap<JobState, u64>) {
+        for state in JobState::ALL {
+            let count = counts.get(&state).copied().unwrap_or_default();
+            let labels = StateLabels {
+                state: state.word(),
+            };
+            self.jobs
+                .get_or_create(&labels)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets the GPUs of a class; the three add up to its capacity.
+    pub fn set_gpus(&self, class: &GpuClass, free: GpuMilli, allocated: GpuMilli, down: GpuMilli) {
+        for (state, amount) in [("free", free), ("allocated", allocated), ("down", down)] {
+            let labels = GpuLabels {
+                class: class.as_str().to_owned(),
+                state,
+            };
+            self.gpus.get_or_create(&labels).set(gpus(amount));
+        }
+    }
+
+    /// Counts a call that has ended.
+    fn count_rpc(&self, method: &'static str, code: &'static str) {
+        self.rpcs.get_or_create(&RpcLabels { method, code }).inc();
+    }
+
+    /// Everything as text, in the OpenMetrics form that Prometheus reads.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail; a metric that fails to encode is missing from the page.
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            tracing::warn!(%error, "metrics could not be encoded");
+        }
+        text
+    }
+}
+
+/// For showing only: nothing is charged or compared by it.
+fn gpus(amount: GpuMilli) -> f64 {
+    f64::from(u32::try_from(amount.0).unwrap_or(u32::MAX)) / 1000.0
+}
