@@ -120,7 +120,7 @@ mod tests {
                 .get_after_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            assert!(help.starts_with("Example"), "{}", command.get_name());
+            assert!(help.contains("Example"), "{}", command.get_name());
         }
     }
 }

@@ -294,7 +294,12 @@ mod tests {
     fn what_only_slurm_has_is_warned_of_with_its_line() {
         let found =
             warnings("#SBATCH --partition=gpu\n#SBATCH -p gpu --mail-type ALL --exclusive\n");
-        insta::assert_snapshot!(found.join("\n"), @"");
+        insta::assert_snapshot!(found.join("\n"), @"
+        2: --partition is not supported and has no effect; name the class of GPUs: --gpu-class
+        3: -p is not supported and has no effect; name the class of GPUs: --gpu-class
+        3: --mail-type is not supported and has no effect
+        3: --exclusive is not supported and has no effect; ask for all GPUs of the node: --gpus-per-node
+        ");
     }
 
     #[test]
@@ -302,7 +307,18 @@ mod tests {
         let found = problems(
             "#SBATCH --nodes=two\n#GOTGAN --partition gpu\n#SBATCH --noeds 2\n#SBATCH --array=1-9\n#GOTGAN --time\n#SBATCH\n#GOTGAN x\n#SBATCH --hold=1 --time 0",
         );
-        insta::assert_snapshot!(found.join("\n"), @"");
+        insta::assert_snapshot!(found.join("\n"), @"
+        2: --nodes: not a number; write one number from 1
+        3: there is no option --partition
+        3: `gpu` is not an option; options begin with - or --
+        4: there is no option --noeds
+        5: --array: arrays of jobs are not supported; submit once for each element, with --env TASK_ID=1
+        6: --time needs a value
+        7: #SBATCH without an option
+        8: `x` is not an option; options begin with - or --
+        9: --hold takes no value
+        9: --time: a time of zero; ask for at least one second
+        ");
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! `gotgan cluster`: the state of the whole.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use gotgan_proto::v1;
 
 use crate::{
@@ -18,26 +18,42 @@ use crate::{
 #[command(
     after_help = "Examples:\n  gotgan cluster\n  gotgan cluster --json | jq '.classes[] | {gpu_class, free_gpu_milli}'"
 )]
-pub struct ClusterCommand {}
+pub struct ClusterCommand {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show its state; the same as `gotgan cluster`
+    Status,
+}
 
 impl ClusterCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let client = context.client()?;
-        let status = client
-            .call(async |api| api.cluster().status(v1::StatusRequest {}).await)
-            .await?;
-        let (view, output) = (ClusterView::of(status), &context.output);
-        if output.json {
-            output.document("gotgan.cluster/1", &view)?;
-            return Ok(Exit::Ok.code());
-        }
-        output.text(&summary(&view, time::now_us()))?;
-        if !view.classes.is_empty() {
-            output.line("")?;
-            output.table(&class_table(&view))?;
+        match self.action {
+            None | Some(Action::Status) => status(context).await?,
         }
         Ok(Exit::Ok.code())
     }
+}
+
+async fn status(context: &Context) -> Result<(), Error> {
+    let client = context.client()?;
+    let status = client
+        .call(async |api| api.cluster().status(v1::StatusRequest {}).await)
+        .await?;
+    let (view, output) = (ClusterView::of(status), &context.output);
+    if output.json {
+        output.document("gotgan.cluster/1", &view)?;
+        return Ok(());
+    }
+    output.text(&summary(&view, time::now_us()))?;
+    if !view.classes.is_empty() {
+        output.line("")?;
+        output.table(&class_table(&view))?;
+    }
+    Ok(())
 }
 
 fn summary(view: &ClusterView, now_us: i64) -> String {

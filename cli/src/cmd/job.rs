@@ -311,8 +311,19 @@ mod tests {
 
     #[test]
     fn an_attempt_tells_its_tasks_apart() {
-        insta::assert_snapshot!(attempt_summary(&attempt()), @"");
-        insta::assert_snapshot!(task_table(&attempt()).render(Some(80), false), @"");
+        insta::assert_snapshot!(attempt_summary(&attempt()), @"
+        Attempt 1: ended
+          Detail:   step 1: rank 1 on node2: exit 7
+          Cause:    user
+          Charged:  7200 GPU-s (2 GPU-h), refunded 200 GPU-s
+          node1 (simulated): 0.25 GPUs, 4 CPUs, 8 GiB
+            GPU-1 (0.25 of it)
+        ");
+        insta::assert_snapshot!(task_table(&attempt()).render(Some(80), false), @"
+        STEP  KIND  NAME   RANK  NODE   STATE  EXIT    TIME
+           1  run   check     0  node1  ended  exit 0    3s
+           1  run   check     1  node2  ended  exit 7    3s
+        ");
     }
 
     #[test]
@@ -334,6 +345,81 @@ mod tests {
     #[test]
     fn the_document_keeps_its_form() {
         let detail = attempt();
-        insta::assert_snapshot!(crate::output::json::document("test", &detail).unwrap(), @"");
+        insta::assert_snapshot!(crate::output::json::document("test", &detail).unwrap(), @r#"
+        {
+          "schema": "test",
+          "attempt": 1,
+          "state": "ended",
+          "cause": "user",
+          "detail": "step 1: rank 1 on node2: exit 7",
+          "exit": null,
+          "leased_us": null,
+          "leased": null,
+          "started_us": null,
+          "started": null,
+          "ended_us": null,
+          "ended": null,
+          "charged_gpu_milli_seconds": 7200000,
+          "refunded_gpu_milli_seconds": 200000,
+          "allocation": [
+            {
+              "node": "node1",
+              "simulated": true,
+              "cpu_milli": 4000,
+              "memory_mib": 8192,
+              "gpus": [
+                {
+                  "uuid": "GPU-1",
+                  "gpu_milli": 250
+                }
+              ]
+            }
+          ],
+          "steps": [
+            {
+              "step": 1,
+              "kind": "run",
+              "name": "check",
+              "argv": [],
+              "started_us": null,
+              "started": null,
+              "ended_us": null,
+              "ended": null,
+              "tasks": [
+                {
+                  "rank": 0,
+                  "local_rank": 0,
+                  "node": "node1",
+                  "state": "ended",
+                  "exit": {
+                    "code": 0,
+                    "signal": null
+                  },
+                  "detail": "",
+                  "started_us": 1000000,
+                  "started": "1970-01-01T00:00:01Z",
+                  "ended_us": 4000000,
+                  "ended": "1970-01-01T00:00:04Z"
+                },
+                {
+                  "rank": 1,
+                  "local_rank": 0,
+                  "node": "node2",
+                  "state": "ended",
+                  "exit": {
+                    "code": 7,
+                    "signal": null
+                  },
+                  "detail": "",
+                  "started_us": 1000000,
+                  "started": "1970-01-01T00:00:01Z",
+                  "ended_us": 4000000,
+                  "ended": "1970-01-01T00:00:04Z"
+                }
+              ]
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -219,8 +219,16 @@ mod tests {
     #[test]
     fn the_listing_looks_good_on_80_columns() {
         let table = table(&listing(), START + 7_200_000_000);
-        insta::assert_snapshot!(table.render(Some(80), false), @"");
-        insta::assert_snapshot!(table.render(Some(50), false), @"");
+        insta::assert_snapshot!(table.render(Some(80), false), @"
+         JOB  NAME         PROJECT      OWNER  STATE    NODES     GPUS   TIME  NOTE
+        1042  사전학습     public/nup…  kim    pending      2  16 b200
+          41  pretrain-w…  public/nup…  kim    failed       2  16 b200  1h02m  simulated
+        ");
+        insta::assert_snapshot!(table.render(Some(50), false), @"
+         JOB  NAME      STATE       GPUS   TIME  NOTE
+        1042  사전학습  pending  16 b200
+          41  pretrai…  failed   16 b200  1h02m  simulated
+        ");
     }
 
     #[test]
@@ -236,7 +244,54 @@ mod tests {
             jobs,
             next_page: None,
         };
-        insta::assert_snapshot!(crate::output::json::document("gotgan.jobs/1", &listing).unwrap(), @"");
+        insta::assert_snapshot!(crate::output::json::document("gotgan.jobs/1", &listing).unwrap(), @r#"
+        {
+          "schema": "gotgan.jobs/1",
+          "jobs": [
+            {
+              "job_id": 41,
+              "name": "pretrain-with-a-very-long-name",
+              "project": "public/nup/startup-042",
+              "owner": "kim",
+              "state": "failed",
+              "detail": "rank 3 on node2: exit 7",
+              "work": "unknown",
+              "argv": [],
+              "resources": {
+                "nodes": 2,
+                "gpus_per_node": 8,
+                "gpus_total": 0,
+                "gpu_share_milli": 0,
+                "gpu_class": "b200",
+                "cpu_milli_per_node": 0,
+                "memory_mib_per_node": 0
+              },
+              "time_limit_s": 0,
+              "priority": 0,
+              "comment": "",
+              "dependencies": [],
+              "attempt": 0,
+              "nodes": [
+                "node1",
+                "node2"
+              ],
+              "simulated": true,
+              "cause": null,
+              "exit": null,
+              "submitted_us": 1795305600000000,
+              "submitted": "2026-11-22T00:00:00Z",
+              "queued_us": null,
+              "queued": null,
+              "started_us": 1795305600000000,
+              "started": "2026-11-22T00:00:00Z",
+              "ended_us": 1795309325000000,
+              "ended": "2026-11-22T01:02:05Z",
+              "paid_gpu_milli_seconds": 0
+            }
+          ],
+          "next_page": null
+        }
+        "#);
     }
 
     #[test]

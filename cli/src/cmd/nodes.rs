@@ -168,6 +168,10 @@ mod tests {
             v1::NodeAdmin::Active,
         );
         let nodes = [NodeView::of(&first), NodeView::of(&drained)];
-        insta::assert_snapshot!(table(&nodes, 4_000_000).render(Some(80), false), @"");
+        insta::assert_snapshot!(table(&nodes, 4_000_000).render(Some(80), false), @"
+        NODE         STATE     CLASS  FREE GPUS  FREE CPUS  FREE MEMORY  JOBS  NOTE
+        gpu-node-0…  ready     b200      3.75/8     64/128        1 TiB     1  simulated
+        gpu-node-0…  draining  b200      3.75/8     64/128        1 TiB     1  simulated
+        ");
     }
 }

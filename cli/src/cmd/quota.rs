@@ -342,6 +342,11 @@ mod tests {
             revision: 7,
             nodes: vec![root, node],
         });
-        insta::assert_snapshot!(table(&view).render(Some(80), false), @"");
+        insta::assert_snapshot!(table(&view).render(Some(80), false), @"
+        PATH        TITLE  CLASS  IN USE      LIMIT  RUNNING  PENDING
+        public             -           -          -        0        0
+        public/nup  엔업   b200       16         16        2        3
+                           h200        0  unlimited
+        ");
     }
 }

