@@ -62,12 +62,15 @@ impl<'w> Shadow<'w> {
         if job.status.state != JobState::Pending {
             wrong.push(format!("is {}, not pending", job.status.state.word()));
         }
-        if self
-            .world
-            .attempts
-            .keys()
-            .any(|attempt| attempt.job == job.id)
-        {
+        let first = AttemptId {
+            job: job.id,
+            number: 0,
+        };
+        let last = AttemptId {
+            job: job.id,
+            number: u32::MAX,
+        };
+        if self.world.attempts.range(first..=last).next().is_some() {
             wrong.push("has an attempt that has not ended".to_owned());
         }
         for other in &job.status.waits_for {
