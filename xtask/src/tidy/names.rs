@@ -7,8 +7,8 @@ use super::source::{Views, views};
 use super::tree::{Tree, TreeFile};
 
 /// Such a file has no idea of its own, so everything ends up in it.
-const BANNED_FILES: [&str; 10] = [
-    "util", "utils", "helper", "helpers", "common", "manager", "misc", "generic", "shared", "base",
+const BANNED_FILES: [&str; 8] = [
+    "util", "utils", "helper", "helpers", "common", "manager", "misc", "generic",
 ];
 const BANNED_MACROS: [&str; 3] = ["todo!", "dbg!", "unimplemented!"];
 /// Allowed with the number of an issue, as in `#12`, because only then somebody looks.

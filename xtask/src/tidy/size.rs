@@ -126,7 +126,7 @@ fn parse_entry(kind: &str, entry: &toml::Value) -> Option<Size> {
 fn sizes_of(file: &TreeFile) -> Vec<Size> {
     let code = views(&file.text).code;
     let lines: Vec<&str> = code.lines().collect();
-    let mut sizes = functions(&file.path, &lines);
+    let mut sizes = functions(file, &lines);
     let (limit, tests) = if is_test_file(&file.path) {
         (TEST_FILE_LINES, 0)
     } else {
@@ -161,7 +161,8 @@ fn test_module_lines(lines: &[&str]) -> usize {
     counted
 }
 
-fn functions(path: &str, lines: &[&str]) -> Vec<Size> {
+fn functions(file: &TreeFile, lines: &[&str]) -> Vec<Size> {
+    let written: Vec<&str> = file.text.lines().collect();
     let mut sizes = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = function_name(line) else {
@@ -170,15 +171,25 @@ fn functions(path: &str, lines: &[&str]) -> Vec<Size> {
         let Some(length) = block_lines(lines, at) else {
             continue;
         };
+        let data = data_lines(&lines[at..at + length], &written[at..at + length]);
         sizes.push(Size {
-            path: path.to_owned(),
+            path: file.path.clone(),
             function: Some(name.to_owned()),
             line: at + 1,
-            lines: length,
+            lines: length - data,
             limit: FUNCTION_LINES,
         });
     }
     sizes
+}
+
+/// Lines inside a literal, as of a snapshot or a statement: they are long, but nothing happens in them.
+fn data_lines(code: &[&str], written: &[&str]) -> usize {
+    let is_comment = |line: &str| line.trim_start().starts_with("//");
+    let is_data = |(code, written): &(&&str, &&str)| {
+        code.trim().is_empty() && !written.trim().is_empty() && !is_comment(written)
+    };
+    code.iter().zip(written).filter(is_data).count()
 }
 
 /// Of a line that begins a function; types like `fn(u8)` name none.
@@ -277,7 +288,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_a_literal_do_not_make_a_function_long() {
+        let text = format!(
+            "//! Doc.\nfn f() {{\n    check(\"\n{}\");\n}}\n",
+            "row\n".repeat(100)
+        );
+        assert!(texts(&tree_of(&[("a.rs", &text)])).is_empty());
+    }
+
+    #[test]
     fn a_trait_method_without_body_is_no_function_to_measure() {
-        assert!(functions("a.rs", &["    fn a(&self) -> u8;", "    fn b() {}"]).len() == 1);
+        let tree = tree_of(&[("a.rs", "    fn a(&self) -> u8;\n    fn b() {}")]);
+        assert_eq!(sizes_of(&tree.files[0]).len(), 2, "b and the file");
     }
 }
