@@ -1,13 +1,14 @@
 //! Why a job stands as it does, in words for a person.
 //!
-//! The reasons come from the planner's last report; this only adds what a report has not (held, running) and
-//! puts everything into sentences.
+//! The reasons come from the planner's last report; this only adds what a report has not (held, running, not yet
+//! looked at) and puts everything into sentences.
 
-use crate::amount::UnixMicros;
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::JobId;
-use crate::job::JobState;
-use crate::plan::{Blocker, Report};
-use crate::world::World;
+use crate::job::{Job, JobState};
+use crate::plan::{Blocker, BlockerKind, Report, Unit};
+use crate::planner::limits::ANY_CLASS;
+use crate::world::{QueueKey, World};
 
 /// Why a job stands as it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct Explanation {
     pub summary: String,
     /// Worst first; empty if nothing blocks it or no pass has looked at it.
     pub blockers: Vec<Blocker>,
-    /// Pending jobs ahead of it in the queue that want the same class.
+    /// Pending jobs ahead of it in the queue that want the same class of GPU, or none as it does.
     pub jobs_ahead: u64,
     /// When the pass that found this ran; `None` if none has looked at the job yet.
     pub planned: Option<UnixMicros>,
@@ -33,26 +34,343 @@ pub fn explain(
     last: Option<&Report>,
     planned: Option<UnixMicros>,
 ) -> Option<Explanation> {
-    let _ = (last, planned);
     let job = world.jobs.get(&job)?;
-    Some(Explanation {
-        state: job.status.state,
-        summary: String::new(),
-        blockers: Vec::new(),
-        jobs_ahead: 0,
-        planned: None,
+    let found = last.and_then(|report| report.waiting.get(&job.id));
+    Some(match job.status.state {
+        JobState::Held => held(job),
+        JobState::Pending => match found {
+            Some(blockers) => pending(world, job, blockers.as_slice(), planned),
+            None => not_yet_planned(world, job),
+        },
+        JobState::Starting => starting(world, job),
+        JobState::Running => plain(job, running(world, job)),
+        JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {
+            plain(job, with_detail(job.status.state.word(), job))
+        }
     })
+}
+
+fn plain(job: &Job, summary: String) -> Explanation {
+    let (blockers, jobs_ahead, planned) = (Vec::new(), 0, None);
+    Explanation {
+        state: job.status.state,
+        summary,
+        blockers,
+        jobs_ahead,
+        planned,
+    }
+}
+
+fn held(job: &Job) -> Explanation {
+    let blocker = Blocker {
+        kind: BlockerKind::Held,
+        subject: job.id.to_string(),
+        needed: 0,
+        available: 0,
+        limit: 0,
+        unit: Unit::None,
+        note: job.status.detail.clone(),
+    };
+    let summary = sentence(&blocker);
+    Explanation {
+        blockers: vec![blocker],
+        ..plain(job, summary)
+    }
+}
+
+fn pending(
+    world: &World,
+    job: &Job,
+    blockers: &[Blocker],
+    planned: Option<UnixMicros>,
+) -> Explanation {
+    let summary = match blockers {
+        [] => "could start in the next pass".to_owned(),
+        [one] => sentence(one),
+        [worst, rest @ ..] => format!("{}, and {} more reasons", sentence(worst), rest.len()),
+    };
+    let summary = summary.replace("and 1 more reasons", "and 1 more reason");
+    Explanation {
+        state: job.status.state,
+        summary,
+        blockers: blockers.to_vec(),
+        jobs_ahead: jobs_ahead(world, job),
+        planned,
+    }
+}
+
+fn not_yet_planned(world: &World, job: &Job) -> Explanation {
+    let summary = "waits; no planning pass has looked at it yet".to_owned();
+    Explanation {
+        jobs_ahead: jobs_ahead(world, job),
+        ..plain(job, summary)
+    }
+}
+
+/// Jobs that come first where this one wants to go; walks the queue, so it is for one question, not for a listing.
+fn jobs_ahead(world: &World, job: &Job) -> u64 {
+    let wanted = wanted_class(job);
+    let ahead = world.queue.range(..QueueKey::of(job)).filter(|key| {
+        world
+            .jobs
+            .get(&key.job)
+            .is_some_and(|other| wanted_class(other) == wanted)
+    });
+    ahead.map(|_| 1).sum()
+}
+
+/// Whether it wants GPUs, and of which class if it says so.
+fn wanted_class(job: &Job) -> (bool, Option<&crate::ids::GpuClass>) {
+    let gpus = &job.spec.per_node.gpus;
+    (!gpus.amount().is_zero(), gpus.class())
+}
+
+fn starting(world: &World, job: &Job) -> Explanation {
+    let nodes = nodes_of(world, job);
+    plain(
+        job,
+        format!("starts in attempt {} on {nodes}", job.status.attempt),
+    )
+}
+
+fn running(world: &World, job: &Job) -> String {
+    format!(
+        "runs in attempt {} on {}",
+        job.status.attempt,
+        nodes_of(world, job)
+    )
+}
+
+fn nodes_of(world: &World, job: &Job) -> String {
+    const NAMED_MAX: usize = 4;
+    let id = crate::ids::AttemptId {
+        job: job.id,
+        number: job.status.attempt,
+    };
+    let Some(attempt) = world.attempts.get(&id) else {
+        return "its nodes".to_owned();
+    };
+    let nodes = &attempt.placement.nodes;
+    let mut names: Vec<String> = nodes
+        .iter()
+        .take(NAMED_MAX)
+        .map(|allocation| allocation.node.to_string())
+        .collect();
+    if nodes.len() > NAMED_MAX {
+        names.push(format!("{} more", nodes.len() - NAMED_MAX));
+    }
+    names.join(", ")
+}
+
+fn with_detail(word: &str, job: &Job) -> String {
+    if job.status.detail.is_empty() {
+        return word.to_owned();
+    }
+    format!("{word}: {}", job.status.detail)
 }
 
 /// The blocker as a sentence with its numbers, without a full stop.
 #[must_use]
 pub fn sentence(blocker: &Blocker) -> String {
-    blocker.note.clone()
+    match blocker.kind {
+        BlockerKind::Held if blocker.note.is_empty() => {
+            "is held until somebody releases it".to_owned()
+        }
+        BlockerKind::Held => format!("is held until somebody releases it: {}", blocker.note),
+        BlockerKind::Dependency => dependency(blocker),
+        BlockerKind::ProjectLimit => limit("project", blocker),
+        BlockerKind::ParentLimit => limit("everything below", blocker),
+        BlockerKind::Constraints => constraints(blocker),
+        BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
+        BlockerKind::Capacity => capacity(blocker),
+        BlockerKind::Order => format!(
+            "job {} has waited so long that nothing behind it starts on the GPUs it needs",
+            blocker.subject
+        ),
+        BlockerKind::RetryDelay => {
+            format!(
+                "failed a moment ago and is tried again in {}",
+                seconds(blocker.needed)
+            )
+        }
+    }
+}
+
+fn dependency(blocker: &Blocker) -> String {
+    let (kind, state) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
+    let event = match kind {
+        "after" => "to start",
+        "afterok" => "to complete",
+        "afternotok" => "to fail",
+        _ => "to end",
+    };
+    let state = if state.is_empty() {
+        String::new()
+    } else {
+        format!(", which is {state}")
+    };
+    format!("waits for job {} {event}{state}", blocker.subject)
+}
+
+fn limit(who: &str, blocker: &Blocker) -> String {
+    let subject = &blocker.subject;
+    if blocker.unit == Unit::None {
+        return format!("{who} {subject} is {}", blocker.note);
+    }
+    let (class, over) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
+    let class = if class == ANY_CLASS {
+        String::new()
+    } else {
+        format!("{class} ")
+    };
+    let held = match over.strip_prefix("holding ") {
+        Some(held) => held.to_owned(),
+        None => GpuMilli(blocker.limit.saturating_sub(blocker.available)).to_string(),
+    };
+    let limit = GpuMilli(blocker.limit);
+    let needed = GpuMilli(blocker.needed);
+    let gpus = gpu_word(limit);
+    if blocker.needed > blocker.limit {
+        return format!(
+            "{who} {subject} may hold {limit} {class}{gpus} in all; this job alone needs {needed}"
+        );
+    }
+    format!(
+        "{who} {subject} may hold {limit} {class}{gpus} and holds {held}; this job needs {needed} more"
+    )
+}
+
+fn constraints(blocker: &Blocker) -> String {
+    let Blocker {
+        needed,
+        available,
+        note,
+        ..
+    } = blocker;
+    if *available == 0 && *needed == 1 {
+        return format!("no node can ever serve it: none is there to {note}");
+    }
+    format!(
+        "needs {}, and {} there {note}",
+        nodes_word(*needed),
+        only(*available)
+    )
+}
+
+fn only(available: u64) -> String {
+    match available {
+        0 => "none is".to_owned(),
+        1 => "only 1 is".to_owned(),
+        more => format!("only {more} are"),
+    }
+}
+
+fn nodes_unavailable(blocker: &Blocker) -> String {
+    format!(
+        "needs {} and {} free; it could use {}",
+        nodes_word(blocker.needed),
+        match blocker.available {
+            0 => "none is".to_owned(),
+            1 => "1 is".to_owned(),
+            more => format!("{more} are"),
+        },
+        blocker.note
+    )
+}
+
+fn capacity(blocker: &Blocker) -> String {
+    let Blocker {
+        subject,
+        needed,
+        available,
+        limit,
+        note,
+        ..
+    } = blocker;
+    match blocker.unit {
+        Unit::GpuMilli => {
+            let (needed, free) = (GpuMilli(*needed), GpuMilli(*available));
+            let all = GpuMilli(*limit);
+            format!(
+                "needs {needed} {subject} {}; {free} of {all} are free",
+                gpu_word(needed)
+            )
+        }
+        Unit::CpuMilli => {
+            let (needed, free, all) = (CpuMilli(*needed), CpuMilli(*available), CpuMilli(*limit));
+            format!(
+                "needs {needed} CPUs on each node; {free} of {all} are free {}",
+                beside(note)
+            )
+        }
+        Unit::MemoryMib => {
+            let (needed, free) = (MemoryMib(*needed), MemoryMib(*available));
+            let all = MemoryMib(*limit);
+            format!(
+                "needs {needed} memory on each node; {free} of {all} are free {}",
+                beside(note)
+            )
+        }
+        Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => format!(
+            "needs {} with {note}; {available} of {limit} have that",
+            nodes_word(*needed)
+        ),
+    }
+}
+
+fn beside(class: &str) -> String {
+    if class.is_empty() {
+        return "where most is".to_owned();
+    }
+    format!("beside free {class} GPUs")
+}
+
+fn gpu_word(gpus: GpuMilli) -> &'static str {
+    if gpus == GpuMilli::WHOLE {
+        "GPU"
+    } else {
+        "GPUs"
+    }
+}
+
+fn nodes_word(nodes: u64) -> String {
+    if nodes == 1 {
+        "1 node".to_owned()
+    } else {
+        format!("{nodes} nodes")
+    }
+}
+
+/// Rounded up to whole seconds.
+fn seconds(millis: u64) -> String {
+    format!("{} s", millis.div_ceil(1000))
 }
 
 /// What would change it; empty if the caller can do nothing about it.
 #[must_use]
 pub fn hint(blocker: &Blocker) -> String {
-    let _ = blocker;
-    String::new()
+    let subject = &blocker.subject;
+    match blocker.kind {
+        BlockerKind::Held => format!("gotgan release {subject}"),
+        BlockerKind::Dependency => format!("gotgan why {subject}"),
+        BlockerKind::ProjectLimit | BlockerKind::ParentLimit if blocker.needed > blocker.limit => {
+            "ask for fewer GPUs, or ask the allocation office to raise the limit".to_owned()
+        }
+        BlockerKind::ProjectLimit => {
+            "wait for the project's own jobs, cancel one, or ask the allocation office".to_owned()
+        }
+        BlockerKind::ParentLimit => {
+            "wait for jobs of other projects below it, or ask the allocation office".to_owned()
+        }
+        BlockerKind::Constraints => {
+            "cancel it and submit it with less on each node, fewer nodes or other constraints"
+                .to_owned()
+        }
+        BlockerKind::NodesUnavailable => "ask the operators of the nodes named".to_owned(),
+        BlockerKind::Capacity => match blocker.unit {
+            Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
+            Unit::GpuMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => String::new(),
+        },
+        BlockerKind::Order | BlockerKind::RetryDelay => String::new(),
+    }
 }

@@ -65,3 +65,61 @@ fault_reasons! {
     /// More than the whole machine could give, even if it were empty.
     LargerThanMachine => "LARGER_THAN_MACHINE",
 }
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Faults, in the order of the fields.
+    pub faults: Vec<Fault>,
+    /// Things that deserve a look.
+    pub warnings: Vec<String>,
+}
+
+impl Findings {
+    /// Adds a fault of a field below `spec`.
+    pub fn fault(&mut self, field: &str, reason: FaultReason, message: impl Into<String>) {
+        let field = format!("spec.{field}");
+        self.faults.push(Fault {
+            field,
+            reason,
+            message: message.into(),
+        });
+    }
+
+    /// Adds a warning.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
+    /// Adds a fault unless `value` lies between `least` and `most`.
+    pub fn require_range(&mut self, field: &str, value: i64, least: i64, most: i64, unit: &str) {
+        if !(least..=most).contains(&value) {
+            let unit = if unit.is_empty() {
+                String::new()
+            } else {
+                format!(" {unit}")
+            };
+            let message = format!("is {value}; give {least} to {most}{unit}");
+            self.fault(field, FaultReason::OutOfRange, message);
+        }
+    }
+
+    /// Adds a fault if there are more than `most`.
+    pub fn require_at_most(&mut self, field: &str, value: usize, most: usize, unit: &str) {
+        if value > most {
+            let message = format!("has {value} {unit}; give at most {most}");
+            self.fault(field, FaultReason::TooLong, message);
+        }
+    }
+
+    /// Adds a fault if the text has a NUL, which no process can be given.
+    pub fn require_no_nul(&mut self, field: &str, text: &str) {
+        if text.contains('\0') {
+            self.fault(
+                field,
+                FaultReason::Malformed,
+                "has a NUL character; remove it",
+            );
+        }
+    }
+}

@@ -4,23 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::ids::{GpuClass, NodeName};
+use crate::node::Inventory;
 use crate::world::World;
 
 /// Every node that ever registered, whether it takes work now or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fleet {
-    /// Nodes by what they have of each class.
-    pub(super) classes: BTreeMap<GpuClass, BTreeMap<NodeSize, u32>>,
-    /// Nodes by what they have beside GPUs.
-    pub(super) all: BTreeMap<NodeSize, u32>,
+    /// How many nodes have what of each class.
+    classes: BTreeMap<GpuClass, Sizes>,
+    /// How many nodes have what beside GPUs.
+    all: Sizes,
     /// Names.
-    pub(super) nodes: BTreeSet<NodeName>,
+    nodes: BTreeSet<NodeName>,
     /// Labels with the values they have.
-    pub(super) labels: BTreeMap<String, BTreeSet<String>>,
+    labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What one node has of one class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What one node has of one class, or of anything but GPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeSize {
     /// GPUs of the class.
     pub gpus: u32,
@@ -30,11 +31,123 @@ pub struct NodeSize {
     pub memory_mib: MemoryMib,
 }
 
+impl NodeSize {
+    /// Whether a node of this size has at least `other`.
+    #[must_use]
+    pub fn covers(&self, other: &NodeSize) -> bool {
+        self.gpus >= other.gpus
+            && self.cpu_milli >= other.cpu_milli
+            && self.memory_mib >= other.memory_mib
+    }
+}
+
+/// How many nodes there are of each size; a machine room has few sizes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sizes(BTreeMap<NodeSize, u32>);
+
+impl Sizes {
+    fn add(&mut self, size: NodeSize) {
+        *self.0.entry(size).or_default() += 1;
+    }
+
+    /// Nodes that have at least `size`, empty.
+    #[must_use]
+    pub fn covering(&self, size: &NodeSize) -> u32 {
+        let counts = self
+            .0
+            .iter()
+            .filter(|(own, _)| own.covers(size))
+            .map(|(_, count)| *count);
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// The most of each that any node has; not always the same node.
+    #[must_use]
+    pub fn largest(&self) -> NodeSize {
+        self.0
+            .keys()
+            .fold(NodeSize::default(), |most, size| NodeSize {
+                gpus: most.gpus.max(size.gpus),
+                cpu_milli: most.cpu_milli.max(size.cpu_milli),
+                memory_mib: most.memory_mib.max(size.memory_mib),
+            })
+    }
+
+    /// Sizes with how many nodes have them, the largest last.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeSize, u32)> {
+        self.0.iter().map(|(size, count)| (size, *count))
+    }
+
+    /// Whether there is no node.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Fleet {
     /// Summarises the nodes of `world`.
     #[must_use]
     pub fn of(world: &World) -> Self {
-        let _ = world;
-        Fleet::default()
+        let mut fleet = Fleet::default();
+        for (name, node) in &world.nodes {
+            fleet.nodes.insert(name.clone());
+            fleet.add(&node.inventory);
+        }
+        fleet
+    }
+
+    fn add(&mut self, inventory: &Inventory) {
+        let size = |gpus| NodeSize {
+            gpus,
+            cpu_milli: inventory.cpu_milli,
+            memory_mib: inventory.memory_mib,
+        };
+        self.all.add(size(0));
+        let mut counts: BTreeMap<&GpuClass, u32> = BTreeMap::new();
+        for gpu in &inventory.gpus {
+            *counts.entry(&gpu.class).or_default() += 1;
+        }
+        for (class, gpus) in counts {
+            self.classes
+                .entry(class.clone())
+                .or_default()
+                .add(size(gpus));
+        }
+        for (key, value) in &inventory.labels {
+            self.labels
+                .entry(key.clone())
+                .or_default()
+                .insert(value.clone());
+        }
+    }
+
+    /// Every class there is with its nodes.
+    pub fn classes(&self) -> impl Iterator<Item = (&GpuClass, &Sizes)> {
+        self.classes.iter()
+    }
+
+    /// Nodes of the class; `None` if there is none.
+    #[must_use]
+    pub fn class(&self, class: &GpuClass) -> Option<&Sizes> {
+        self.classes.get(class)
+    }
+
+    /// All nodes, without their GPUs.
+    #[must_use]
+    pub fn all(&self) -> &Sizes {
+        &self.all
+    }
+
+    /// Names of all nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &BTreeSet<NodeName> {
+        &self.nodes
+    }
+
+    /// Every label with the values it has somewhere.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, BTreeSet<String>> {
+        &self.labels
     }
 }

@@ -1,0 +1,149 @@
+//! Who pays and where it may run: the project, and the nodes and labels named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fault::{FaultReason, Findings};
+use super::fleet::Fleet;
+use super::near::suggestion;
+use super::request::ConstraintsRequest;
+use super::work::shown;
+use crate::ids::{NodeName, ProjectPath};
+use crate::quota::QuotaTree;
+use crate::spec::Constraints;
+
+/// Nodes named in one list: as many as a gang may have.
+const NODES_MAX: usize = 10_000;
+/// Labels asked for.
+const LABELS_MAX: usize = 64;
+/// Children of a project named in a message.
+const CHILDREN_NAMED: usize = 3;
+
+/// The leaf that pays; `None` with a fault noted.
+pub(super) fn project(
+    asked: &str,
+    quota: &QuotaTree,
+    findings: &mut Findings,
+) -> Option<ProjectPath> {
+    if asked.is_empty() {
+        let message = "no project; name the one that pays, as in public/nup/startup-042";
+        findings.fault("project", FaultReason::Missing, message);
+        return None;
+    }
+    let known = ProjectPath::new(asked)
+        .ok()
+        .filter(|path| quota.nodes.contains_key(path));
+    let Some(path) = known else {
+        let leaves = quota.nodes.keys().map(ProjectPath::as_str);
+        let near = suggestion(asked, leaves, "projects");
+        let message = format!("there is no project \"{}\"{near}", shown(asked));
+        findings.fault("project", FaultReason::UnknownProject, message);
+        return None;
+    };
+    if !quota.is_leaf(&path) {
+        let children: Vec<&str> = quota
+            .nodes
+            .keys()
+            .filter(|other| other.parent() == Some(path.as_str()))
+            .map(ProjectPath::as_str)
+            .take(CHILDREN_NAMED)
+            .collect();
+        let message = format!(
+            "\"{path}\" has projects below it and takes no jobs itself; use one of them, as {}",
+            children.join(", ")
+        );
+        findings.fault("project", FaultReason::ProjectNotALeaf, message);
+        return None;
+    }
+    Some(path)
+}
+
+/// Where a gang of `nodes` nodes may run.
+pub(super) fn constraints(
+    request: ConstraintsRequest,
+    nodes: u32,
+    fleet: &Fleet,
+    findings: &mut Findings,
+) -> Constraints {
+    let wanted = node_list("constraints.nodes", &request.nodes, fleet, findings);
+    let unwanted = node_list(
+        "constraints.exclude_nodes",
+        &request.exclude_nodes,
+        fleet,
+        findings,
+    );
+    if let Some(both) = wanted.intersection(&unwanted).next() {
+        let message = format!("{both} is also in constraints.nodes; remove it from one of the two");
+        findings.fault("constraints.exclude_nodes", FaultReason::Conflict, message);
+    }
+    if !request.nodes.is_empty() && wanted.len() < nodes as usize {
+        let message = format!(
+            "names {} of the {nodes} nodes the job needs; name more nodes or ask for fewer",
+            wanted.len()
+        );
+        findings.fault("constraints.nodes", FaultReason::Conflict, message);
+    }
+    labels(&request.labels, fleet, findings);
+    Constraints {
+        nodes: wanted,
+        exclude_nodes: unwanted,
+        labels: request.labels,
+    }
+}
+
+fn node_list(
+    field: &str,
+    asked: &[String],
+    fleet: &Fleet,
+    findings: &mut Findings,
+) -> BTreeSet<NodeName> {
+    findings.require_at_most(field, asked.len(), NODES_MAX, "nodes");
+    let mut names = BTreeSet::new();
+    for text in asked.iter().take(NODES_MAX) {
+        match NodeName::new(text) {
+            Ok(name) if fleet.nodes().contains(&name) => {
+                names.insert(name);
+            }
+            Ok(name) if fleet.nodes().is_empty() => {
+                findings.warn(format!(
+                    "no node has registered yet, so {name} could not be checked"
+                ));
+                names.insert(name);
+            }
+            Ok(_) | Err(_) => {
+                let known = fleet.nodes().iter().map(NodeName::as_str);
+                let near = suggestion(text, known, "nodes");
+                let message = format!("there is no node \"{}\"{near}", shown(text));
+                findings.fault(field, FaultReason::UnknownNode, message);
+            }
+        }
+    }
+    names
+}
+
+fn labels(asked: &BTreeMap<String, String>, fleet: &Fleet, findings: &mut Findings) {
+    findings.require_at_most("constraints.labels", asked.len(), LABELS_MAX, "labels");
+    for (key, value) in asked.iter().take(LABELS_MAX) {
+        if fleet.nodes().is_empty() {
+            findings.warn(format!(
+                "no node has registered yet, so the label {}={} could not be checked",
+                shown(key),
+                shown(value)
+            ));
+            continue;
+        }
+        let field = format!("constraints.labels.{}", shown(key));
+        match fleet.labels().get(key) {
+            None => {
+                let near = suggestion(key, fleet.labels().keys().map(String::as_str), "labels");
+                let message = format!("no node carries the label \"{}\"{near}", shown(key));
+                findings.fault(&field, FaultReason::UnknownLabel, message);
+            }
+            Some(values) if !values.contains(value) => {
+                let near = suggestion(value, values.iter().map(String::as_str), "its values");
+                let message = format!("no node carries {}=\"{}\"{near}", shown(key), shown(value));
+                findings.fault(&field, FaultReason::UnknownLabel, message);
+            }
+            Some(_) => {}
+        }
+    }
+}
