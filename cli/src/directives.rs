@@ -88,7 +88,7 @@ impl Reader {
                     continue;
                 }
             };
-            if option.value.is_none() && self.wants_value(&option.name, directive.dialect) {
+            if option.value.is_none() && self.wants_value(&option.name) {
                 option.value = words
                     .next_if(|next| is_value(next, &option.name))
                     .map(str::to_owned);
@@ -122,11 +122,11 @@ impl Reader {
             })
     }
 
-    /// Whether the word after this option is its value. Slurm's own options may have one, ours are known.
-    fn wants_value(&self, name: &str, dialect: Dialect) -> bool {
+    /// Whether the word after this option is its value; what is not known may have one.
+    fn wants_value(&self, name: &str) -> bool {
         match self.argument(name) {
             Some(argument) => argument.get_action().takes_values(),
-            None => dialect == Dialect::Sbatch,
+            None => true,
         }
     }
 
@@ -310,7 +310,6 @@ mod tests {
         insta::assert_snapshot!(found.join("\n"), @"
         2: --nodes: not a number; write one number from 1
         3: there is no option --partition
-        3: `gpu` is not an option; options begin with - or --
         4: there is no option --noeds
         5: --array: arrays of jobs are not supported; submit once for each element, with --env TASK_ID=1
         6: --time needs a value

@@ -78,7 +78,7 @@ impl Nodes {
 
 fn table(nodes: &[NodeView], now_us: i64) -> Table {
     let mut table = Table::new(&[
-        column("NODE").shrink(10),
+        column("NODE").shrink(24),
         column("STATE"),
         column("CLASS").drop(4),
         column("FREE GPUS").right(),
@@ -169,9 +169,9 @@ mod tests {
         );
         let nodes = [NodeView::of(&first), NodeView::of(&drained)];
         insta::assert_snapshot!(table(&nodes, 4_000_000).render(Some(80), false), @"
-        NODE         STATE     CLASS  FREE GPUS  FREE CPUS  FREE MEMORY  JOBS  NOTE
-        gpu-node-0…  ready     b200      3.75/8     64/128        1 TiB     1  simulated
-        gpu-node-0…  draining  b200      3.75/8     64/128        1 TiB     1  simulated
+        NODE          STATE     CLASS  FREE GPUS  FREE CPUS  JOBS  NOTE
+        gpu-node-001  ready     b200      3.75/8     64/128     1  simulated
+        gpu-node-002  draining  b200      3.75/8     64/128     1  simulated
         ");
     }
 }
