@@ -1,0 +1,284 @@
+//! A fake scheduler, and a daemon that talks to it, as a real process.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
+use gotgan_proto::v1::{
+    self, JobSpec, JoinRequest, JoinResponse, LogData, ReadLog, Register, Registered, Report,
+    ReportAck, RunAttempt, SchedulerMessage, StartTasks, StopAttempt, TaskStart, WorkerMessage,
+    job_spec::Work, report::Event, scheduler_message::Message as Order, worker_message::Message,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Nothing here takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+pub const EPOCH: u64 = 5;
+
+/// A stream that a worker has opened.
+pub struct Peer {
+    pub node: String,
+    pub register: Register,
+    orders: mpsc::Sender<Result<SchedulerMessage, Status>>,
+    messages: Streaming<WorkerMessage>,
+    pub acknowledge: bool,
+}
+
+struct Service {
+    peers: mpsc::Sender<Peer>,
+}
+
+#[tonic::async_trait]
+impl Workers for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let node = request.metadata().get("x-gotgan-node").unwrap().to_str().unwrap().to_owned();
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.unwrap().message.unwrap();
+        let Message::Register(register) = first else { panic!("not registered: {first:?}") };
+        let (orders, stream) = mpsc::channel(64);
+        let welcome = Registered { epoch: EPOCH, heartbeat_ms: 200 };
+        let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
+        orders.send(Ok(welcome)).await.unwrap();
+        let peer = Peer { node, register, orders, messages, acknowledge: true };
+        let _ = self.peers.send(peer).await;
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// The fake scheduler.
+pub struct Cluster {
+    pub address: String,
+    peers: mpsc::Receiver<Peer>,
+    pub directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, peers) = mpsc::channel(8);
+        let service = WorkersServer::new(Service { peers: sender });
+        let serving = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(serving);
+        Self { address, peers, directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    pub fn output(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts a daemon on this cluster's state directory.
+    pub fn daemon(&self) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
+        command.args(["run", "--insecure", "--node", "n1", "--simulate", "2xB200"]);
+        command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
+        command.env("RUST_LOG", "warn").stdin(Stdio::null());
+        Daemon { child: command.spawn().unwrap() }
+    }
+
+    /// The next stream a worker opens.
+    pub async fn peer(&mut self) -> Peer {
+        tokio::time::timeout(PATIENCE, self.peers.recv()).await.unwrap().unwrap()
+    }
+}
+
+/// A running daemon; killed when dropped. Its shims live on, as they should.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Peer {
+    pub async fn order(&self, order: Order) {
+        self.orders.send(Ok(SchedulerMessage { message: Some(order) })).await.unwrap();
+    }
+
+    pub async fn message(&mut self) -> Message {
+        let next = tokio::time::timeout(PATIENCE, self.messages.next());
+        next.await.expect("the worker says nothing").unwrap().unwrap().message.unwrap()
+    }
+
+    /// The next report, acknowledged unless told otherwise.
+    pub async fn report(&mut self) -> Report {
+        loop {
+            if let Message::Report(report) = self.message().await {
+                if self.acknowledge {
+                    let Report { job_id, attempt, seq, .. } = report;
+                    self.order(Order::ReportAck(ReportAck { job_id, attempt, seq })).await;
+                }
+                return report;
+            }
+        }
+    }
+
+    /// Reports up to and including the first that `wanted` accepts.
+    pub async fn reports_until(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Report> {
+        let collecting = tokio::time::timeout(PATIENCE, self.collect_until(wanted));
+        collecting.await.expect("the report never came")
+    }
+
+    async fn collect_until(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Report> {
+        let mut reports: Vec<Report> = Vec::new();
+        loop {
+            let report = self.report().await;
+            // Resent ones count once.
+            if reports.iter().any(|known| known.seq == report.seq) {
+                continue;
+            }
+            let found = wanted(report.event.as_ref().unwrap());
+            reports.push(report);
+            if found {
+                return reports;
+            }
+        }
+    }
+
+    pub async fn reports_until_end(&mut self) -> Vec<Report> {
+        self.reports_until(|event| matches!(event, Event::Ended(_) | Event::Refused(_))).await
+    }
+
+    pub async fn until_started(&mut self) {
+        self.reports_until(|event| matches!(event, Event::TaskStarted(_))).await;
+    }
+
+    pub async fn read_log(&mut self, read: ReadLog) -> LogData {
+        self.order(Order::ReadLog(read)).await;
+        loop {
+            if let Message::LogData(data) = self.message().await {
+                return data;
+            }
+        }
+    }
+
+    pub async fn stop(&self, job_id: u64, cause: v1::Cause, grace_s: u32) {
+        let stop = StopAttempt {
+            epoch: EPOCH,
+            job_id,
+            attempt: 1,
+            cause: cause.into(),
+            reason: "told to".into(),
+            grace_s,
+        };
+        self.order(Order::StopAttempt(stop)).await;
+    }
+}
+
+/// An order for a script of one node.
+pub fn script(job_id: u64, text: &str) -> RunAttempt {
+    let text = format!("#!/bin/sh\n{text}\n");
+    work(job_id, Work::Script(v1::Script { text, arguments: Vec::new() }), 1)
+}
+
+/// An order for a command with this many tasks.
+pub fn command(job_id: u64, argv: &[&str], tasks: u32) -> RunAttempt {
+    let argv = argv.iter().map(|&word| word.to_owned()).collect();
+    work(job_id, Work::Command(v1::Command { argv, layout: 2 }), tasks)
+}
+
+fn work(job_id: u64, work: Work, tasks: u32) -> RunAttempt {
+    let task = |rank| TaskStart {
+        rank,
+        local_rank: rank,
+        local_world_size: tasks,
+        gpu_uuids: vec![format!("GPU-SIM-n1-{rank}")],
+        world_size: tasks,
+    };
+    RunAttempt {
+        epoch: EPOCH,
+        job_id,
+        attempt: 1,
+        gang: vec![v1::GangNode { node: "n1".into(), address: "127.0.0.1".into(), gpus: 2 }],
+        spec: Some(JobSpec { work: Some(work), ..Default::default() }),
+        time_limit_s: 600,
+        grace_s: 20,
+        master_port: 29500,
+        tasks: (0..tasks).map(task).collect(),
+        start_now: true,
+        ..Default::default()
+    }
+}
+
+/// An order to start one task of a further step.
+pub fn step(job_id: u64, step: u32, argv: &[&str]) -> Order {
+    Order::StartTasks(StartTasks {
+        epoch: EPOCH,
+        job_id,
+        attempt: 1,
+        step,
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        tasks: vec![TaskStart { local_world_size: 1, world_size: 1, ..Default::default() }],
+        world_size: 1,
+        ..Default::default()
+    })
+}
+
+/// The attempt's end: cause, reason, exit.
+pub fn end_of(reports: &[Report]) -> (v1::Cause, String, v1::ExitStatus) {
+    match &reports.last().unwrap().event {
+        Some(Event::Ended(ended)) => (ended.cause(), ended.reason.clone(), ended.exit.unwrap()),
+        other => panic!("not ended: {other:?}"),
+    }
+}
+
+/// How a task ended.
+pub fn task_end(reports: &[Report], step: u32, rank: u32) -> v1::TaskEnded {
+    let ends = reports.iter().filter_map(|report| match &report.event {
+        Some(Event::TaskEnded(ended)) => Some(ended),
+        _ => None,
+    });
+    ends.cloned().find(|ended| (ended.step, ended.rank) == (step, rank)).unwrap()
+}
+
+/// Waits until something is so.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The process whose number a file holds, if it lives.
+pub fn lives(pid_file: &Path) -> bool {
+    let text = std::fs::read_to_string(pid_file).unwrap();
+    let process = gotgan_worker::shim::tree::process(text.trim().parse().unwrap());
+    process.is_some_and(|process| !process.zombie)
+}
+
+/// Whether a file is there with a whole line in it.
+pub fn has_line(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'))
+}

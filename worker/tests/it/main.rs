@@ -1,0 +1,7 @@
+//! The daemon and its shims with real processes, driven by a fake scheduler.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod attempts;
+mod cluster;
+mod logs;
+mod restart;
