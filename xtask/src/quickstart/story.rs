@@ -183,9 +183,9 @@ impl Story<'_> {
     }
 
     fn common_options(&self, gpus_per_node: u64) -> Vec<String> {
-        let examples = self.examples.display();
+        let (class, examples) = (&self.cluster.gpus.class, self.examples.display());
         vec![
-            format!("--gpus-per-node={gpus_per_node}"),
+            format!("--gpus-per-node={class}:{gpus_per_node}"),
             format!("--env=GOTGAN_EXAMPLES={examples}"),
         ]
     }

@@ -144,7 +144,7 @@ fn sizes_of(file: &TreeFile) -> Vec<Size> {
 }
 
 fn is_test_file(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("/tests.rs")
+    path.contains("/tests/") || path.ends_with("tests.rs")
 }
 
 /// Lines of modules marked `#[cfg(test)]`, the mark included.
