@@ -168,7 +168,7 @@ impl Reader<'_> {
             follow: self.follow,
         };
         self.client
-            .open(async |api| api.jobs().logs(request.clone()).await)
+            .open(async |api| api.jobs().logs(request).await)
             .await
     }
 

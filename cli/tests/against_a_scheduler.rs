@@ -83,7 +83,7 @@ impl Jobs for Scheduler {
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Reply<Self::LogsStream> {
         let request = request.into_inner();
-        self.logs_asked.lock().unwrap().push(request.clone());
+        self.logs_asked.lock().unwrap().push(request);
         if request.stream == i32::from(v1::LogStream::Stderr) {
             let end = v1::LogChunk {
                 end: true,

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Exit},
     output::time,
     units,
-    view::job::{EventView, is_terminal},
+    view::{event::EventView, job::is_terminal},
     watch::{JobWatch, WATCH_MAX},
 };
 

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Exit, printable},
     output::time,
     units,
-    view::job::ExplanationView,
+    view::event::ExplanationView,
 };
 
 /// Say why a job waits

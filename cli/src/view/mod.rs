@@ -2,6 +2,7 @@
 
 pub mod amount;
 pub mod cluster;
+pub mod event;
 pub mod job;
 pub mod node;
 pub mod quota;
