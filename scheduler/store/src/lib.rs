@@ -24,6 +24,7 @@ mod groups;
 mod migrations;
 mod postgres;
 mod records;
+mod rows;
 mod sheets;
 mod sql;
 mod sqlite;

@@ -3,23 +3,15 @@
 //! One statement a table and transaction, however many objects changed: what a commit costs beside the disk is
 //! mostly the number of statements.
 
-use std::borrow::Cow;
-
 use gotgan_core::amount::UnixMicros;
-use gotgan_core::attempt::{Attempt, Member, Outcome, Placement, Stop};
-use gotgan_core::change::{Event, Subject};
-use gotgan_core::ids::{AttemptId, JobId, NodeName};
-use gotgan_core::job::{Job, JobStatus};
-use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::node::{Admin, Inventory};
-use gotgan_core::quota::QuotaTree;
-use gotgan_core::spec::JobSpec;
-use gotgan_core::step::{Step, Task};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::decode::{ProgressJson, StepJson};
-use crate::groups::{Groups, TaskKey};
+use crate::groups::Groups;
+use crate::rows::{
+    AdminRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow, NodeRow,
+    QuotaRow, SpecRow, StepRow, TaskRow,
+};
 use crate::{Result, Round, StoreError};
 
 /// What a sheet's rows are written to, in the order of writing (a row comes after what it refers to).
@@ -178,8 +170,7 @@ impl Sheets {
             (Target::MovedTasks, &groups.moved_tasks),
         ] {
             let rows = tasks.iter().map(|(key, task)| TaskRow::of(*key, task));
-            let rows = rows.collect::<Result<Vec<_>>>()?;
-            self.add(target, rows.into_iter())?;
+            self.add(target, rows)?;
         }
         Ok(())
     }
@@ -198,10 +189,7 @@ impl Sheets {
             .admins
             .iter()
             .map(|(name, admin)| AdminRow::of(name, admin));
-        self.add(
-            Target::Admins,
-            admins.collect::<Result<Vec<_>>>()?.into_iter(),
-        )?;
+        self.add(Target::Admins, admins)?;
         let quota = groups.quota.values();
         self.add(
             Target::Quota,
@@ -262,292 +250,5 @@ fn unwritable(
     StoreError::Corrupt {
         what: format!("{target:?} to be written"),
         source: Box::new(source),
-    }
-}
-
-/// Text without NUL, which PostgreSQL cannot keep. Only for what is shown or searched; what is computed with is
-/// kept in JSON, where a NUL is an escape.
-fn plain(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        text.replace('\0', "\u{fffd}").into()
-    } else {
-        text.into()
-    }
-}
-
-/// JSON as text inside JSON, for values that may be a bare string and would lose their quotes otherwise.
-fn nested<V: Serialize>(target: Target, value: &V) -> Result<String> {
-    serde_json::to_string(value).map_err(|source| unwritable(target, source))
-}
-
-#[derive(Serialize)]
-struct JobRow<'r> {
-    id: JobId,
-    owner: &'r str,
-    idempotency_key: &'r str,
-    digest: &'r str,
-    project: &'r str,
-    name: Cow<'r, str>,
-    state: &'static str,
-    priority: i32,
-    submitted_us: i64,
-    queued_us: i64,
-    ended_us: Option<i64>,
-    status: &'r JobStatus,
-}
-
-impl<'r> JobRow<'r> {
-    fn of(job: &'r Job, status: &'r JobStatus) -> Self {
-        JobRow {
-            id: job.id,
-            owner: job.owner.as_str(),
-            idempotency_key: job.key.as_str(),
-            digest: &job.digest.0,
-            project: job.spec.project.as_str(),
-            name: plain(&job.spec.name),
-            state: status.state.word(),
-            priority: job.spec.priority,
-            submitted_us: job.submitted.0,
-            queued_us: status.queued.0,
-            ended_us: status.ended.map(|at| at.0),
-            status,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct SpecRow<'r> {
-    id: JobId,
-    spec: &'r JobSpec,
-}
-
-#[derive(Serialize)]
-struct MovedJobRow<'r> {
-    id: JobId,
-    state: &'static str,
-    queued_us: i64,
-    ended_us: Option<i64>,
-    status: &'r JobStatus,
-}
-
-impl<'r> MovedJobRow<'r> {
-    fn of(id: JobId, status: &'r JobStatus) -> Self {
-        MovedJobRow {
-            id,
-            state: status.state.word(),
-            queued_us: status.queued.0,
-            ended_us: status.ended.map(|at| at.0),
-            status,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct AttemptRow<'r> {
-    project: &'r str,
-    class: Option<&'r str>,
-    gpu_milli: u64,
-    epoch: u64,
-    leased_us: i64,
-    hold: i64,
-    placement: &'r Placement,
-    #[serde(flatten)]
-    moved: MovedAttemptRow<'r>,
-}
-
-impl<'r> AttemptRow<'r> {
-    fn of(attempt: &'r Attempt) -> Self {
-        AttemptRow {
-            project: attempt.project.as_str(),
-            class: attempt.placement.class.as_ref().map(|class| class.as_str()),
-            gpu_milli: attempt.gpus().0,
-            epoch: attempt.epoch.0,
-            leased_us: attempt.leased.0,
-            hold: attempt.hold.0,
-            placement: &attempt.placement,
-            moved: MovedAttemptRow::of(attempt),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct MovedAttemptRow<'r> {
-    job_id: JobId,
-    number: u32,
-    state: &'static str,
-    started_us: Option<i64>,
-    ended_us: Option<i64>,
-    progress: ProgressJson<Cow<'r, [Member]>, &'r Stop, &'r Outcome>,
-}
-
-impl<'r> MovedAttemptRow<'r> {
-    fn of(attempt: &'r Attempt) -> Self {
-        MovedAttemptRow {
-            job_id: attempt.id.job,
-            number: attempt.id.number,
-            state: attempt.state.word(),
-            started_us: attempt.started.map(|at| at.0),
-            ended_us: attempt.ended.map(|at| at.0),
-            progress: ProgressJson {
-                members: Cow::Borrowed(&attempt.members),
-                stop: attempt.stop.as_ref(),
-                outcome: attempt.outcome.as_ref(),
-                next_step: attempt.next_step,
-            },
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct StepRow<'r> {
-    job_id: JobId,
-    attempt: u32,
-    number: u32,
-    kind: &'static str,
-    name: Cow<'r, str>,
-    created_us: i64,
-    spec: StepJson<'r>,
-}
-
-impl<'r> StepRow<'r> {
-    fn of(step: &'r Step) -> Self {
-        StepRow {
-            job_id: step.attempt.job,
-            attempt: step.attempt.number,
-            number: step.number,
-            kind: step.kind.word(),
-            name: plain(&step.name),
-            created_us: step.created.0,
-            spec: StepJson {
-                name: Cow::Borrowed(&step.name),
-                argv: Cow::Borrowed(&step.argv),
-                environment: Cow::Borrowed(&step.environment),
-                working_directory: Cow::Borrowed(&step.working_directory),
-                gpus_per_task: step.gpus_per_task,
-            },
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct TaskRow<'r> {
-    job_id: JobId,
-    attempt: u32,
-    step: u32,
-    rank: u32,
-    node: &'r str,
-    local_rank: u32,
-    state: String,
-}
-
-impl<'r> TaskRow<'r> {
-    fn of((AttemptId { job, number }, step, rank): TaskKey, task: &'r Task) -> Result<Self> {
-        Ok(TaskRow {
-            job_id: job,
-            attempt: number,
-            step,
-            rank,
-            node: task.node.as_str(),
-            local_rank: task.local_rank,
-            state: nested(Target::Tasks, &task.state)?,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct LedgerRow<'r> {
-    seq: u64,
-    at_us: i64,
-    kind: &'static str,
-    project: &'r str,
-    class: &'r str,
-    amount: i64,
-    job_id: JobId,
-    attempt: u32,
-    counter: String,
-}
-
-impl<'r> LedgerRow<'r> {
-    fn of(entry: &'r LedgerEntry) -> Self {
-        LedgerRow {
-            seq: entry.seq,
-            at_us: entry.at.0,
-            kind: entry.kind.word(),
-            project: entry.project.as_str(),
-            class: entry.class.as_str(),
-            amount: entry.amount.0,
-            job_id: entry.attempt.job,
-            attempt: entry.attempt.number,
-            counter: entry.counter.word(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct NodeRow<'r> {
-    name: &'r NodeName,
-    registered_us: i64,
-    inventory: &'r Inventory,
-}
-
-#[derive(Serialize)]
-struct AdminRow<'r> {
-    name: &'r NodeName,
-    admin: String,
-}
-
-impl<'r> AdminRow<'r> {
-    fn of(name: &'r NodeName, admin: &Admin) -> Result<Self> {
-        Ok(AdminRow {
-            name,
-            admin: nested(Target::Admins, admin)?,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct QuotaRow<'r> {
-    revision: u64,
-    applied_us: i64,
-    tree: &'r QuotaTree,
-}
-
-#[derive(Serialize)]
-struct EventRow<'r> {
-    seq: u64,
-    at_us: i64,
-    kind: &'static str,
-    job_id: Option<JobId>,
-    attempt: Option<u32>,
-    state: Option<&'static str>,
-    node: Option<&'r str>,
-    text: Cow<'r, str>,
-}
-
-impl<'r> EventRow<'r> {
-    fn of(event: &'r Event) -> Self {
-        let row = EventRow {
-            seq: event.seq,
-            at_us: event.at.0,
-            kind: event.kind.word(),
-            job_id: None,
-            attempt: None,
-            state: None,
-            node: None,
-            text: plain(&event.text),
-        };
-        match &event.subject {
-            Subject::Job { id, attempt, state } => EventRow {
-                job_id: Some(*id),
-                attempt: Some(*attempt),
-                state: Some(state.word()),
-                ..row
-            },
-            Subject::Node(node) => EventRow {
-                node: Some(node.as_str()),
-                ..row
-            },
-            Subject::Quota => row,
-        }
     }
 }

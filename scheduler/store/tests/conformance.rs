@@ -1,0 +1,93 @@
+//! What a store promises, one test a promise, each on SQLite and on PostgreSQL.
+//!
+//! PostgreSQL: set `GOTGAN_TEST_POSTGRES` to the URL of a server where databases may be made; every test makes and
+//! drops its own. Without it that half says loudly that it was skipped; with `GOTGAN_TEST_REQUIRE_POSTGRES=1` it
+//! fails instead.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+#[path = "conformance/access.rs"]
+mod access;
+#[path = "conformance/bench.rs"]
+mod bench;
+#[path = "conformance/crashes.rs"]
+mod crashes;
+#[path = "conformance/harness.rs"]
+mod harness;
+#[path = "conformance/leadership.rs"]
+mod leadership;
+#[path = "conformance/ledger.rs"]
+mod ledger;
+#[path = "conformance/listings.rs"]
+mod listings;
+#[path = "conformance/reload.rs"]
+mod reload;
+#[path = "conformance/rounds.rs"]
+mod rounds;
+#[path = "conformance/schema.rs"]
+mod schema;
+#[path = "conformance/things.rs"]
+mod things;
+
+/// Every promise as a test on each database.
+macro_rules! promises {
+    ($($module:ident::$name:ident,)*) => {
+        mod on_sqlite {
+            $(#[tokio::test] async fn $name() {
+                crate::harness::on_sqlite(crate::$module::$name).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test] async fn $name() {
+                crate::harness::on_postgres(crate::$module::$name).await;
+            })*
+        }
+    };
+}
+
+promises! {
+    leadership::the_first_to_ask_leads_and_another_must_wait,
+    leadership::a_lease_that_ran_out_is_taken_with_a_higher_epoch,
+    leadership::whoever_led_before_takes_over_from_itself_at_once,
+    leadership::of_many_who_ask_at_once_one_leads,
+    leadership::a_renewed_lease_runs_longer,
+    leadership::who_resigned_need_not_be_waited_for,
+    leadership::an_overtaken_leader_writes_nothing,
+    leadership::nobody_writes_before_there_is_a_leader,
+    rounds::a_key_is_used_once_for_each_owner,
+    rounds::a_refused_round_leaves_nothing,
+    rounds::the_last_change_of_a_round_counts,
+    rounds::a_terminal_job_never_changes_again,
+    rounds::an_ended_attempt_never_changes_again,
+    rounds::a_gpu_is_not_given_twice,
+    rounds::shares_fill_a_gpu_to_the_brim_and_no_further,
+    rounds::a_gpu_passes_from_one_attempt_to_the_next_within_a_round,
+    rounds::what_is_not_stored_is_no_reason_to_fail,
+    rounds::what_is_unknown_cannot_move,
+    reload::an_empty_store_loads_an_empty_world,
+    reload::every_kind_of_change_survives_a_reload,
+    reload::a_long_random_story_survives_a_reload_at_every_turn,
+    reload::terminal_jobs_and_ended_attempts_are_not_loaded,
+    listings::pages_neither_repeat_nor_skip_while_jobs_arrive,
+    listings::every_filter_finds_what_a_plain_search_finds,
+    listings::a_path_is_not_a_prefix_of_its_neighbours,
+    listings::a_listing_shows_the_latest_attempt_and_what_was_paid,
+    listings::a_job_comes_with_all_that_happened_to_it,
+    listings::submissions_are_found_by_owner_and_key,
+    listings::states_and_counts_agree_with_the_jobs,
+    listings::events_come_in_order_and_by_job,
+    listings::wildcards_quotes_and_foreign_letters_are_only_letters,
+    ledger::entries_come_in_order_and_by_filter,
+    ledger::balances_sum_what_lies_below_a_path,
+    ledger::a_true_ledger_passes_the_audit,
+    ledger::the_audit_finds_what_was_planted,
+    access::tokens_are_made_changed_and_read_back,
+    access::a_join_token_is_used_once,
+    access::an_answer_is_remembered_under_its_key,
+    access::the_first_value_of_a_setting_stays,
+    crashes::reopening_keeps_everything,
+    crashes::a_commit_that_is_dropped_half_way_leaves_all_or_nothing,
+    crashes::many_writers_at_once_all_get_through,
+    crashes::a_transaction_killed_before_its_commit_leaves_nothing,
+    schema::an_empty_database_has_its_tables_after_opening,
+}

@@ -1,0 +1,128 @@
+//! Tokens, join tokens, answers and settings.
+
+use std::sync::Arc;
+
+use gotgan_core::ids::IdempotencyKey;
+use gotgan_core::job::Digest;
+use gotgan_store::{AnsweredRequest, JoinTokenRecord, Round, StoreError, TokenRecord};
+
+use crate::harness::Place;
+use crate::things::{Leader, at, node_name, path, user};
+
+fn token(id: &str) -> TokenRecord {
+    TokenRecord {
+        id: id.to_owned(),
+        secret_sha256: "ab".repeat(32),
+        subject: user("minji"),
+        role: "member".to_owned(),
+        projects: vec![path("public/nup/a"), path("private")],
+        created: at(1),
+        expires: Some(at(100)),
+        revoked: None,
+    }
+}
+
+pub async fn tokens_are_made_changed_and_read_back(place: Arc<Place>) {
+    let leader = Leader::at(&place).await;
+    let store = &leader.store;
+    let (first, mut second) = (token("t1"), token("t2"));
+    second.expires = None;
+    second.projects = Vec::new();
+    let round = Round {
+        tokens: vec![first.clone(), second.clone()],
+        ..Round::default()
+    };
+    store.commit(leader.epoch, at(2), &round).await.unwrap();
+    assert_eq!(
+        store.tokens().await.unwrap(),
+        [first.clone(), second.clone()]
+    );
+    second.revoked = Some(at(3));
+    let round = Round {
+        tokens: vec![token("t2"), second.clone()],
+        ..Round::default()
+    };
+    store.commit(leader.epoch, at(3), &round).await.unwrap();
+    assert_eq!(store.tokens().await.unwrap(), [first, second]);
+}
+
+pub async fn a_join_token_is_used_once(place: Arc<Place>) {
+    let leader = Leader::at(&place).await;
+    let store = &leader.store;
+    let free = JoinTokenRecord {
+        secret_sha256: "cd".repeat(32),
+        node: Some(node_name("n1")),
+        expires: at(50),
+        used: None,
+    };
+    let used = |seconds, node| JoinTokenRecord {
+        used: Some((at(seconds), node_name(node))),
+        ..free.clone()
+    };
+    let commit = |token: JoinTokenRecord| {
+        let round = Round {
+            join_tokens: vec![token],
+            ..Round::default()
+        };
+        async move { store.commit(leader.epoch, at(2), &round).await }
+    };
+    commit(free.clone()).await.unwrap();
+    assert_eq!(store.join_tokens().await.unwrap(), [free.clone()]);
+    commit(used(3, "n1")).await.unwrap();
+    commit(used(3, "n1")).await.unwrap();
+    assert!(matches!(
+        commit(used(4, "n2")).await,
+        Err(StoreError::Conflict(_))
+    ));
+    assert!(matches!(
+        commit(free.clone()).await,
+        Err(StoreError::Conflict(_))
+    ));
+    assert_eq!(store.join_tokens().await.unwrap(), [used(3, "n1")]);
+}
+
+pub async fn an_answer_is_remembered_under_its_key(place: Arc<Place>) {
+    let leader = Leader::at(&place).await;
+    let store = &leader.store;
+    let key = IdempotencyKey::new("k").unwrap();
+    let answered = AnsweredRequest {
+        owner: user("minji"),
+        key: key.clone(),
+        digest: Digest("00".into()),
+        answer: "{\"a\": \"\\u0000'\"}".to_owned(),
+        at: at(4),
+    };
+    let round = Round {
+        answered: vec![answered.clone()],
+        ..Round::default()
+    };
+    store.commit(leader.epoch, at(2), &round).await.unwrap();
+    assert_eq!(
+        store.answered(&user("minji"), &key).await.unwrap(),
+        Some(answered)
+    );
+    assert_eq!(store.answered(&user("jun"), &key).await.unwrap(), None);
+    let again = store.commit(leader.epoch, at(2), &round).await;
+    assert!(matches!(again, Err(StoreError::Conflict(_))));
+}
+
+pub async fn the_first_value_of_a_setting_stays(place: Arc<Place>) {
+    let (one, two) = (place.open().await, place.open().await);
+    assert_eq!(one.setting_or_insert("ca", "first").await.unwrap(), "first");
+    assert_eq!(
+        two.setting_or_insert("ca", "second").await.unwrap(),
+        "first"
+    );
+    let mut tries = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let store = Arc::clone(if number % 2 == 0 { &one } else { &two });
+        tries.spawn(async move {
+            store
+                .setting_or_insert("key", &number.to_string())
+                .await
+                .unwrap()
+        });
+    }
+    let values = tries.join_all().await;
+    assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+}

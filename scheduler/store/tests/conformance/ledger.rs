@@ -1,0 +1,148 @@
+//! The ledger as it is listed, summed and audited.
+
+use std::sync::Arc;
+
+use gotgan_core::amount::GpuMilliSeconds;
+use gotgan_core::attempt::Cause;
+use gotgan_core::change::Change;
+use gotgan_core::ids::{GpuClass, JobId};
+use gotgan_core::ledger::LedgerEntry;
+use gotgan_store::{Balance, LedgerFilter, Page};
+
+use crate::harness::Place;
+use crate::things::{Leader, attempt, ended, inventory, path, plain_job, submitted};
+
+const ALL: Page = Page {
+    size: 1000,
+    after: None,
+};
+
+/// Attempts of three projects: one completed, one lost with its node, one under way.
+async fn leader_with_ledger(place: &Place) -> Leader {
+    let mut leader = Leader::at(place).await;
+    let mut changes = vec![Change::NodeRegistered(Arc::new(inventory("n1")))];
+    changes.extend((1..=3).map(|id| submitted(plain_job(id))));
+    leader.commit(changes).await;
+    let projects = ["public/nup/a", "public/nup-b", "private"];
+    for (id, project) in (1..=3).zip(projects) {
+        let mut attempt = attempt(id, 1, "n1", &[id as usize], 1000);
+        attempt.project = path(project);
+        leader.commit(leader.lease(&attempt)).await;
+        match id {
+            1 => {
+                leader
+                    .commit(leader.end(&ended(attempt, 20, Cause::User)))
+                    .await
+            }
+            2 => {
+                leader
+                    .commit(leader.end(&ended(attempt, 30, Cause::Hardware)))
+                    .await
+            }
+            _ => {}
+        }
+    }
+    leader
+}
+
+pub async fn entries_come_in_order_and_by_filter(place: Arc<Place>) {
+    let leader = leader_with_ledger(&place).await;
+    let list = |filter: LedgerFilter, page: Page| {
+        let store = Arc::clone(&leader.store);
+        async move { store.ledger(&filter, &page).await.unwrap() }
+    };
+    assert_eq!(list(LedgerFilter::default(), ALL).await, leader.booked);
+    let of = |wanted: &dyn Fn(&LedgerEntry) -> bool| -> Vec<LedgerEntry> {
+        leader
+            .booked
+            .iter()
+            .filter(|entry| wanted(entry))
+            .cloned()
+            .collect()
+    };
+    let job = LedgerFilter {
+        job: Some(JobId(2)),
+        ..LedgerFilter::default()
+    };
+    assert_eq!(
+        list(job, ALL).await,
+        of(&|entry| entry.attempt.job == JobId(2))
+    );
+    let within = LedgerFilter {
+        within: vec![path("public/nup"), path("private")],
+        job: None,
+    };
+    let expected = of(&|entry| entry.attempt.job != JobId(2));
+    assert_eq!(list(within.clone(), ALL).await, expected);
+    let page = Page {
+        size: 2,
+        after: Some(expected[0].seq),
+    };
+    assert_eq!(list(within.clone(), page).await, expected[1..3]);
+    let neither = LedgerFilter {
+        job: Some(JobId(2)),
+        ..within
+    };
+    assert!(list(neither, ALL).await.is_empty());
+}
+
+pub async fn balances_sum_what_lies_below_a_path(place: Arc<Place>) {
+    let leader = leader_with_ledger(&place).await;
+    let balance = |project: &str, charged, refunded, held| Balance {
+        project: path(project),
+        class: GpuClass::new("b200").unwrap(),
+        charged: GpuMilliSeconds(charged),
+        refunded: GpuMilliSeconds(refunded),
+        held: GpuMilliSeconds(held),
+    };
+    let private = balance("private", 0, 0, 3_600_000);
+    let lost = balance("public/nup-b", 20_000, 20_000, 0);
+    let paid = balance("public/nup/a", 10_000, 0, 0);
+    let store = &leader.store;
+    assert_eq!(
+        store.balances(None).await.unwrap(),
+        [private, lost, paid.clone()]
+    );
+    assert_eq!(
+        store.balances(Some(&path("public/nup"))).await.unwrap(),
+        [paid]
+    );
+}
+
+pub async fn a_true_ledger_passes_the_audit(place: Arc<Place>) {
+    let leader = leader_with_ledger(&place).await;
+    let audit = leader.store.audit_ledger().await.unwrap();
+    assert_eq!((audit.attempts, audit.differences), (3, Vec::new()));
+}
+
+pub async fn the_audit_finds_what_was_planted(place: Arc<Place>) {
+    let leader = leader_with_ledger(&place).await;
+    let planted = [
+        (
+            "UPDATE ledger SET amount = amount + 1 WHERE kind = 'charge' AND job_id = 1",
+            2,
+        ),
+        (
+            "UPDATE ledger SET amount = amount - 1 WHERE kind = 'charge' AND job_id = 1",
+            0,
+        ),
+        ("DELETE FROM ledger WHERE kind = 'refund'", 1),
+        (
+            "UPDATE ledger SET project = 'private' WHERE kind = 'release' AND job_id = 1",
+            3,
+        ),
+        (
+            "UPDATE ledger SET job_id = 77 WHERE kind = 'hold' AND job_id = 3",
+            5,
+        ),
+    ];
+    for (statement, differences) in planted {
+        assert_eq!(place.execute(statement).await, 1);
+        let audit = leader.store.audit_ledger().await.unwrap();
+        assert_eq!(
+            audit.differences.len(),
+            differences,
+            "{statement}: {audit:?}"
+        );
+    }
+}
