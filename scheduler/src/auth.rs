@@ -21,4 +21,4 @@ pub use authenticator::{Authenticator, JobCheck};
 pub use error::{AuthError, Denial};
 pub use layer::{AuthLayer, AuthService, NODE_HEADER};
 pub use principal::{Principal, PrincipalKind, Role, UnknownRole};
-pub use token::{join_token_hash, new_join_token, new_token};
+pub use token::{join_token_hash, new_join_token, new_token, random_secret};

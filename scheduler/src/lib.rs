@@ -1,4 +1,14 @@
-//! The scheduler daemon: takes jobs, plans them, sends them to workers, and keeps the account of it all.
+//! The scheduler daemon of Gotgan: everything around the decisions of `gotgan-core`.
+//!
+//! [`api`] answers calls, [`flow`] drives jobs through their steps, [`loops`] repair what the flow missed,
+//! [`auth`] knows who calls, [`metrics`] counts, [`app`] puts it together.
 
+pub mod admission;
+pub mod api;
+pub mod app;
 pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod flow;
+pub mod loops;
 pub mod metrics;

@@ -96,6 +96,7 @@ impl Metrics {
             registry: Registry::with_prefix("gotgan"),
         };
         metrics.register();
+        metrics.set_jobs(&BTreeMap::new());
         Arc::new(metrics)
     }
 
@@ -181,4 +182,88 @@ impl Metrics {
 /// For showing only: nothing is charged or compared by it.
 fn gpus(amount: GpuMilli) -> f64 {
     f64::from(u32::try_from(amount.0).unwrap_or(u32::MAX)) / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_page_shows_every_metric_by_name() {
+        let metrics = Metrics::new();
+        let class = GpuClass::new("b200").unwrap();
+        metrics.set_gpus(&class, GpuMilli(0), GpuMilli(0), GpuMilli(0));
+        metrics.count_rpc("gotgan.v1.Jobs/Submit", "OK");
+        let page = metrics.encode();
+        let names = [
+            "rounds",
+            "changes_per_round",
+            "commit_seconds",
+            "plan_seconds",
+            "decisions",
+            "refused_decisions",
+            "events",
+            "reports",
+            "worker_streams",
+            "jobs",
+            "gpus",
+            "rpcs",
+        ];
+        for name in names {
+            assert!(
+                page.contains(&format!("# TYPE gotgan_{name} ")),
+                "{name} in {page}"
+            );
+        }
+    }
+
+    #[test]
+    fn counts_appear_on_the_page() {
+        let metrics = Metrics::new();
+        metrics.rounds.inc_by(3);
+        metrics.commit_seconds.observe(0.003);
+        metrics.worker_streams.inc();
+        let page = metrics.encode();
+        for line in [
+            "gotgan_rounds_total 3\n",
+            "gotgan_commit_seconds_bucket{le=\"0.002\"} 0\n",
+            "gotgan_commit_seconds_bucket{le=\"0.005\"} 1\n",
+            "gotgan_worker_streams 1\n",
+        ] {
+            assert!(page.contains(line), "{line} in {page}");
+        }
+    }
+
+    #[test]
+    fn states_without_jobs_go_back_to_zero() {
+        let metrics = Metrics::new();
+        metrics.set_jobs(&[(JobState::Running, 2)].into());
+        metrics.set_jobs(&[(JobState::Pending, 1)].into());
+        let page = metrics.encode();
+        assert!(
+            page.contains("gotgan_jobs{state=\"running\"} 0\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("gotgan_jobs{state=\"pending\"} 1\n"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn gpus_are_shown_by_class_and_state_as_whole_gpus() {
+        let metrics = Metrics::new();
+        let class = GpuClass::new("b200").unwrap();
+        metrics.set_gpus(&class, GpuMilli(1500), GpuMilli(6500), GpuMilli(0));
+        let page = metrics.encode();
+        assert!(
+            page.contains("gotgan_gpus{class=\"b200\",state=\"free\"} 1.5\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("gotgan_gpus{class=\"b200\",state=\"down\"} 0.0\n"),
+            "{page}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use crate::amount::{CpuMilli, MemoryMib};
 
 /// Limits and defaults of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Longest time limit a job may ask for, seconds.
     pub max_time_limit_s: i64,

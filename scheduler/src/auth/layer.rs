@@ -174,7 +174,7 @@ impl Gate {
             return Peer::from_certificate(leaf, now).map(Some);
         }
         let header = headers.get(NODE_HEADER).filter(|_| self.trusts_node_header);
-        header.map(|value| Peer::from_header(value)).transpose()
+        header.map(Peer::from_header).transpose()
     }
 }
 
@@ -228,5 +228,160 @@ fn check(principal: &Principal, rule: &'static Rule) -> Result<(), Denial> {
             role: principal.role,
             rule,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use futures::FutureExt as _;
+    use gotgan_core::ids::{AttemptId, JobId, ProjectPath, UserName};
+    use tonic::Code;
+
+    use super::super::principal::Role;
+    use super::super::token::new_token;
+    use super::*;
+
+    const NOW: UnixMicros = UnixMicros(1_000_000);
+
+    /// Who asks in a test.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Caller {
+        Nobody,
+        Person(Role),
+        Node,
+        Job,
+    }
+
+    fn callers() -> Vec<Caller> {
+        let people = Role::ALL.into_iter().filter(|role| role.may_have_token());
+        let others = [Caller::Nobody, Caller::Node, Caller::Job];
+        people.map(Caller::Person).chain(others).collect()
+    }
+
+    fn request(authenticator: &Authenticator, caller: Caller, path: &str) -> Request<()> {
+        let (user, project) = (
+            UserName::new("kim").unwrap(),
+            ProjectPath::new("nup").unwrap(),
+        );
+        let attempt = AttemptId {
+            job: JobId(1),
+            number: 1,
+        };
+        let token = match caller {
+            Caller::Nobody | Caller::Node => None,
+            Caller::Job => Some(authenticator.mint_job_token(&attempt, &user, &project)),
+            Caller::Person(role) => {
+                let (record, text) = new_token(user, role, vec![project], None, NOW);
+                authenticator.upsert(record);
+                Some(text)
+            }
+        };
+        let mut builder = Request::builder().uri(path);
+        if let Some(token) = token {
+            builder = builder.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if caller == Caller::Node {
+            builder = builder.header(NODE_HEADER, "gpu-1");
+        }
+        builder.body(()).unwrap()
+    }
+
+    /// The answer of a gate whose services answer OK, with the principal they were shown.
+    fn ask(layer: &AuthLayer, request: Request<()>) -> (Code, Option<Principal>) {
+        let services = tower::service_fn(|request: Request<()>| {
+            let mut response = Response::new(String::new());
+            response
+                .extensions_mut()
+                .extend(request.extensions().clone());
+            ready(Ok::<_, Infallible>(response))
+        });
+        let answer = layer
+            .layer(services)
+            .call(request)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let code = Status::from_header_map(answer.headers()).map_or(Code::Ok, |s| s.code());
+        (code, answer.extensions().get().cloned())
+    }
+
+    fn expected(caller: Caller, rule: &Rule) -> Code {
+        let allowed = |yes: bool| {
+            if yes {
+                Code::Ok
+            } else {
+                Code::PermissionDenied
+            }
+        };
+        match caller {
+            _ if rule.access == Access::Public => Code::Ok,
+            Caller::Nobody => Code::Unauthenticated,
+            Caller::Person(role) => allowed(rule.access.allows(role)),
+            Caller::Node => allowed(rule.access.allows(Role::Worker)),
+            Caller::Job => allowed(rule.job_token),
+        }
+    }
+
+    #[test]
+    fn the_gate_does_what_the_table_says_for_every_method_and_caller() {
+        let authenticator = Authenticator::new("secret".into());
+        authenticator.set_job_check(Box::new(|_| true));
+        let layer = AuthLayer::new(authenticator.clone(), || NOW).insecure();
+        for rule in table::TABLE {
+            for caller in callers() {
+                let (code, principal) = ask(&layer, request(&authenticator, caller, rule.method));
+                assert_eq!(
+                    code,
+                    expected(caller, rule),
+                    "{caller:?} calls {}",
+                    rule.method
+                );
+                let shown = code == Code::Ok && rule.access != Access::Public;
+                assert_eq!(
+                    principal.is_some(),
+                    shown,
+                    "{caller:?} calls {}",
+                    rule.method
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_served_passes_without_a_principal() {
+        let authenticator = Authenticator::new("secret".into());
+        let layer = AuthLayer::new(authenticator.clone(), || NOW);
+        let asked = request(
+            &authenticator,
+            Caller::Person(Role::Admin),
+            "/gotgan.v1.Jobs/Delete",
+        );
+        assert_eq!(ask(&layer, asked), (Code::Ok, None));
+    }
+
+    #[test]
+    fn the_node_header_counts_only_where_it_is_trusted() {
+        let authenticator = Authenticator::new("secret".into());
+        let session = "/gotgan.v1.Workers/Session";
+        let layer = AuthLayer::new(authenticator.clone(), || NOW);
+        let asked = || request(&authenticator, Caller::Node, session);
+        assert_eq!(ask(&layer, asked()), (Code::Unauthenticated, None));
+        let (code, principal) = ask(&layer.insecure(), asked());
+        assert_eq!(code, Code::Ok);
+        assert_eq!(principal.unwrap().node().unwrap().as_str(), "gpu-1");
+    }
+
+    #[test]
+    fn a_public_method_answers_even_to_a_token_that_does_not_count() {
+        let layer = AuthLayer::new(Authenticator::new("secret".into()), || NOW);
+        let health = Request::builder().uri("/grpc.health.v1.Health/Check");
+        let asked = health
+            .header(AUTHORIZATION, "Bearer nonsense")
+            .body(())
+            .unwrap();
+        assert_eq!(ask(&layer, asked), (Code::Ok, None));
     }
 }

@@ -8,6 +8,7 @@ mod files;
 mod issue;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::NodeName;
@@ -19,6 +20,14 @@ use issue::Authority;
 
 /// The organizational unit that marks a certificate as a worker's.
 const WORKER_MARK: &str = "gotgan-worker";
+
+/// Replaces a file that only its owner may read, such that it holds the old text or the new one after any crash.
+///
+/// # Errors
+/// [`TlsError::File`].
+pub fn write_secret(path: &Path, text: &str) -> Result<(), TlsError> {
+    files::write(path, text, files::Secrecy::Secret)
+}
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +84,9 @@ pub enum TlsError {
 
 /// Largest certificate request of a worker; one with a P-256 key has some 400 bytes, one with a 4096-bit RSA key 1700.
 pub const REQUEST_MAX_BYTES: usize = 16 << 10;
+
+/// A connection that has not finished its handshake by then is dropped: it may be garbage, or hold the place of others.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Files of a site that has its own CA, all PEM.
 #[derive(Debug, Clone)]
@@ -178,6 +190,7 @@ impl ServerIdentity {
             .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
             .client_ca_root(Certificate::from_pem(&self.ca_pem))
             .client_auth_optional(true)
+            .timeout(HANDSHAKE_LIMIT)
     }
 }
 
@@ -208,4 +221,179 @@ pub(super) fn node_of_certificate(der: &[u8]) -> Option<CertifiedNode> {
 /// A new key as every certificate here uses it: ECDSA on P-256.
 fn new_key() -> Result<KeyPair, TlsError> {
     Ok(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use rcgen::CertificateParams;
+
+    use super::*;
+
+    /// 2026-01-01.
+    const NOW: UnixMicros = UnixMicros(1_767_225_600_000_000);
+    const DAY_S: i64 = 86_400;
+
+    fn identity(dir: &Path, names: &[&str], now: UnixMicros) -> Result<ServerIdentity, TlsError> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        ServerIdentity::load_or_make(dir, &names, now)
+    }
+
+    fn request() -> String {
+        let params = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+        params
+            .serialize_request(&new_key().unwrap())
+            .unwrap()
+            .pem()
+            .unwrap()
+    }
+
+    fn node() -> NodeName {
+        NodeName::new("gpu-1").unwrap()
+    }
+
+    fn der(pem: &str) -> Vec<u8> {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .unwrap()
+            .1
+            .contents
+    }
+
+    /// The request with one character of what it signs changed.
+    fn altered(request: &str) -> String {
+        let mut lines: Vec<String> = request.lines().map(str::to_owned).collect();
+        let middle = &mut lines[2];
+        let changed = if middle.starts_with('A') { "B" } else { "A" };
+        middle.replace_range(..1, changed);
+        lines.join("\n")
+    }
+
+    #[test]
+    fn a_second_start_finds_the_identity_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = identity(dir.path(), &["sched.example", "10.0.0.7", "0.0.0.0"], NOW).unwrap();
+        let again = identity(dir.path(), &["10.0.0.7", "Sched.example"], NOW).unwrap();
+        assert_eq!(first.ca_pem(), again.ca_pem());
+        assert_eq!(first.certificate_pem, again.certificate_pem);
+    }
+
+    #[test]
+    fn the_servers_certificate_is_made_again_for_new_names_and_near_its_end_under_the_same_ca() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = identity(dir.path(), &["a.example"], NOW).unwrap();
+        let named = identity(dir.path(), &["b.example"], NOW).unwrap();
+        let later = identity(dir.path(), &["b.example"], NOW.plus_seconds(370 * DAY_S)).unwrap();
+        assert_ne!(first.certificate_pem, named.certificate_pem);
+        assert_ne!(named.certificate_pem, later.certificate_pem);
+        assert_eq!(first.ca_pem(), later.ca_pem());
+    }
+
+    #[test]
+    fn a_start_cut_short_between_two_files_is_made_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = identity(dir.path(), &[], NOW).unwrap();
+        let worker = first.sign_worker(&request(), &node(), NOW).unwrap();
+        fs::remove_file(dir.path().join("ca.pem")).unwrap();
+        fs::write(
+            dir.path().join("server.key"),
+            new_key().unwrap().serialize_pem(),
+        )
+        .unwrap();
+        let healed = identity(dir.path(), &[], NOW).unwrap();
+        assert_ne!(first.certificate_pem, healed.certificate_pem);
+        let (ca, worker) = (der(healed.ca_pem()), der(&worker));
+        let (_, ca) = X509Certificate::from_der(&ca).unwrap();
+        let (_, worker) = X509Certificate::from_der(&worker).unwrap();
+        assert!(worker.verify_signature(Some(ca.public_key())).is_ok());
+        assert_eq!(worker.issuer(), ca.subject());
+    }
+
+    #[test]
+    fn a_ca_whose_key_is_lost_or_of_another_is_an_error_and_not_replaced() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        identity(dir.path(), &[], NOW).unwrap();
+        identity(other.path(), &[], NOW).unwrap();
+        let key = dir.path().join("ca.key");
+        fs::copy(other.path().join("ca.key"), &key).unwrap();
+        let error = identity(dir.path(), &[], NOW).unwrap_err();
+        assert!(matches!(error, TlsError::KeyMismatch { .. }), "{error}");
+        fs::remove_file(&key).unwrap();
+        let error = identity(dir.path(), &[], NOW).unwrap_err();
+        assert!(matches!(error, TlsError::File { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_workers_certificate_names_its_node_for_a_year_and_takes_only_the_key_of_the_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path(), &[], NOW).unwrap();
+        let pem = identity.sign_worker(&request(), &node(), NOW).unwrap();
+        let certified = node_of_certificate(&der(&pem)).unwrap();
+        assert_eq!(certified.node, node());
+        assert_eq!(certified.expires, NOW.plus_seconds(365 * DAY_S));
+        let der = der(&pem);
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        assert!(certificate.subject_alternative_name().unwrap().is_none());
+        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth && !certificate.is_ca());
+    }
+
+    #[test]
+    fn requests_that_are_garbage_too_large_or_badly_signed_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path(), &[], NOW).unwrap();
+        let large = "A".repeat(REQUEST_MAX_BYTES + 1);
+        let forged = altered(&request());
+        let other = identity.ca_pem().to_owned();
+        for bad in ["", "garbage", &large, &forged, &other] {
+            let error = identity.sign_worker(bad, &node(), NOW).unwrap_err();
+            assert!(matches!(error, TlsError::BadRequest), "{error}");
+        }
+    }
+
+    #[test]
+    fn certificates_that_are_not_a_workers_name_no_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = identity(dir.path(), &[], NOW).unwrap();
+        assert!(node_of_certificate(&der(&identity.certificate_pem)).is_none());
+        assert!(node_of_certificate(&der(identity.ca_pem())).is_none());
+        assert!(node_of_certificate(b"garbage").is_none());
+    }
+
+    #[test]
+    fn configured_files_are_checked_and_without_the_cas_key_nobody_joins() {
+        let dir = tempfile::tempdir().unwrap();
+        identity(dir.path(), &[], NOW).unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let mut files = TlsFiles {
+            ca: file("ca.pem"),
+            ca_key: None,
+            certificate: file("server.pem"),
+            key: file("server.key"),
+        };
+        let given = ServerIdentity::from_files(&files, NOW).unwrap();
+        let error = given.sign_worker(&request(), &node(), NOW).unwrap_err();
+        assert!(matches!(error, TlsError::CannotSign), "{error}");
+        let late = ServerIdentity::from_files(&files, NOW.plus_seconds(400 * DAY_S)).unwrap_err();
+        assert!(matches!(late, TlsError::Expired { .. }), "{late}");
+        files.ca_key = Some(file("ca.key"));
+        let given = ServerIdentity::from_files(&files, NOW).unwrap();
+        assert!(given.sign_worker(&request(), &node(), NOW).is_ok());
+        files.key = file("ca.key");
+        let error = ServerIdentity::from_files(&files, NOW).unwrap_err();
+        assert!(matches!(error, TlsError::KeyMismatch { .. }), "{error}");
+        files.key = file("server.pem");
+        let error = ServerIdentity::from_files(&files, NOW).unwrap_err();
+        assert!(matches!(error, TlsError::Content { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_server_name_that_is_none_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = identity(dir.path(), &["not a name"], NOW)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"not a name\""), "{error}");
+    }
 }

@@ -169,6 +169,15 @@ fn sha256(text: &str) -> String {
     hex::encode(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
 }
 
+/// A secret nobody can guess, in hexadecimal.
+///
+/// # Panics
+/// If the operating system has no randomness to give.
+#[must_use]
+pub fn random_secret() -> String {
+    hex::encode(&random::<SECRET_BYTES>())
+}
+
 /// # Panics
 /// If the operating system has no randomness to give: then no secret can be made at all.
 fn random<const N: usize>() -> [u8; N] {

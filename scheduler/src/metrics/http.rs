@@ -74,3 +74,66 @@ async fn show_readiness(State(readiness): State<Readiness>) -> impl IntoResponse
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// The whole answer to a GET.
+    async fn get_page(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_port_shows_metrics_health_and_readiness_until_it_is_stopped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+        metrics.rounds.inc();
+        let leads = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&leads);
+        let readiness = Readiness::new(move || {
+            asked
+                .load(Ordering::Relaxed)
+                .then_some(())
+                .ok_or("another leads".to_owned())
+        });
+        let server = tokio::spawn(serve(listener, metrics, readiness, stop.clone()));
+        let metrics_page = get_page(address, "/metrics").await;
+        assert!(
+            metrics_page.contains("gotgan_rounds_total 1"),
+            "{metrics_page}"
+        );
+        assert!(metrics_page.contains(OPENMETRICS), "{metrics_page}");
+        assert!(
+            get_page(address, "/healthz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        let ready_page = get_page(address, "/readyz").await;
+        assert!(ready_page.starts_with("HTTP/1.1 503"), "{ready_page}");
+        assert!(
+            ready_page.contains("not ready: another leads"),
+            "{ready_page}"
+        );
+        leads.store(true, Ordering::Relaxed);
+        assert!(
+            get_page(address, "/readyz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+}

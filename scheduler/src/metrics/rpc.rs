@@ -166,3 +166,131 @@ fn code_word(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+    use std::future::{pending, ready};
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const SUBMIT: &str = "/gotgan.v1.Jobs/Submit";
+
+    /// A body that is only trailers.
+    #[derive(Debug)]
+    struct Trailers(Option<HeaderMap>);
+
+    impl Body for Trailers {
+        type Data = &'static [u8];
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        }
+    }
+
+    fn status(code: &str) -> HeaderMap {
+        [(Status::GRPC_STATUS, code.parse().unwrap())]
+            .into_iter()
+            .collect()
+    }
+
+    /// An answer whose headers or trailers carry a code.
+    fn answer(headers: HeaderMap, trailers: Option<HeaderMap>) -> Response<Trailers> {
+        let mut answer = Response::new(Trailers(trailers));
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    /// Calls a path; the body is read as far as `frames`.
+    fn call(metrics: &Arc<Metrics>, path: &str, answer: Response<Trailers>, frames: usize) {
+        let mut answer = Some(answer);
+        let services =
+            tower::service_fn(move |_| ready(Ok::<_, Infallible>(answer.take().unwrap())));
+        let request = Request::builder().uri(path).body(()).unwrap();
+        let layer = RpcMetricsLayer::new(Arc::clone(metrics));
+        let mut body = layer
+            .layer(services)
+            .call(request)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .into_body();
+        for _ in 0..frames {
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
+        }
+    }
+
+    fn counted(metrics: &Metrics, method: &str, code: &str) -> bool {
+        let line = format!("gotgan_rpcs_total{{method=\"{method}\",code=\"{code}\"}} 1\n");
+        metrics.encode().contains(&line)
+    }
+
+    #[test]
+    fn a_call_counts_under_the_code_of_its_trailers() {
+        let metrics = Metrics::new();
+        call(
+            &metrics,
+            SUBMIT,
+            answer(HeaderMap::new(), Some(status("0"))),
+            1,
+        );
+        assert!(
+            counted(&metrics, "gotgan.v1.Jobs/Submit", "OK"),
+            "{}",
+            metrics.encode()
+        );
+    }
+
+    #[test]
+    fn a_call_refused_without_a_body_counts_under_the_code_of_its_headers() {
+        let metrics = Metrics::new();
+        call(&metrics, SUBMIT, answer(status("16"), None), 0);
+        assert!(counted(
+            &metrics,
+            "gotgan.v1.Jobs/Submit",
+            "UNAUTHENTICATED"
+        ));
+    }
+
+    #[test]
+    fn a_call_whose_caller_leaves_counts_as_cancelled() {
+        let metrics = Metrics::new();
+        call(
+            &metrics,
+            SUBMIT,
+            answer(HeaderMap::new(), Some(status("0"))),
+            0,
+        );
+        assert!(counted(&metrics, "gotgan.v1.Jobs/Submit", "CANCELLED"));
+        let stuck = tower::service_fn(|_| pending::<Result<Response<Trailers>, Infallible>>());
+        let request = Request::builder()
+            .uri("/gotgan.v1.Jobs/List")
+            .body(())
+            .unwrap();
+        drop(
+            RpcMetricsLayer::new(Arc::clone(&metrics))
+                .layer(stuck)
+                .call(request),
+        );
+        assert!(counted(&metrics, "gotgan.v1.Jobs/List", "CANCELLED"));
+    }
+
+    #[test]
+    fn methods_that_are_not_served_share_one_name() {
+        let metrics = Metrics::new();
+        call(&metrics, "/x.Y/Z", answer(status("12"), None), 0);
+        assert!(
+            counted(&metrics, "other", "UNIMPLEMENTED"),
+            "{}",
+            metrics.encode()
+        );
+    }
+}

@@ -52,28 +52,32 @@ pub enum SubmitRefusal {
     ImpossibleDependency(Dependency, JobState),
 }
 
-/// Stores a job.
+/// Stores jobs, all or none; answers their numbers in order.
 ///
 /// # Errors
-/// [`SubmitRefusal`]; then nothing was drafted.
-pub fn submit(draft: &mut Draft<'_>, submission: Submission) -> Result<JobId, SubmitRefusal> {
-    check_room(draft, &submission.spec)?;
-    let waits_for = unmet_dependencies(draft, &submission)?;
+/// The place in the list of the first job that cannot be stored, and why; then nothing was drafted.
+pub fn submit(
+    draft: &mut Draft<'_>,
+    submissions: Vec<Submission>,
+) -> Result<Vec<JobId>, (usize, SubmitRefusal)> {
+    let mut waits = Vec::with_capacity(submissions.len());
+    for (index, submission) in submissions.iter().enumerate() {
+        check_room(draft, &submission.spec, index as u64).map_err(|refusal| (index, refusal))?;
+        let unmet = unmet_dependencies(draft, submission).map_err(|refusal| (index, refusal))?;
+        waits.push(unmet);
+    }
+    let both = submissions.into_iter().zip(waits);
+    Ok(both.map(|(submission, waits_for)| store_one(draft, submission, waits_for)).collect())
+}
+
+fn store_one(draft: &mut Draft<'_>, submission: Submission, waits_for: Vec<Dependency>) -> JobId {
     let id = JobId(draft.world.sequences.next_job);
-    let state = if submission.spec.hold {
-        JobState::Held
+    let (state, detail) = if submission.spec.hold {
+        (JobState::Held, format!("held by {} at submission", submission.owner))
     } else {
-        JobState::Pending
+        (JobState::Pending, String::new())
     };
-    let detail = if submission.spec.hold {
-        format!("held by {} at submission", submission.owner)
-    } else {
-        String::new()
-    };
-    let text = format!(
-        "submitted to {} by {}",
-        submission.spec.project, submission.owner
-    );
+    let text = format!("submitted to {} by {}", submission.spec.project, submission.owner);
     let job = Job {
         id,
         owner: submission.owner,
@@ -85,15 +89,17 @@ pub fn submit(draft: &mut Draft<'_>, submission: Submission) -> Result<JobId, Su
     };
     draft.push(Change::JobSubmitted(Arc::new(job)));
     draft.tell_job(id, 0, state, EventKind::Submitted, text);
-    Ok(id)
+    id
 }
 
-fn check_room(draft: &Draft<'_>, spec: &JobSpec) -> Result<(), SubmitRefusal> {
-    let waiting = draft.world.jobs.len() as u64;
+/// Whether there is room for one more job beside `ahead` others of the same list. Counting all of the list
+/// against the project of each is strict at the very limit only.
+fn check_room(draft: &Draft<'_>, spec: &JobSpec, ahead: u64) -> Result<(), SubmitRefusal> {
+    let waiting = draft.world.jobs.len() as u64 + ahead;
     if waiting >= draft.policy.max_pending {
         return Err(SubmitRefusal::QueueFull { waiting });
     }
-    let waiting = draft.world.waiting_jobs_of(&spec.project);
+    let waiting = draft.world.waiting_jobs_of(&spec.project) + ahead;
     if waiting >= draft.policy.max_pending_per_project {
         let project = spec.project.to_string();
         return Err(SubmitRefusal::ProjectQueueFull { project, waiting });

@@ -1,0 +1,50 @@
+//! Why a job waits.
+
+use gotgan_core::explain;
+use gotgan_core::plan::{Blocker, BlockerKind, Unit};
+use gotgan_proto::v1;
+
+/// A blocker as the API's, with its sentence.
+#[must_use]
+pub fn blocker(blocker: &Blocker) -> v1::Blocker {
+    v1::Blocker {
+        kind: kind(blocker.kind).into(),
+        subject: blocker.subject.clone(),
+        text: explain::sentence(blocker),
+        needed: number(blocker.needed),
+        available: number(blocker.available),
+        limit: number(blocker.limit),
+        unit: unit(blocker.unit).to_owned(),
+        hint: explain::hint(blocker),
+    }
+}
+
+fn kind(kind: BlockerKind) -> v1::BlockerKind {
+    match kind {
+        BlockerKind::Held => v1::BlockerKind::Held,
+        BlockerKind::Dependency => v1::BlockerKind::Dependency,
+        BlockerKind::ProjectLimit => v1::BlockerKind::ProjectLimit,
+        BlockerKind::ParentLimit => v1::BlockerKind::ParentLimit,
+        BlockerKind::Constraints => v1::BlockerKind::Constraints,
+        BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,
+        BlockerKind::Capacity => v1::BlockerKind::Capacity,
+        BlockerKind::Order => v1::BlockerKind::Order,
+        BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,
+    }
+}
+
+fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::GpuMilli => "gpu_milli",
+        Unit::CpuMilli => "cpu_milli",
+        Unit::MemoryMib => "memory_mib",
+        Unit::Nodes => "nodes",
+        Unit::Job => "job",
+        Unit::Millis => "ms",
+        Unit::None => "",
+    }
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

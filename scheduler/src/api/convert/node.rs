@@ -1,0 +1,145 @@
+//! Nodes and their inventories.
+
+use std::sync::Arc;
+
+use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
+use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
+use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
+use gotgan_core::world::{Node, World};
+use gotgan_proto::v1;
+
+use crate::flow::telemetry::Heard;
+
+/// An inventory as a worker reports it.
+///
+/// # Errors
+/// [`BadName`] if a name in it breaks its rule.
+pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<Inventory, BadName> {
+    let gpus: Result<Vec<Gpu>, BadName> = inventory.gpus.into_iter().map(gpu_from).collect();
+    Ok(Inventory {
+        node: node.clone(),
+        address: inventory.address,
+        boot_id: inventory.boot_id,
+        worker_version: inventory.worker_version,
+        os: inventory.os,
+        kernel: inventory.kernel,
+        driver_version: inventory.driver_version,
+        cuda_version: inventory.cuda_version,
+        cpu_milli: CpuMilli(inventory.cpu_milli),
+        memory_mib: MemoryMib(inventory.memory_mib),
+        gpus: gpus?,
+        labels: inventory.labels.into_iter().collect(),
+        simulated: inventory.simulated,
+    })
+}
+
+fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
+    Ok(Gpu {
+        uuid: GpuUuid::new(&gpu.uuid)?,
+        index: gpu.index,
+        name: gpu.name,
+        class: GpuClass::new(&gpu.gpu_class)?,
+        pci_bus_id: gpu.pci_bus_id,
+        memory_mib: MemoryMib(gpu.memory_mib),
+    })
+}
+
+/// What is taken out of the world to show a node.
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    /// As in the world, without the attempts themselves.
+    pub node: Node,
+    /// Attempts that hold something there.
+    pub attempts: Vec<String>,
+}
+
+/// Takes a node out of the world.
+#[must_use]
+pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
+    let node = world.nodes.get(name)?;
+    let attempts = node.attempts.iter().map(ToString::to_string).collect();
+    Some(NodeView {
+        node: node.clone(),
+        attempts,
+    })
+}
+
+/// A node as the API's.
+#[must_use]
+pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
+    let NodeView { node, attempts } = view;
+    let allocated = node
+        .free
+        .gpus
+        .iter()
+        .map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
+    let free: GpuMilli = node.free.gpus.iter().copied().sum();
+    let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
+    v1::Node {
+        name: node.inventory.node.to_string(),
+        liveness: liveness(node.liveness).into(),
+        admin: admin(&node).into(),
+        admin_reason: match &node.admin {
+            Admin::Active => String::new(),
+            Admin::Drain { by, reason, .. } => format!("{reason} (by {by})"),
+        },
+        free_gpu_milli: free.0,
+        free_cpu_milli: node.free.cpu_milli.0,
+        free_memory_mib: node.free.memory_mib.0,
+        attempts,
+        last_heartbeat_us: last,
+        readings,
+        gpu_allocated_milli: allocated
+            .map(|it| u32::try_from(it).unwrap_or(1000))
+            .collect(),
+        inventory: Some(inventory(&node.inventory)),
+    }
+}
+
+/// What people decided, told apart by whether something still runs there.
+#[must_use]
+pub fn admin(node: &Node) -> v1::NodeAdmin {
+    match (&node.admin, node.attempts.is_empty()) {
+        (Admin::Active, _) => v1::NodeAdmin::Active,
+        (Admin::Drain { .. }, false) => v1::NodeAdmin::Draining,
+        (Admin::Drain { .. }, true) => v1::NodeAdmin::Drained,
+    }
+}
+
+fn liveness(liveness: Liveness) -> v1::NodeLiveness {
+    match liveness {
+        Liveness::Unknown => v1::NodeLiveness::Unknown,
+        Liveness::Ready => v1::NodeLiveness::Ready,
+        Liveness::Suspect => v1::NodeLiveness::Suspect,
+        Liveness::Lost => v1::NodeLiveness::Lost,
+    }
+}
+
+fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
+    v1::NodeInventory {
+        node: inventory.node.to_string(),
+        address: inventory.address.clone(),
+        boot_id: inventory.boot_id.clone(),
+        worker_version: inventory.worker_version.clone(),
+        os: inventory.os.clone(),
+        kernel: inventory.kernel.clone(),
+        driver_version: inventory.driver_version.clone(),
+        cuda_version: inventory.cuda_version.clone(),
+        cpu_milli: inventory.cpu_milli.0,
+        memory_mib: inventory.memory_mib.0,
+        gpus: inventory.gpus.iter().map(gpu).collect(),
+        labels: inventory.labels.clone().into_iter().collect(),
+        simulated: inventory.simulated,
+    }
+}
+
+fn gpu(gpu: &Gpu) -> v1::GpuDevice {
+    v1::GpuDevice {
+        uuid: gpu.uuid.to_string(),
+        index: gpu.index,
+        name: gpu.name.clone(),
+        gpu_class: gpu.class.to_string(),
+        pci_bus_id: gpu.pci_bus_id.clone(),
+        memory_mib: gpu.memory_mib.0,
+    }
+}

@@ -1,0 +1,76 @@
+//! Workers' reports.
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::attempt::ExitStatus;
+use gotgan_core::ids::{AttemptId, JobId, NodeName};
+use gotgan_core::lifecycle::{MemberEvent, Report};
+use gotgan_proto::v1;
+use gotgan_proto::v1::report::Event;
+
+use super::{cause_from, exit_from};
+
+/// Longest detail kept of what a worker says, in characters; a worker must not fill the store.
+const DETAIL_MAX: usize = 1_000;
+
+/// A report; `None` if it carries no event that is known, as from a newer worker.
+#[must_use]
+pub fn report_from(report: v1::Report, node: &NodeName) -> Option<Report> {
+    let attempt = AttemptId {
+        job: JobId(report.job_id),
+        number: report.attempt,
+    };
+    let event = event_from(report.event?);
+    Some(Report {
+        node: node.clone(),
+        attempt,
+        seq: report.seq,
+        at: UnixMicros(report.at_us),
+        event,
+    })
+}
+
+fn event_from(event: Event) -> MemberEvent {
+    match event {
+        Event::Accepted(v1::AttemptAccepted {}) => MemberEvent::Accepted,
+        Event::Started(v1::AttemptStarted {}) => MemberEvent::Started,
+        Event::Refused(refused) => MemberEvent::Refused {
+            cause: cause_from(refused.cause()),
+            reason: cut(&refused.reason),
+        },
+        Event::TaskStarted(task) => MemberEvent::TaskStarted {
+            step: task.step,
+            rank: task.rank,
+        },
+        Event::TaskEnded(task) => MemberEvent::TaskEnded {
+            step: task.step,
+            rank: task.rank,
+            exit: task.exit.map_or(ExitStatus::Code(0), exit_from),
+            detail: cut(&task.detail),
+        },
+        Event::Ended(ended) => MemberEvent::Ended {
+            cause: cause_from(ended.cause()),
+            reason: cut(&ended.reason),
+            exit: ended.exit.map(exit_from),
+        },
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(DETAIL_MAX).collect()
+}
+
+/// Attempts a worker holds; true: ended there.
+#[must_use]
+pub fn held_attempts(held: &[v1::HeldAttempt]) -> Vec<(AttemptId, bool)> {
+    held.iter()
+        .map(|held| {
+            (
+                AttemptId {
+                    job: JobId(held.job_id),
+                    number: held.attempt,
+                },
+                held.ended,
+            )
+        })
+        .collect()
+}

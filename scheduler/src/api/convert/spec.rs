@@ -1,0 +1,199 @@
+//! Job specifications.
+
+use gotgan_core::admit::{
+    CommandRequest, ConstraintsRequest, DependencyRequest, JobRequest, ResourcesRequest,
+    ScriptRequest, WarningSignalRequest, WorkRequest,
+};
+use gotgan_core::spec::{
+    Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout, WarningSignal, Work,
+};
+use gotgan_proto::v1;
+
+/// A request as it came, nothing checked.
+#[must_use]
+pub fn job_request(spec: v1::JobSpec) -> JobRequest {
+    JobRequest {
+        name: spec.name,
+        project: spec.project,
+        work: spec.work.map(work_request),
+        resources: spec.resources.map(resources_request).unwrap_or_default(),
+        constraints: spec
+            .constraints
+            .map(constraints_request)
+            .unwrap_or_default(),
+        time_limit_s: spec.time_limit_s,
+        priority: spec.priority,
+        dependencies: spec
+            .dependencies
+            .into_iter()
+            .map(dependency_request)
+            .collect(),
+        warning_signal: spec.warning_signal.map(|signal| WarningSignalRequest {
+            signal: signal.signal,
+            ahead_s: signal.ahead_s,
+            batch_only: signal.batch_only,
+        }),
+        requeue: spec.requeue,
+        max_retries: spec.max_retries,
+        environment: spec.environment.into_iter().collect(),
+        working_directory: spec.working_directory,
+        output_path: spec.output_path,
+        error_path: spec.error_path,
+        hold: spec.hold,
+        comment: spec.comment,
+        grace_s: spec.grace_s,
+    }
+}
+
+fn work_request(work: v1::job_spec::Work) -> WorkRequest {
+    match work {
+        v1::job_spec::Work::Script(script) => WorkRequest::Script(ScriptRequest {
+            text: script.text,
+            arguments: script.arguments,
+        }),
+        v1::job_spec::Work::Command(command) => {
+            let layout = match command.layout() {
+                v1::TaskLayout::Unspecified | v1::TaskLayout::PerNode => TaskLayout::PerNode,
+                v1::TaskLayout::PerGpu => TaskLayout::PerGpu,
+            };
+            let known = v1::TaskLayout::try_from(command.layout).is_ok();
+            WorkRequest::Command(CommandRequest {
+                argv: command.argv,
+                layout: known.then_some(layout),
+            })
+        }
+    }
+}
+
+fn resources_request(resources: v1::Resources) -> ResourcesRequest {
+    ResourcesRequest {
+        nodes: resources.nodes,
+        gpus_per_node: resources.gpus_per_node,
+        gpus_total: resources.gpus_total,
+        gpu_share_milli: resources.gpu_share_milli,
+        gpu_class: resources.gpu_class,
+        cpu_milli_per_node: resources.cpu_milli_per_node,
+        memory_mib_per_node: resources.memory_mib_per_node,
+    }
+}
+
+fn constraints_request(constraints: v1::Constraints) -> ConstraintsRequest {
+    ConstraintsRequest {
+        nodes: constraints.nodes,
+        exclude_nodes: constraints.exclude_nodes,
+        labels: constraints.labels.into_iter().collect(),
+    }
+}
+
+fn dependency_request(dependency: v1::Dependency) -> DependencyRequest {
+    let kind = match dependency.kind() {
+        v1::DependencyKind::Unspecified => None,
+        v1::DependencyKind::After => Some(DependencyKind::After),
+        v1::DependencyKind::AfterOk => Some(DependencyKind::AfterOk),
+        v1::DependencyKind::AfterNotOk => Some(DependencyKind::AfterNotOk),
+        v1::DependencyKind::AfterAny => Some(DependencyKind::AfterAny),
+    };
+    DependencyRequest {
+        kind,
+        job_id: dependency.job_id,
+    }
+}
+
+/// An admitted specification as the API's.
+#[must_use]
+pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
+    v1::JobSpec {
+        name: spec.name.clone(),
+        project: spec.project.to_string(),
+        work: Some(work(&spec.work)),
+        resources: Some(resources(spec)),
+        constraints: Some(v1::Constraints {
+            nodes: spec
+                .constraints
+                .nodes
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            exclude_nodes: spec
+                .constraints
+                .exclude_nodes
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            labels: spec.constraints.labels.clone().into_iter().collect(),
+        }),
+        time_limit_s: spec.time_limit_s,
+        priority: spec.priority,
+        dependencies: spec.dependencies.iter().map(dependency).collect(),
+        warning_signal: spec.warning_signal.map(warning_signal),
+        requeue: Some(spec.requeue),
+        max_retries: spec.max_retries,
+        environment: spec.environment.clone().into_iter().collect(),
+        working_directory: spec.working_directory.clone(),
+        output_path: spec.output_path.clone(),
+        error_path: spec.error_path.clone(),
+        hold: spec.hold,
+        comment: spec.comment.clone(),
+        grace_s: Some(spec.grace_s),
+    }
+}
+
+fn work(work: &Work) -> v1::job_spec::Work {
+    match work {
+        Work::Script { text, arguments } => v1::job_spec::Work::Script(v1::Script {
+            text: text.clone(),
+            arguments: arguments.clone(),
+        }),
+        Work::Command { argv, layout } => v1::job_spec::Work::Command(v1::Command {
+            argv: argv.clone(),
+            layout: match layout {
+                TaskLayout::PerNode => v1::TaskLayout::PerNode,
+                TaskLayout::PerGpu => v1::TaskLayout::PerGpu,
+            }
+            .into(),
+        }),
+    }
+}
+
+fn resources(spec: &JobSpec) -> v1::Resources {
+    let (gpus_per_node, gpu_share_milli) = match &spec.per_node.gpus {
+        GpuRequest::None => (0, 0),
+        GpuRequest::Whole { count, .. } => (*count, 0),
+        GpuRequest::Share { milli, .. } => (0, *milli),
+    };
+    v1::Resources {
+        nodes: spec.nodes,
+        gpus_per_node,
+        gpus_total: 0,
+        gpu_share_milli,
+        gpu_class: spec
+            .per_node
+            .gpus
+            .class()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        cpu_milli_per_node: spec.per_node.cpu_milli.0,
+        memory_mib_per_node: spec.per_node.memory_mib.0,
+    }
+}
+
+fn dependency(dependency: &Dependency) -> v1::Dependency {
+    let kind = match dependency.kind {
+        DependencyKind::After => v1::DependencyKind::After,
+        DependencyKind::AfterOk => v1::DependencyKind::AfterOk,
+        DependencyKind::AfterNotOk => v1::DependencyKind::AfterNotOk,
+        DependencyKind::AfterAny => v1::DependencyKind::AfterAny,
+    };
+    v1::Dependency {
+        kind: kind.into(),
+        job_id: dependency.job.0,
+    }
+}
+
+fn warning_signal(signal: WarningSignal) -> v1::WarningSignal {
+    v1::WarningSignal {
+        signal: signal.signal,
+        ahead_s: signal.ahead_s,
+        batch_only: signal.batch_only,
+    }
+}

@@ -1,0 +1,191 @@
+//! Errors as the API sends them: a code, a machine-readable reason, the fields, and what to do.
+
+use std::collections::HashMap;
+
+use gotgan_core::admit::Fault;
+use gotgan_core::ids::BadName;
+use gotgan_core::lifecycle::{ActionRefusal, StepRefusal, SubmitRefusal};
+use gotgan_proto::ERROR_DOMAIN;
+use gotgan_store::StoreError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::flow::logs::LogError;
+use crate::flow::writer::{FlowError, SubmitError};
+
+/// A status with a reason.
+#[must_use]
+pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// Bad input in one field.
+#[must_use]
+pub fn invalid(field: &str, reason: &str, message: impl Into<String>) -> Status {
+    let message = message.into();
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    details.add_bad_request_violation(field, message.as_str());
+    Status::with_error_details(
+        Code::InvalidArgument,
+        format!("{field}: {message}"),
+        details,
+    )
+}
+
+/// Bad input in any number of fields; `prefix` goes before each path.
+#[must_use]
+pub fn faults(prefix: &str, faults: &[Fault]) -> Status {
+    let mut details = ErrorDetails::new();
+    let reason = faults
+        .first()
+        .map_or("INVALID", |fault| fault.reason.word());
+    details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    for fault in faults {
+        details.add_bad_request_violation(format!("{prefix}{}", fault.field), &fault.message);
+    }
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("{prefix}{}: {}", fault.field, fault.message))
+        .collect();
+    Status::with_error_details(Code::InvalidArgument, lines.join("; "), details)
+}
+
+/// A name that breaks its rule.
+#[must_use]
+pub fn bad_name(field: &str, error: &BadName) -> Status {
+    invalid(field, "MALFORMED", error.to_string())
+}
+
+/// No such job, or none the caller may see; the two are not told apart.
+#[must_use]
+pub fn no_such_job(id: u64) -> Status {
+    status(
+        Code::NotFound,
+        "UNKNOWN_JOB",
+        format!("there is no job {id}, or it is not yours to see"),
+    )
+}
+
+/// No such node.
+#[must_use]
+pub fn no_such_node(name: &str) -> Status {
+    status(
+        Code::NotFound,
+        "UNKNOWN_NODE",
+        format!("there is no node \"{name}\"; see `gotgan nodes`"),
+    )
+}
+
+/// A project that is not the caller's.
+#[must_use]
+pub fn foreign_project(project: &str) -> Status {
+    let message = format!("project {project} is not yours to use; see `gotgan whoami`");
+    status(Code::PermissionDenied, "PROJECT_NOT_ALLOWED", message)
+}
+
+/// The flow did not carry a command out.
+#[must_use]
+pub fn flow(error: &FlowError) -> Status {
+    let reason = match error {
+        FlowError::NotCommitted => "NOT_COMMITTED",
+        FlowError::NotLeader => "NOT_LEADER",
+        FlowError::Stopping => "STOPPING",
+    };
+    status(Code::Unavailable, reason, error.to_string())
+}
+
+/// The store failed to read. Logged here, since the caller learns only that it failed.
+#[must_use]
+pub fn store(error: &StoreError) -> Status {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "the store failed to read"
+    );
+    status(
+        Code::Unavailable,
+        "STORE_FAILED",
+        "the store did not answer; try again",
+    )
+}
+
+/// A submission that was not stored. `prefix` is the path of the list, empty for a single job.
+#[must_use]
+pub fn submit(error: &SubmitError, prefix: &impl Fn(usize) -> String) -> Status {
+    match error {
+        SubmitError::Flow(error) => flow(error),
+        SubmitError::KeyReused(at, _) => {
+            let field = format!("{}idempotency_key", prefix(*at));
+            key_reused(&field, error.to_string())
+        }
+        SubmitError::Refused(at, refusal) => refused(&prefix(*at), refusal),
+    }
+}
+
+/// A key that was used for another request.
+#[must_use]
+pub fn key_reused(field: &str, message: String) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("IDEMPOTENCY_KEY_REUSED", ERROR_DOMAIN, HashMap::new());
+    details.add_bad_request_violation(field, message.as_str());
+    Status::with_error_details(Code::AlreadyExists, format!("{field}: {message}"), details)
+}
+
+fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        SubmitRefusal::ProjectQueueFull { .. } => {
+            status(Code::ResourceExhausted, "PROJECT_QUEUE_FULL", message)
+        }
+        SubmitRefusal::QueueFull { .. } => status(Code::ResourceExhausted, "QUEUE_FULL", message),
+        SubmitRefusal::UnknownDependency(_) => invalid(
+            &format!("{prefix}spec.dependencies"),
+            "UNKNOWN_JOB",
+            message,
+        ),
+        SubmitRefusal::ImpossibleDependency(..) => invalid(
+            &format!("{prefix}spec.dependencies"),
+            "IMPOSSIBLE_DEPENDENCY",
+            message,
+        ),
+    }
+}
+
+/// An action on a job that cannot be done.
+#[must_use]
+pub fn action(refusal: &ActionRefusal) -> Status {
+    match refusal {
+        ActionRefusal::NotLive(id) => no_such_job(id.0),
+        ActionRefusal::WrongState { .. } => status(
+            Code::FailedPrecondition,
+            "WRONG_JOB_STATE",
+            refusal.to_string(),
+        ),
+    }
+}
+
+/// A step that cannot start.
+#[must_use]
+pub fn step(refusal: &StepRefusal) -> Status {
+    match refusal {
+        StepRefusal::NotRunning(_) => status(
+            Code::FailedPrecondition,
+            "ATTEMPT_NOT_RUNNING",
+            refusal.to_string(),
+        ),
+        StepRefusal::Invalid { field, message } => invalid(field, "OUT_OF_RANGE", message.clone()),
+    }
+}
+
+/// Output that cannot be read.
+#[must_use]
+pub fn log(error: &LogError) -> Status {
+    let reason = match error {
+        LogError::NotConnected(_) => "NODE_NOT_CONNECTED",
+        LogError::NoAnswer(_) => "NODE_NO_ANSWER",
+        LogError::Busy => "BUSY",
+    };
+    status(Code::Unavailable, reason, error.to_string())
+}

@@ -1,0 +1,489 @@
+//! The Jobs service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use gotgan_core::admit;
+use gotgan_core::explain;
+use gotgan_core::ids::{AttemptId, JobId, NodeName, ProjectPath, UserName};
+use gotgan_core::job::JobState;
+use gotgan_core::lifecycle::{self, Action, Actor, StepRequest, Submission};
+use gotgan_proto::v1;
+use gotgan_proto::v1::jobs_server::Jobs;
+use gotgan_store::{JobDetail, JobFilter, Page};
+use tonic::{Code, Request, Response, Status};
+
+use super::idempotent::{keyed, once};
+use super::{Services, convert, error, jobs_streams, principal};
+use crate::auth::{Principal, Role};
+
+/// Most jobs of one SubmitMany, most ids of one List or Watch.
+const MANY_MAX: usize = 1_000;
+
+/// Longest reason a person may give, in characters.
+const REASON_MAX: usize = 256;
+
+/// A page when none is asked for, and the largest.
+const PAGE_DEFAULT: u32 = 100;
+const PAGE_MAX: u32 = 1_000;
+
+/// Answers for jobs.
+#[derive(Debug, Clone)]
+pub struct JobsService(pub Arc<Services>);
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Jobs for JobsService {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let who = principal(&request)?;
+        let answers = self
+            .submit_all(&who, vec![request.into_inner()], &|_| String::new())
+            .await?;
+        answers
+            .into_iter()
+            .next()
+            .map(Response::new)
+            .ok_or_else(|| Status::internal("no answer"))
+    }
+
+    async fn submit_many(
+        &self,
+        request: Request<v1::SubmitManyRequest>,
+    ) -> Result<Response<v1::SubmitManyResponse>, Status> {
+        let who = principal(&request)?;
+        let jobs = request.into_inner().jobs;
+        if jobs.is_empty() || jobs.len() > MANY_MAX {
+            let message = format!("{} jobs were sent; send 1 to {MANY_MAX}", jobs.len());
+            return Err(error::invalid("jobs", "OUT_OF_RANGE", message));
+        }
+        let jobs = self
+            .submit_all(&who, jobs, &|at| format!("jobs[{at}]."))
+            .await?;
+        Ok(Response::new(v1::SubmitManyResponse { jobs }))
+    }
+
+    async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let who = principal(&request)?;
+        let detail = self.visible_job(&who, request.into_inner().job_id).await?;
+        let simulated = self.simulated_nodes().await?;
+        Ok(Response::new(convert::job(&detail, &|node| {
+            simulated.contains(node)
+        })))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let page = page_of(request.page.clone())?;
+        let filter = filter_of(&who, request)?;
+        let found = self
+            .0
+            .store
+            .jobs(&filter, &page)
+            .await
+            .map_err(|e| error::store(&e))?;
+        let simulated = self.simulated_nodes().await?;
+        let full = found.len() >= page.size as usize;
+        let next = found
+            .last()
+            .filter(|_| full)
+            .map(|last| last.job.id.to_string());
+        let jobs = found
+            .iter()
+            .map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
+        let next_token = next.unwrap_or_default();
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs: jobs.collect(),
+            next_token,
+        }))
+    }
+
+    type WatchStream = Answers<v1::JobEvent>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchJobsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        if request.job_ids.len() > MANY_MAX {
+            let message = format!("at most {MANY_MAX} jobs can be watched by id");
+            return Err(error::invalid("job_ids", "TOO_LONG", message));
+        }
+        let stream = jobs_streams::watch(Arc::clone(&self.0), who, request).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    type LogsStream = Answers<v1::LogChunk>;
+
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        self.visible_job(&who, request.job_id).await?;
+        let stream = jobs_streams::logs(Arc::clone(&self.0), who, request);
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::JobActionRequest>,
+    ) -> Result<Response<v1::JobActionResponse>, Status> {
+        self.act(request, Action::Cancel).await
+    }
+
+    async fn hold(
+        &self,
+        request: Request<v1::JobActionRequest>,
+    ) -> Result<Response<v1::JobActionResponse>, Status> {
+        self.act(request, Action::Hold).await
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::JobActionRequest>,
+    ) -> Result<Response<v1::JobActionResponse>, Status> {
+        self.act(request, Action::Release).await
+    }
+
+    async fn requeue(
+        &self,
+        request: Request<v1::JobActionRequest>,
+    ) -> Result<Response<v1::JobActionResponse>, Status> {
+        self.act(request, Action::Requeue).await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::Explanation>, Status> {
+        let who = principal(&request)?;
+        let id = request.into_inner().job_id;
+        let detail = self.visible_job(&who, id).await?;
+        let pass = self.0.last_pass.get();
+        let explained = self
+            .0
+            .writer
+            .read(move |world| {
+                explain::explain(world, JobId(id), Some(&*pass.report), pass.planned)
+            })
+            .await
+            .map_err(|e| error::flow(&e))?;
+        let explanation = explained.map_or_else(
+            || ended_explanation(&detail),
+            |found| explanation(id, found),
+        );
+        Ok(Response::new(explanation))
+    }
+
+    async fn start_step(
+        &self,
+        request: Request<v1::StartStepRequest>,
+    ) -> Result<Response<v1::StartStepResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let attempt = AttemptId {
+            job: JobId(request.job_id),
+            number: request.attempt,
+        };
+        if who.attempt().is_some_and(|own| own != attempt) {
+            return Err(error::no_such_job(request.job_id));
+        }
+        self.visible_job(&who, request.job_id).await?;
+        let keyed = keyed(&who, &request.idempotency_key, "StartStep", &request, "")?;
+        let step = step_request(attempt, request);
+        let started = once(&self.0, keyed, move |round| {
+            let (step, tasks) = lifecycle::start_step(&mut round.draft, step)
+                .map_err(|refusal| error::step(&refusal))?;
+            let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+            Ok(v1::StartStepResponse { step, tasks })
+        });
+        Ok(Response::new(started.await?))
+    }
+}
+
+impl JobsService {
+    async fn submit_all(
+        &self,
+        who: &Principal,
+        requests: Vec<v1::SubmitRequest>,
+        prefix: &(impl Fn(usize) -> String + Sync),
+    ) -> Result<Vec<v1::SubmitResponse>, Status> {
+        let context = self
+            .0
+            .admission
+            .context(&self.0.writer)
+            .await
+            .map_err(|e| error::flow(&e))?;
+        let dry_run = requests.iter().any(|request| request.dry_run);
+        let mut submissions = Vec::with_capacity(requests.len());
+        let mut warnings = Vec::with_capacity(requests.len());
+        for (index, request) in requests.into_iter().enumerate() {
+            let (submission, notes) = admit_one(who, request, &context, &prefix(index))?;
+            submissions.push(submission);
+            warnings.push(notes);
+        }
+        if dry_run {
+            let answer = |warnings| v1::SubmitResponse {
+                job_id: 0,
+                repeated: false,
+                warnings,
+            };
+            return Ok(warnings.into_iter().map(answer).collect());
+        }
+        self.look_up_dependencies(&mut submissions).await?;
+        let stored = self.0.writer.submit(submissions).await;
+        let stored = stored.map_err(|e| error::submit(&e, prefix))?;
+        let both = stored.into_iter().zip(warnings);
+        Ok(both
+            .map(|(one, warnings)| v1::SubmitResponse {
+                job_id: one.job.0,
+                repeated: one.repeated,
+                warnings,
+            })
+            .collect())
+    }
+
+    /// Fills in the states of the jobs depended on; the world knows only those that have not ended.
+    async fn look_up_dependencies(&self, submissions: &mut [Submission]) -> Result<(), Status> {
+        for submission in submissions
+            .iter_mut()
+            .filter(|it| !it.spec.dependencies.is_empty())
+        {
+            let ids: Vec<JobId> = submission
+                .spec
+                .dependencies
+                .iter()
+                .map(|it| it.job)
+                .collect();
+            let states = self
+                .0
+                .store
+                .job_states(&ids)
+                .await
+                .map_err(|e| error::store(&e))?;
+            submission.outcomes = states;
+        }
+        Ok(())
+    }
+
+    async fn act(
+        &self,
+        request: Request<v1::JobActionRequest>,
+        action: Action,
+    ) -> Result<Response<v1::JobActionResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        if request.reason.chars().count() > REASON_MAX {
+            let message = format!("a reason has at most {REASON_MAX} characters");
+            return Err(error::invalid("reason", "TOO_LONG", message));
+        }
+        let keyed = keyed(&who, &request.idempotency_key, action.word(), &request, "")?;
+        let detail = self.visible_job(&who, request.job_id).await?;
+        if detail.job.status.state.is_terminal() {
+            return act_on_ended(&detail, action);
+        }
+        let (id, reason) = (detail.job.id, request.reason);
+        let for_site = matches!(who.role, Role::Admin | Role::Operator);
+        let actor = Actor {
+            name: who.subject.clone(),
+            for_site,
+        };
+        let done = once(&self.0, keyed, move |round| {
+            let changed = lifecycle::act(&mut round.draft, id, action, &actor, &reason)
+                .map_err(|refusal| error::action(&refusal))?;
+            let state = convert::job_state(changed.state).into();
+            Ok(v1::JobActionResponse {
+                changed: changed.changed,
+                state,
+            })
+        });
+        Ok(Response::new(done.await?))
+    }
+
+    async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {
+        jobs_streams::visible_job(&self.0, who, id).await
+    }
+
+    /// Which nodes are simulated.
+    async fn simulated_nodes(&self) -> Result<BTreeSet<NodeName>, Status> {
+        let look = self.0.writer.read(|world| {
+            let simulated = world.nodes.values().filter(|node| node.inventory.simulated);
+            simulated.map(|node| node.inventory.node.clone()).collect()
+        });
+        look.await.map_err(|e| error::flow(&e))
+    }
+}
+
+/// Checks one submission.
+fn admit_one(
+    who: &Principal,
+    request: v1::SubmitRequest,
+    context: &admit::AdmitContext,
+    prefix: &str,
+) -> Result<(Submission, Vec<String>), Status> {
+    let keyed = keyed(who, &request.idempotency_key, "Submit", &request, prefix)?;
+    let spec = request.spec.unwrap_or_default();
+    let priority = spec.priority;
+    let admitted = admit::admit(convert::job_request(spec), context)
+        .map_err(|faults| error::faults(prefix, &faults))?;
+    if !who.may_submit_to(&admitted.spec.project) {
+        return Err(error::foreign_project(admitted.spec.project.as_str()));
+    }
+    if priority > 0 && !matches!(who.role, Role::Admin | Role::Operator) {
+        let message = "a priority above 0 needs role operator or admin; use 0 or less".to_owned();
+        let field = format!("{prefix}spec.priority");
+        return Err(error::invalid(&field, "NOT_ALLOWED", message));
+    }
+    let submission = Submission {
+        owner: keyed.owner,
+        key: keyed.key,
+        digest: keyed.digest,
+        spec: Arc::new(admitted.spec),
+        outcomes: BTreeMap::new(),
+    };
+    Ok((submission, admitted.warnings))
+}
+
+/// A terminal job is left as it is; only a cancel of it is no error.
+fn act_on_ended(
+    detail: &JobDetail,
+    action: Action,
+) -> Result<Response<v1::JobActionResponse>, Status> {
+    let state = detail.job.status.state;
+    match action {
+        Action::Cancel => {
+            let state = convert::job_state(state).into();
+            Ok(Response::new(v1::JobActionResponse {
+                changed: false,
+                state,
+            }))
+        }
+        Action::Hold | Action::Release | Action::Requeue => {
+            let (word, id) = (action.word(), detail.job.id);
+            let message = format!(
+                "cannot {word} job {id}: it has {}; submit it again",
+                state.word()
+            );
+            Err(error::status(
+                Code::FailedPrecondition,
+                "WRONG_JOB_STATE",
+                message,
+            ))
+        }
+    }
+}
+
+fn step_request(attempt: AttemptId, request: v1::StartStepRequest) -> StepRequest {
+    StepRequest {
+        attempt,
+        argv: request.argv,
+        nodes: request.nodes,
+        tasks: request.tasks,
+        tasks_per_node: request.tasks_per_node,
+        gpus_per_task: request.gpus_per_task,
+        environment: request.environment.into_iter().collect(),
+        working_directory: request.working_directory,
+        name: request.name,
+    }
+}
+
+fn filter_of(who: &Principal, request: v1::ListJobsRequest) -> Result<JobFilter, Status> {
+    let states: Vec<JobState> = request
+        .states()
+        .filter_map(convert::job_state_from)
+        .collect();
+    let project = match request.project.as_str() {
+        "" => None,
+        path => Some(ProjectPath::new(path).map_err(|bad| error::bad_name("project", &bad))?),
+    };
+    let owner = match request.owner.as_str() {
+        "" => None,
+        name => Some(UserName::new(name).map_err(|bad| error::bad_name("owner", &bad))?),
+    };
+    if request.job_ids.len() > MANY_MAX {
+        let message = format!("at most {MANY_MAX} ids");
+        return Err(error::invalid("job_ids", "TOO_LONG", message));
+    }
+    Ok(JobFilter {
+        states,
+        within: scope_of(who)?,
+        project,
+        owner,
+        name: Some(request.name).filter(|name| !name.is_empty()),
+        ids: request.job_ids.into_iter().map(JobId).collect(),
+    })
+}
+
+/// Paths the caller is confined to; empty: none.
+pub(super) fn scope_of(who: &Principal) -> Result<Vec<ProjectPath>, Status> {
+    match who.project_scope() {
+        None => Ok(Vec::new()),
+        // An empty list would read as "everything" further down.
+        Some([]) => Err(error::foreign_project("of anybody")),
+        Some(projects) => Ok(projects.to_vec()),
+    }
+}
+
+/// The page asked for.
+pub(super) fn page_of(page: Option<v1::PageRequest>) -> Result<Page, Status> {
+    let page = page.unwrap_or_default();
+    if page.size > PAGE_MAX {
+        let message = format!("a page has at most {PAGE_MAX} entries");
+        return Err(error::invalid("page.size", "OUT_OF_RANGE", message));
+    }
+    let size = if page.size == 0 {
+        PAGE_DEFAULT
+    } else {
+        page.size
+    };
+    let after = match page.token.as_str() {
+        "" => None,
+        token => Some(token.parse().map_err(|_| {
+            error::invalid(
+                "page.token",
+                "MALFORMED",
+                "use the next_token of the page before",
+            )
+        })?),
+    };
+    Ok(Page { size, after })
+}
+
+fn ended_explanation(detail: &JobDetail) -> v1::Explanation {
+    let status = &detail.job.status;
+    let mut summary = format!("job {} has {}", detail.job.id, status.state.word());
+    if !status.detail.is_empty() {
+        summary.push_str(": ");
+        summary.push_str(&status.detail);
+    }
+    v1::Explanation {
+        job_id: detail.job.id.0,
+        state: convert::job_state(status.state).into(),
+        summary,
+        ..v1::Explanation::default()
+    }
+}
+
+fn explanation(id: u64, found: explain::Explanation) -> v1::Explanation {
+    v1::Explanation {
+        job_id: id,
+        state: convert::job_state(found.state).into(),
+        summary: found.summary,
+        blockers: found.blockers.iter().map(convert::blocker).collect(),
+        planned_us: found.planned.map_or(0, |at| at.0),
+        jobs_ahead: found.jobs_ahead,
+    }
+}

@@ -1,0 +1,153 @@
+//! The Nodes service.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use gotgan_core::ids::{GpuClass, NodeName};
+use gotgan_core::lifecycle;
+use gotgan_core::world::Node;
+use gotgan_proto::v1;
+use gotgan_proto::v1::nodes_server::Nodes;
+use tonic::{Request, Response, Status};
+
+use super::convert::NodeView;
+use super::idempotent::{keyed, once};
+use super::{Services, convert, error, principal};
+
+/// Longest reason of a drain, in characters.
+const REASON_MAX: usize = 256;
+
+/// A page when none is asked for, and the largest.
+const PAGE_DEFAULT: usize = 100;
+const PAGE_MAX: usize = 1_000;
+
+/// Answers for nodes.
+#[derive(Debug, Clone)]
+pub struct NodesService(pub Arc<Services>);
+
+#[tonic::async_trait]
+impl Nodes for NodesService {
+    async fn list(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let class = class_of(&request.gpu_class)?;
+        let page = request.page.unwrap_or_default();
+        let size = match page.size as usize {
+            0 => PAGE_DEFAULT,
+            size if size <= PAGE_MAX => size,
+            _ => {
+                let message = format!("a page has at most {PAGE_MAX} entries");
+                return Err(error::invalid("page.size", "OUT_OF_RANGE", message));
+            }
+        };
+        let after = page.token;
+        let views = self.0.writer.read(move |world| {
+            let from = if after.is_empty() {
+                Bound::Unbounded
+            } else {
+                Bound::Excluded(after.as_str())
+            };
+            let nodes = world.nodes.range::<str, _>((from, Bound::Unbounded));
+            let wanted = nodes.filter(|(_, node)| has_class(node, class.as_ref()));
+            wanted
+                .take(size)
+                .filter_map(|(name, _)| convert::node_view(world, name))
+                .collect::<Vec<NodeView>>()
+        });
+        let views = views.await.map_err(|e| error::flow(&e))?;
+        let last = views
+            .last()
+            .map(|view| view.node.inventory.node.to_string());
+        let next_token = last.filter(|_| views.len() >= size).unwrap_or_default();
+        let nodes = views.into_iter().map(|view| self.show(view)).collect();
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_token }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let text = request.into_inner().name;
+        let name = NodeName::new(&text).map_err(|bad| error::bad_name("name", &bad))?;
+        let view = self
+            .0
+            .writer
+            .read(move |world| convert::node_view(world, &name));
+        let view = view.await.map_err(|e| error::flow(&e))?;
+        let view = view.ok_or_else(|| error::no_such_node(&text))?;
+        Ok(Response::new(self.show(view)))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::NodeActionResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let name = NodeName::new(&request.name).map_err(|bad| error::bad_name("name", &bad))?;
+        let length = request.reason.chars().count();
+        if length == 0 || length > REASON_MAX {
+            let message = format!("say why, in 1 to {REASON_MAX} characters");
+            return Err(error::invalid("reason", "MISSING", message));
+        }
+        let keyed = keyed(&who, &request.idempotency_key, "Drain", &request, "")?;
+        let done = once(&self.0, keyed, move |round| {
+            let draft = &mut round.draft;
+            let changed = lifecycle::drain(draft, &name, &who.subject, &request.reason);
+            answer(changed, draft.world.nodes.get(&name), &request.name)
+        });
+        Ok(Response::new(done.await?))
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::NodeActionResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let name = NodeName::new(&request.name).map_err(|bad| error::bad_name("name", &bad))?;
+        let keyed = keyed(&who, &request.idempotency_key, "Resume", &request, "")?;
+        let done = once(&self.0, keyed, move |round| {
+            let draft = &mut round.draft;
+            let changed = lifecycle::resume(draft, &name, &who.subject);
+            answer(changed, draft.world.nodes.get(&name), &request.name)
+        });
+        Ok(Response::new(done.await?))
+    }
+}
+
+impl NodesService {
+    fn show(&self, view: NodeView) -> v1::Node {
+        let heard = self.0.telemetry.of(&view.node.inventory.node);
+        convert::node(view, heard)
+    }
+}
+
+fn answer(
+    changed: Option<bool>,
+    node: Option<&Node>,
+    name: &str,
+) -> Result<v1::NodeActionResponse, Status> {
+    match (changed, node) {
+        (Some(changed), Some(node)) => Ok(v1::NodeActionResponse {
+            changed,
+            admin: convert::admin(node).into(),
+        }),
+        _ => Err(error::no_such_node(name)),
+    }
+}
+
+fn class_of(text: &str) -> Result<Option<GpuClass>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    GpuClass::new(text)
+        .map(Some)
+        .map_err(|bad| error::bad_name("gpu_class", &bad))
+}
+
+fn has_class(node: &Node, class: Option<&GpuClass>) -> bool {
+    class.is_none_or(|class| node.inventory.gpus.iter().any(|gpu| gpu.class == *class))
+}

@@ -1,0 +1,336 @@
+//! The Workers service: joining, and one stream a worker.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::Stream;
+use gotgan_core::ids::{AttemptId, NodeName};
+use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
+use gotgan_core::node::Liveness;
+use gotgan_proto::v1;
+use gotgan_proto::v1::scheduler_message::Message as Order;
+use gotgan_proto::v1::worker_message::Message as Said;
+use gotgan_proto::v1::workers_server::Workers;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{Services, convert, error, principal};
+use crate::auth::join_token_hash;
+use crate::clock;
+use crate::flow::dispatch::OUTBOX_MAX;
+
+/// Answers for workers.
+#[derive(Debug, Clone)]
+pub struct WorkersService {
+    services: Arc<Services>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl WorkersService {
+    /// A service whose sessions count from 1.
+    #[must_use]
+    pub fn new(services: Arc<Services>) -> Self {
+        WorkersService {
+            services,
+            sessions: Arc::new(AtomicU64::new(1)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Workers for WorkersService {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let node = NodeName::new(&request.node).map_err(|bad| error::bad_name("node", &bad))?;
+        let identity = self.services.identity.clone().ok_or_else(|| {
+            let message = "this scheduler runs without TLS; workers need no certificate";
+            error::status(Code::FailedPrecondition, "NO_TLS", message)
+        })?;
+        // Signed first: a request that cannot be signed must not use the token up.
+        let signed = identity.sign_worker(&request.certificate_request_pem, &node, clock::now());
+        let certificate_pem = signed.map_err(|bad| {
+            error::invalid("certificate_request_pem", "MALFORMED", bad.to_string())
+        })?;
+        self.use_join_token(&request.join_token, &node).await?;
+        tracing::info!(%node, "a worker joined");
+        let ca_pem = identity.ca_pem().to_owned();
+        Ok(Response::new(v1::JoinResponse {
+            certificate_pem,
+            ca_pem,
+        }))
+    }
+
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SchedulerMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let who = principal(&request)?;
+        let node = who.node().cloned().ok_or_else(|| {
+            Status::permission_denied("a worker's stream needs the certificate of a node")
+        })?;
+        let mut said = request.into_inner();
+        let register = match said.next().await {
+            Some(Ok(v1::WorkerMessage {
+                message: Some(Said::Register(register)),
+            })) => register,
+            Some(Err(status)) => return Err(status),
+            Some(Ok(_)) | None => {
+                let message = "the first message of a stream must be register";
+                return Err(error::invalid("message", "NOT_REGISTERED", message));
+            }
+        };
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
+        let session = Session {
+            services: Arc::clone(&self.services),
+            node,
+            number,
+        };
+        session.register(register, outbox).await?;
+        tokio::spawn(session.run(said));
+        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
+    }
+}
+
+impl WorkersService {
+    /// Uses a join token up for `node`, once.
+    async fn use_join_token(&self, token: &str, node: &NodeName) -> Result<(), Status> {
+        let hash = join_token_hash(token);
+        let refuse = |reason, message: &str| {
+            Err(error::status(
+                Code::Unauthenticated,
+                reason,
+                message.to_owned(),
+            ))
+        };
+        // One join at a time: between reading the tokens and writing the use of one, no other join may read them.
+        let _turn = self.services.joins.lock().await;
+        let tokens = self
+            .services
+            .store
+            .join_tokens()
+            .await
+            .map_err(|e| error::store(&e))?;
+        let found = tokens
+            .into_iter()
+            .find(|record| record.secret_sha256 == hash);
+        let Some(mut record) = found else {
+            return refuse(
+                "JOIN_TOKEN_UNKNOWN",
+                "the join token is not known; make one with `gotgan admin join-token`",
+            );
+        };
+        if record.used.is_some() {
+            return refuse(
+                "JOIN_TOKEN_USED",
+                "the join token was used before; make a new one with `gotgan admin join-token`",
+            );
+        }
+        let now = clock::now();
+        if record.expires <= now {
+            return refuse(
+                "JOIN_TOKEN_EXPIRED",
+                "the join token has expired; make a new one with `gotgan admin join-token`",
+            );
+        }
+        if record.node.as_ref().is_some_and(|only| only != node) {
+            return refuse(
+                "JOIN_TOKEN_OTHER_NODE",
+                "the join token is for another node name",
+            );
+        }
+        record.used = Some((now, node.clone()));
+        let name = node.clone();
+        let used = self.services.writer.write(move |round| {
+            let known = round.draft.world.nodes.get(&name);
+            if known.is_some_and(|node| node.liveness == Liveness::Ready) {
+                let message = format!("node {name} is connected already; choose another name");
+                return Err(error::status(
+                    Code::AlreadyExists,
+                    "NODE_NAME_IN_USE",
+                    message,
+                ));
+            }
+            round.join_tokens.push(record);
+            Ok(())
+        });
+        used.await.map_err(|e| error::flow(&e))?
+    }
+}
+
+/// One worker's stream.
+#[derive(Debug)]
+struct Session {
+    services: Arc<Services>,
+    node: NodeName,
+    number: u64,
+}
+
+impl Session {
+    /// Takes the inventory in and tells the worker what it must be told.
+    async fn register(
+        &self,
+        register: v1::Register,
+        outbox: mpsc::Sender<v1::SchedulerMessage>,
+    ) -> Result<(), Status> {
+        let inventory = register.inventory.unwrap_or_default();
+        if inventory.node != self.node.as_str() {
+            let message = format!(
+                "the certificate is for node {}, not {}",
+                self.node, inventory.node
+            );
+            return Err(error::status(Code::PermissionDenied, "OTHER_NODE", message));
+        }
+        let inventory = convert::inventory_from(inventory, &self.node)
+            .map_err(|bad| error::bad_name("register.inventory", &bad))?;
+        let held = convert::held_attempts(&register.held);
+        let services = Arc::clone(&self.services);
+        let (node, number) = (self.node.clone(), self.number);
+        let registered = v1::Registered {
+            epoch: services.epoch.0,
+            heartbeat_ms: services.timing.heartbeat_ms,
+        };
+        let hello = v1::SchedulerMessage {
+            message: Some(Order::Registered(registered)),
+        };
+        // Just made, so it has room.
+        let _ = outbox.try_send(hello);
+        services.telemetry.heard(&node, clock::now(), None);
+        let known = held.clone();
+        let write = self
+            .services
+            .writer
+            .write(move |round| lifecycle::register(&mut round.draft, inventory, &known));
+        write.await.map_err(|e| error::flow(&e))?;
+        // Orders follow from what is durable, so they are derived after the commit.
+        let caught_up = self.services.writer.read(move |world| {
+            services.dispatcher.attach(&node, number, outbox);
+            services
+                .dispatcher
+                .catch_up(world, services.epoch, &node, &held);
+        });
+        caught_up.await.map_err(|e| error::flow(&e))
+    }
+
+    /// Listens until the stream ends, breaks, or a newer one of the node takes over.
+    async fn run(self, mut said: Streaming<v1::WorkerMessage>) {
+        tracing::info!(node = %self.node, "worker connected");
+        let why = loop {
+            match said.next().await {
+                Some(Ok(message)) => {
+                    if !self.services.dispatcher.is_present(&self.node, self.number) {
+                        break "replaced or too slow".to_owned();
+                    }
+                    if let Err(why) = self.hear(message).await {
+                        break why;
+                    }
+                }
+                Some(Err(status)) => break status.to_string(),
+                None => break "closed by the worker".to_owned(),
+            }
+        };
+        tracing::info!(node = %self.node, why, "worker disconnected");
+        if self.services.dispatcher.detach(&self.node, self.number) {
+            let node = self.node.clone();
+            let missed = self
+                .services
+                .writer
+                .write(move |round| lifecycle::miss(&mut round.draft, &node));
+            // While the scheduler stops there is nobody left to tell.
+            let _ = missed.await;
+        }
+    }
+
+    async fn hear(&self, message: v1::WorkerMessage) -> Result<(), String> {
+        match message.message {
+            Some(Said::Heartbeat(beat)) => {
+                self.services
+                    .telemetry
+                    .heard(&self.node, clock::now(), Some(beat.gpus));
+                Ok(())
+            }
+            Some(Said::Report(report)) => self.report(report).await,
+            Some(Said::LogData(data)) => {
+                self.services.logs.answered(data);
+                Ok(())
+            }
+            Some(Said::Register(_)) => Err("registered twice on one stream".to_owned()),
+            // From a newer worker; nothing to do.
+            None => Ok(()),
+        }
+    }
+
+    /// Folds a report in and acknowledges it once it is durable, without waiting for that here.
+    async fn report(&self, report: v1::Report) -> Result<(), String> {
+        let number = (report.job_id, report.attempt, report.seq);
+        let Some(report) = convert::report_from(report, &self.node) else {
+            return Err(format!("report {number:?} carries no known event"));
+        };
+        let services = Arc::clone(&self.services);
+        let sent = self.services.writer.write_then(
+            move |round| (lifecycle::fold(&mut round.draft, &report), report),
+            move |outcome| {
+                if let Ok((folded, report)) = outcome {
+                    answer(&services, folded, &report);
+                }
+            },
+        );
+        sent.await.map_err(|error| error.to_string())
+    }
+}
+
+/// What a worker hears of its report. A report that was not committed is not answered; it will be sent again.
+fn answer(services: &Services, folded: Folded, report: &Report) {
+    match folded {
+        Folded::New | Folded::Repeated => acknowledge(services, report),
+        Folded::Gap => {
+            tracing::warn!(node = %report.node, attempt = %report.attempt, seq = report.seq,
+                "a report is missing before this one; waiting for the worker to send it again");
+        }
+        Folded::Settled => {
+            acknowledge(services, report);
+            let over = matches!(
+                report.event,
+                MemberEvent::Ended { .. } | MemberEvent::Refused { .. }
+            );
+            if over {
+                forget(services, &report.node, report.attempt);
+            }
+        }
+    }
+}
+
+fn acknowledge(services: &Services, report: &Report) {
+    let ack = v1::ReportAck {
+        job_id: report.attempt.job.0,
+        attempt: report.attempt.number,
+        seq: report.seq,
+    };
+    // If the stream is gone, the worker sends the report again on the next.
+    services.dispatcher.send(
+        &report.node,
+        v1::SchedulerMessage {
+            message: Some(Order::ReportAck(ack)),
+        },
+    );
+}
+
+fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {
+    let forget = v1::ForgetAttempt {
+        epoch: services.epoch.0,
+        job_id: attempt.job.0,
+        attempt: attempt.number,
+    };
+    let message = v1::SchedulerMessage {
+        message: Some(Order::ForgetAttempt(forget)),
+    };
+    services.dispatcher.send(node, message);
+}

@@ -1,0 +1,442 @@
+//! Putting the parts together: store, leadership, writer, planner, loops, servers; and taking them down again.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use gotgan_core::ids::{AttemptId, UserName};
+use gotgan_core::world::World;
+use gotgan_proto::v1::cluster_server::ClusterServer;
+use gotgan_proto::v1::jobs_server::JobsServer;
+use gotgan_proto::v1::nodes_server::NodesServer;
+use gotgan_proto::v1::quota_server::QuotaServer;
+use gotgan_proto::v1::workers_server::WorkersServer;
+use gotgan_proto::{FILE_DESCRIPTOR_SET, MESSAGE_MAX_BYTES, WORKER_MESSAGE_MAX_BYTES};
+use gotgan_store::{Leadership, Round, Store};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::admission::Admission;
+use crate::api::{
+    ClusterService, JobsService, NodesService, QuotaService, Services, WorkersService,
+};
+use crate::auth::tls::{self, ServerIdentity, TlsFiles};
+use crate::auth::{AuthLayer, Authenticator, Role, new_token};
+use crate::clock;
+use crate::config::Config;
+use crate::flow::dispatch::Dispatcher;
+use crate::flow::logs::LogRelay;
+use crate::flow::orders::OrderWriter;
+use crate::flow::plan;
+use crate::flow::telemetry::Telemetry;
+use crate::flow::writer::{self, WriterHandle, WriterParts};
+use crate::loops;
+use crate::metrics::{self, Metrics, Readiness, RpcMetricsLayer};
+
+/// Name of the setting that keeps the secret behind jobs' own tokens.
+const JOB_SECRET: &str = "job_token_secret";
+
+/// Streams one connection may have open at once; a client that wants more opens another.
+const STREAMS_PER_CONNECTION: u32 = 1_024;
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Asked,
+    /// It no longer leads.
+    LostLeadership,
+}
+
+/// Runs a scheduler until it is asked to stop or no longer leads. Jobs are not touched by its end.
+///
+/// # Errors
+/// Anything that keeps it from starting, with what was being done.
+pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> anyhow::Result<Ended> {
+    config.check()?;
+    let data_dir = config.server.data_dir.clone();
+    std::fs::create_dir_all(&data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let store = gotgan_store::open(&config.database_url()).await?;
+    let listener = listen(config.server.listen).await?;
+    let bound = listener
+        .local_addr()
+        .context("cannot tell the listening address")?;
+    let address = announced(&config, bound, insecure);
+    let identity = if insecure {
+        None
+    } else {
+        Some(Arc::new(identity(&config, bound)?))
+    };
+    let holder = format!("{}:{}", host_name(), std::process::id());
+    let lease_ms = config.timing.leader_lease_ms;
+    let taken = loops::leadership::take(&store, &holder, &address, lease_ms, &stop).await?;
+    let Some(leadership) = taken else {
+        return Ok(Ended::Asked);
+    };
+    tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
+    let parts = Parts {
+        config,
+        store,
+        identity,
+        address,
+        leadership,
+    };
+    lead(parts, listener, stop).await
+}
+
+/// What leading needs.
+struct Parts {
+    config: Config,
+    store: Arc<dyn Store>,
+    identity: Option<Arc<ServerIdentity>>,
+    address: String,
+    leadership: Leadership,
+}
+
+async fn lead(
+    parts: Parts,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let Parts {
+        config,
+        store,
+        leadership,
+        ..
+    } = &parts;
+    let (timing, epoch) = (config.timing, leadership.epoch);
+    let authenticator = authenticator(store, leadership, &config.server.data_dir).await?;
+    let metrics = Metrics::new();
+    let policy = Arc::new(config.policy.clone());
+    let admission = Admission::new(Arc::clone(&policy));
+    let dispatcher = Arc::new(Dispatcher::new(OrderWriter {
+        authenticator: authenticator.clone(),
+    }));
+    let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics));
+    let world = World::restore(store.load().await?);
+    dispatcher.reset(&world);
+    tracing::info!(
+        jobs = world.jobs.len(),
+        attempts = world.attempts.len(),
+        nodes = world.nodes.len(),
+        "state loaded"
+    );
+    let (writer, handle) = writer::new(WriterParts {
+        store: Arc::clone(store),
+        epoch,
+        policy: Arc::clone(&policy),
+        world,
+        planner: feed,
+        dispatcher: Arc::clone(&dispatcher),
+        admission: admission.clone(),
+        metrics: Arc::clone(&metrics),
+    });
+    planner
+        .spawn(handle.clone(), tokio::runtime::Handle::current())
+        .context("cannot start the planner")?;
+    let telemetry = Arc::new(Telemetry::default());
+    let lost = CancellationToken::new();
+    spawn_loops(
+        &parts,
+        &handle,
+        &telemetry,
+        &dispatcher,
+        &metrics,
+        &lost,
+        &stop,
+    );
+    let writer_lost = lost.clone();
+    let writing = tokio::spawn(async move {
+        let why = writer.run().await;
+        writer_lost.cancel();
+        why
+    });
+    let services = Arc::new(Services {
+        writer: handle,
+        store: Arc::clone(store),
+        admission,
+        last_pass,
+        telemetry,
+        dispatcher: Arc::clone(&dispatcher),
+        logs: LogRelay::new(dispatcher),
+        authenticator: authenticator.clone(),
+        identity: parts.identity.clone(),
+        joins: tokio::sync::Mutex::new(()),
+        policy,
+        timing,
+        epoch,
+        address: parts.address.clone(),
+        started: clock::now(),
+        metrics: Arc::clone(&metrics),
+    });
+    let live = Arc::clone(&services.dispatcher);
+    authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
+    serve_http(&parts, &services, &stop).await?;
+    let outcome = serve(
+        &parts,
+        services,
+        authenticator,
+        metrics,
+        listener,
+        &stop,
+        &lost,
+    )
+    .await;
+    writing.abort();
+    // So that another need not wait for the lease to run out; if it was lost already, that is no error.
+    if let Err(error) = store.resign(epoch, clock::now()).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the lease was not given back"
+        );
+    }
+    outcome
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// How clients reach this scheduler.
+fn announced(config: &Config, bound: SocketAddr, insecure: bool) -> String {
+    let scheme = if insecure { "http" } else { "https" };
+    let host = match config.server.names.first() {
+        Some(name) => name.clone(),
+        None if bound.ip().is_unspecified() => host_name(),
+        None if bound.is_ipv6() => format!("[{}]", bound.ip()),
+        None => bound.ip().to_string(),
+    };
+    format!("{scheme}://{host}:{}", bound.port())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+fn identity(config: &Config, bound: SocketAddr) -> anyhow::Result<ServerIdentity> {
+    let tls = &config.tls;
+    if let (Some(ca), Some(certificate), Some(key)) = (&tls.ca, &tls.certificate, &tls.key) {
+        let files = TlsFiles {
+            ca: ca.clone(),
+            ca_key: tls.ca_key.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        return ServerIdentity::from_files(&files, clock::now())
+            .context("cannot use the certificates given");
+    }
+    if tls.ca.is_some() || tls.certificate.is_some() || tls.key.is_some() {
+        bail!("tls: give ca, certificate and key together, or none of them");
+    }
+    let mut names = config.server.names.clone();
+    names.extend([
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        host_name(),
+    ]);
+    if !bound.ip().is_unspecified() {
+        names.push(bound.ip().to_string());
+    }
+    names.sort();
+    names.dedup();
+    let dir = config.server.data_dir.join("tls");
+    ServerIdentity::load_or_make(&dir, &names, clock::now()).context("cannot make the certificates")
+}
+
+/// Loads the tokens; at the very first start makes one for the administrator.
+async fn authenticator(
+    store: &Arc<dyn Store>,
+    leadership: &Leadership,
+    data_dir: &Path,
+) -> anyhow::Result<Authenticator> {
+    let fresh = crate::auth::random_secret();
+    let secret = store.setting_or_insert(JOB_SECRET, &fresh).await?;
+    let authenticator = Authenticator::new(secret);
+    let tokens = store.tokens().await?;
+    let path = data_dir.join("admin.token");
+    let kept = std::fs::read_to_string(&path).ok();
+    let known = |text: &String| {
+        tokens
+            .iter()
+            .any(|token| text.trim().starts_with(&format!("gotgan_{}_", token.id)))
+    };
+    // A file whose token the store does not know was left by a crash between the two writes below.
+    let make = kept.map_or(tokens.is_empty(), |text| !known(&text));
+    authenticator.replace(tokens);
+    if make {
+        let subject = UserName::new("admin").context("name of the administrator")?;
+        let (record, token) = new_token(subject, Role::Admin, Vec::new(), None, clock::now());
+        tls::write_secret(&path, &token)?;
+        let round = Round {
+            tokens: vec![record.clone()],
+            ..Round::default()
+        };
+        store.commit(leadership.epoch, clock::now(), &round).await?;
+        authenticator.upsert(record);
+        tracing::info!(file = %path.display(), "made a token for the administrator");
+    }
+    Ok(authenticator)
+}
+
+fn spawn_loops(
+    parts: &Parts,
+    writer: &WriterHandle,
+    telemetry: &Arc<Telemetry>,
+    dispatcher: &Arc<Dispatcher>,
+    metrics: &Arc<Metrics>,
+    lost: &CancellationToken,
+    stop: &CancellationToken,
+) {
+    let timing = parts.config.timing;
+    tokio::spawn(loops::liveness::run(
+        writer.clone(),
+        Arc::clone(telemetry),
+        Arc::clone(dispatcher),
+        timing,
+    ));
+    tokio::spawn(loops::repair::run(writer.clone(), timing));
+    tokio::spawn(loops::gauges::run(
+        writer.clone(),
+        Arc::clone(dispatcher),
+        Arc::clone(metrics),
+    ));
+    let (store, epoch) = (Arc::clone(&parts.store), parts.leadership.epoch);
+    let (lost, stop) = (lost.clone(), stop.clone());
+    tokio::spawn(async move {
+        loops::leadership::keep(store, epoch, timing.leader_lease_ms, stop.clone()).await;
+        if !stop.is_cancelled() {
+            lost.cancel();
+        }
+    });
+}
+
+async fn serve_http(
+    parts: &Parts,
+    services: &Arc<Services>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let address = &parts.config.server.http_listen;
+    if address == "off" {
+        return Ok(());
+    }
+    let listener = TcpListener::bind(address.as_str())
+        .await
+        .with_context(|| format!("cannot listen on {address} (server.http_listen)"))?;
+    let readiness = Readiness::new(|| Ok(()));
+    let metrics = Arc::clone(&services.metrics);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = metrics::serve(listener, metrics, readiness, stop).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the metrics page ended"
+            );
+        }
+    });
+    Ok(())
+}
+
+/// Answers calls until asked to stop or the leadership is lost.
+async fn serve(
+    parts: &Parts,
+    services: Arc<Services>,
+    authenticator: Authenticator,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    stop: &CancellationToken,
+    lost: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let mut auth = AuthLayer::new(authenticator, clock::now);
+    let mut server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .tcp_nodelay(true);
+    match &parts.identity {
+        Some(identity) => {
+            server = server
+                .tls_config(identity.server_tls_config())
+                .context("cannot use TLS")?;
+        }
+        None => auth = auth.insecure(),
+    }
+    let (ended, timing) = (CancellationToken::new(), parts.config.timing);
+    let closing = ended.clone();
+    let serving = server
+        .layer(RpcMetricsLayer::new(metrics))
+        .layer(auth)
+        .add_routes(routes(services).await?)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            closing.cancelled().await;
+        });
+    let serving = tokio::spawn(serving);
+    announce(&parts.address);
+    let why = tokio::select! {
+        () = stop.cancelled() => Ended::Asked,
+        () = lost.cancelled() => Ended::LostLeadership,
+    };
+    ended.cancel();
+    let grace = match why {
+        Ended::Asked => Duration::from_millis(timing.shutdown_grace_ms),
+        // Another leads; every answer from here could be wrong.
+        Ended::LostLeadership => Duration::ZERO,
+    };
+    // Workers' streams never end by themselves, so this usually runs out; nothing depends on it.
+    let _ = tokio::time::timeout(grace, serving).await;
+    Ok(why)
+}
+
+async fn routes(services: Arc<Services>) -> anyhow::Result<Routes> {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter
+        .set_serving::<JobsServer<JobsService>>()
+        .await;
+    health_reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("cannot describe the API")?;
+    let jobs = JobsServer::new(JobsService(Arc::clone(&services)))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let nodes = NodesServer::new(NodesService(Arc::clone(&services)))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES);
+    let quota = QuotaServer::new(QuotaService(Arc::clone(&services)))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES);
+    let cluster = ClusterServer::new(ClusterService(Arc::clone(&services)))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES);
+    let workers = WorkersServer::new(WorkersService::new(services))
+        .max_decoding_message_size(WORKER_MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(WORKER_MESSAGE_MAX_BYTES);
+    Ok(Routes::new(health)
+        .add_service(reflection)
+        .add_service(jobs)
+        .add_service(nodes)
+        .add_service(quota)
+        .add_service(cluster)
+        .add_service(workers))
+}
+
+/// Tells whoever started this program where it serves.
+fn announce(address: &str) {
+    let mut out = std::io::stdout().lock();
+    // Whoever started it may have closed the pipe; then nobody wants to know.
+    let _ = writeln!(out, "ready {address}").and_then(|()| out.flush());
+}

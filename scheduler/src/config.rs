@@ -1,0 +1,254 @@
+//! The configuration file: every key has a default, an unknown key is refused. `docs/operations/scheduler.toml`
+//! documents each; a test compares the two.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use gotgan_core::policy::Policy;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where it listens and keeps things.
+    pub server: Server,
+    /// Certificates.
+    pub tls: Tls,
+    /// Beats and patience.
+    pub timing: Timing,
+    /// Limits and defaults for jobs.
+    pub policy: Policy,
+}
+
+/// Where it listens and keeps things.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// gRPC, for clients and workers.
+    pub listen: SocketAddr,
+    /// HTTP, for metrics and health; "off" for none.
+    pub http_listen: String,
+    /// Host names and addresses clients use, for the certificate; the first is announced.
+    pub names: Vec<String>,
+    /// Where certificates, the administrator's token and the embedded database are kept.
+    pub data_dir: PathBuf,
+    /// `sqlite://PATH` or `postgres://…`; empty: SQLite in the data directory.
+    pub database: String,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7440)),
+            http_listen: "127.0.0.1:7441".to_owned(),
+            names: Vec::new(),
+            data_dir: PathBuf::from("/var/lib/gotgan"),
+            database: String::new(),
+        }
+    }
+}
+
+/// Certificates of the site; all empty: made at the first start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Certificate authority that clients trust and workers' certificates are signed by, PEM.
+    pub ca: Option<PathBuf>,
+    /// Its key; without it no worker can join.
+    pub ca_key: Option<PathBuf>,
+    /// The server's certificate, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// Beats and patience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// How often workers beat.
+    pub heartbeat_ms: u32,
+    /// A node not heard for this long gets no new work: three beats.
+    pub suspect_after_ms: u64,
+    /// A node not heard for this long is given up and its attempts end with cause node.
+    pub lost_after_ms: u64,
+    /// A worker that is heard must confirm an attempt within this.
+    pub confirm_within_ms: i64,
+    /// How long the lease of the leader runs; renewed three times in it.
+    pub leader_lease_ms: i64,
+    /// How often the repair loops look.
+    pub repair_every_ms: u64,
+    /// At shutdown, how long open calls may take to end.
+    pub shutdown_grace_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat_ms: 5_000,
+            suspect_after_ms: 15_000,
+            lost_after_ms: 120_000,
+            confirm_within_ms: 60_000,
+            leader_lease_ms: 5_000,
+            repair_every_ms: 500,
+            shutdown_grace_ms: 5_000,
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file cannot be understood.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// A value makes no sense.
+    #[error("{key}: {message}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong and how to mend it.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] with the first key that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Timing {
+            heartbeat_ms,
+            suspect_after_ms,
+            lost_after_ms,
+            ..
+        } = self.timing;
+        let value = |key, message: &str| {
+            Err(ConfigError::Value {
+                key,
+                message: message.to_owned(),
+            })
+        };
+        if heartbeat_ms == 0 {
+            return value("timing.heartbeat_ms", "must be above 0");
+        }
+        if suspect_after_ms <= u64::from(heartbeat_ms) {
+            return value(
+                "timing.suspect_after_ms",
+                "must be more than timing.heartbeat_ms",
+            );
+        }
+        if lost_after_ms < suspect_after_ms {
+            return value(
+                "timing.lost_after_ms",
+                "must be at least timing.suspect_after_ms",
+            );
+        }
+        if self.timing.leader_lease_ms < 300 || self.timing.repair_every_ms == 0 {
+            return value(
+                "timing.leader_lease_ms",
+                "must be at least 300, and timing.repair_every_ms above 0",
+            );
+        }
+        let policy = &self.policy;
+        if policy.default_time_limit_s < 1 || policy.default_time_limit_s > policy.max_time_limit_s
+        {
+            return value(
+                "policy.default_time_limit_s",
+                "must be 1 up to policy.max_time_limit_s",
+            );
+        }
+        if policy.max_starts_per_pass == 0 {
+            return value(
+                "policy.max_starts_per_pass",
+                "must be above 0, or nothing would ever start",
+            );
+        }
+        Ok(())
+    }
+
+    /// The database's URL.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        if self.server.database.is_empty() {
+            format!(
+                "sqlite://{}",
+                self.server.data_dir.join("gotgan.db").display()
+            )
+        } else {
+            self.server.database.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/operations/scheduler.toml");
+
+    #[test]
+    fn the_documented_file_is_the_default() {
+        let documented: Config = toml::from_str(DOCUMENTED).unwrap();
+        assert_eq!(documented, Config::default());
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let keys = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+        let documented = keys(DOCUMENTED);
+        let all = keys(&toml::to_string(&Config::default()).unwrap());
+        for (section, values) in all {
+            let documented = documented.get(&section).unwrap().as_table().unwrap();
+            for key in values.as_table().unwrap().keys() {
+                assert!(
+                    documented.contains_key(key),
+                    "{section}.{key} is not documented"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<Config>("[timing]\nhartbeat_ms = 1\n").unwrap_err();
+        assert!(error.to_string().contains("hartbeat_ms"));
+    }
+
+    #[test]
+    fn the_defaults_make_sense() {
+        Config::default().check().unwrap();
+    }
+}

@@ -1,0 +1,15 @@
+//! The flow of a job, driven: admitted, committed, planned, dispatched, reported.
+//!
+//! [`writer`] is the one task that owns the leader's world. Everything that changes it is a command in its queue;
+//! commands that arrive while one transaction commits go into the next one together. [`plan`] is a thread with a
+//! replica of the world, fed by what was committed; its plans come back to the writer as commands and are checked
+//! again there. [`dispatch`] tells workers what the state says they must be told. [`telemetry`] is what is heard
+//! of nodes and never stored.
+
+pub mod dispatch;
+pub mod logs;
+pub mod orders;
+pub mod plan;
+pub mod round;
+pub mod telemetry;
+pub mod writer;

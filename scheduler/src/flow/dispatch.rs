@@ -1,0 +1,251 @@
+//! Dispatch: one bounded outbox a worker, filled from what the state says the worker must be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use gotgan_core::attempt::{Attempt, AttemptState};
+use gotgan_core::change::Change;
+use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::lifecycle::orders::{self, Order};
+use gotgan_core::world::World;
+use gotgan_proto::v1::SchedulerMessage;
+use tokio::sync::mpsc;
+
+use super::orders::OrderWriter;
+
+/// Messages that may wait for one worker. A worker that reads so slowly is cut off; when it comes back, its orders
+/// are derived again.
+pub const OUTBOX_MAX: usize = 4_096;
+
+/// Tells workers what they must be told.
+#[derive(Debug)]
+pub struct Dispatcher {
+    outboxes: Mutex<BTreeMap<NodeName, Outbox>>,
+    /// Attempts that have not ended; their processes may call back.
+    live: RwLock<BTreeSet<AttemptId>>,
+    writer: OrderWriter,
+}
+
+/// The way to one worker.
+#[derive(Debug)]
+struct Outbox {
+    /// Number of the session, so that an old one cannot close a new one.
+    session: u64,
+    messages: mpsc::Sender<SchedulerMessage>,
+    /// Orders sent in this session; each is sent once.
+    sent: BTreeSet<(AttemptId, OrderKey)>,
+}
+
+/// Which order about an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum OrderKey {
+    Run,
+    Start,
+    Step(u32),
+    Stop,
+    Forget,
+}
+
+impl Dispatcher {
+    /// A dispatcher without workers.
+    #[must_use]
+    pub fn new(writer: OrderWriter) -> Self {
+        Dispatcher {
+            outboxes: Mutex::default(),
+            live: RwLock::default(),
+            writer,
+        }
+    }
+
+    /// Takes the attempts of a world that was loaded.
+    pub fn reset(&self, world: &World) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        *live = world.attempts.keys().copied().collect();
+    }
+
+    /// Whether the attempt has not ended.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&attempt)
+    }
+
+    /// A worker's stream is there; an older session of the node is cut off.
+    pub fn attach(&self, node: &NodeName, session: u64, messages: mpsc::Sender<SchedulerMessage>) {
+        let outbox = Outbox {
+            session,
+            messages,
+            sent: BTreeSet::new(),
+        };
+        self.lock().insert(node.clone(), outbox);
+    }
+
+    /// A worker's stream is gone. Returns whether it was the node's present one.
+    pub fn detach(&self, node: &NodeName, session: u64) -> bool {
+        let mut outboxes = self.lock();
+        let present = outboxes
+            .get(node)
+            .is_some_and(|outbox| outbox.session == session);
+        if present {
+            outboxes.remove(node);
+        }
+        present
+    }
+
+    /// Whether `session` is the node's present one.
+    #[must_use]
+    pub fn is_present(&self, node: &NodeName, session: u64) -> bool {
+        self.lock()
+            .get(node)
+            .is_some_and(|outbox| outbox.session == session)
+    }
+
+    /// Whether the node has a stream.
+    #[must_use]
+    pub fn is_connected(&self, node: &NodeName) -> bool {
+        self.lock().contains_key(node)
+    }
+
+    /// Streams there are.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Sends one message that is no order. False if the node has no stream or does not read.
+    pub fn send(&self, node: &NodeName, message: SchedulerMessage) -> bool {
+        let mut outboxes = self.lock();
+        put(&mut outboxes, node, message)
+    }
+
+    /// Tells a node that has just registered everything it must be told.
+    pub fn catch_up(
+        &self,
+        world: &World,
+        epoch: Epoch,
+        node: &NodeName,
+        held: &[(AttemptId, bool)],
+    ) {
+        let orders = orders::for_node(world, node, held);
+        let mut outboxes = self.lock();
+        for order in orders {
+            self.send_order(&mut outboxes, world, epoch, node, order);
+        }
+    }
+
+    /// Tells every worker what follows from the changes just committed.
+    pub fn after_commit(&self, world: &World, epoch: Epoch, changes: &[Change]) {
+        let touched: BTreeSet<AttemptId> = changes.iter().filter_map(attempt_of).collect();
+        let ended = changes.iter().filter_map(|change| match change {
+            Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => Some(attempt),
+            _ => None,
+        });
+        let ended: BTreeMap<AttemptId, &Arc<Attempt>> =
+            ended.map(|attempt| (attempt.id, attempt)).collect();
+        if touched.is_empty() {
+            return;
+        }
+        self.note_live(changes);
+        let mut outboxes = self.lock();
+        for id in touched {
+            if let Some(attempt) = world.attempts.get(&id) {
+                for (node, order) in orders::for_attempt(world, attempt) {
+                    self.send_order(&mut outboxes, world, epoch, &node, order);
+                }
+            } else if let Some(attempt) = ended.get(&id) {
+                for allocation in &attempt.placement.nodes {
+                    let order = Order::Forget(id);
+                    self.send_order(&mut outboxes, world, epoch, &allocation.node, order);
+                }
+            }
+        }
+    }
+
+    fn note_live(&self, changes: &[Change]) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            match change {
+                Change::AttemptLeased(attempt) => {
+                    live.insert(attempt.id);
+                }
+                Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => {
+                    live.remove(&attempt.id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends an order unless it was sent in this session.
+    fn send_order(
+        &self,
+        outboxes: &mut BTreeMap<NodeName, Outbox>,
+        world: &World,
+        epoch: Epoch,
+        node: &NodeName,
+        order: Order,
+    ) {
+        let key = key_of(&order);
+        let Some(outbox) = outboxes.get_mut(node) else {
+            return;
+        };
+        if key.1 == OrderKey::Forget {
+            outbox.sent.retain(|(attempt, _)| *attempt != key.0);
+        } else if !outbox.sent.insert(key) {
+            return;
+        }
+        if let Some(message) = self.writer.message(world, epoch, node, order) {
+            put(outboxes, node, message);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Outbox>> {
+        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts a message into the node's outbox; a full one is closed.
+fn put(
+    outboxes: &mut BTreeMap<NodeName, Outbox>,
+    node: &NodeName,
+    message: SchedulerMessage,
+) -> bool {
+    let Some(outbox) = outboxes.get(node) else {
+        return false;
+    };
+    if outbox.messages.try_send(message).is_ok() {
+        return true;
+    }
+    tracing::warn!(%node, "the worker does not read its orders; its stream is closed");
+    outboxes.remove(node);
+    false
+}
+
+fn key_of(order: &Order) -> (AttemptId, OrderKey) {
+    match order {
+        Order::Run { attempt, .. } => (attempt.id, OrderKey::Run),
+        Order::Start(id) => (*id, OrderKey::Start),
+        Order::StartTasks(step) => (step.attempt, OrderKey::Step(step.number)),
+        Order::Stop(id, _) => (*id, OrderKey::Stop),
+        Order::Forget(id) => (*id, OrderKey::Forget),
+    }
+}
+
+fn attempt_of(change: &Change) -> Option<AttemptId> {
+    match change {
+        Change::AttemptLeased(attempt) | Change::AttemptMoved(attempt) => Some(attempt.id),
+        Change::StepCreated(step) => Some(step.attempt),
+        Change::JobSubmitted(_)
+        | Change::JobMoved { .. }
+        | Change::TaskMoved { .. }
+        | Change::Booked(_)
+        | Change::NodeRegistered(_)
+        | Change::NodeAdministered { .. }
+        | Change::NodeHeard { .. }
+        | Change::NodeLeftovers { .. }
+        | Change::QuotaApplied(_)
+        | Change::Happened(_) => None,
+    }
+}

@@ -1,0 +1,196 @@
+//! Orders as messages to workers.
+
+use gotgan_core::attempt::{Attempt, NodeAllocation};
+use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::lifecycle::orders::Order;
+use gotgan_core::step::{Step, TaskState};
+use gotgan_core::world::World;
+use gotgan_proto::v1::scheduler_message::Message;
+use gotgan_proto::v1::{self, SchedulerMessage};
+
+use crate::api::convert;
+use crate::auth::Authenticator;
+
+/// First of the ports gangs rendezvous at, and how many there are: below the range Linux gives out by itself.
+const MASTER_PORTS: (u64, u64) = (20_000, 12_000);
+
+/// Writes orders as messages.
+#[derive(Debug, Clone)]
+pub struct OrderWriter {
+    /// Mints the tokens with which a job's processes may call back.
+    pub authenticator: Authenticator,
+}
+
+impl OrderWriter {
+    /// The message, or `None` if the job has gone meanwhile and there is nothing to say.
+    #[must_use]
+    pub fn message(
+        &self,
+        world: &World,
+        epoch: Epoch,
+        node: &NodeName,
+        order: Order,
+    ) -> Option<SchedulerMessage> {
+        let message = match order {
+            Order::Run {
+                attempt,
+                step,
+                start_now,
+            } => Message::RunAttempt(self.run(world, epoch, node, &attempt, &step, start_now)?),
+            Order::Start(id) => Message::StartAttempt(v1::StartAttempt {
+                epoch: epoch.0,
+                job_id: id.job.0,
+                attempt: id.number,
+            }),
+            Order::StartTasks(step) => Message::StartTasks(start_tasks(world, epoch, node, &step)),
+            Order::Stop(id, stop) => Message::StopAttempt(v1::StopAttempt {
+                epoch: epoch.0,
+                job_id: id.job.0,
+                attempt: id.number,
+                cause: convert::cause(stop.cause).into(),
+                reason: stop.reason,
+                grace_s: stop.grace_s,
+            }),
+            Order::Forget(id) => forget(epoch, id),
+        };
+        Some(SchedulerMessage {
+            message: Some(message),
+        })
+    }
+
+    fn run(
+        &self,
+        world: &World,
+        epoch: Epoch,
+        node: &NodeName,
+        attempt: &Attempt,
+        step: &Step,
+        start_now: bool,
+    ) -> Option<v1::RunAttempt> {
+        let job = world.jobs.get(&attempt.id.job)?;
+        let rank = attempt.rank_of(node)?;
+        let allocation = attempt.placement.nodes.get(rank)?;
+        let port = (attempt.id.job.0.wrapping_mul(31)).wrapping_add(u64::from(attempt.id.number));
+        let master_port = MASTER_PORTS.0 + port % MASTER_PORTS.1;
+        Some(v1::RunAttempt {
+            epoch: epoch.0,
+            job_id: attempt.id.job.0,
+            attempt: attempt.id.number,
+            node_rank: u32::try_from(rank).ok()?,
+            gang: attempt
+                .placement
+                .nodes
+                .iter()
+                .map(|place| gang_node(world, place))
+                .collect(),
+            gpus: convert::gpu_allocations(allocation),
+            cpu_milli: allocation.cpu_milli.0,
+            memory_mib: allocation.memory_mib.0,
+            spec: Some(convert::job_spec(&job.spec)),
+            owner: job.owner.to_string(),
+            time_limit_s: job.spec.time_limit_s,
+            grace_s: job.spec.grace_s,
+            master_port: u32::try_from(master_port).ok()?,
+            job_token: self.authenticator.mint_job_token(
+                &attempt.id,
+                &job.owner,
+                &job.spec.project,
+            ),
+            tasks: task_starts(step, node, Some(allocation), false),
+            start_now,
+        })
+    }
+}
+
+fn forget(epoch: Epoch, id: AttemptId) -> Message {
+    Message::ForgetAttempt(v1::ForgetAttempt {
+        epoch: epoch.0,
+        job_id: id.job.0,
+        attempt: id.number,
+    })
+}
+
+fn gang_node(world: &World, place: &NodeAllocation) -> v1::GangNode {
+    let address = world
+        .nodes
+        .get(&place.node)
+        .map(|node| node.inventory.address.clone());
+    let whole = place
+        .gpus
+        .iter()
+        .filter(|gpu| gpu.milli == gotgan_core::amount::GpuMilli::WHOLE);
+    v1::GangNode {
+        node: place.node.to_string(),
+        address: address.unwrap_or_default(),
+        gpus: u32::try_from(whole.count()).unwrap_or(u32::MAX),
+    }
+}
+
+fn start_tasks(world: &World, epoch: Epoch, node: &NodeName, step: &Step) -> v1::StartTasks {
+    let attempt = world.attempts.get(&step.attempt);
+    let allocation = attempt.and_then(|attempt| {
+        attempt
+            .placement
+            .nodes
+            .iter()
+            .find(|allocation| allocation.node == *node)
+    });
+    v1::StartTasks {
+        epoch: epoch.0,
+        job_id: step.attempt.job.0,
+        attempt: step.attempt.number,
+        step: step.number,
+        argv: step.argv.clone(),
+        environment: step.environment.clone().into_iter().collect(),
+        working_directory: step.working_directory.clone(),
+        tasks: task_starts(step, node, allocation, true),
+        world_size: count(step.tasks.len()),
+    }
+}
+
+/// The step's tasks on the node; with `only_pending` those nobody has reported on yet.
+fn task_starts(
+    step: &Step,
+    node: &NodeName,
+    allocation: Option<&NodeAllocation>,
+    only_pending: bool,
+) -> Vec<v1::TaskStart> {
+    let here: Vec<_> = step
+        .tasks
+        .iter()
+        .filter(|task| task.node == *node)
+        .collect();
+    let local_world_size = count(here.len());
+    let wanted = here
+        .iter()
+        .filter(|task| !only_pending || task.state == TaskState::Pending);
+    wanted
+        .map(|task| v1::TaskStart {
+            rank: task.rank,
+            local_rank: task.local_rank,
+            local_world_size,
+            gpu_uuids: gpus_of_task(step, task.local_rank, allocation),
+            world_size: count(step.tasks.len()),
+        })
+        .collect()
+}
+
+/// All GPUs of the node, or the task's own slice of them.
+fn gpus_of_task(step: &Step, local_rank: u32, allocation: Option<&NodeAllocation>) -> Vec<String> {
+    let all = allocation
+        .map(|allocation| allocation.gpus.as_slice())
+        .unwrap_or_default();
+    let names = |gpus: &[gotgan_core::attempt::GpuAllocation]| {
+        gpus.iter().map(|gpu| gpu.uuid.to_string()).collect()
+    };
+    if step.gpus_per_task == 0 {
+        return names(all);
+    }
+    let first = (local_rank as usize).saturating_mul(step.gpus_per_task as usize);
+    let last = first.saturating_add(step.gpus_per_task as usize);
+    names(all.get(first..last).unwrap_or_default())
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

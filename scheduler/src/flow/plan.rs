@@ -1,0 +1,289 @@
+//! The planner's thread: a replica of the world, a pass whenever something changed that a pass could use.
+//!
+//! The replica is fed by what the writer committed, so planning never holds the writer up and never sees what is
+//! not durable. A plan goes to the writer as one command and no other pass begins until it has been committed and
+//! has come back as changes; otherwise the next pass would give the same resources again.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::attempt::AttemptState;
+use gotgan_core::change::Change;
+use gotgan_core::job::JobState;
+use gotgan_core::lifecycle;
+use gotgan_core::plan::{Decision, Plan, Report};
+use gotgan_core::planner;
+use gotgan_core::policy::Policy;
+use gotgan_core::world::World;
+use tokio::runtime::Handle;
+
+use super::writer::WriterHandle;
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// Rounds the planner may lag behind; past that it gets a copy of the whole world instead.
+const FEED_MAX: usize = 16_384;
+
+/// A pass at least this often while jobs wait, for retry delays that run out and drains that fall due.
+const IDLE_PASS: Duration = Duration::from_secs(1);
+
+/// After a pass the planner rests this many times as long as the pass took, so that planning a long queue over and
+/// over cannot take the processor from those who submit and report.
+const REST_FACTOR: u32 = 3;
+
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_millis(500);
+
+/// What the planner's thread is told.
+#[derive(Debug)]
+enum PlannerInput {
+    /// These were committed.
+    Changes(Arc<Vec<Change>>),
+    /// Forget the replica and take this.
+    Reset(Box<World>),
+    /// The plan sent last has been committed or refused.
+    PlanSettled,
+}
+
+/// Feeds the planner's thread.
+#[derive(Debug, Clone)]
+pub struct PlannerFeed {
+    sender: SyncSender<PlannerInput>,
+    behind: bool,
+}
+
+impl PlannerFeed {
+    /// Passes committed changes on. If the thread lags too far, it gets `world` whole as soon as it takes it.
+    pub fn feed(&mut self, changes: Arc<Vec<Change>>, world: &World) {
+        if self.behind {
+            self.reset(world);
+        } else {
+            self.behind = !self.try_send(PlannerInput::Changes(changes));
+        }
+    }
+
+    /// Replaces the replica.
+    pub fn reset(&mut self, world: &World) {
+        self.behind = !self.try_send(PlannerInput::Reset(Box::new(world.clone())));
+    }
+
+    fn try_send(&self, input: PlannerInput) -> bool {
+        match self.sender.try_send(input) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => false,
+            // The thread ends only when the scheduler does.
+            Err(TrySendError::Disconnected(_)) => true,
+        }
+    }
+}
+
+/// What the last pass found.
+#[derive(Debug, Clone, Default)]
+pub struct Pass {
+    /// Why each job it looked at and did not start waits.
+    pub report: Arc<Report>,
+    /// When it ran; `None` before the first.
+    pub planned: Option<UnixMicros>,
+    /// How long it took.
+    pub took: Duration,
+    /// Passes so far.
+    pub count: u64,
+}
+
+/// The last pass, shared with those who explain.
+#[derive(Debug, Clone, Default)]
+pub struct LastPass(Arc<RwLock<Pass>>);
+
+impl LastPass {
+    /// What it found.
+    #[must_use]
+    pub fn get(&self) -> Pass {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, report: Report, planned: UnixMicros, took: Duration) {
+        let mut pass = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let count = pass.count + 1;
+        *pass = Pass {
+            report: Arc::new(report),
+            planned: Some(planned),
+            took,
+            count,
+        };
+    }
+}
+
+/// The thread before it is started.
+#[derive(Debug)]
+pub struct Planner {
+    inputs: Receiver<PlannerInput>,
+    feed: PlannerFeed,
+    policy: Arc<Policy>,
+    last: LastPass,
+    metrics: Arc<Metrics>,
+}
+
+/// Makes a planner and its feed.
+#[must_use]
+pub fn new(policy: Arc<Policy>, metrics: Arc<Metrics>) -> (Planner, PlannerFeed, LastPass) {
+    let (sender, inputs) = sync_channel(FEED_MAX);
+    let feed = PlannerFeed {
+        sender,
+        behind: false,
+    };
+    let last = LastPass::default();
+    let planner = Planner {
+        inputs,
+        feed: feed.clone(),
+        policy,
+        last: last.clone(),
+        metrics,
+    };
+    (planner, feed, last)
+}
+
+/// What the thread knows.
+#[derive(Debug)]
+struct Replica {
+    world: World,
+    /// Something changed that a pass could use.
+    dirty: bool,
+    /// A plan is on its way through the writer.
+    in_flight: bool,
+    /// No pass before this.
+    rest_until: Instant,
+}
+
+impl Planner {
+    /// Starts the thread; it ends when the writer is gone.
+    ///
+    /// # Errors
+    /// The system's error if no thread can be made.
+    pub fn spawn(self, writer: WriterHandle, runtime: Handle) -> std::io::Result<()> {
+        std::thread::Builder::new()
+            .name("planner".to_owned())
+            .spawn(move || self.run(&writer, &runtime))
+            .map(|_| ())
+    }
+
+    fn run(self, writer: &WriterHandle, runtime: &Handle) {
+        let mut replica = Replica {
+            world: World::default(),
+            dirty: false,
+            in_flight: false,
+            rest_until: Instant::now(),
+        };
+        while self.absorb(&mut replica) {
+            if replica.dirty && !replica.in_flight && Instant::now() >= replica.rest_until {
+                let plan = self.pass(&mut replica);
+                if !plan.decisions.is_empty()
+                    && !self.hand_over(&mut replica, plan, writer, runtime)
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
+    fn absorb(&self, replica: &mut Replica) -> bool {
+        let wait = if replica.dirty && !replica.in_flight {
+            replica.rest_until.saturating_duration_since(Instant::now())
+        } else {
+            IDLE_PASS
+        };
+        match self.inputs.recv_timeout(wait) {
+            Ok(input) => replica.take(input),
+            Err(RecvTimeoutError::Timeout) => replica.dirty |= !replica.world.queue.is_empty(),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        while let Ok(input) = self.inputs.try_recv() {
+            replica.take(input);
+        }
+        true
+    }
+
+    fn pass(&self, replica: &mut Replica) -> Plan {
+        let began = Instant::now();
+        let mut plan = planner::plan(&replica.world, &self.policy, clock::now());
+        let took = began.elapsed();
+        self.metrics.plan_seconds.observe(took.as_secs_f64());
+        self.metrics.decisions.inc_by(plan.decisions.len() as u64);
+        replica.dirty = plan.report.deferred > 0;
+        replica.rest_until = Instant::now() + (took * REST_FACTOR).min(REST_MAX);
+        self.last
+            .set(std::mem::take(&mut plan.report), plan.planned, took);
+        plan
+    }
+
+    /// Sends the plan to the writer; false if that is gone.
+    fn hand_over(
+        &self,
+        replica: &mut Replica,
+        plan: Plan,
+        writer: &WriterHandle,
+        runtime: &Handle,
+    ) -> bool {
+        replica.in_flight = true;
+        let settled = self.feed.sender.clone();
+        let metrics = Arc::clone(&self.metrics);
+        let sent = writer.write_then(
+            move |round| commit_decisions(&mut round.draft, &plan.decisions, &metrics),
+            move |_| {
+                // The thread empties its queue before it rests, so there is room soon; if it is gone, so be it.
+                let _ = settled.send(PlannerInput::PlanSettled);
+            },
+        );
+        runtime.block_on(sent).is_ok()
+    }
+}
+
+impl Replica {
+    fn take(&mut self, input: PlannerInput) {
+        match input {
+            PlannerInput::Changes(changes) => {
+                self.dirty |= changes.iter().any(may_let_a_job_start);
+                self.world.apply_all(changes.iter());
+            }
+            PlannerInput::Reset(world) => {
+                self.world = *world;
+                self.dirty = true;
+            }
+            PlannerInput::PlanSettled => self.in_flight = false,
+        }
+    }
+}
+
+/// Commits the decisions one by one; what the present world no longer allows is left for the next pass.
+fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], metrics: &Metrics) {
+    for decision in decisions {
+        if let Err(refusal) = lifecycle::start(draft, decision) {
+            metrics.refused_decisions.inc();
+            tracing::debug!(%refusal, "a decision came too late");
+        }
+    }
+}
+
+/// Whether a pass after this change could start a job that the pass before could not.
+fn may_let_a_job_start(change: &Change) -> bool {
+    match change {
+        Change::JobSubmitted(_)
+        | Change::NodeRegistered(_)
+        | Change::NodeAdministered { .. }
+        | Change::NodeHeard { .. }
+        | Change::NodeLeftovers { .. }
+        | Change::QuotaApplied(_) => true,
+        Change::JobMoved { status, .. } => status.state == JobState::Pending,
+        Change::AttemptMoved(attempt) => attempt.state == AttemptState::Ended,
+        Change::AttemptLeased(_)
+        | Change::StepCreated(_)
+        | Change::TaskMoved { .. }
+        | Change::Booked(_)
+        | Change::Happened(_) => false,
+    }
+}

@@ -1,0 +1,524 @@
+//! The writer: the one task that owns the leader's world and writes the store.
+//!
+//! A round takes what is in the queue, drafts it command by command against the world, commits all of it in one
+//! transaction, and only then answers. If the commit fails, the world in memory is ahead of the store, so it is
+//! dropped and rebuilt from the store; every command of the round is answered with an error and may be repeated
+//! under its idempotency key.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use gotgan_core::change::{Change, Event};
+use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, UserName};
+use gotgan_core::lifecycle::{self, Draft, Submission, SubmitRefusal};
+use gotgan_core::policy::Policy;
+use gotgan_core::world::World;
+use gotgan_store::{RecordedSubmission, Round, Store, StoreError};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::dispatch::Dispatcher;
+use super::plan::PlannerFeed;
+use super::round::{RecentKeys, RoundDraft};
+use crate::admission::Admission;
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// Commands waiting for the writer; past that, callers wait in turn, which slows them and nobody else.
+const QUEUE_MAX: usize = 8_192;
+
+/// Commands drafted into one transaction; more only makes the first wait longer for its answer.
+const ROUND_MAX: usize = 2_048;
+
+/// Rounds of events a slow watcher may lag behind before it must catch up from the store.
+const EVENTS_MAX: usize = 4_096;
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FlowError {
+    /// The store did not take the round. Nothing of it happened.
+    #[error("the store did not take the change; try again with the same idempotency key")]
+    NotCommitted,
+    /// This scheduler no longer leads.
+    #[error("this scheduler does not lead")]
+    NotLeader,
+    /// The scheduler is shutting down.
+    #[error("the scheduler is shutting down")]
+    Stopping,
+}
+
+/// A submission's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number.
+    pub job: JobId,
+    /// It was there already.
+    pub repeated: bool,
+}
+
+/// Why submissions were not stored; `usize` is the place in the list.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// The flow failed.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// One of them is refused.
+    #[error("{1}")]
+    Refused(usize, SubmitRefusal),
+    /// A key was used before for another body.
+    #[error("the idempotency key was used before for another request, which became job {1}")]
+    KeyReused(usize, JobId),
+}
+
+type Acknowledge = Box<dyn FnOnce(Result<(), FlowError>) + Send>;
+type Write = Box<dyn FnOnce(&mut RoundDraft<'_>) -> Acknowledge + Send>;
+type Read = Box<dyn FnOnce(&World) + Send>;
+
+enum Command {
+    Submit {
+        submissions: Vec<Submission>,
+        reply: oneshot::Sender<Result<Vec<Submitted>, SubmitError>>,
+    },
+    Write(Write),
+    Read(Read),
+}
+
+/// Hands commands to the writer.
+#[derive(Debug, Clone)]
+pub struct WriterHandle {
+    commands: mpsc::Sender<Command>,
+    events: broadcast::Sender<Arc<Vec<Arc<Event>>>>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Command::Submit { .. } => "Submit",
+            Command::Write(_) => "Write",
+            Command::Read(_) => "Read",
+        })
+    }
+}
+
+impl WriterHandle {
+    /// Stores jobs, all or none; answers after they are durable.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Submitted>, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Submit { submissions, reply }).await?;
+        answer.await.unwrap_or(Err(FlowError::NotCommitted.into()))
+    }
+
+    /// Runs `change` in the writer; answers what it returned after everything it drafted is durable.
+    ///
+    /// # Errors
+    /// [`FlowError`]; then nothing of it happened.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
+    ) -> Result<T, FlowError> {
+        let (reply, answer) = oneshot::channel();
+        self.write_then(change, move |outcome| {
+            // A caller that went away needs no answer.
+            let _ = reply.send(outcome);
+        })
+        .await?;
+        answer.await.unwrap_or(Err(FlowError::NotCommitted))
+    }
+
+    /// Like [`Self::write`], but does not wait: `then` is called with the result once it is durable.
+    ///
+    /// # Errors
+    /// [`FlowError::Stopping`] if the writer is gone.
+    pub async fn write_then<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
+        then: impl FnOnce(Result<T, FlowError>) + Send + 'static,
+    ) -> Result<(), FlowError> {
+        let write: Write = Box::new(move |round| {
+            let value = change(round);
+            Box::new(move |outcome| then(outcome.map(|()| value)))
+        });
+        self.send(Command::Write(write)).await
+    }
+
+    /// Looks at the world between two rounds.
+    ///
+    /// # Errors
+    /// [`FlowError::Stopping`] if the writer is gone.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&World) -> T + Send + 'static,
+    ) -> Result<T, FlowError> {
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |world| {
+            // A caller that went away needs no answer.
+            let _ = reply.send(look(world));
+        });
+        self.send(Command::Read(read)).await?;
+        answer.await.map_err(|_| FlowError::Stopping)
+    }
+
+    /// Events as they are committed.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Arc<Event>>>> {
+        self.events.subscribe()
+    }
+
+    async fn send(&self, command: Command) -> Result<(), FlowError> {
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| FlowError::Stopping)
+    }
+}
+
+/// What the writer needs besides its queue.
+#[derive(Debug)]
+pub struct WriterParts {
+    /// Where it writes.
+    pub store: Arc<dyn Store>,
+    /// Leadership it writes under.
+    pub epoch: Epoch,
+    /// Numbers of the site.
+    pub policy: Arc<Policy>,
+    /// The world as loaded.
+    pub world: World,
+    /// Whom it feeds.
+    pub planner: PlannerFeed,
+    /// Who tells workers.
+    pub dispatcher: Arc<Dispatcher>,
+    /// What submissions are checked against.
+    pub admission: Admission,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The writer's own state.
+#[derive(Debug)]
+pub struct Writer {
+    parts: WriterParts,
+    commands: mpsc::Receiver<Command>,
+    events: broadcast::Sender<Arc<Vec<Arc<Event>>>>,
+    recent: RecentKeys,
+}
+
+/// Makes a writer and the handle to it.
+#[must_use]
+pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
+    let (sender, commands) = mpsc::channel(QUEUE_MAX);
+    let (events, _) = broadcast::channel(EVENTS_MAX);
+    let handle = WriterHandle {
+        commands: sender,
+        events: events.clone(),
+    };
+    (
+        Writer {
+            parts,
+            commands,
+            events,
+            recent: RecentKeys::default(),
+        },
+        handle,
+    )
+}
+
+impl Writer {
+    /// Runs rounds until every handle is gone, or the leadership is.
+    pub async fn run(mut self) -> FlowError {
+        self.parts.planner.reset(&self.parts.world);
+        while let Some(first) = self.commands.recv().await {
+            let mut commands = vec![first];
+            while commands.len() < ROUND_MAX {
+                let Ok(next) = self.commands.try_recv() else {
+                    break;
+                };
+                commands.push(next);
+            }
+            if let Err(error) = self.round(commands).await {
+                return error;
+            }
+        }
+        FlowError::Stopping
+    }
+
+    /// One round; an error ends the writer.
+    async fn round(&mut self, commands: Vec<Command>) -> Result<(), FlowError> {
+        let keys = self.unknown_keys(&commands);
+        if let Err(error) = self.look_up(keys).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot look up keys"
+            );
+            for command in commands {
+                refuse(command);
+            }
+            return Ok(());
+        }
+        let now = clock::now();
+        let drafted = catch_unwind(AssertUnwindSafe(|| self.draft(commands, now)));
+        let Ok((round, acknowledgements, reads)) = drafted else {
+            tracing::error!("a command panicked; the world is rebuilt from the store");
+            return self.rebuild().await;
+        };
+        match self.commit(&round, now).await {
+            Ok(()) => {
+                self.publish(round);
+                acknowledge(acknowledgements, &Ok(()));
+                for look in reads {
+                    look(&self.parts.world);
+                }
+                Ok(())
+            }
+            Err(StoreError::Fenced { mine, newer }) => {
+                tracing::error!(%mine, %newer, "overtaken by another leader");
+                acknowledge(acknowledgements, &Err(FlowError::NotLeader));
+                Err(FlowError::NotLeader)
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "round not committed"
+                );
+                acknowledge(acknowledgements, &Err(FlowError::NotCommitted));
+                self.rebuild().await
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        round: &Round,
+        now: gotgan_core::amount::UnixMicros,
+    ) -> Result<(), StoreError> {
+        if round.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.parts
+            .store
+            .commit(self.parts.epoch, now, round)
+            .await?;
+        let metrics = &self.parts.metrics;
+        metrics.rounds.inc();
+        metrics
+            .changes_per_round
+            .observe(round.changes.len() as f64);
+        metrics
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Keys of this round's submissions that are not known here.
+    fn unknown_keys(&self, commands: &[Command]) -> Vec<(UserName, IdempotencyKey)> {
+        let lists = commands.iter().filter_map(|command| match command {
+            Command::Submit { submissions, .. } => Some(submissions),
+            Command::Write(_) | Command::Read(_) => None,
+        });
+        let unknown = lists
+            .flatten()
+            .filter(|one| self.recent.submission(&one.owner, &one.key).is_none());
+        unknown
+            .map(|one| (one.owner.clone(), one.key.clone()))
+            .collect()
+    }
+
+    /// Asks the store for keys.
+    async fn look_up(&mut self, keys: Vec<(UserName, IdempotencyKey)>) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for found in self.parts.store.submissions(&keys).await? {
+            self.recent.insert_submission(found);
+        }
+        Ok(())
+    }
+
+    fn draft(
+        &mut self,
+        commands: Vec<Command>,
+        now: gotgan_core::amount::UnixMicros,
+    ) -> (Round, Vec<Acknowledge>, Vec<Read>) {
+        let WriterParts {
+            world,
+            policy,
+            epoch,
+            ..
+        } = &mut self.parts;
+        let mut round = RoundDraft {
+            draft: Draft::new(world, policy, *epoch, now),
+            tokens: Vec::new(),
+            join_tokens: Vec::new(),
+            answered: Vec::new(),
+            recent: &mut self.recent,
+        };
+        let mut acknowledgements: Vec<Acknowledge> = Vec::with_capacity(commands.len());
+        // Looked at after the commit, so that nobody sees what is not durable.
+        let mut reads = Vec::new();
+        for command in commands {
+            match command {
+                Command::Submit { submissions, reply } => {
+                    acknowledgements.push(draft_submissions(&mut round, submissions, reply));
+                }
+                Command::Write(write) => acknowledgements.push(write(&mut round)),
+                Command::Read(look) => reads.push(look),
+            }
+        }
+        let RoundDraft {
+            draft,
+            tokens,
+            join_tokens,
+            answered,
+            ..
+        } = round;
+        let round = Round {
+            changes: draft.into_changes(),
+            tokens,
+            join_tokens,
+            answered,
+        };
+        (round, acknowledgements, reads)
+    }
+
+    /// Tells everybody who follows the world: planner, workers, watchers.
+    fn publish(&mut self, round: Round) {
+        if round.changes.is_empty() {
+            return;
+        }
+        let changes = Arc::new(round.changes);
+        self.parts
+            .dispatcher
+            .after_commit(&self.parts.world, self.parts.epoch, &changes);
+        let events: Vec<Arc<Event>> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Happened(event) => Some(Arc::clone(event)),
+                _ => None,
+            })
+            .collect();
+        self.parts.metrics.events.inc_by(events.len() as u64);
+        self.parts.admission.note(&changes);
+        if !events.is_empty() {
+            // Nobody watching is fine.
+            let _ = self.events.send(Arc::new(events));
+        }
+        self.parts.planner.feed(changes, &self.parts.world);
+    }
+
+    /// Drops the world and loads what the store knows. Liveness survives, since it was never in the store.
+    async fn rebuild(&mut self) -> Result<(), FlowError> {
+        let before = std::mem::take(&mut self.parts.world);
+        let snapshot = self.parts.store.load().await.map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot reload the world"
+            );
+            FlowError::NotCommitted
+        })?;
+        let mut world = World::restore(snapshot);
+        for (name, node) in before.nodes {
+            if let Some(again) = world.nodes.get_mut(&name) {
+                again.liveness = node.liveness;
+                again.leftovers = node.leftovers;
+            }
+        }
+        self.recent.clear();
+        self.parts.dispatcher.reset(&world);
+        self.parts.world = world;
+        self.parts.planner.reset(&self.parts.world);
+        Ok(())
+    }
+}
+
+fn refuse(command: Command) {
+    match command {
+        Command::Submit { reply, .. } => {
+            // A caller that went away needs no answer.
+            let _ = reply.send(Err(FlowError::NotCommitted.into()));
+        }
+        // Dropping the closure drops its reply, which the caller reads as an error.
+        Command::Write(_) | Command::Read(_) => {}
+    }
+}
+
+fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowError>) {
+    for acknowledge in acknowledgements {
+        acknowledge(outcome.clone());
+    }
+}
+
+/// Drafts one list of submissions and prepares its answer.
+fn draft_submissions(
+    round: &mut RoundDraft<'_>,
+    submissions: Vec<Submission>,
+    reply: oneshot::Sender<Result<Vec<Submitted>, SubmitError>>,
+) -> Acknowledge {
+    let outcome = store_submissions(round, submissions);
+    Box::new(move |committed| {
+        let outcome = match committed {
+            Ok(()) => outcome,
+            Err(error) => Err(error.into()),
+        };
+        // A caller that went away will ask again under the same key.
+        let _ = reply.send(outcome);
+    })
+}
+
+fn store_submissions(
+    round: &mut RoundDraft<'_>,
+    submissions: Vec<Submission>,
+) -> Result<Vec<Submitted>, SubmitError> {
+    let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(submissions.len());
+    let mut fresh = Vec::new();
+    let mut keys = BTreeSet::new();
+    for (index, submission) in submissions.into_iter().enumerate() {
+        if let Some((digest, job)) = round.recent.submission(&submission.owner, &submission.key) {
+            if *digest != submission.digest {
+                return Err(SubmitError::KeyReused(index, *job));
+            }
+            answers.push(Some(Submitted {
+                job: *job,
+                repeated: true,
+            }));
+        } else if !keys.insert((submission.owner.clone(), submission.key.clone())) {
+            // The job of this key is in the same list; it has no number yet to point to.
+            return Err(SubmitError::KeyReused(index, JobId(0)));
+        } else {
+            answers.push(None);
+            fresh.push((index, submission));
+        }
+    }
+    let (places, fresh): (Vec<usize>, Vec<Submission>) = fresh.into_iter().unzip();
+    let known: Vec<_> = fresh
+        .iter()
+        .map(|one| (one.owner.clone(), one.key.clone(), one.digest.clone()))
+        .collect();
+    let jobs = lifecycle::submit(&mut round.draft, fresh).map_err(|(at, refusal)| {
+        SubmitError::Refused(places.get(at).copied().unwrap_or(at), refusal)
+    })?;
+    for ((owner, key, digest), job) in known.into_iter().zip(&jobs) {
+        let submission = RecordedSubmission {
+            owner,
+            key,
+            digest,
+            job: *job,
+        };
+        round.recent.insert_submission(submission);
+    }
+    for (place, job) in places.into_iter().zip(jobs) {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = Some(Submitted {
+                job,
+                repeated: false,
+            });
+        }
+    }
+    Ok(answers.into_iter().flatten().collect())
+}

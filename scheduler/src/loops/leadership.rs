@@ -1,0 +1,83 @@
+//! Keeping the lease of the leader, and stopping at once when it is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gotgan_core::ids::Epoch;
+use gotgan_store::{Leadership, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+
+/// Between looks of a standby at whether the leader's lease has run out.
+const STANDBY_LOOK: Duration = Duration::from_millis(200);
+
+/// Waits until the store gives this process the leadership; `None` if asked to stop first.
+///
+/// # Errors
+/// [`StoreError`] if the store fails.
+pub async fn take(
+    store: &Arc<dyn Store>,
+    holder: &str,
+    address: &str,
+    lease_ms: i64,
+    stop: &CancellationToken,
+) -> Result<Option<Leadership>, StoreError> {
+    let mut told = false;
+    loop {
+        match store
+            .take_leadership(holder, address, clock::now(), lease_ms)
+            .await
+        {
+            Ok(leadership) => return Ok(Some(leadership)),
+            Err(StoreError::LedByAnother(leader)) => {
+                if !told {
+                    tracing::info!(
+                        leader = leader.holder,
+                        address = leader.address,
+                        "standing by"
+                    );
+                    told = true;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(STANDBY_LOOK) => {}
+        }
+    }
+}
+
+/// Renews the lease three times in its length; returns when it is lost or when asked to stop.
+///
+/// The time is counted from before the last renewal that worked, by the monotonic clock: a process that was
+/// paused past its lease finds out here before it answers anybody, and the store refuses its writes in any case.
+pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: CancellationToken) {
+    let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
+    let mut renewed = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(lease / 3) => {}
+        }
+        let began = Instant::now();
+        match store.renew_leadership(epoch, clock::now(), lease_ms).await {
+            Ok(()) => renewed = began,
+            Err(StoreError::Fenced { newer, .. }) => {
+                tracing::error!(%epoch, %newer, "another scheduler leads");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "lease not renewed"
+                );
+            }
+        }
+        if renewed.elapsed() > lease {
+            tracing::error!(%epoch, "the lease has run out");
+            return;
+        }
+    }
+}

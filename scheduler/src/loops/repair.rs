@@ -1,0 +1,23 @@
+//! Taking back leases that a worker which is heard does not confirm.
+
+use std::time::Duration;
+
+use gotgan_core::lifecycle;
+
+use crate::config::Timing;
+use crate::flow::writer::WriterHandle;
+
+/// Looks until the writer is gone.
+pub async fn run(writer: WriterHandle, timing: Timing) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(timing.repair_every_ms));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let patience = timing.confirm_within_ms;
+        let looked =
+            writer.write(move |round| lifecycle::stop_unconfirmed(&mut round.draft, patience));
+        if looked.await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `gotgan-scheduler`: the gRPC server that admits, plans, dispatches and accounts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use gotgan_scheduler::app::{self, Ended};
+use gotgan_scheduler::config::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The scheduler of Gotgan.
+///
+/// Prints one line, "ready URL", on standard output once it serves; logs go to standard error. SIGTERM and SIGINT
+/// stop it without touching any job.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  gotgan-scheduler --data-dir /var/lib/gotgan --listen 0.0.0.0:7440"
+)]
+struct Args {
+    /// Configuration file (TOML); flags win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where certificates, the administrator's token and the embedded database are kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for gRPC; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for metrics and health, or "off".
+    #[arg(long, value_name = "ADDR|off")]
+    http_listen: Option<String>,
+    /// "sqlite://PATH" or "postgres://USER@HOST/NAME".
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// No TLS, and any caller may claim to be a worker: for tests and benchmarks on one machine only.
+    #[arg(long)]
+    insecure: bool,
+    /// Form of the logs.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_logs(args.log_format);
+    match run(args) {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::LostLeadership) => {
+            tracing::error!("another scheduler leads; ending, so that a fresh start stands by");
+            ExitCode::from(3)
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("GOTGAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<Ended> {
+    let mut config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    let server = &mut config.server;
+    server.data_dir = args
+        .data_dir
+        .unwrap_or(std::mem::take(&mut server.data_dir));
+    server.listen = args.listen.unwrap_or(server.listen);
+    server.http_listen = args
+        .http_listen
+        .unwrap_or(std::mem::take(&mut server.http_listen));
+    server.database = args
+        .database
+        .unwrap_or(std::mem::take(&mut server.database));
+    if args.insecure && !server.listen.ip().is_loopback() {
+        anyhow::bail!("--insecure listens on loopback addresses only; use --listen 127.0.0.1:PORT");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+        app::run(config, args.insecure, stop).await
+    })
+}
+
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
