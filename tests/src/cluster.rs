@@ -1,0 +1,189 @@
+//! A cluster of one test: schedulers and workers as processes, virtual workers, and everything that talks to them.
+
+mod builder;
+mod scheduler;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use gotgan_proto::v1::NodeInventory;
+use tempfile::TempDir;
+
+use crate::command_line::Gotgan;
+use crate::process;
+use crate::virtual_worker::{Journal, Link, Script, VirtualWorker};
+use crate::{Api, Database};
+
+pub use builder::ClusterBuilder;
+pub use scheduler::SchedulerProcess;
+pub use worker::WorkerProcess;
+
+/// Settings of a scheduler that gives a silent node up in about two seconds, for tests in which one is lost.
+pub const QUICK_TO_GIVE_UP: &str = "\
+[timing]
+heartbeat_ms = 200
+suspect_after_ms = 800
+lost_after_ms = 2000
+leader_lease_ms = 1000
+";
+
+/// A running cluster. Everything it started is gone once it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The scheduler that was started first.
+    pub scheduler: SchedulerProcess,
+    /// The API as the administrator that the scheduler made on its first start.
+    pub api: Api,
+    workers: BTreeMap<String, WorkerProcess>,
+    settings: Option<String>,
+    insecure: bool,
+    // After the processes, because databases and directories in use cannot be removed.
+    database: Database,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// A cluster to be made to measure.
+    #[must_use]
+    pub fn builder(database: Database) -> ClusterBuilder {
+        ClusterBuilder::new(database)
+    }
+
+    /// A scheduler with the usual quota tree and no node.
+    pub async fn start(database: Database) -> Self {
+        Self::builder(database).start().await
+    }
+
+    /// Directory of everything that belongs to it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its database.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// A scheduler beside the first one, on the same database, not yet serving perhaps.
+    #[must_use]
+    pub fn start_second_scheduler(&self) -> SchedulerProcess {
+        let mut second = SchedulerProcess::new(
+            self.directory().join("scheduler-2"),
+            self.database.url(),
+            self.settings.as_deref(),
+            self.insecure,
+        );
+        // One authority signs for both, as an installation with two schedulers has it.
+        let (from, to) = (self.scheduler.directory(), second.directory());
+        copy_directory(&from.join("tls"), &to.join("tls"));
+        second.spawn();
+        second
+    }
+
+    /// Starts a worker with simulated GPUs and waits until it is ready.
+    pub async fn add_worker(&mut self, node: &str, gpus: &str) -> &mut WorkerProcess {
+        let token = self.api.join_token().await;
+        let worker = WorkerProcess::start(self, node, gpus, &token);
+        self.workers.insert(node.to_owned(), worker);
+        self.api.wait_for_node(node, gotgan_proto::v1::NodeLiveness::Ready).await;
+        self.worker(node)
+    }
+
+    /// A worker that was added.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn worker(&mut self, node: &str) -> &mut WorkerProcess {
+        self.workers.get_mut(node).expect("a worker that was added")
+    }
+
+    /// Starts a virtual worker with GPUs of one class, and waits until it is ready.
+    pub async fn add_virtual(
+        &self,
+        node: &str,
+        class: &str,
+        gpus: u32,
+        script: Script,
+    ) -> VirtualWorker {
+        let inventory = crate::virtual_worker::inventory(node, class, gpus);
+        self.add_virtual_with(inventory, script).await
+    }
+
+    /// Starts a virtual worker with everything chosen, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it cannot join.
+    pub async fn add_virtual_with(&self, inventory: NodeInventory, script: Script) -> VirtualWorker {
+        let node = inventory.node.clone();
+        let link = self.link(&node).await;
+        let worker = VirtualWorker::start(link, Journal::new(inventory, script));
+        self.api.wait_for_node(&node, gotgan_proto::v1::NodeLiveness::Ready).await;
+        worker
+    }
+
+    /// A link for a node of that name that has joined.
+    ///
+    /// # Panics
+    /// If it cannot join.
+    pub async fn link(&self, node: &str) -> Link {
+        let url = self.scheduler.url();
+        if self.insecure {
+            return Link::insecure(&url, node);
+        }
+        let token = self.api.join_token().await;
+        let link = Link::join(&url, &self.scheduler.ca_pem(), &token, node).await;
+        link.expect("a node can join")
+    }
+
+    /// The command line as the administrator.
+    #[must_use]
+    pub fn gotgan(&self) -> Gotgan {
+        self.gotgan_as(&self.scheduler.admin_token())
+    }
+
+    /// The command line as the holder of a token.
+    #[must_use]
+    pub fn gotgan_as(&self, token: &str) -> Gotgan {
+        Gotgan::new(self.directory(), &self.scheduler.url(), &self.scheduler.ca_path(), token)
+    }
+
+    /// A directory of the test's own.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        let path = self.directory().join(name);
+        std::fs::create_dir_all(&path).expect("a directory can be made");
+        path
+    }
+
+    fn show_logs(&self) {
+        let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.sort();
+        logs.iter().for_each(|log| process::show_log_tail(log));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        self.workers.clear();
+        self.scheduler.kill();
+        process::kill_strays(self.directory.path());
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory can be made");
+    for entry in std::fs::read_dir(from).expect("a directory can be read").flatten() {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
+    }
+}

@@ -1,0 +1,72 @@
+//! How a cluster differs from the usual one.
+
+use tempfile::TempDir;
+
+use super::{Cluster, SchedulerProcess};
+use crate::api::{self, Api, told};
+use crate::{Database, jobs};
+
+/// A cluster before its start.
+#[derive(Debug)]
+pub struct ClusterBuilder {
+    database: Database,
+    settings: Option<String>,
+    quota: String,
+    insecure: bool,
+}
+
+impl ClusterBuilder {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, settings: None, quota: jobs::QUOTA.to_owned(), insecure: false }
+    }
+
+    /// A settings file for the scheduler.
+    #[must_use]
+    pub fn settings(mut self, text: &str) -> Self {
+        self.settings = Some(text.to_owned());
+        self
+    }
+
+    /// Another quota tree.
+    #[must_use]
+    pub fn quota(mut self, text: &str) -> Self {
+        self.quota = text.to_owned();
+        self
+    }
+
+    /// Without TLS.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
+        self
+    }
+
+    /// Starts it: the scheduler serves and has its quota tree.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(self) -> Cluster {
+        let directory = TempDir::with_prefix("gotgan-test-").expect("a directory can be made");
+        let mut scheduler = SchedulerProcess::new(
+            directory.path().join("scheduler"),
+            self.database.url(),
+            self.settings.as_deref(),
+            self.insecure,
+        );
+        scheduler.start();
+        let ca = (!self.insecure).then(|| scheduler.ca_pem());
+        let channel = api::channel(&scheduler.url(), ca.as_deref());
+        let api = Api::new(channel, Some(&scheduler.admin_token()));
+        let applied = api.apply_quota(&self.quota).await;
+        applied.unwrap_or_else(|status| panic!("quota tree refused: {}", told(&status)));
+        Cluster {
+            scheduler,
+            api,
+            workers: std::collections::BTreeMap::new(),
+            settings: self.settings,
+            insecure: self.insecure,
+            database: self.database,
+            directory,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A worker as a process, its node's jobs, and ways to lose one or both.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::Cluster;
+use crate::process::{self, Process};
+use crate::programs;
+
+/// The daemon of one simulated node.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    node: String,
+    url: String,
+    ca: Option<PathBuf>,
+    state: PathBuf,
+    log: PathBuf,
+    gpus: String,
+    process: Option<Process>,
+}
+
+impl WorkerProcess {
+    pub(super) fn start(cluster: &Cluster, node: &str, gpus: &str, join_token: &str) -> Self {
+        let mut worker = Self {
+            node: node.to_owned(),
+            url: cluster.scheduler.url(),
+            ca: (!cluster.insecure).then(|| cluster.scheduler.ca_path()),
+            state: cluster.directory().join(node),
+            log: cluster.directory().join(format!("{node}.log")),
+            gpus: gpus.to_owned(),
+            process: None,
+        };
+        worker.spawn(Some(join_token));
+        worker
+    }
+
+    /// Starts the daemon again, with what it remembers.
+    pub fn restart(&mut self) {
+        self.spawn(None);
+    }
+
+    fn spawn(&mut self, join_token: Option<&str>) {
+        let mut command = Command::new(programs::path("gotgan-worker"));
+        command.args(["run", "--scheduler", &self.url, "--node", &self.node]);
+        command.arg("--state-dir").arg(&self.state).args(["--address", "127.0.0.1"]);
+        if !self.gpus.is_empty() {
+            command.args(["--simulate", &self.gpus]);
+        }
+        match &self.ca {
+            Some(ca) => command.arg("--ca").arg(ca),
+            None => command.arg("--insecure"),
+        };
+        if let Some(token) = join_token.filter(|_| self.ca.is_some()) {
+            command.args(["--join-token", token]);
+        }
+        // Jobs call `gotgan` by its name.
+        command.env("PATH", path_with(&programs::directory()));
+        // Silence of a scheduler that is being restarted must not cost a test seconds.
+        let settings = self.state.with_extension("toml");
+        std::fs::write(&settings, "reconnect_max_ms = 200\n").expect("a file can be written");
+        command.arg("--config").arg(settings);
+        self.process = Some(Process::spawn("gotgan-worker", &mut command, &self.log));
+    }
+
+    /// SIGKILL to the daemon alone: its jobs go on.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGKILL to everything of the node: the daemon, its shims and its jobs, as a power cut does.
+    pub fn kill_node(&mut self) {
+        self.process = None;
+        process::kill_strays(&self.state);
+    }
+
+    /// SIGTERM to the daemon alone.
+    ///
+    /// # Panics
+    /// If it does not run or does not end.
+    pub fn terminate(&mut self) {
+        self.process.take().expect("it runs").terminate();
+    }
+
+    /// Stops the daemon in its tracks.
+    pub fn pause(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+    }
+
+    /// Lets the daemon go on.
+    pub fn resume(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::SIGCONT));
+    }
+
+    /// Processes of the node: the daemon, shims and jobs.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        process::strays(&self.state)
+    }
+
+    /// What the daemon has written since its last start.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+}
+
+fn path_with(directory: &Path) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(directory.to_path_buf()).chain(env::split_paths(&path));
+    env::join_paths(all).unwrap_or(path)
+}

@@ -1,0 +1,142 @@
+//! Processes that a test starts, and the certainty that none outlives it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::deadline;
+
+/// Lines of a log that are shown when a test has failed.
+const LOG_TAIL_LINES: usize = 80;
+
+/// A daemon with its log. Killed when dropped.
+///
+/// It shares the process group of the test, so that whatever ends the test's group ends it as well.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    /// Where in the log this process begins; the one before it wrote into the same file.
+    log_start: usize,
+}
+
+impl Process {
+    /// Starts it; standard output and error are added to the log.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Self {
+        let log_start = fs::metadata(log).map_or(0, |found| found.len());
+        let open = || File::options().create(true).append(true).open(log);
+        let output = open().unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let errors = output.try_clone().expect("a file can be shared");
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot start: {error}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_path_buf(),
+            log_start: usize::try_from(log_start).unwrap_or(0),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What this process has written so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_start..).unwrap_or_default()).into_owned()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Sends a signal; a process that has ended does not mind.
+    pub fn signal(&self, signal: Signal) {
+        let _ = signal::kill(pid(self.child.id()), signal);
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let what = format!("{} to end after SIGTERM", self.name);
+        deadline::until_blocking(&what, || self.ended().ok_or_else(|| "it runs".to_owned()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process dies of SIGKILL as well.
+        self.kill();
+    }
+}
+
+/// Shows the end of a log, for the one who looks into a failed test.
+pub fn show_log_tail(log: &Path) {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(LOG_TAIL_LINES);
+    eprintln!("---- {} (the last {} of {} lines)", log.display(), lines.len() - skipped, lines.len());
+    for line in &lines[skipped..] {
+        eprintln!("{line}");
+    }
+}
+
+/// Kills every process that was started for something below `directory`, until there is none: it has the
+/// directory in its arguments or its environment, as daemons, shims and jobs have.
+pub fn kill_strays(directory: &Path) {
+    // A process that forks while we look may need a second look; one that escapes a hundred is not ours to win.
+    for _ in 0..100 {
+        let found = strays(directory);
+        if found.is_empty() {
+            return;
+        }
+        for id in found {
+            let _ = signal::kill(pid(id), Signal::SIGKILL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Processes that were started for something below `directory`, this one and zombies left out.
+#[must_use]
+pub fn strays(directory: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| *id != std::process::id() && belongs(*id, directory)).collect()
+}
+
+fn belongs(id: u32, directory: &Path) -> bool {
+    let needle = directory.as_os_str().as_encoded_bytes();
+    // Both are empty for a zombie, which needs no killing.
+    ["cmdline", "environ"].iter().any(|file| {
+        let text = fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+        text.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("process ids fit"))
+}

@@ -1,0 +1,42 @@
+//! What virtual nodes have.
+
+use gotgan_proto::v1::{GpuDevice, NodeInventory};
+
+/// CPUs of a virtual node, in thousandths.
+pub const CPU_MILLI: u64 = 256_000;
+/// Memory of a virtual node.
+pub const MEMORY_MIB: u64 = 2 << 20;
+/// Memory of a virtual GPU.
+const GPU_MEMORY_MIB: u64 = 180 << 10;
+
+/// A node with GPUs of one class.
+#[must_use]
+pub fn inventory(node: &str, class: &str, gpus: u32) -> NodeInventory {
+    NodeInventory {
+        node: node.to_owned(),
+        address: "127.0.0.1".into(),
+        boot_id: format!("boot-of-{node}"),
+        worker_version: env!("CARGO_PKG_VERSION").into(),
+        os: "virtual".into(),
+        kernel: "0".into(),
+        cpu_milli: CPU_MILLI,
+        memory_mib: MEMORY_MIB,
+        gpus: self::gpus(node, class, gpus),
+        simulated: true,
+        ..Default::default()
+    }
+}
+
+/// GPUs of a node.
+#[must_use]
+pub fn gpus(node: &str, class: &str, count: u32) -> Vec<GpuDevice> {
+    let device = |index: u32| GpuDevice {
+        uuid: format!("GPU-{node}-{index}"),
+        index,
+        name: format!("Virtual {}", class.to_uppercase()),
+        gpu_class: class.to_owned(),
+        pci_bus_id: format!("00000000:{index:02x}:00.0"),
+        memory_mib: GPU_MEMORY_MIB,
+    };
+    (0..count).map(device).collect()
+}

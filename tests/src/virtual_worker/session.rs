@@ -1,0 +1,131 @@
+//! The stream of a virtual worker: registers, beats, sends what the journal has to say, does what it is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gotgan_proto::v1::scheduler_message::Message as Order;
+use gotgan_proto::v1::worker_message::Message;
+use gotgan_proto::v1::{Heartbeat, LogData, Report, SchedulerMessage, WorkerMessage};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::journal::Journal;
+use super::link::Link;
+use super::lock;
+
+/// Messages handed to the transport; what waits behind it waits in [`Outbox`].
+const OUTPUT_QUEUE: usize = 64;
+/// Pause before a broken stream is opened again.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// Reports that were not acknowledged for that long are sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// When the scheduler names no interval.
+const HEARTBEAT_DEFAULT_MS: u32 = 5000;
+
+/// Keeps a stream until the task is aborted.
+pub async fn run(link: Link, journal: Arc<Mutex<Journal>>) {
+    loop {
+        // Why a stream broke does not matter: what it lost is sent again by the next one.
+        let _ = stream(&link, &journal).await;
+        tokio::time::sleep(BACKOFF).await;
+    }
+}
+
+#[derive(Debug)]
+struct Broken;
+
+/// Messages not yet handed to the transport. As long as the journal's attempts at most, so it needs no limit.
+type Outbox = VecDeque<WorkerMessage>;
+
+async fn stream(link: &Link, journal: &Mutex<Journal>) -> Result<(), Broken> {
+    let mut client = link.connect().await.map_err(|_| Broken)?;
+    let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
+    let register = lock(journal).register();
+    output.send(message(Message::Register(register))).await.map_err(|_| Broken)?;
+    let request = link.request(ReceiverStream::new(outgoing));
+    let mut orders = client.session(request).await.map_err(|_| Broken)?.into_inner();
+    let first = orders.message().await.map_err(|_| Broken)?;
+    let Some(Order::Registered(welcome)) = first.and_then(|first| first.message) else {
+        return Err(Broken);
+    };
+    let heartbeat_ms = match welcome.heartbeat_ms {
+        0 => HEARTBEAT_DEFAULT_MS,
+        named => named,
+    };
+    let mut outbox = Outbox::new();
+    {
+        let mut journal = lock(journal);
+        journal.obey(Order::Registered(welcome), Instant::now(), now_us());
+        outbox.extend(journal.unacked().into_iter().map(|report| message(Message::Report(report))));
+    }
+    speak(journal, orders, output, outbox, Duration::from_millis(heartbeat_ms.into())).await
+}
+
+async fn speak(
+    journal: &Mutex<Journal>,
+    mut orders: Streaming<SchedulerMessage>,
+    output: mpsc::Sender<WorkerMessage>,
+    mut outbox: Outbox,
+    beat_every: Duration,
+) -> Result<(), Broken> {
+    let mut beats = tokio::time::interval(beat_every);
+    let mut resend = tokio::time::interval(RESEND_AFTER);
+    let mut seq = 0;
+    loop {
+        let next_end = lock(journal).next_end();
+        let due = next_end.unwrap_or_else(Instant::now);
+        tokio::select! {
+            permit = output.reserve(), if !outbox.is_empty() => {
+                let permit = permit.map_err(|_| Broken)?;
+                if let Some(message) = outbox.pop_front() {
+                    permit.send(message);
+                }
+            }
+            order = orders.message() => {
+                let Ok(Some(order)) = order else { return Err(Broken) };
+                obey(journal, order, &mut outbox);
+            }
+            () = tokio::time::sleep_until(due.into()), if next_end.is_some() => {
+                let reports = lock(journal).end_due(Instant::now(), now_us());
+                outbox.extend(reports.into_iter().map(|report| message(Message::Report(report))));
+            }
+            _ = beats.tick() => {
+                seq += 1;
+                let running = lock(journal).running();
+                let beat = Heartbeat { seq, at_us: now_us(), gpus: Vec::new(), running };
+                outbox.push_back(message(Message::Heartbeat(beat)));
+            }
+            _ = resend.tick() => outbox.extend(overdue(journal)),
+        }
+    }
+}
+
+fn obey(journal: &Mutex<Journal>, order: SchedulerMessage, outbox: &mut Outbox) {
+    let Some(order) = order.message else { return };
+    if let Order::ReadLog(read) = &order {
+        let error = "a virtual worker keeps no output".to_owned();
+        let data = LogData { request: read.request, error, end: true, ..Default::default() };
+        outbox.push_back(message(Message::LogData(data)));
+        return;
+    }
+    let reports = lock(journal).obey(order, Instant::now(), now_us());
+    outbox.extend(reports.into_iter().map(|report| message(Message::Report(report))));
+}
+
+fn overdue(journal: &Mutex<Journal>) -> Vec<WorkerMessage> {
+    let oldest_us = now_us() - i64::try_from(RESEND_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let is_overdue = |report: &Report| report.at_us < oldest_us;
+    let reports = lock(journal).unacked().into_iter().filter(is_overdue);
+    reports.map(|report| message(Message::Report(report))).collect()
+}
+
+fn message(message: Message) -> WorkerMessage {
+    WorkerMessage { message: Some(message) }
+}
+
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
