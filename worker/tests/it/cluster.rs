@@ -24,9 +24,24 @@ pub const EPOCH: u64 = 5;
 pub struct Peer {
     pub node: String,
     pub register: Register,
-    orders: mpsc::Sender<Result<SchedulerMessage, Status>>,
+    orders: Orders,
     messages: Streaming<WorkerMessage>,
     pub acknowledge: bool,
+}
+
+/// The way to a worker.
+#[derive(Clone)]
+pub struct Orders(mpsc::Sender<Result<SchedulerMessage, Status>>);
+
+impl Orders {
+    pub async fn order(&self, order: Order) {
+        self.0
+            .send(Ok(SchedulerMessage {
+                message: Some(order),
+            }))
+            .await
+            .unwrap();
+    }
 }
 
 struct Service {
@@ -45,15 +60,35 @@ impl Workers for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let node = request.metadata().get("x-gotgan-node").unwrap().to_str().unwrap().to_owned();
+        let node = request
+            .metadata()
+            .get("x-gotgan-node")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let mut messages = request.into_inner();
         let first = messages.message().await?.unwrap().message.unwrap();
-        let Message::Register(register) = first else { panic!("not registered: {first:?}") };
+        let Message::Register(register) = first else {
+            panic!("not registered: {first:?}")
+        };
         let (orders, stream) = mpsc::channel(64);
-        let welcome = Registered { epoch: EPOCH, heartbeat_ms: 200 };
-        let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
+        let welcome = Registered {
+            epoch: EPOCH,
+            heartbeat_ms: 200,
+        };
+        let welcome = SchedulerMessage {
+            message: Some(Order::Registered(welcome)),
+        };
         orders.send(Ok(welcome)).await.unwrap();
-        let peer = Peer { node, register, orders, messages, acknowledge: true };
+        let orders = Orders(orders);
+        let peer = Peer {
+            node,
+            register,
+            orders,
+            messages,
+            acknowledge: true,
+        };
         let _ = self.peers.send(peer).await;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -76,7 +111,11 @@ impl Cluster {
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
-        Self { address, peers, directory: tempfile::tempdir().unwrap() }
+        Self {
+            address,
+            peers,
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -91,14 +130,21 @@ impl Cluster {
     pub fn daemon(&self) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
         command.args(["run", "--insecure", "--node", "n1", "--simulate", "2xB200"]);
-        command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
+        command
+            .args(["--scheduler", &self.address, "--state-dir"])
+            .arg(self.state());
         command.env("RUST_LOG", "warn").stdin(Stdio::null());
-        Daemon { child: command.spawn().unwrap() }
+        Daemon {
+            child: command.spawn().unwrap(),
+        }
     }
 
     /// The next stream a worker opens.
     pub async fn peer(&mut self) -> Peer {
-        tokio::time::timeout(PATIENCE, self.peers.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(PATIENCE, self.peers.recv())
+            .await
+            .unwrap()
+            .unwrap()
     }
 }
 
@@ -122,13 +168,22 @@ impl Drop for Daemon {
 }
 
 impl Peer {
+    pub fn sender(&self) -> Orders {
+        self.orders.clone()
+    }
+
     pub async fn order(&self, order: Order) {
-        self.orders.send(Ok(SchedulerMessage { message: Some(order) })).await.unwrap();
+        self.orders.order(order).await;
     }
 
     pub async fn message(&mut self) -> Message {
         let next = tokio::time::timeout(PATIENCE, self.messages.next());
-        next.await.expect("the worker says nothing").unwrap().unwrap().message.unwrap()
+        next.await
+            .expect("the worker says nothing")
+            .unwrap()
+            .unwrap()
+            .message
+            .unwrap()
     }
 
     /// The next report, acknowledged unless told otherwise.
@@ -136,8 +191,18 @@ impl Peer {
         loop {
             if let Message::Report(report) = self.message().await {
                 if self.acknowledge {
-                    let Report { job_id, attempt, seq, .. } = report;
-                    self.order(Order::ReportAck(ReportAck { job_id, attempt, seq })).await;
+                    let Report {
+                        job_id,
+                        attempt,
+                        seq,
+                        ..
+                    } = report;
+                    self.order(Order::ReportAck(ReportAck {
+                        job_id,
+                        attempt,
+                        seq,
+                    }))
+                    .await;
                 }
                 return report;
             }
@@ -167,11 +232,13 @@ impl Peer {
     }
 
     pub async fn reports_until_end(&mut self) -> Vec<Report> {
-        self.reports_until(|event| matches!(event, Event::Ended(_) | Event::Refused(_))).await
+        self.reports_until(|event| matches!(event, Event::Ended(_) | Event::Refused(_)))
+            .await
     }
 
     pub async fn until_started(&mut self) {
-        self.reports_until(|event| matches!(event, Event::TaskStarted(_))).await;
+        self.reports_until(|event| matches!(event, Event::TaskStarted(_)))
+            .await;
     }
 
     pub async fn read_log(&mut self, read: ReadLog) -> LogData {
@@ -199,13 +266,24 @@ impl Peer {
 /// An order for a script of one node.
 pub fn script(job_id: u64, text: &str) -> RunAttempt {
     let text = format!("#!/bin/sh\n{text}\n");
-    work(job_id, Work::Script(v1::Script { text, arguments: Vec::new() }), 1)
+    work(
+        job_id,
+        Work::Script(v1::Script {
+            text,
+            arguments: Vec::new(),
+        }),
+        1,
+    )
 }
 
 /// An order for a command with this many tasks.
 pub fn command(job_id: u64, argv: &[&str], tasks: u32) -> RunAttempt {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    work(job_id, Work::Command(v1::Command { argv, layout: 2 }), tasks)
+    work(
+        job_id,
+        Work::Command(v1::Command { argv, layout: 2 }),
+        tasks,
+    )
 }
 
 fn work(job_id: u64, work: Work, tasks: u32) -> RunAttempt {
@@ -220,8 +298,15 @@ fn work(job_id: u64, work: Work, tasks: u32) -> RunAttempt {
         epoch: EPOCH,
         job_id,
         attempt: 1,
-        gang: vec![v1::GangNode { node: "n1".into(), address: "127.0.0.1".into(), gpus: 2 }],
-        spec: Some(JobSpec { work: Some(work), ..Default::default() }),
+        gang: vec![v1::GangNode {
+            node: "n1".into(),
+            address: "127.0.0.1".into(),
+            gpus: 2,
+        }],
+        spec: Some(JobSpec {
+            work: Some(work),
+            ..Default::default()
+        }),
         time_limit_s: 600,
         grace_s: 20,
         master_port: 29500,
@@ -239,7 +324,11 @@ pub fn step(job_id: u64, step: u32, argv: &[&str]) -> Order {
         attempt: 1,
         step,
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
-        tasks: vec![TaskStart { local_world_size: 1, world_size: 1, ..Default::default() }],
+        tasks: vec![TaskStart {
+            local_world_size: 1,
+            world_size: 1,
+            ..Default::default()
+        }],
         world_size: 1,
         ..Default::default()
     })
@@ -259,7 +348,10 @@ pub fn task_end(reports: &[Report], step: u32, rank: u32) -> v1::TaskEnded {
         Some(Event::TaskEnded(ended)) => Some(ended),
         _ => None,
     });
-    ends.cloned().find(|ended| (ended.step, ended.rank) == (step, rank)).unwrap()
+    ends.into_iter()
+        .find(|ended| (ended.step, ended.rank) == (step, rank))
+        .unwrap()
+        .clone()
 }
 
 /// Waits until something is so.
