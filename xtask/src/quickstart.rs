@@ -13,11 +13,11 @@ mod story;
 mod verdict;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 use crate::{child, interrupt};
@@ -52,6 +52,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     child::adopt_orphans()?;
     let workspace = Workspace::find()?;
+    insist_on_python()?;
     let directory = Directory::prepare(&workspace.root, options.dir.as_deref())?;
     let screen = Screen::new();
     screen.title("Gotgan quickstart");
@@ -70,6 +71,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The example jobs are Python programs; better to know before the build than after it.
+fn insist_on_python() -> Result<()> {
+    let mut probe = Command::new("python3");
+    probe.arg("--version").stdout(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        bail!("the example jobs need python3, which is not on the PATH: install Python 3");
+    }
+    Ok(())
 }
 
 /// Returns the last line to print, if there is one.

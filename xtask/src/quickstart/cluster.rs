@@ -100,10 +100,11 @@ impl Cluster {
             .to_owned();
         let mut command = Command::new(self.programs.join("gotgan-worker"));
         command.args(["run", "--scheduler", &self.admin.server, "--node", node]);
+        // Not as an argument: others on the machine can read those.
         command
             .arg("--ca")
             .arg(&self.admin.ca)
-            .args(["--join-token", &join]);
+            .env("GOTGAN_JOIN_TOKEN", &join);
         command.arg("--state-dir").arg(directory.create(node)?);
         if let Some(gpus) = simulate {
             command.args(["--simulate", &gpus]);

@@ -23,6 +23,9 @@ const EXAMPLE_CLASS: &str = "b200";
 /// GPUs that `examples/train` asks for, which is also all that its project may hold.
 const TRAIN_GPUS: u64 = 4;
 
+/// Long enough that the training still runs when it is requeued, on a slow machine too.
+const TRAIN_EPOCH_SECONDS: &str = "0.25";
+
 struct Story<'a> {
     cluster: &'a Cluster,
     member: Client,
@@ -157,10 +160,9 @@ impl Story<'_> {
         let script = self.examples.join(name).join("job.sh");
         let mut words = self.common_options(gpus_per_node);
         if name == "train" {
-            words.push(format!(
-                "--env=TRAIN_CHECKPOINTS={}",
-                self.checkpoints()?.display()
-            ));
+            let checkpoints = self.checkpoints()?;
+            words.push(format!("--env=TRAIN_CHECKPOINTS={}", checkpoints.display()));
+            words.push(format!("--env=TRAIN_EPOCH_SECONDS={TRAIN_EPOCH_SECONDS}"));
         }
         words.push(script.display().to_string());
         self.submit_words(name, &words, follower)
