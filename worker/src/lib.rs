@@ -16,6 +16,7 @@ pub mod inventory;
 pub mod join;
 pub mod journal;
 pub mod logs;
+pub mod orders;
 pub mod retention;
 pub mod run;
 pub mod session;

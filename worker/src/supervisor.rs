@@ -21,6 +21,7 @@ use crate::exec::shim_client::{Followed, ShimClient};
 use crate::exec::{self, NodeContext};
 use crate::held::{AttemptKey, Entry, Image};
 use crate::journal::{Journal, JournalError};
+use crate::orders::{epoch_of, event_of, needs_sync};
 use crate::shim::protocol::{EventLine, ShimCommand};
 
 /// Inputs waiting for the supervisor; senders wait when it is full.
@@ -509,60 +510,4 @@ async fn pass_events_on(key: AttemptKey, mut events: mpsc::Receiver<EventLine>, 
             return;
         }
     }
-}
-
-/// Acknowledgements and forgetting may be lost: they come again.
-fn needs_sync(entry: &Entry) -> bool {
-    match entry {
-        Entry::Acked(_) | Entry::Forgotten(_) | Entry::Epoch(_) => false,
-        Entry::Snapshot(_)
-        | Entry::Ordered(_)
-        | Entry::StartOrdered(_)
-        | Entry::StopOrdered(_)
-        | Entry::TasksOrdered(_)
-        | Entry::Reported(_)
-        | Entry::Boot(_) => true,
-    }
-}
-
-fn epoch_of(order: &Order) -> Option<u64> {
-    match order {
-        Order::Registered(order) => Some(order.epoch),
-        Order::RunAttempt(order) => Some(order.epoch),
-        Order::StartAttempt(order) => Some(order.epoch),
-        Order::StopAttempt(order) => Some(order.epoch),
-        Order::StartTasks(order) => Some(order.epoch),
-        Order::ForgetAttempt(order) => Some(order.epoch),
-        Order::ReportAck(_) | Order::ReadLog(_) => None,
-    }
-}
-
-fn event_of(order: Order) -> Option<(AttemptKey, Event)> {
-    Some(match order {
-        Order::RunAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::Ordered(Box::new(order)),
-        ),
-        Order::StartAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::StartOrdered,
-        ),
-        Order::StopAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::StopOrdered(order),
-        ),
-        Order::StartTasks(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::TasksOrdered(order),
-        ),
-        Order::ReportAck(ack) => (
-            AttemptKey::new(ack.job_id, ack.attempt),
-            Event::Acked(ack.seq),
-        ),
-        Order::ForgetAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::ForgetOrdered,
-        ),
-        Order::Registered(_) | Order::ReadLog(_) => return None,
-    })
 }

@@ -44,16 +44,24 @@ impl Orders {
     }
 }
 
-struct Service {
-    peers: mpsc::Sender<Peer>,
+pub struct Service {
+    pub peers: mpsc::Sender<Peer>,
+    pub authority: Option<Authority>,
 }
 
 #[tonic::async_trait]
 impl Workers for Service {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
 
-    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let request = request.into_inner();
+        if request.join_token != "once" {
+            return Err(Status::unauthenticated("join token is not valid"));
+        }
+        let authority = self.authority.as_ref().unwrap();
+        Ok(Response::new(
+            authority.sign(&request.certificate_request_pem),
+        ))
     }
 
     async fn session(
@@ -94,6 +102,44 @@ impl Workers for Service {
     }
 }
 
+/// Signs certificates, as a scheduler's authority does.
+pub struct Authority {
+    pub pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            pem,
+            issuer: rcgen::Issuer::new(params, key),
+        }
+    }
+
+    /// A server's certificate for the loopback address, and its key.
+    pub fn server(&self) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
+    }
+
+    fn sign(&self, request_pem: &str) -> JoinResponse {
+        let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem).unwrap();
+        let certificate_pem = request.signed_by(&self.issuer).unwrap().pem();
+        JoinResponse {
+            certificate_pem,
+            ca_pem: self.pem.clone(),
+        }
+    }
+}
+
 /// The fake scheduler.
 pub struct Cluster {
     pub address: String,
@@ -106,7 +152,10 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
-        let service = WorkersServer::new(Service { peers: sender });
+        let service = WorkersServer::new(Service {
+            peers: sender,
+            authority: None,
+        });
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));

@@ -3,5 +3,6 @@
 
 mod attempts;
 mod cluster;
+mod joining;
 mod logs;
 mod restart;
