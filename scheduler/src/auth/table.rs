@@ -158,7 +158,12 @@ mod tests {
                 write!(page, "{} | ", cell(rule.access.allows(role))).unwrap();
             }
             let nobody = cell(rule.access == Access::Public);
-            writeln!(page, "{} | {nobody} |", cell(rule.job_token)).unwrap();
+            writeln!(
+                page,
+                "{} | {nobody} |",
+                cell(rule.job_token || rule.access == Access::Public)
+            )
+            .unwrap();
         }
         page
     }
