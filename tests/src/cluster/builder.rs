@@ -1,5 +1,7 @@
 //! How a cluster differs from the usual one.
 
+use std::path::{Path, PathBuf};
+
 use tempfile::TempDir;
 
 use super::{Cluster, SchedulerProcess};
@@ -13,11 +15,18 @@ pub struct ClusterBuilder {
     settings: Option<String>,
     quota: String,
     insecure: bool,
+    directory: PathBuf,
 }
 
 impl ClusterBuilder {
     pub(super) fn new(database: Database) -> Self {
-        Self { database, settings: None, quota: jobs::QUOTA.to_owned(), insecure: false }
+        Self {
+            database,
+            settings: None,
+            quota: jobs::QUOTA.to_owned(),
+            insecure: false,
+            directory: std::env::temp_dir(),
+        }
     }
 
     /// A settings file for the scheduler.
@@ -41,12 +50,19 @@ impl ClusterBuilder {
         self
     }
 
+    /// With its files below this directory.
+    #[must_use]
+    pub fn directory(mut self, directory: &Path) -> Self {
+        self.directory = directory.to_path_buf();
+        self
+    }
+
     /// Starts it: the scheduler serves and has its quota tree.
     ///
     /// # Panics
     /// If it does not start.
     pub async fn start(self) -> Cluster {
-        let directory = TempDir::with_prefix("gotgan-test-").expect("a directory can be made");
+        let directory = TempDir::with_prefix_in("gotgan-test-", &self.directory).expect("a directory can be made");
         let mut scheduler = SchedulerProcess::new(
             directory.path().join("scheduler"),
             self.database.url(),

@@ -1,0 +1,79 @@
+//! The jobs that benchmarks submit, and clients that submit them.
+
+use gotgan_proto::v1::{self, JobSpec, SubmitManyRequest, SubmitRequest};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::Cluster;
+use crate::api::{Api, channel, told};
+use crate::jobs::{ALPHA, BETA, Shape, command};
+
+/// Requests of one client: each job different, none to be taken for another.
+#[derive(Debug)]
+pub struct Load {
+    random: StdRng,
+    prefix: String,
+    count: u64,
+    template: JobSpec,
+    gpus_max: u32,
+}
+
+impl Load {
+    /// Jobs of up to that many GPUs (none for 0), decided by the seed.
+    #[must_use]
+    pub fn new(seed: u64, client: usize, gpus_max: u32, held: bool) -> Self {
+        let mut template = command(&["/bin/true"]);
+        template.hold = held;
+        let random = StdRng::seed_from_u64(seed.wrapping_add(client as u64));
+        Self { random, prefix: format!("bench-{client}"), count: 0, template, gpus_max }
+    }
+
+    /// The next job.
+    pub fn one(&mut self) -> SubmitRequest {
+        self.count += 1;
+        let mut spec = self.template.clone();
+        if self.random.random_ratio(1, 4) {
+            spec = spec.project(BETA);
+        } else {
+            spec.project.replace_range(.., ALPHA);
+        }
+        if self.gpus_max > 0 {
+            spec = spec.gpus(self.random.random_range(1..=self.gpus_max));
+        }
+        let idempotency_key = format!("{}-{}", self.prefix, self.count);
+        SubmitRequest { idempotency_key, spec: Some(spec), dry_run: false }
+    }
+
+    /// The next jobs.
+    pub fn many(&mut self, count: usize) -> SubmitManyRequest {
+        SubmitManyRequest { jobs: (0..count).map(|_| self.one()).collect() }
+    }
+}
+
+/// A connection of its own to the cluster.
+#[must_use]
+pub fn connection(cluster: &Cluster) -> Api {
+    let scheduler = &cluster.scheduler;
+    let url = scheduler.url();
+    let ca = url.starts_with("https").then(|| scheduler.ca_pem());
+    Api::new(channel(&url, ca.as_deref()), Some(&scheduler.admin_token()))
+}
+
+/// Submits one job, or as many as asked together; returns when they are durable.
+///
+/// # Panics
+/// If they are refused.
+pub async fn submit(
+    client: &mut v1::jobs_client::JobsClient<crate::api::Line>,
+    load: &mut Load,
+    batch: usize,
+) {
+    let refused = if batch == 1 {
+        client.submit(load.one()).await.err()
+    } else {
+        client.submit_many(load.many(batch)).await.err()
+    };
+    if let Some(status) = refused {
+        panic!("refused: {}", told(&status));
+    }
+}

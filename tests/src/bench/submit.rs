@@ -1,0 +1,92 @@
+//! Acknowledged durable submissions a second: one and eight clients, one by one and in batches.
+//!
+//! Jobs queue behind a machine that is full, as they do in life, so the planner is at work beside the submissions.
+
+use std::time::{Duration, Instant};
+
+use gotgan_proto::v1::JobState;
+
+use super::load::{Load, connection, submit};
+use super::{Backend, Measure, Sample, Setup};
+use crate::jobs::command;
+use crate::jobs::Shape;
+use crate::virtual_worker::Script;
+use crate::{Cluster, VirtualWorker};
+
+/// What single submissions of eight clients on SQLite are to reach, a second.
+const MARK: f64 = 8_000.0;
+/// GPUs of the one node, and the most that a job asks for.
+const GPUS: u32 = 8;
+/// Calls before the clock starts: connections are made and pages are warm.
+const WARM_UP: usize = 20;
+
+/// Clients and jobs a call.
+const CASES: [(usize, usize); 4] = [(1, 1), (8, 1), (1, 100), (8, 100)];
+
+/// Measures every case on one database.
+pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
+    let mut measures = Vec::new();
+    for (clients, batch) in CASES {
+        let mut samples = Vec::new();
+        for run in 0..setup.runs {
+            let sample = one_run(setup, backend, clients, batch).await;
+            eprintln!("submit {} c={clients} b={batch} run {}: {sample}", backend.word(), run + 1);
+            samples.push(sample);
+        }
+        let name = format!("submit/{}/clients={clients}/batch={batch}", backend.word());
+        let is_mark = backend == Backend::Sqlite && (clients, batch) == (8, 1);
+        measures.push(Measure::of(&name, "jobs/s", is_mark.then_some(MARK), samples));
+    }
+    measures
+}
+
+async fn one_run(setup: &Setup, backend: Backend, clients: usize, batch: usize) -> Sample {
+    let cluster = setup.cluster(backend).await;
+    let _node = full_node(&cluster).await;
+    let mut tasks = Vec::new();
+    let begin = std::sync::Arc::new(tokio::sync::Barrier::new(clients));
+    for number in 0..clients {
+        let mut jobs = connection(&cluster).jobs();
+        let mut load = Load::new(setup.seed, number, GPUS, setup.held);
+        let (begin, duration) = (begin.clone(), setup.duration);
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..WARM_UP {
+                submit(&mut jobs, &mut load, batch).await;
+            }
+            begin.wait().await;
+            let begun = Instant::now();
+            let mut latencies = Vec::new();
+            while begun.elapsed() < duration {
+                let sent = Instant::now();
+                submit(&mut jobs, &mut load, batch).await;
+                latencies.push(sent.elapsed());
+            }
+            (latencies, begun.elapsed())
+        }));
+    }
+    let mut all = Vec::new();
+    let mut longest = Duration::ZERO;
+    for task in tasks {
+        let (latencies, elapsed) = task.await.expect("a client that submits");
+        all.extend(latencies);
+        longest = longest.max(elapsed);
+    }
+    let jobs = all.len() * batch;
+    check_stored(&cluster, jobs + clients * WARM_UP * batch).await;
+    Sample::new(jobs, longest, all)
+}
+
+/// A node on which nothing is free.
+async fn full_node(cluster: &Cluster) -> VirtualWorker {
+    let node = cluster.add_virtual("full", "b200", GPUS, Script::forever()).await;
+    let job = cluster.api.submit(command(&["/bin/true"]).gpus(GPUS)).await;
+    cluster.api.wait_for_state(job, JobState::Running).await;
+    node
+}
+
+/// What was acknowledged is there; a benchmark of something else would be easy to win.
+async fn check_stored(cluster: &Cluster, expected: usize) {
+    let status = cluster.api.status().await.expect("a status");
+    let stored = status.jobs_pending + status.jobs_held;
+    assert_eq!(stored, expected as u64, "acknowledged jobs that are stored");
+}

@@ -1,0 +1,154 @@
+//! `gotgan-bench`: measures a cluster of this machine. `cargo xtask bench` builds everything and calls it.
+
+#![allow(clippy::print_stdout)]
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use gotgan_tests::bench::machine::{self, Machine};
+use gotgan_tests::bench::report::Report;
+use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, submit};
+use gotgan_tests::database::SERVER_VARIABLE;
+
+/// Measures acknowledged durable submissions, or whole lifecycles, a second.
+///
+/// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
+/// change the exit code, because machines differ.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Examples:
+  gotgan-bench submit
+  gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json")]
+struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    what: What,
+    /// On which database; PostgreSQL needs GOTGAN_TEST_POSTGRES
+    #[arg(long, value_enum, default_value = "both")]
+    database: Which,
+    /// How long each run submits
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
+    /// Runs of which the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Decides the mix of jobs
+    #[arg(long, default_value_t = 20_260)]
+    seed: u64,
+    /// Write the results as JSON as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure without TLS
+    #[arg(long)]
+    plaintext: bool,
+    /// Submit jobs held: nothing for the planner to look at
+    #[arg(long)]
+    held: bool,
+    /// Where databases lie while measured; on a disk [default: /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    Submit,
+    Lifecycle,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Sqlite,
+    Postgres,
+    Both,
+}
+
+// One thread: the measuring side shares the machine with what it measures.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Some(backends) = backends(arguments.database) else { return ExitCode::FAILURE };
+    let setup = setup(&arguments);
+    let machine = Machine::look(&setup.directory);
+    println!("{}", machine.describe());
+    println!(
+        "seed {}, {} s a run, {} runs, {}{}\n",
+        setup.seed,
+        arguments.seconds,
+        setup.runs,
+        if setup.plaintext { "plaintext" } else { "TLS" },
+        if setup.held { ", jobs held" } else { "" }
+    );
+    if !machine.is_durable() {
+        eprintln!("WARNING: databases lie in memory; nothing durable is measured (use --directory)");
+    }
+    let results = measure(arguments.what, &setup, &backends).await;
+    let report = Report {
+        schema: "gotgan.bench/1",
+        machine,
+        seconds: arguments.seconds,
+        seed: setup.seed,
+        tls: !setup.plaintext,
+        held: setup.held,
+        results,
+    };
+    println!("{}load average after: {}", report.table(), machine::load_average());
+    finish(&report, arguments.json.as_deref())
+}
+
+async fn measure(what: What, setup: &Setup, backends: &[Backend]) -> Vec<Measure> {
+    let mut results = Vec::new();
+    for &backend in backends {
+        results.extend(match what {
+            What::Submit => submit::measure(setup, backend).await,
+            What::Lifecycle => lifecycle::measure(setup, backend).await,
+        });
+    }
+    results
+}
+
+fn setup(arguments: &Arguments) -> Setup {
+    let on_disk = Path::new("/var/tmp");
+    let usual = if on_disk.is_dir() { on_disk.to_path_buf() } else { env::temp_dir() };
+    Setup {
+        duration: Duration::from_secs_f64(arguments.seconds.clamp(0.1, 3600.0)),
+        runs: usize::from(arguments.runs),
+        seed: arguments.seed,
+        plaintext: arguments.plaintext,
+        held: arguments.held,
+        directory: arguments.directory.clone().unwrap_or(usual),
+    }
+}
+
+/// The databases to measure; says which cannot be. None if there is nothing left.
+fn backends(which: Which) -> Option<Vec<Backend>> {
+    let has_server = env::var_os(SERVER_VARIABLE).is_some();
+    let mut backends = Vec::new();
+    if which != Which::Postgres {
+        backends.push(Backend::Sqlite);
+    }
+    match (which, has_server) {
+        (Which::Sqlite, _) => {}
+        (Which::Postgres | Which::Both, true) => backends.push(Backend::Postgres),
+        (Which::Postgres | Which::Both, false) => {
+            eprintln!("SKIPPED: PostgreSQL, because {SERVER_VARIABLE} is not set; `cargo xtask bench` starts a server");
+        }
+    }
+    (!backends.is_empty()).then_some(backends)
+}
+
+fn finish(report: &Report, json: Option<&Path>) -> ExitCode {
+    let Some(path) = json else { return ExitCode::SUCCESS };
+    let written = serde_json::to_string_pretty(report)
+        .map_err(std::io::Error::from)
+        .and_then(|text| fs::write(path, text + "\n"));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
+}
