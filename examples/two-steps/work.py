@@ -18,8 +18,9 @@ def main():
     if step == "count" and os.environ.get("TWO_STEPS_FAIL_RANK") == str(rank):
         print(f"{step}: rank {rank} fails because it was told to", file=sys.stderr, flush=True)
         return 3
-    found = sum(1 for number in range(rank, limit, world) if is_prime(number))
-    print(f"{step}: rank {rank} of {world} found {found} primes below {limit}", flush=True)
+    share = range(limit * rank // world, limit * (rank + 1) // world)
+    found = sum(1 for number in share if is_prime(number))
+    print(f"{step}: rank {rank} of {world} found {found} primes from {share.start} to {share.stop - 1}", flush=True)
     return 0
 
 

@@ -212,7 +212,8 @@ fn start_scheduler(programs: &Path, directory: &Directory) -> Result<(Daemon, St
     command
         .arg("--data-dir")
         .arg(directory.create("scheduler")?);
-    command.args(["--listen", &format!("127.0.0.1:{}", free_port()?)]);
+    let address = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
+    command.args(["--listen", &address()?, "--http-listen", &address()?]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -72,8 +72,11 @@ impl<'a> Follower<'a> {
         }
     }
 
-    pub fn add(&mut self, job: u64, name: &str) -> Result<()> {
-        let command = self.client.command(&["watch", &job.to_string(), "--json"]);
+    /// From the event after `after` on.
+    pub fn add(&mut self, job: u64, name: &str, after: u64) -> Result<()> {
+        let (job_word, after) = (job.to_string(), after.to_string());
+        let words = ["--json", "watch", "--after", &after, &job_word];
+        let command = self.client.command(&words);
         let events = Stream::open("watch", command)?;
         self.jobs.push(Followed {
             job,
@@ -143,7 +146,8 @@ impl<'a> Follower<'a> {
 
     fn narrate(&mut self, name: &str, event: &Event) -> Result<()> {
         for (word, text) in event.in_words_of_the_flow() {
-            self.screen.step(word, &format!("{name}: {text}"));
+            self.screen
+                .step(word, format!("{name}: {text}").trim_end_matches([':', ' ']));
         }
         if event.has_output() && !self.is_shown(event) {
             let (job, attempt) = (event.job, event.attempt);
@@ -195,27 +199,28 @@ impl Event {
     }
 
     /// What the event means in the flow from submitted to accounted.
-    fn in_words_of_the_flow(&self) -> Vec<(&'static str, String)> {
+    fn in_words_of_the_flow(&self) -> Vec<(&str, String)> {
         let text = self.text.clone();
+        let attempt = self.attempt;
         match self.kind.as_str() {
             "submitted" => vec![("queued", text)],
             "leased" => vec![
                 ("planned", text),
                 (
                     "committed",
-                    format!("attempt {} holds its GPUs on all nodes", self.attempt),
+                    format!("attempt {attempt} holds its GPUs, for it alone"),
+                ),
+                (
+                    "dispatched",
+                    format!("attempt {attempt} to the workers of its nodes"),
                 ),
             ],
-            "accepted" => vec![("dispatched", text)],
+            "accepted" => vec![("accepted", text)],
             "started" => vec![("running", text)],
             "step_started" | "step_ended" => vec![("step", text)],
             "attempt_ended" => vec![("reported", text)],
-            "requeued" => vec![("requeued", text)],
-            "completed" => vec![("completed", text)],
-            "failed" => vec![("failed", text)],
-            "cancelled" => vec![("cancelled", text)],
             "timed_out" => vec![("timed out", text)],
-            _ => vec![("event", format!("{} {text}", self.kind))],
+            kind => vec![(kind, text)],
         }
     }
 }
@@ -268,12 +273,9 @@ mod tests {
     fn an_event_is_told_in_the_words_of_the_flow() {
         let line = r#"{"schema":"x","job_id":3,"attempt":1,"kind":"leased","text":"on node-a"}"#;
         let event = Event::parse(line, 3).unwrap();
-        let words: Vec<_> = event
-            .in_words_of_the_flow()
-            .into_iter()
-            .map(|(word, _)| word)
-            .collect();
-        assert_eq!(words, ["planned", "committed"]);
+        let words = event.in_words_of_the_flow();
+        let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, ["planned", "committed", "dispatched"]);
     }
 
     #[test]

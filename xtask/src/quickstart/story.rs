@@ -207,6 +207,7 @@ impl Story<'_> {
         self.member.json(&with(&["submit", "--dry-run"]))?;
         self.screen
             .step("validated", &format!("{name}: a dry run found no fault"));
+        let events = self.cluster.admin.json(&["cluster"])?["event_seq"].as_u64();
         let begin = Instant::now();
         let answer = self.member.json(&with(&["submit"]))?;
         let job = answer["job_id"].as_u64().context("no job in the answer")?;
@@ -214,7 +215,7 @@ impl Story<'_> {
         let text =
             format!("{name} is job {job}: committed, then acknowledged, in {milliseconds} ms");
         self.screen.step("persisted", &text);
-        follower.add(job, name)?;
+        follower.add(job, name, events.unwrap_or_default())?;
         Ok(job)
     }
 
