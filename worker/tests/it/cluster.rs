@@ -68,13 +68,15 @@ impl Workers for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let node = request
-            .metadata()
-            .get("x-gotgan-node")
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let header = request.metadata().get("x-gotgan-node");
+        let node = header
+            .map(|node| node.to_str().unwrap().to_owned())
+            .unwrap_or_default();
+        // With certificates a worker must show one.
+        let shown = request
+            .peer_certs()
+            .is_some_and(|certificates| !certificates.is_empty());
+        assert_eq!(shown, self.authority.is_some());
         let mut messages = request.into_inner();
         let first = messages.message().await?.unwrap().message.unwrap();
         let Message::Register(register) = first else {

@@ -92,7 +92,8 @@ async fn a_worker_joins_with_a_token_and_then_shows_its_certificate() {
     )
     .spawn()
     .unwrap();
-    let peer = streams.recv().await.unwrap();
+    let next = tokio::time::timeout(std::time::Duration::from_secs(30), streams.recv());
+    let peer = next.await.expect("no stream").unwrap();
     assert_eq!(peer.register.inventory.unwrap().node, "n1");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
