@@ -12,6 +12,9 @@ use crate::{child, interrupt};
 /// Every process of a run carries it, so that what a test forgot is found and ended.
 const RUN_VARIABLE: &str = "GOTGAN_TEST_RUN";
 
+/// Where it is 1, tests that need PostgreSQL fail without it.
+const REQUIRE_VARIABLE: &str = "GOTGAN_TEST_REQUIRE_POSTGRES";
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask test                         everything
@@ -61,8 +64,13 @@ fn run_tests(
         .env(RUN_VARIABLE, &run)
         .env("GOTGAN_TEST_PROGRAMS", workspace.programs("debug"));
     match server {
-        Some(server) => command.env(postgres::URL_VARIABLE, &server.url),
-        None => command.env_remove(postgres::URL_VARIABLE),
+        // Required: a test that cannot reach the server fails instead of being skipped.
+        Some(server) => command
+            .env(postgres::URL_VARIABLE, &server.url)
+            .env(REQUIRE_VARIABLE, "1"),
+        None => command
+            .env_remove(postgres::URL_VARIABLE)
+            .env_remove(REQUIRE_VARIABLE),
     };
     let status = child::run_in_foreground(&mut command);
     let left = child::end_marked(RUN_VARIABLE, &run);
