@@ -151,15 +151,15 @@ fn nodes_of(world: &World, job: &Job) -> String {
         return "its nodes".to_owned();
     };
     let nodes = &attempt.placement.nodes;
-    let mut names: Vec<String> = nodes
+    let named = nodes
         .iter()
         .take(NAMED_MAX)
-        .map(|allocation| allocation.node.to_string())
-        .collect();
-    if nodes.len() > NAMED_MAX {
-        names.push(format!("{} more", nodes.len() - NAMED_MAX));
+        .map(|allocation| allocation.node.as_str());
+    let names = named.collect::<Vec<_>>().join(", ");
+    match nodes.len().saturating_sub(NAMED_MAX) {
+        0 => names,
+        more => format!("{names} and {more} more"),
     }
-    names.join(", ")
 }
 
 fn with_detail(word: &str, job: &Job) -> String {
@@ -178,8 +178,8 @@ pub fn sentence(blocker: &Blocker) -> String {
         }
         BlockerKind::Held => format!("is held until somebody releases it: {}", blocker.note),
         BlockerKind::Dependency => dependency(blocker),
-        BlockerKind::ProjectLimit => limit("project", blocker),
-        BlockerKind::ParentLimit => limit("everything below", blocker),
+        BlockerKind::ProjectLimit => limit("project", "", blocker),
+        BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
         BlockerKind::Capacity => capacity(blocker),
@@ -212,7 +212,7 @@ fn dependency(blocker: &Blocker) -> String {
     format!("waits for job {} {event}{state}", blocker.subject)
 }
 
-fn limit(who: &str, blocker: &Blocker) -> String {
+fn limit(who: &str, together: &str, blocker: &Blocker) -> String {
     let subject = &blocker.subject;
     if blocker.unit == Unit::None {
         return format!("{who} {subject} is {}", blocker.note);
@@ -232,11 +232,11 @@ fn limit(who: &str, blocker: &Blocker) -> String {
     let gpus = gpu_word(limit);
     if blocker.needed > blocker.limit {
         return format!(
-            "{who} {subject} may hold {limit} {class}{gpus} in all; this job alone needs {needed}"
+            "{who} {subject} may hold {limit} {class}{gpus}{together}; this job alone needs {needed}"
         );
     }
     format!(
-        "{who} {subject} may hold {limit} {class}{gpus} and holds {held}; this job needs {needed} more"
+        "{who} {subject} may hold {limit} {class}{gpus}{together} and holds {held}; this job needs {needed} more"
     )
 }
 
@@ -247,33 +247,24 @@ fn constraints(blocker: &Blocker) -> String {
         note,
         ..
     } = blocker;
-    if *available == 0 && *needed == 1 {
-        return format!("no node can ever serve it: none is there to {note}");
+    if *available == 0 {
+        return format!("no node has {note}, in use or not");
     }
     format!(
-        "needs {}, and {} there {note}",
-        nodes_word(*needed),
-        only(*available)
+        "needs {} with {note}; there are only {available}",
+        nodes_word(*needed)
     )
 }
 
-fn only(available: u64) -> String {
-    match available {
-        0 => "none is".to_owned(),
-        1 => "only 1 is".to_owned(),
-        more => format!("only {more} are"),
-    }
-}
-
 fn nodes_unavailable(blocker: &Blocker) -> String {
+    let free = match blocker.available {
+        0 => "none is".to_owned(),
+        1 => "1 is".to_owned(),
+        more => format!("{more} are"),
+    };
+    let needed = nodes_word(blocker.needed);
     format!(
-        "needs {} and {} free; it could use {}",
-        nodes_word(blocker.needed),
-        match blocker.available {
-            0 => "none is".to_owned(),
-            1 => "1 is".to_owned(),
-            more => format!("{more} are"),
-        },
+        "needs {needed} and {free} free; would serve but take no work: {}",
         blocker.note
     )
 }
@@ -304,8 +295,8 @@ fn capacity(blocker: &Blocker) -> String {
             )
         }
         Unit::MemoryMib => {
-            let (needed, free) = (MemoryMib(*needed), MemoryMib(*available));
-            let all = MemoryMib(*limit);
+            let [needed, free, all] =
+                [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
             format!(
                 "needs {needed} memory on each node; {free} of {all} are free {}",
                 beside(note)
@@ -339,6 +330,14 @@ fn nodes_word(nodes: u64) -> String {
     } else {
         format!("{nodes} nodes")
     }
+}
+
+/// In GiB where that is exact.
+pub(crate) fn memory_words(memory: MemoryMib) -> String {
+    if memory.0 >= 1024 && memory.0.is_multiple_of(1024) {
+        return format!("{} GiB", memory.0 / 1024);
+    }
+    memory.to_string()
 }
 
 /// Rounded up to whole seconds.

@@ -14,6 +14,7 @@ use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use crate::amount::GpuMilli;
+use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
@@ -51,13 +52,27 @@ impl<'a, 'w> Reasons<'a, 'w> {
 
     /// Every reason why the job waits, worst first.
     pub fn list(&mut self, waiting: &Waiting) -> List {
-        let key = (waiting.want, waiting.order);
-        if let Some(list) = self.lists.get(&key) {
+        let Waiting { want, order, .. } = *waiting;
+        // Nearly every waiting job of a full machine waits for capacity alone, whoever pays.
+        if order == Order::Free && self.within_limits(want) {
+            return self.capacity(want.family, want.nodes);
+        }
+        if let Some(list) = self.lists.get(&(want, order)) {
             return Arc::clone(list);
         }
-        let list = self.find(waiting.want, waiting.order);
-        self.lists.insert(key, Arc::clone(&list));
+        let list = self.find(want, order);
+        self.lists.insert((want, order), Arc::clone(&list));
         list
+    }
+
+    fn within_limits(&self, want: Want) -> bool {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let allowed = |class: Option<ClassIndex>| {
+            let class = class.map(|class| self.machine.class_name(class));
+            self.limits.allow(want.project, class, gpus)
+        };
+        !family.tries.is_empty() && family.tries.iter().all(|attempt| allowed(attempt.class))
     }
 
     fn find(&mut self, want: Want, order: Order) -> List {
@@ -131,7 +146,7 @@ fn keep_possible(mut blockers: Vec<Blocker>, family: &Family<'_>, nodes: u32) ->
             nodes,
             0,
             0,
-            "no node has such GPUs".to_owned(),
+            format!("{} GPUs", class_asked(family)),
         )];
     }
     if blockers
@@ -206,7 +221,7 @@ impl<'w> Look<'_, 'w> {
             .unwrap_or_default()
     }
 
-    /// What one node must give, in words.
+    /// What one node must give, in words; `free` is put before each part.
     fn node_words(&self, free: &str) -> String {
         let class = self.class_word();
         let gpus = match &self.family.per_node.gpus {
@@ -218,9 +233,15 @@ impl<'w> Look<'_, 'w> {
             }
         };
         let need = &self.family.need;
+        let cpus = if need.cpu_milli.0 == 1000 {
+            "CPU"
+        } else {
+            "CPUs"
+        };
+        let memory = memory_words(need.memory_mib);
         format!(
-            "{gpus}{}{free} CPUs and {}{free} memory",
-            need.cpu_milli, need.memory_mib
+            "{gpus}{}{free} {cpus} and {memory}{free} memory",
+            need.cpu_milli
         )
     }
 
@@ -229,9 +250,9 @@ impl<'w> Look<'_, 'w> {
         let asked = if self.family.territory.is_everywhere() {
             ""
         } else {
-            " and meet its constraints"
+            " within its constraints"
         };
-        let note = format!("have {}{asked}", self.node_words(""));
+        let note = format!("{}{asked}", self.node_words(""));
         impossible(
             self.class_word(),
             self.nodes,
@@ -273,26 +294,23 @@ impl<'w> Look<'_, 'w> {
         };
         Some(Blocker {
             kind: BlockerKind::NodesUnavailable,
-            subject: self.spell(&named, |slot| slot.name.to_string()).join(", "),
+            subject: self.spell(&named, |slot| slot.name.to_string()),
             needed: self.nodes.into(),
             available: now.into(),
             limit: all.into(),
             unit: Unit::Nodes,
-            note: self.spell(&named, why_unavailable).join("; "),
+            note: self.spell(&named, why_unavailable),
         })
     }
 
-    fn spell(&self, nodes: &[SlotId], word: impl Fn(&Slot<'w>) -> String) -> Vec<String> {
-        let more = nodes.len().saturating_sub(NAMED_MAX);
-        let mut words: Vec<_> = nodes
-            .iter()
-            .take(NAMED_MAX)
-            .map(|id| word(self.slot(*id)))
-            .collect();
-        if more > 0 {
-            words.push(format!("{more} more"));
+    /// The first few nodes by a word each, the rest by their number.
+    fn spell(&self, nodes: &[SlotId], word: impl Fn(&Slot<'w>) -> String) -> String {
+        let named = nodes.iter().take(NAMED_MAX).map(|id| word(self.slot(*id)));
+        let words = named.collect::<Vec<_>>().join(", ");
+        match nodes.len().saturating_sub(NAMED_MAX) {
+            0 => words,
+            more => format!("{words} and {more} more"),
         }
-        words
     }
 
     /// Nodes that serve right now.
@@ -414,7 +432,7 @@ impl<'w> Look<'_, 'w> {
 
 fn why_unavailable(slot: &Slot<'_>) -> String {
     let why = slot.node.why_no_work().unwrap_or_default();
-    format!("{} {why}", slot.name)
+    format!("{} ({why})", slot.name)
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -1,0 +1,16 @@
+//! Tests of the decisions, in one binary. A test sets up a cluster in the words of [`cluster`], says what it
+//! expects of each job, and ends with a check of plan and world.
+
+#![allow(clippy::unwrap_used)]
+
+mod admit;
+mod check;
+mod cluster;
+mod explain;
+mod naive;
+mod placement;
+mod properties;
+mod quota;
+mod scale;
+mod sketch;
+mod waiting;

@@ -1,0 +1,156 @@
+//! What must hold in every world.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gotgan_core::amount::GpuMilli;
+use gotgan_core::plan::{BlockerKind, Decision};
+use gotgan_core::world::World;
+use proptest::prelude::*;
+
+use crate::cluster::{Outcome, TestCluster};
+use crate::naive;
+use crate::sketch::sketch;
+
+/// The planner's starts in the words of the naive one.
+fn starts(cluster: &TestCluster, decisions: &[Decision]) -> BTreeMap<u64, naive::Start> {
+    let start = |decision: &Decision| {
+        let Decision::Start { job, placement } = decision;
+        let nodes = placement.nodes.iter().map(|allocation| {
+            let node = &cluster.world.nodes[&allocation.node];
+            let index = |uuid| node.gpu_index(uuid).unwrap();
+            (
+                allocation.node.clone(),
+                allocation.gpus.iter().map(|gpu| index(&gpu.uuid)).collect(),
+            )
+        });
+        (job.0, nodes.collect())
+    };
+    decisions.iter().map(start).collect()
+}
+
+/// What each path holds of each class, counted from the attempts alone; class `""` is all together.
+fn held(world: &World) -> BTreeMap<(String, String), GpuMilli> {
+    let mut held: BTreeMap<(String, String), GpuMilli> = BTreeMap::new();
+    for attempt in world.attempts.values() {
+        let Some(class) = &attempt.placement.class else {
+            continue;
+        };
+        for path in attempt.project.self_and_ancestors() {
+            *held
+                .entry((path.to_owned(), class.to_string()))
+                .or_default() += attempt.gpus();
+            *held.entry((path.to_owned(), String::new())).or_default() += attempt.gpus();
+        }
+    }
+    held
+}
+
+fn limit(world: &World, path: &str, class: &str) -> GpuMilli {
+    let node = &world.quota.nodes[path];
+    let limit = if class.is_empty() {
+        node.any_limit
+    } else {
+        node.limits.get(class).copied()
+    };
+    limit.unwrap_or(GpuMilli(u64::MAX))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_planner_decides_exactly_as_the_naive_one(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        let outcome = cluster.check();
+        let naive: BTreeMap<u64, naive::Start> =
+            naive::plan(&cluster.world, cluster.now).into_iter().map(|(job, s)| (job.0, s)).collect();
+        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+    }
+
+    #[test]
+    fn no_path_ever_holds_more_than_its_limit(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        cluster.start_all();
+        for ((path, class), held) in held(&cluster.world) {
+            prop_assert!(held <= limit(&cluster.world, &path, &class), "{} {}", path, class);
+        }
+    }
+
+    #[test]
+    fn no_gpu_is_given_out_twice_and_every_gang_is_whole(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        cluster.start_all();
+        let mut given: BTreeMap<String, u64> = BTreeMap::new();
+        for attempt in cluster.world.attempts.values() {
+            let job = &cluster.world.jobs[&attempt.id.job];
+            let names: BTreeSet<_> = attempt.placement.nodes.iter().map(|n| &n.node).collect();
+            prop_assert_eq!(names.len(), job.spec.nodes as usize);
+            for gpu in attempt.placement.nodes.iter().flat_map(|node| &node.gpus) {
+                *given.entry(gpu.uuid.to_string()).or_default() += gpu.milli.0;
+            }
+        }
+        prop_assert!(given.values().all(|milli| *milli <= 1000), "{:?}", given);
+    }
+
+    #[test]
+    fn every_job_that_was_looked_at_starts_or_has_a_reason(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        let outcome = cluster.check();
+        for key in &cluster.world.queue {
+            let starts = outcome.placement(key.job).is_some();
+            let reasons = outcome.blockers(key.job);
+            prop_assert!(starts != !reasons.is_empty(), "job {}: {:?}", key.job, reasons);
+            for blocker in reasons.iter().filter(|b| b.kind != BlockerKind::RetryDelay) {
+                prop_assert!(
+                    blocker.available < blocker.needed.max(1) || blocker.kind == BlockerKind::Order,
+                    "job {}: {:?}", key.job, blocker
+                );
+            }
+        }
+    }
+
+    /// Nothing that could have started was left, and what was said of the rest stays true.
+    #[test]
+    fn planning_again_after_a_plan_starts_nothing_and_says_the_same(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        let first = cluster.start_all();
+        let second = cluster.check();
+        prop_assert!(second.plan.decisions.is_empty(), "{:?}", second.plan.decisions);
+        // A dependency's note has the other job's state, and that job may just have started.
+        let lists = |outcome: &Outcome| {
+            let mut waiting = outcome.plan.report.waiting.clone();
+            waiting.retain(|_, list| list.iter().all(|one| one.kind != BlockerKind::Dependency));
+            waiting
+        };
+        prop_assert_eq!(lists(&first), lists(&second));
+    }
+
+    #[test]
+    fn small_passes_end_where_one_large_one_does(sketch in sketch()) {
+        let mut small = sketch.build();
+        let mut large = sketch.build();
+        small.policy.max_starts_per_pass = 1;
+        large.start_all();
+        while !small.start_all().plan.decisions.is_empty() {}
+        let placed = |cluster: &TestCluster| -> Vec<_> {
+            cluster.world.attempts.values().map(|a| (a.id, a.placement.clone())).collect()
+        };
+        prop_assert_eq!(placed(&small), placed(&large));
+    }
+
+    #[test]
+    fn keeping_a_class_free_delays_only_jobs_behind(sketch in sketch()) {
+        let mut cluster = sketch.build();
+        cluster.policy.drain_after_s = 5;
+        let outcome = cluster.check();
+        let reasons: Vec<_> = cluster.world.queue.iter().map(|key| key.job).collect();
+        for (place, job) in reasons.iter().enumerate() {
+            for blocker in outcome.blockers(*job).iter().filter(|b| b.kind == BlockerKind::Order) {
+                let ahead: u64 = blocker.subject.parse().unwrap();
+                prop_assert!(reasons[..place].iter().any(|other| other.0 == ahead));
+            }
+            let explained = outcome.placement(*job).is_some() || !outcome.blockers(*job).is_empty();
+            prop_assert!(explained, "job {}", job);
+        }
+    }
+}

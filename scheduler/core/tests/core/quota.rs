@@ -1,0 +1,159 @@
+//! Quota trees from files, and what differs between two.
+
+use gotgan_core::quota::{QuotaTree, diff, parse};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+fn files(texts: &[(&str, &str)]) -> Vec<(String, String)> {
+    texts
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn read(text: &str) -> QuotaTree {
+    parse(&files(&[("quota.toml", text)])).unwrap()
+}
+
+/// All faults, one a line.
+fn faults(texts: &[(&str, &str)]) -> String {
+    let faults = parse(&files(texts)).unwrap_err();
+    faults
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_union_of_all_files_is_the_tree_whatever_their_order() {
+    let root = (
+        "root.toml",
+        "[node.public]\nlimit = { b200 = 1024, any = 2048 }\n",
+    );
+    let nup = (
+        "nup.toml",
+        "[node.\"public/nup\"]\ntitle = \"Startups\"\nlimit = { b200 = 24, h200 = \"unlimited\" }\n",
+    );
+    let tree = parse(&files(&[root, nup])).unwrap();
+    assert_eq!(tree, parse(&files(&[nup, root])).unwrap());
+    assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","limits":{"b200":1024000},"any_limit":2048000},"public/nup":{"title":"Startups","limits":{"b200":24000},"any_limit":null}}}"#);
+}
+
+#[test]
+fn the_example_tree_is_sound() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/quota/public.toml"
+    );
+    assert!(folder.ends_with(".toml"));
+    let texts = [
+        (
+            "public.toml",
+            include_str!("../../../../examples/quota/public.toml"),
+        ),
+        (
+            "nup.toml",
+            include_str!("../../../../examples/quota/nup.toml"),
+        ),
+        (
+            "academia.toml",
+            include_str!("../../../../examples/quota/academia.toml"),
+        ),
+    ];
+    let tree = parse(&files(&texts)).unwrap();
+    assert!(tree.nodes.len() >= 3);
+}
+
+#[test]
+fn every_fault_is_named_with_its_line_and_fix() {
+    let text = r#"
+owner = "kim"
+[node.public]
+limit = { b200 = -1, h200 = 1.5, "B200" = 3, a100 = "many", any = true }
+weight = 7
+[node."public/x/y"]
+title = 3
+[node."Public"]
+[node."public/z"]
+limit = 8
+"#;
+    assert_snapshot!(faults(&[("q.toml", text)]), @r#"
+    q.toml:2: owner: not enforced by this version (only [node."PATH"] is): remove it
+    q.toml:4: node."public".limit.B200: GPU class "B200" must be 1 to 32 lower-case letters, digits or inner hyphens
+    q.toml:4: node."public".limit.a100: must be whole GPUs, as in 16, or "unlimited"
+    q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"
+    q.toml:4: node."public".limit.b200: must be 0 to 1000000000 whole GPUs, not -1
+    q.toml:4: node."public".limit.h200: must be whole GPUs, as in 16, or "unlimited"
+    q.toml:5: node."public".weight: not enforced by this version (only title and limit are): remove it
+    q.toml:6: node."public/x/y": its parent is missing: add [node."public/x"] to any file
+    q.toml:7: node."public/x/y".title: must be a text of at most 256 characters
+    q.toml:8: node."Public": project path "Public" must be 1 to 16 parts of lower-case letters, digits or inner hyphens, joined by /, at most 255 characters
+    q.toml:10: node."public/z".limit: must be a table of classes, as in limit = { b200 = 16 }
+    "#);
+}
+
+#[test]
+fn a_node_twice_names_both_places() {
+    let text = "[node.public]\n";
+    assert_snapshot!(faults(&[("a.toml", text), ("b.toml", text)]), @r#"b.toml:1: node."public": is there already at a.toml:1: keep one of them"#);
+}
+
+#[test]
+fn text_that_is_not_toml_names_the_line() {
+    assert_snapshot!(faults(&[("a.toml", "[node.public]\nlimit = {\n")]), @"a.toml:2: not TOML: unclosed inline table, expected `}`");
+}
+
+#[test]
+fn a_difference_is_one_line_a_node_sorted_by_path() {
+    let old = read(
+        "[node.public]\nlimit = { b200 = 16 }\n[node.\"public/a\"]\nlimit = { any = 4 }\n\
+         [node.\"public/b\"]\n",
+    );
+    let new = read(
+        "[node.public]\ntitle = \"All\"\nlimit = { b200 = 32, h200 = 8 }\n[node.\"public/b\"]\n\
+         [node.\"public/c\"]\nlimit = { b200 = 1 }\n",
+    );
+    let lines: Vec<_> = diff(&old, &new)
+        .iter()
+        .map(|change| format!("{} {} {}", change.path, change.kind.word(), change.text))
+        .collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    public changed title: "" -> "All", limit b200: 16 -> 32, limit h200: unlimited -> 8
+    public/a removed limit any: 4
+    public/c added limit b200: 1
+    "#);
+    assert_eq!(diff(&old, &old), []);
+}
+
+#[test]
+fn a_path_is_a_leaf_if_nothing_lies_below_it() {
+    let tree = read("[node.a]\n[node.\"a-b\"]\n[node.\"a-b/c\"]\n[node.\"a0\"]\n[node.\"a/x\"]\n");
+    let leaf = |path| tree.is_leaf(&gotgan_core::ids::ProjectPath::new(path).unwrap());
+    assert_eq!(
+        ["a", "a-b", "a-b/c", "a0", "a/x"].map(leaf),
+        [false, false, true, true, true]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_whatever_makes_the_parser_panic(text in "\\PC{0,200}|[\\[\\]{}=.\"\\na-z0-9 -]{0,200}") {
+        let _ = parse(&[("x.toml".to_owned(), text)]);
+    }
+
+    #[test]
+    fn nor_does_a_sound_file_cut_or_changed_anywhere(at in 0..200_usize, byte in any::<char>()) {
+        let sound = "[node.public]\ntitle = \"All\"\nlimit = { b200 = 16, any = \"unlimited\" }\n\
+                     [node.\"public/nup\"]\nlimit = { h200 = 0x10 }\n";
+        let at = at.min(sound.len());
+        let changed = format!("{}{byte}{}", &sound[..at], &sound[at..]);
+        for text in [changed, sound[..at].to_owned()] {
+            if let Err(faults) = parse(&[("x.toml".to_owned(), text)]) {
+                prop_assert!(!faults.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How long a pass takes on a large machine. Asserts no times; run it by hand, in release:
+//! `cargo test --release -p gotgan-core --test core -- --ignored --nocapture scale`.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::print_stdout,
+    reason = "measures the pass from outside and prints what it found"
+)]
+
+use std::time::Instant;
+
+use gotgan_core::check;
+use gotgan_core::plan::Decision;
+use gotgan_core::planner::plan;
+
+use crate::cluster::TestCluster;
+
+const NODES: usize = 6250;
+const WAITING: usize = 100_000;
+
+/// The shortest of several passes, which is the one least disturbed, with its decisions.
+fn measure(cluster: &TestCluster, what: &str) -> Vec<Decision> {
+    let pass = || {
+        let before = Instant::now();
+        let plan = plan(&cluster.world, &cluster.policy, cluster.now);
+        (before.elapsed(), plan)
+    };
+    let (mut shortest, first) = pass();
+    for _ in 0..5 {
+        shortest = shortest.min(pass().0);
+    }
+    let (starts, waits) = (first.decisions.len(), first.report.waiting.len());
+    println!("{what}: {shortest:?}, {starts} start, {waits} wait");
+    first.decisions
+}
+
+fn machine() -> TestCluster {
+    let mut cluster = TestCluster::new();
+    cluster.policy.max_starts_per_pass = usize::MAX;
+    for index in 0..NODES {
+        cluster
+            .node(&format!("node-{index:05}"))
+            .gpus(8, "b200")
+            .add();
+    }
+    for project in 0..1000 {
+        cluster.limit(&format!("public/p{project}"), &[("b200", 40_000)]);
+    }
+    cluster
+}
+
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn cold_fill_and_full_machine() {
+    let mut cluster = machine();
+    for _ in 0..NODES {
+        cluster.job().gpus(8, "b200").submit();
+    }
+    let filled = measure(&cluster, "cold fill, 6250 jobs of a whole node");
+    let before = Instant::now();
+    let found = check::check(&cluster.world, &filled);
+    println!("check of that plan: {:?}, {found:?}", before.elapsed());
+    cluster.start_all();
+    for _ in 0..WAITING {
+        cluster.job().gpus(8, "b200").submit();
+    }
+    measure(&cluster, "full machine, 100000 equal jobs wait");
+    let before = Instant::now();
+    let found = check::world(&cluster.world);
+    println!("check of that world: {:?}, {found:?}", before.elapsed());
+}
+
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn full_machine_with_many_kinds_of_jobs() {
+    let mut cluster = machine();
+    for _ in 0..NODES {
+        cluster.job().gpus(8, "b200").submit();
+    }
+    cluster.start_all();
+    for index in 0..WAITING {
+        let gpus = u32::try_from(1 + index % 8).unwrap();
+        let nodes = u32::try_from(1 + index % 13).unwrap();
+        let project = format!("public/p{}", index % 1000);
+        let job = cluster
+            .job()
+            .project(&project)
+            .gpus(gpus, "b200")
+            .nodes(nodes);
+        job.cpus(1 + index as u64 % 5).submit();
+    }
+    measure(
+        &cluster,
+        "full machine, 100000 jobs of 520 kinds and 1000 projects wait",
+    );
+}
+
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn half_empty_machine_filled_with_single_gpus_and_shares() {
+    let mut cluster = machine();
+    for _ in 0..25_000 {
+        cluster.job().gpus(1, "b200").submit();
+    }
+    measure(&cluster, "25000 jobs of one GPU on an empty machine");
+    cluster.start_all();
+    for _ in 0..20_000 {
+        cluster.job().share(250, "b200").submit();
+    }
+    measure(&cluster, "20000 shares beside them");
+}

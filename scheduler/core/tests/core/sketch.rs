@@ -1,0 +1,204 @@
+//! Small random worlds: few nodes, few classes, tight limits, so that everything that can go wrong does.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use gotgan_core::node::Liveness;
+use gotgan_core::spec::DependencyKind;
+
+use crate::cluster::TestCluster;
+
+#[derive(Debug, Clone)]
+pub struct NodeSketch {
+    a100: u32,
+    b200: u32,
+    cpus: u32,
+    memory_gib: u64,
+    hall: bool,
+    state: u8,
+}
+
+#[derive(Debug, Clone)]
+pub struct JobSketch {
+    project: usize,
+    nodes: u32,
+    kind: u8,
+    gpus: u32,
+    milli: u32,
+    class: usize,
+    cpus: u64,
+    memory_gib: u64,
+    priority: i32,
+    place: u8,
+    trouble: u8,
+}
+
+#[derive(Debug, Clone)]
+pub struct Sketch {
+    nodes: Vec<NodeSketch>,
+    limits: [u32; 4],
+    /// Started first, and some of them ended, so that what is free lies scattered.
+    before: Vec<(JobSketch, bool)>,
+    jobs: Vec<JobSketch>,
+}
+
+const PROJECTS: [&str; 4] = ["public/a/x", "public/a/y", "public/b", "public/lab"];
+const CLASSES: [&str; 3] = ["a100", "b200", ""];
+
+pub fn sketch() -> impl Strategy<Value = Sketch> {
+    let before = vec((job(), any::<bool>()), 0..12);
+    (
+        vec(node(), 1..7),
+        any::<[u32; 4]>(),
+        before,
+        vec(job(), 1..14),
+    )
+        .prop_map(|(nodes, limits, before, jobs)| Sketch {
+            nodes,
+            limits,
+            before,
+            jobs,
+        })
+}
+
+fn node() -> impl Strategy<Value = NodeSketch> {
+    (
+        0..3_u32,
+        0..5_u32,
+        1..24_u32,
+        1..24_u64,
+        any::<bool>(),
+        0..8_u8,
+    )
+        .prop_map(|(a100, b200, cpus, memory_gib, hall, state)| {
+            // Most nodes are of one class.
+            let a100 = if hall && b200 > 0 { 0 } else { a100 };
+            NodeSketch {
+                a100,
+                b200,
+                cpus,
+                memory_gib,
+                hall,
+                state,
+            }
+        })
+}
+
+fn job() -> impl Strategy<Value = JobSketch> {
+    let size = (
+        0..4_usize,
+        1..4_u32,
+        0..6_u8,
+        1..5_u32,
+        1..1000_u32,
+        0..3_usize,
+    );
+    let rest = (0..6_u64, 0..6_u64, -1..2_i32, 0..10_u8, 0..12_u8);
+    (size, rest).prop_map(|(size, rest)| {
+        let (project, nodes, kind, gpus, milli, class) = size;
+        let (cpus, memory_gib, priority, place, trouble) = rest;
+        JobSketch {
+            project,
+            nodes,
+            kind,
+            gpus,
+            milli,
+            class,
+            cpus,
+            memory_gib,
+            priority,
+            place,
+            trouble,
+        }
+    })
+}
+
+impl Sketch {
+    /// The cluster that was sketched.
+    pub fn build(&self) -> TestCluster {
+        let mut cluster = TestCluster::new();
+        let [public, a, x, b] = self.limits.map(|limit| limit % 12);
+        cluster.limit("public", &[("b200", 6 + public)]);
+        cluster.limit("public/a", &[("any", a), ("a100", 4)]);
+        cluster.limit("public/a/x", &[("b200", x)]);
+        cluster.limit("public/a/y", &[]);
+        cluster.limit("public/b", &[("b200", b), ("any", 9)]);
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.add(&mut cluster, &format!("n{index}"));
+        }
+        let started: Vec<_> = self
+            .before
+            .iter()
+            .map(|(job, _)| job.submit(&mut cluster))
+            .collect();
+        cluster.start_all();
+        for (id, (_, ends)) in started.into_iter().zip(&self.before) {
+            if *ends && cluster.world.jobs[&id].status.state.is_active() {
+                cluster.end(id);
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.befall(&mut cluster, &format!("n{index}"));
+        }
+        for job in &self.jobs {
+            job.submit(&mut cluster);
+        }
+        cluster
+    }
+}
+
+impl NodeSketch {
+    fn add(&self, cluster: &mut TestCluster, name: &str) {
+        let hall = if self.hall { "a" } else { "b" };
+        let node = cluster
+            .node(name)
+            .gpus(self.a100, "a100")
+            .gpus(self.b200, "b200");
+        node.cpus(self.cpus)
+            .memory_gib(self.memory_gib)
+            .label("hall", hall)
+            .add();
+    }
+
+    fn befall(&self, cluster: &mut TestCluster, name: &str) {
+        match self.state {
+            0 => cluster.drain(name, "fan"),
+            1 => cluster.heard(name, Liveness::Lost),
+            _ => {}
+        }
+    }
+}
+
+impl JobSketch {
+    fn submit(&self, cluster: &mut TestCluster) -> gotgan_core::ids::JobId {
+        let now_s = i64::from(self.trouble);
+        let job = cluster
+            .job()
+            .project(PROJECTS[self.project])
+            .nodes(self.nodes);
+        let job = job
+            .cpus(self.cpus)
+            .memory_gib(self.memory_gib)
+            .priority(self.priority);
+        let job = job.waiting_since_s(now_s);
+        let class = CLASSES[self.class];
+        let job = match self.kind {
+            0 => job,
+            1 | 2 => job.share(self.milli, class),
+            _ => job.gpus(self.gpus, class),
+        };
+        let job = match self.place {
+            0 => job.label("hall", "a"),
+            1 => job.only_on(&["n0", "n1", "n2"]),
+            2 => job.never_on(&["n1"]),
+            3 | 4 => job.avoiding(&["n0", "n2"]),
+            _ => job,
+        };
+        match self.trouble {
+            0 => job.not_before_ms(10),
+            1 => job.after(DependencyKind::AfterAny, gotgan_core::ids::JobId(1)),
+            _ => job,
+        }
+        .submit()
+    }
+}
