@@ -235,7 +235,7 @@ impl Sheets {
 }
 
 /// The last record of each key, in the order of keys.
-fn last_by<'r, R>(records: &'r [R], key: impl Fn(&R) -> &String) -> impl Iterator<Item = &'r R> {
+fn last_by<R>(records: &[R], key: impl Fn(&R) -> &String) -> impl Iterator<Item = &R> {
     let mut last = std::collections::BTreeMap::new();
     for record in records {
         last.insert(key(record).clone(), record);

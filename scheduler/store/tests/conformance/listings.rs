@@ -128,77 +128,43 @@ pub async fn every_filter_finds_what_a_plain_search_finds(place: Arc<Place>) {
 
 /// Every combination of some values of every field.
 fn filters() -> Vec<JobFilter> {
-    let states = [
-        vec![],
-        vec![JobState::Pending, JobState::Held],
-        vec![JobState::Completed],
-    ];
-    let within = [
-        vec![],
-        vec![path("public/nup")],
-        vec![path("private/x"), path("public/nup"), path("public")],
-    ];
-    let projects = [None, Some(path("public/nup")), Some(path("private"))];
-    let owners = [None, Some(user("jun"))];
-    let names = [None, Some("eval".to_owned())];
-    let ids = [vec![], vec![JobId(3), JobId(7), JobId(33), JobId(99)]];
+    let (nup, private) = (path("public/nup"), path("private"));
+    let living = vec![JobState::Pending, JobState::Held];
+    let several = vec![path("private/x"), nup.clone(), path("public")];
+    let ids = [3, 7, 33, 99].map(JobId).to_vec();
     let mut filters = vec![JobFilter::default()];
-    let each = |filters: Vec<JobFilter>,
-                set: &dyn Fn(&JobFilter) -> Vec<JobFilter>|
-     -> Vec<JobFilter> { filters.iter().flat_map(set).collect() };
-    filters = each(filters, &|f| {
-        states
-            .iter()
-            .map(|v| JobFilter {
-                states: v.clone(),
-                ..f.clone()
-            })
-            .collect()
+    vary(
+        &mut filters,
+        &[vec![], living, vec![JobState::Completed]],
+        |f, v| f.states = v,
+    );
+    vary(
+        &mut filters,
+        &[vec![], vec![nup.clone()], several],
+        |f, v| f.within = v,
+    );
+    vary(&mut filters, &[None, Some(nup), Some(private)], |f, v| {
+        f.project = v
     });
-    filters = each(filters, &|f| {
-        within
-            .iter()
-            .map(|v| JobFilter {
-                within: v.clone(),
-                ..f.clone()
-            })
-            .collect()
+    vary(&mut filters, &[None, Some(user("jun"))], |f, v| f.owner = v);
+    vary(&mut filters, &[None, Some("eval".to_owned())], |f, v| {
+        f.name = v
     });
-    filters = each(filters, &|f| {
-        projects
-            .iter()
-            .map(|v| JobFilter {
-                project: v.clone(),
-                ..f.clone()
-            })
-            .collect()
-    });
-    filters = each(filters, &|f| {
-        owners
-            .iter()
-            .map(|v| JobFilter {
-                owner: v.clone(),
-                ..f.clone()
-            })
-            .collect()
-    });
-    filters = each(filters, &|f| {
-        names
-            .iter()
-            .map(|v| JobFilter {
-                name: v.clone(),
-                ..f.clone()
-            })
-            .collect()
-    });
-    each(filters, &|f| {
-        ids.iter()
-            .map(|v| JobFilter {
-                ids: v.clone(),
-                ..f.clone()
-            })
-            .collect()
-    })
+    vary(&mut filters, &[vec![], ids], |f, v| f.ids = v);
+    filters
+}
+
+/// Each filter once with each value.
+fn vary<V: Clone>(filters: &mut Vec<JobFilter>, values: &[V], set: fn(&mut JobFilter, V)) {
+    let mut varied = Vec::new();
+    for filter in filters.iter() {
+        for value in values {
+            let mut filter = filter.clone();
+            set(&mut filter, value.clone());
+            varied.push(filter);
+        }
+    }
+    *filters = varied;
 }
 
 pub async fn a_path_is_not_a_prefix_of_its_neighbours(place: Arc<Place>) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gotgan_core::amount::GpuMilli;
-use gotgan_core::attempt::{AttemptState, Cause, ExitStatus, Stop};
+use gotgan_core::attempt::{Attempt, AttemptState, Cause, ExitStatus, Stop};
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::ids::{AttemptId, GpuClass, JobId};
-use gotgan_core::job::{JobState, PendingAction};
+use gotgan_core::job::{JobState, JobStatus, PendingAction};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::quota::{QuotaNode, QuotaTree};
 use gotgan_core::spec::{Dependency, DependencyKind};
@@ -198,7 +198,7 @@ pub async fn a_long_random_story_survives_a_reload_at_every_turn(place: Arc<Plac
         let jobs: Vec<JobId> = leader.world.jobs.keys().copied().collect();
         for id in jobs {
             if dice.roll(3) == 0 {
-                changes.extend(next_of(&leader, id, &mut dice, changes.len()));
+                changes.extend(next_of(&leader, id, &mut dice));
             }
         }
         for more in 0..dice.roll(3) {
@@ -218,45 +218,19 @@ pub async fn a_long_random_story_survives_a_reload_at_every_turn(place: Arc<Plac
 }
 
 /// One step in the life of a job, by its state.
-fn next_of(leader: &Leader, id: JobId, dice: &mut Dice, salt: usize) -> Vec<Change> {
-    let job = &leader.world.jobs[&id];
-    let number = job.status.attempt.max(1);
-    let key = AttemptId { job: id, number };
-    let alive = leader.world.attempts.get(&key);
-    match (job.status.state, alive) {
-        (JobState::Pending, _) => {
-            let number = job.status.attempt + 1;
-            let node = ["n1", "n2", "n3"][(id.0 % 3) as usize];
-            let gpu = (id.0 as usize + salt) % 8;
-            let name = node_name(node);
-            // A GPU that this very round may take as well is left alone: one GPU a job by its number.
-            let gpu = (gpu + 8 - salt % 8) % 8;
-            if leader.world.nodes[&name].free.gpus[gpu] < GpuMilli(1000) {
-                return Vec::new();
-            }
-            let taken = leader.world.jobs.values().any(|other| {
-                other.id < id
-                    && other.id.0 % 24 == id.0 % 24
-                    && other.status.state == JobState::Pending
-            });
-            if taken {
-                return Vec::new();
-            }
-            let attempt = attempt(id.0, number, node, &[gpu], 1000);
-            let mut status = job.status.clone();
-            status.state = JobState::Starting;
-            status.attempt = number;
-            let mut changes = leader.lease(&attempt);
-            changes.push(Change::JobMoved {
-                id,
-                status: Arc::new(status),
-            });
-            changes.push(Change::StepCreated(Arc::new(step(id.0, number, 0, 2))));
-            changes
-        }
+fn next_of(leader: &Leader, id: JobId, dice: &mut Dice) -> Vec<Change> {
+    let status = &leader.world.jobs[&id].status;
+    let alive = leader.world.attempts.get(&AttemptId {
+        job: id,
+        number: status.attempt,
+    });
+    match (status.state, alive) {
+        (JobState::Pending, _) => start(leader, id),
         (JobState::Starting, Some(attempt)) => {
-            let mut status = job.status.clone();
-            status.state = JobState::Running;
+            let status = JobStatus {
+                state: JobState::Running,
+                ..status.clone()
+            };
             vec![
                 Change::AttemptMoved(Arc::new(running(attempt.as_ref().clone()))),
                 Change::JobMoved {
@@ -265,23 +239,57 @@ fn next_of(leader: &Leader, id: JobId, dice: &mut Dice, salt: usize) -> Vec<Chan
                 },
             ]
         }
-        (_, Some(attempt)) => {
-            let (cause, state) = match dice.roll(3) {
-                0 => (Cause::Node, JobState::Pending),
-                1 => (Cause::User, JobState::Completed),
-                _ => (Cause::Limit, JobState::TimedOut),
-            };
-            let mut status = job.status.clone();
-            status.state = state;
-            let mut changes = leader.end(&ended(attempt.as_ref().clone(), 20 + id.0 as i64, cause));
-            changes.push(Change::JobMoved {
-                id,
-                status: Arc::new(status),
-            });
-            changes
-        }
+        (_, Some(attempt)) => end(leader, attempt, dice),
         (_, None) => Vec::new(),
     }
+}
+
+/// Every job wants the one GPU that its number says; the oldest that waits for a free one gets it.
+fn start(leader: &Leader, id: JobId) -> Vec<Change> {
+    let world = &leader.world;
+    let node = ["n1", "n2", "n3"][(id.0 % 3) as usize];
+    let gpu = (id.0 % 8) as usize;
+    let older = world
+        .jobs
+        .range(..id)
+        .any(|(other, job)| other.0 % 24 == id.0 % 24 && job.status.state == JobState::Pending);
+    if older || world.nodes[&node_name(node)].free.gpus[gpu] < GpuMilli::WHOLE {
+        return Vec::new();
+    }
+    let status = &world.jobs[&id].status;
+    let attempt = attempt(id.0, status.attempt + 1, node, &[gpu], 1000);
+    let number = attempt.id.number;
+    let status = JobStatus {
+        state: JobState::Starting,
+        attempt: number,
+        ..status.clone()
+    };
+    let mut changes = leader.lease(&attempt);
+    changes.push(Change::JobMoved {
+        id,
+        status: Arc::new(status),
+    });
+    changes.push(Change::StepCreated(Arc::new(step(id.0, number, 0, 2))));
+    changes
+}
+
+fn end(leader: &Leader, attempt: &Attempt, dice: &mut Dice) -> Vec<Change> {
+    let (cause, state) = match dice.roll(3) {
+        0 => (Cause::Node, JobState::Pending),
+        1 => (Cause::User, JobState::Completed),
+        _ => (Cause::Limit, JobState::TimedOut),
+    };
+    let id = attempt.id.job;
+    let status = JobStatus {
+        state,
+        ..leader.world.jobs[&id].status.clone()
+    };
+    let mut changes = leader.end(&ended(attempt.clone(), 20 + id.0 as i64, cause));
+    changes.push(Change::JobMoved {
+        id,
+        status: Arc::new(status),
+    });
+    changes
 }
 
 /// Gives the lines of a round the positions that follow each other.
