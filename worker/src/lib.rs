@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod clock;
 pub mod config;
 pub mod exec;
+pub mod handle;
 pub mod held;
 pub mod inventory;
 pub mod join;

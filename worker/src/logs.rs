@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::{LogData, LogStream, ReadLog};
 
 use crate::exec::NodeContext;
+use crate::handle::{Handle, Input};
 use crate::held::AttemptKey;
 use crate::shim::task::{exit_path, output_path};
-use crate::supervisor::{Handle, Input};
 
 /// Most bytes in one answer.
 const READ_MAX_BYTES: u32 = 256 << 10;

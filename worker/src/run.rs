@@ -13,13 +13,14 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::{Config, ConfigError, is_node_name};
 use crate::exec::launcher::Launcher;
 use crate::exec::{ATTEMPTS, NodeContext, environment};
+use crate::handle::{Handle, Input};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
 use crate::logs::Logs;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
-use crate::supervisor::{Handle, Input, Supervisor};
+use crate::supervisor::Supervisor;
 
 /// How often old output is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);

@@ -19,9 +19,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Streaming};
 
 use crate::clock::now_us;
+use crate::handle::{Attached, Handle, Input, Stopped};
 use crate::inventory::Inventory;
 use crate::logs::Logs;
-use crate::supervisor::{Attached, Handle, Input, Stopped};
 
 /// Messages on their way out; the supervisor's own queue is behind it.
 const OUTPUT_QUEUE: usize = 256;

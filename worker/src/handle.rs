@@ -1,0 +1,65 @@
+//! How the rest of the daemon talks to the supervisor of attempts.
+
+use std::collections::BTreeSet;
+
+use gotgan_proto::v1::{HeldAttempt, WorkerMessage, scheduler_message::Message as Order};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::attempt::Event;
+use crate::held::AttemptKey;
+
+/// What the supervisor is told or asked.
+#[derive(Debug)]
+pub enum Input {
+    /// An order of the scheduler.
+    Order(Order),
+    /// Something happened to an attempt.
+    Event(AttemptKey, Box<Event>),
+    /// A stream was opened: answer with what it has to say first.
+    Attach(oneshot::Sender<Attached>),
+    /// Which attempts have living processes?
+    Running(oneshot::Sender<Vec<HeldAttempt>>),
+    /// Which attempts are not forgotten?
+    Held(oneshot::Sender<BTreeSet<AttemptKey>>),
+    /// May this attempt still write output?
+    IsLive(AttemptKey, oneshot::Sender<bool>),
+}
+
+/// What a new stream to the scheduler begins with.
+#[derive(Debug)]
+pub struct Attached {
+    /// Largest epoch seen.
+    pub epoch: u64,
+    /// Attempts not forgotten.
+    pub held: Vec<HeldAttempt>,
+    /// Reports as they come, beginning with all that are not acknowledged.
+    pub reports: mpsc::Receiver<WorkerMessage>,
+}
+
+/// Handle to the supervisor.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) inbox: mpsc::Sender<Input>,
+}
+
+/// The supervisor has ended; the daemon is about to.
+#[derive(Debug, thiserror::Error)]
+#[error("the supervisor of attempts has stopped")]
+pub struct Stopped;
+
+impl Handle {
+    /// Tells something; waits while the inbox is full.
+    pub async fn tell(&self, input: Input) -> Result<(), Stopped> {
+        self.inbox.send(input).await.map_err(|_| Stopped)
+    }
+
+    /// Asks something.
+    pub async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(question(answer)).await?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
