@@ -75,11 +75,11 @@ pub(super) fn constraints(
         let message = format!("{both} is also in constraints.nodes; remove it from one of the two");
         findings.fault("constraints.exclude_nodes", FaultReason::Conflict, message);
     }
-    if !request.nodes.is_empty() && wanted.len() < nodes as usize {
-        let message = format!(
-            "names {} of the {nodes} nodes the job needs; name more nodes or ask for fewer",
-            wanted.len()
-        );
+    // Counted as given, so that a misspelt name is one fault and not two.
+    let named = request.nodes.iter().collect::<BTreeSet<_>>().len();
+    if named > 0 && named < nodes as usize {
+        let message =
+            format!("names {named} of the {nodes} nodes the job needs; name more or ask for fewer");
         findings.fault("constraints.nodes", FaultReason::Conflict, message);
     }
     labels(&request.labels, fleet, findings);

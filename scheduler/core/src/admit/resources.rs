@@ -7,6 +7,7 @@ use super::near::suggestion;
 use super::request::ResourcesRequest;
 use super::work::shown;
 use crate::amount::{CpuMilli, MemoryMib};
+use crate::explain::memory_words;
 use crate::ids::GpuClass;
 use crate::spec::{GpuRequest, NodeRequest};
 
@@ -389,8 +390,9 @@ impl Machine<'_> {
         }
         (size.memory_mib > largest.memory_mib).then(|| {
             let message = format!(
-                "asks for {} on one node; the largest has {}",
-                size.memory_mib, largest.memory_mib
+                "asks for {} memory on one node; the largest has {}",
+                memory_words(size.memory_mib),
+                memory_words(largest.memory_mib)
             );
             ("resources.memory_mib_per_node", message)
         })
@@ -402,9 +404,10 @@ impl Machine<'_> {
             gpus => format!("{gpus} {}GPUs, ", self.class_word()),
         };
         let message = format!(
-            "asks for {nodes} nodes with {gpus}{} CPUs and {} each; the machine has {most} of them: \
+            "asks for {nodes} nodes with {gpus}{} CPUs and {} memory each; the machine has {most} of them: \
              ask for fewer nodes or for less on each",
-            size.cpu_milli, size.memory_mib
+            size.cpu_milli,
+            memory_words(size.memory_mib)
         );
         ("resources.nodes", message)
     }

@@ -23,6 +23,13 @@ const NAMED_MAX: usize = 3;
 
 type List = Arc<Vec<Blocker>>;
 
+/// GPUs of a class on nodes that take work.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    free: GpuMilli,
+    capacity: GpuMilli,
+}
+
 /// Lists found so far.
 #[derive(Debug)]
 pub(super) struct Reasons<'a, 'w> {
@@ -30,6 +37,8 @@ pub(super) struct Reasons<'a, 'w> {
     limits: &'a Limits<'w>,
     families: &'a mut Families<'w>,
     capacity: BTreeMap<(FamilyId, u32), List>,
+    /// By class, and by family too where a family may not go everywhere.
+    totals: BTreeMap<(ClassIndex, Option<FamilyId>), Totals>,
     lists: BTreeMap<(Want, Order), List>,
 }
 
@@ -40,12 +49,13 @@ impl<'a, 'w> Reasons<'a, 'w> {
         limits: &'a Limits<'w>,
         families: &'a mut Families<'w>,
     ) -> Self {
-        let (capacity, lists) = (BTreeMap::new(), BTreeMap::new());
+        let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Reasons {
             machine,
             limits,
             families,
             capacity,
+            totals,
             lists,
         }
     }
@@ -114,15 +124,18 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let counts: Vec<u32> = (0..places)
             .map(|place| self.families.get_mut(id).capable(place, self.machine))
             .collect();
+        let totals: Vec<Totals> = (0..places).map(|place| self.totals(id, place)).collect();
         let family = self.families.get(id);
         let mut blockers = Vec::new();
-        for (attempt, capable) in family.tries.iter().zip(counts) {
+        for ((attempt, capable), totals) in family.tries.iter().zip(counts).zip(totals) {
+            let (machine, class) = (self.machine, attempt.class);
             let look = Look {
-                machine: self.machine,
+                machine,
                 family,
-                class: attempt.class,
+                class,
                 nodes,
                 capable,
+                totals,
             };
             blockers.extend(look.blockers());
         }
@@ -130,6 +143,30 @@ impl<'a, 'w> Reasons<'a, 'w> {
         self.capacity.insert((id, nodes), Arc::clone(&list));
         list
     }
+
+    fn totals(&mut self, id: FamilyId, place: usize) -> Totals {
+        let family = self.families.get(id);
+        let Some(class) = family.tries[place].class else {
+            return Totals::default();
+        };
+        let key = (class, (!family.territory.is_everywhere()).then_some(id));
+        *self
+            .totals
+            .entry(key)
+            .or_insert_with(|| sum(self.machine, family, class))
+    }
+}
+
+/// Sums over the nodes of a family's territory that take work.
+fn sum(machine: &Machine<'_>, family: &Family<'_>, class: ClassIndex) -> Totals {
+    let mut totals = Totals::default();
+    for slot in machine.slots.iter().filter(|slot| slot.takes_work) {
+        if slot.gpus_of(class) > 0 && family.territory.contains(slot) {
+            totals.free += slot.free_of(class).map(|(_, free)| free).sum();
+            totals.capacity += GpuMilli::whole(slot.gpus_of(class));
+        }
+    }
+    totals
 }
 
 fn ranked(mut blockers: Vec<Blocker>) -> Vec<Blocker> {
@@ -187,6 +224,7 @@ struct Look<'a, 'w> {
     nodes: u32,
     /// Nodes that take work and would serve if they were empty.
     capable: u32,
+    totals: Totals,
 }
 
 impl<'w> Look<'_, 'w> {
@@ -342,18 +380,9 @@ impl<'w> Look<'_, 'w> {
     }
 
     fn too_few_gpus(&self, with_gpus: u32) -> Blocker {
-        let Some(class) = self.class else {
-            return self.too_few_nodes(with_gpus);
-        };
-        let working = || self.of_class().filter(|slot| slot.takes_work);
-        let free: GpuMilli = working()
-            .flat_map(|slot| slot.free_of(class))
-            .map(|(_, free)| free)
-            .sum();
-        let capacity: GpuMilli = working()
-            .map(|slot| GpuMilli::whole(slot.gpus_of(class)))
-            .sum();
+        let Totals { free, capacity } = self.totals;
         let needed = self.family.need.gpu_milli().times(self.nodes.into());
+        // Enough in sum, but scattered; or work without GPUs, of which it needs none.
         if free >= needed {
             return self.too_few_nodes(with_gpus);
         }

@@ -156,7 +156,6 @@ fn unknown_names_come_with_the_one_that_was_meant() {
     spec.resources.gpu_class UNKNOWN_CLASS there is no GPU class "B200"; did you mean "b200"?
     spec.constraints.nodes UNKNOWN_NODE there is no node "n9"; did you mean "n1"?
     spec.constraints.nodes UNKNOWN_NODE there is no node "N1"; did you mean "n1"?
-    spec.constraints.nodes CONFLICT names 0 of the 1 nodes the job needs; name more nodes or ask for fewer
     spec.constraints.labels.hal UNKNOWN_LABEL no node carries the label "hal"; did you mean "hall"?
     "#);
     assert_snapshot!(refused(|r| {
@@ -177,14 +176,14 @@ fn what_the_machine_never_had_is_refused_with_what_it_has() {
     assert_snapshot!(refused(|r| {
         r.resources.gpus_per_node = 8;
         r.resources.nodes = 4;
-    }), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 131072 MiB each; the machine has 3 of them: ask for fewer nodes or for less on each");
-    assert_snapshot!(refused(|r| r.resources.gpus_total = 32), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 131072 MiB each; the machine has 3 of them: ask for fewer nodes or for less on each");
+    }), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
+    assert_snapshot!(refused(|r| r.resources.gpus_total = 32), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
     assert_snapshot!(refused(|r| r.resources.cpu_milli_per_node = 999_000), @"spec.resources.cpu_milli_per_node LARGER_THAN_MACHINE asks for 999 CPUs on one node; the largest has 128");
     assert_snapshot!(refused(|r| {
         r.resources.gpus_per_node = 1;
         r.resources.gpu_class = "h200".to_owned();
         r.resources.memory_mib_per_node = 1 << 20;
-    }), @"spec.resources.memory_mib_per_node LARGER_THAN_MACHINE asks for 1048576 MiB on one node; the largest has 262144 MiB");
+    }), @"spec.resources.memory_mib_per_node LARGER_THAN_MACHINE asks for 1024 GiB memory on one node; the largest has 256 GiB");
 }
 
 #[test]
@@ -224,7 +223,7 @@ fn fields_that_exclude_each_other_are_refused() {
     }), @r"
     spec.resources.gpu_class CONFLICT names a class and the job asks for no GPU; add resources.gpus_per_node or leave the class out
     spec.constraints.exclude_nodes CONFLICT n1 is also in constraints.nodes; remove it from one of the two
-    spec.constraints.nodes CONFLICT names 1 of the 2 nodes the job needs; name more nodes or ask for fewer
+    spec.constraints.nodes CONFLICT names 1 of the 2 nodes the job needs; name more or ask for fewer
     spec.command.layout CONFLICT one task a GPU needs whole GPUs; add resources.gpus_per_node or use one task a node
     ");
     assert_snapshot!(refused(|r| r.resources.gpu_share_milli = 1000), @"spec.resources.gpu_share_milli OUT_OF_RANGE is 1000; a share is 1 to 999 thousandths of one GPU: for whole GPUs give resources.gpus_per_node");

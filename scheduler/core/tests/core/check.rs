@@ -14,6 +14,10 @@ use gotgan_core::world::QueueKey;
 
 use crate::cluster::TestCluster;
 
+/// What is said of it, and how to bring it about.
+type Way<F> = (&'static str, F);
+type Happening = fn(&mut TestCluster, JobId);
+
 /// Two nodes, a gang of both with 4 GPUs each that is about to start, and another job that could.
 fn cluster() -> (TestCluster, JobId, Placement) {
     let mut cluster = TestCluster::new();
@@ -52,7 +56,7 @@ fn a_sound_decision_is_not_refused() {
 
 #[test]
 fn every_way_to_spoil_a_placement_is_found() {
-    let ways: [(&str, fn(&mut Placement)); 14] = [
+    let ways: [Way<fn(&mut Placement)>; 14] = [
         ("gets 1", |p| p.nodes.truncate(1)),
         ("a node twice", |p| p.nodes[1] = p.nodes[0].clone()),
         ("is not known", |p| {
@@ -101,7 +105,7 @@ fn every_way_to_spoil_a_placement_is_found() {
 
 #[test]
 fn every_way_the_world_may_have_moved_on_is_found() {
-    let ways: [(&str, fn(&mut TestCluster, JobId)); 9] = [
+    let ways: [Way<Happening>; 9] = [
         ("is held", |c, job| {
             c.status(job, |status| status.state = JobState::Held)
         }),
@@ -178,7 +182,7 @@ fn decisions_are_judged_by_what_those_before_them_took() {
 
 #[test]
 fn a_world_that_does_not_add_up_is_found() {
-    let ways: [(&str, fn(&mut TestCluster, JobId)); 7] = [
+    let ways: [Way<Happening>; 7] = [
         ("thousandths", |c, _| {
             node(c, "n1").free.gpus[0] = GpuMilli(500)
         }),

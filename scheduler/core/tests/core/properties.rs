@@ -99,7 +99,7 @@ proptest! {
         for key in &cluster.world.queue {
             let starts = outcome.placement(key.job).is_some();
             let reasons = outcome.blockers(key.job);
-            prop_assert!(starts != !reasons.is_empty(), "job {}: {:?}", key.job, reasons);
+            prop_assert!(starts == reasons.is_empty(), "job {}: {:?}", key.job, reasons);
             for blocker in reasons.iter().filter(|b| b.kind != BlockerKind::RetryDelay) {
                 prop_assert!(
                     blocker.available < blocker.needed.max(1) || blocker.kind == BlockerKind::Order,
