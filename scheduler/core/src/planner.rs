@@ -20,6 +20,7 @@ mod pass;
 mod reasons;
 mod request;
 mod score;
+mod slot;
 
 use crate::amount::UnixMicros;
 use crate::plan::Plan;

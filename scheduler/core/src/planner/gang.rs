@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fit::{Machine, Slot};
+use super::fit::Machine;
 use super::score::{ClassIndex, SlotId};
+use super::slot::Slot;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};

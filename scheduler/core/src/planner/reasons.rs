@@ -7,12 +7,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::fit::{Machine, Slot};
+use super::fit::Machine;
 use super::limits::Limits;
 use super::order::{Order, behind};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
+use super::slot::Slot;
 use crate::amount::GpuMilli;
 use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};

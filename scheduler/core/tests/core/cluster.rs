@@ -2,27 +2,23 @@
 //!
 //! A cluster that is dropped without a check makes its test fail, so no test can forget to look.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotgan_core::amount::{CpuMilli, GpuMilli, GpuMilliSeconds, MemoryMib, UnixMicros};
+use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Member, Placement, Progress};
 use gotgan_core::change::Change;
 use gotgan_core::check;
 use gotgan_core::explain::sentence;
-use gotgan_core::ids::{
-    AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName,
-};
-use gotgan_core::job::{Digest, Job, JobState, JobStatus};
-use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
+use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath};
+use gotgan_core::job::{JobState, JobStatus};
+use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planner::plan;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::QuotaTree;
-use gotgan_core::spec::{
-    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
-};
 use gotgan_core::world::World;
+
+use crate::builders::{JobBuilder, NodeBuilder};
 
 /// Project of jobs that name none; without limits.
 pub const LAB: &str = "public/lab";
@@ -84,14 +80,7 @@ impl TestCluster {
 
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.
     pub fn node(&mut self, name: &str) -> NodeBuilder<'_> {
-        NodeBuilder {
-            cluster: self,
-            name: NodeName::new(name).unwrap(),
-            gpus: Vec::new(),
-            cpus: None,
-            memory_gib: None,
-            labels: BTreeMap::new(),
-        }
+        NodeBuilder::of(self, name)
     }
 
     pub fn drain(&mut self, name: &str, reason: &str) {
@@ -112,12 +101,7 @@ impl TestCluster {
 
     /// A job on one node with 1 CPU and 1 GiB, submitted now, after all others.
     pub fn job(&mut self) -> JobBuilder<'_> {
-        let id = JobId(self.world.sequences.next_job);
-        let queued = self.now;
-        JobBuilder {
-            cluster: self,
-            job: plain_job(id, queued),
-        }
+        JobBuilder::of(self)
     }
 
     pub fn expect_on(&mut self, job: JobId, nodes: &[&str]) {
@@ -276,237 +260,5 @@ impl Outcome {
     pub fn sentences(&self, job: JobId) -> String {
         let lines: Vec<_> = self.blockers(job).iter().map(sentence).collect();
         lines.join("\n")
-    }
-}
-
-pub struct NodeBuilder<'a> {
-    cluster: &'a mut TestCluster,
-    name: NodeName,
-    gpus: Vec<(String, u32)>,
-    cpus: Option<u32>,
-    memory_gib: Option<u64>,
-    labels: BTreeMap<String, String>,
-}
-
-impl NodeBuilder<'_> {
-    pub fn gpus(mut self, count: u32, class: &str) -> Self {
-        self.gpus.push((class.to_owned(), count));
-        self
-    }
-
-    pub fn cpus(mut self, cpus: u32) -> Self {
-        self.cpus = Some(cpus);
-        self
-    }
-
-    pub fn memory_gib(mut self, memory_gib: u64) -> Self {
-        self.memory_gib = Some(memory_gib);
-        self
-    }
-
-    pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.labels.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Adds the node, heard and ready.
-    pub fn add(self) {
-        let count: u32 = self.gpus.iter().map(|(_, count)| count).sum();
-        let parts = if count == 0 { 4 } else { count };
-        let inventory = Inventory {
-            node: self.name.clone(),
-            address: "127.0.0.1:1".to_owned(),
-            boot_id: "boot".to_owned(),
-            worker_version: "0".to_owned(),
-            os: "os".to_owned(),
-            kernel: "kernel".to_owned(),
-            driver_version: String::new(),
-            cuda_version: String::new(),
-            cpu_milli: CpuMilli(1000).times(self.cpus.unwrap_or(parts * 16).into()),
-            memory_mib: MemoryMib(1024).times(self.memory_gib.unwrap_or(u64::from(parts) * 64)),
-            gpus: gpus(&self.name, &self.gpus),
-            labels: self.labels,
-            simulated: true,
-        };
-        self.cluster
-            .world
-            .apply(&Change::NodeRegistered(Arc::new(inventory)));
-        let (node, liveness) = (self.name, Liveness::Ready);
-        self.cluster
-            .world
-            .apply(&Change::NodeHeard { node, liveness });
-    }
-}
-
-fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
-    let classes = counts
-        .iter()
-        .flat_map(|(class, count)| (0..*count).map(move |_| class));
-    let gpu = |(index, class): (u32, &String)| Gpu {
-        uuid: GpuUuid::new(&format!("GPU-{node}-{index}")).unwrap(),
-        index,
-        name: class.clone(),
-        class: GpuClass::new(class).unwrap(),
-        pci_bus_id: String::new(),
-        memory_mib: MemoryMib(1),
-    };
-    (0..).zip(classes).map(gpu).collect()
-}
-
-fn plain_job(id: JobId, queued: UnixMicros) -> Job {
-    Job {
-        id,
-        owner: UserName::new("lee").unwrap(),
-        key: IdempotencyKey::new(&format!("key-{id}")).unwrap(),
-        digest: Digest("".into()),
-        submitted: queued,
-        spec: Arc::new(plain_spec()),
-        status: JobStatus {
-            state: JobState::Pending,
-            detail: String::new(),
-            queued,
-            not_before: queued,
-            started: None,
-            ended: None,
-            attempt: 0,
-            failures: 0,
-            losses: 0,
-            waits_for: Vec::new(),
-            avoid: std::collections::BTreeSet::new(),
-            pending_action: None,
-            cause: None,
-            exit: None,
-        },
-    }
-}
-
-fn plain_spec() -> JobSpec {
-    JobSpec {
-        name: "job".to_owned(),
-        project: ProjectPath::new(LAB).unwrap(),
-        work: Work::Command {
-            argv: vec!["true".to_owned()],
-            layout: TaskLayout::PerNode,
-        },
-        nodes: 1,
-        per_node: NodeRequest {
-            gpus: GpuRequest::None,
-            cpu_milli: CpuMilli(1000),
-            memory_mib: MemoryMib(1024),
-        },
-        constraints: Constraints::default(),
-        time_limit_s: 3600,
-        priority: 0,
-        dependencies: Vec::new(),
-        warning_signal: None,
-        requeue: true,
-        max_retries: 0,
-        environment: BTreeMap::new(),
-        working_directory: String::new(),
-        output_path: String::new(),
-        error_path: String::new(),
-        hold: false,
-        comment: String::new(),
-        grace_s: 30,
-    }
-}
-
-pub struct JobBuilder<'a> {
-    cluster: &'a mut TestCluster,
-    job: Job,
-}
-
-impl JobBuilder<'_> {
-    fn spec(mut self, change: impl FnOnce(&mut JobSpec)) -> Self {
-        change(Arc::make_mut(&mut self.job.spec));
-        self
-    }
-
-    pub fn project(self, path: &str) -> Self {
-        self.spec(|spec| spec.project = ProjectPath::new(path).unwrap())
-    }
-
-    pub fn nodes(self, nodes: u32) -> Self {
-        self.spec(|spec| spec.nodes = nodes)
-    }
-
-    /// Whole GPUs on each node; class `""` for any.
-    pub fn gpus(self, count: u32, class: &str) -> Self {
-        let class = GpuClass::new(class).ok();
-        self.spec(|spec| spec.per_node.gpus = GpuRequest::Whole { count, class })
-    }
-
-    /// A share of one GPU on each node; class `""` for any.
-    pub fn share(self, milli: u32, class: &str) -> Self {
-        let class = GpuClass::new(class).ok();
-        self.spec(|spec| spec.per_node.gpus = GpuRequest::Share { milli, class })
-    }
-
-    pub fn cpus(self, cpus: u64) -> Self {
-        self.spec(|spec| spec.per_node.cpu_milli = CpuMilli(1000).times(cpus))
-    }
-
-    pub fn memory_gib(self, memory: u64) -> Self {
-        self.spec(|spec| spec.per_node.memory_mib = MemoryMib(1024).times(memory))
-    }
-
-    pub fn priority(self, priority: i32) -> Self {
-        self.spec(|spec| spec.priority = priority)
-    }
-
-    pub fn label(self, key: &str, value: &str) -> Self {
-        self.spec(|spec| {
-            spec.constraints
-                .labels
-                .insert(key.to_owned(), value.to_owned());
-        })
-    }
-
-    pub fn only_on(self, names: &[&str]) -> Self {
-        let names = names.iter().map(|name| NodeName::new(name).unwrap());
-        self.spec(|spec| spec.constraints.nodes.extend(names))
-    }
-
-    pub fn never_on(self, names: &[&str]) -> Self {
-        let names = names.iter().map(|name| NodeName::new(name).unwrap());
-        self.spec(|spec| spec.constraints.exclude_nodes.extend(names))
-    }
-
-    pub fn avoiding(mut self, names: &[&str]) -> Self {
-        self.job
-            .status
-            .avoid
-            .extend(names.iter().map(|name| NodeName::new(name).unwrap()));
-        self
-    }
-
-    pub fn after(mut self, kind: DependencyKind, job: JobId) -> Self {
-        self.job.status.waits_for.push(Dependency { kind, job });
-        self
-    }
-
-    pub fn waiting_since_s(mut self, seconds: i64) -> Self {
-        self.job.status.queued = self.cluster.now.plus_seconds(-seconds);
-        self.job.status.not_before = self.job.status.queued;
-        self
-    }
-
-    pub fn not_before_ms(mut self, millis: i64) -> Self {
-        self.job.status.not_before = self.cluster.now.plus_millis(millis);
-        self
-    }
-
-    pub fn held(mut self, detail: &str) -> Self {
-        self.job.status.state = JobState::Held;
-        self.job.status.detail = detail.to_owned();
-        self
-    }
-
-    pub fn submit(self) -> JobId {
-        let id = self.job.id;
-        self.cluster
-            .world
-            .apply(&Change::JobSubmitted(Arc::new(self.job)));
-        id
     }
 }

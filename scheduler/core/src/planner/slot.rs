@@ -1,0 +1,145 @@
+//! One node during a pass: what it has, what is left of it, and whether that serves.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::gang::{GpuNeed, Need};
+use super::score::ClassIndex;
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::ids::{GpuClass, NodeName};
+use crate::node::Gpu;
+use crate::world::{Node, NodeFree};
+
+/// One node during a pass.
+#[derive(Debug)]
+pub(super) struct Slot<'w> {
+    /// Its name.
+    pub name: &'w NodeName,
+    /// As the world has it.
+    pub node: &'w Node,
+    /// What is free now; copied from the world only once something is taken.
+    pub free: Cow<'w, NodeFree>,
+    /// Classes of its GPUs.
+    pub layout: Layout,
+    /// Whether the world lets work be placed here.
+    pub takes_work: bool,
+    /// CPUs it has; here and not behind two pointers, since every reason for waiting looks at all nodes.
+    pub cpu_milli: CpuMilli,
+    /// Memory it has.
+    pub memory_mib: MemoryMib,
+    /// GPUs it has.
+    pub gpus: u32,
+}
+
+/// Classes of the GPUs of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// All of one class: nearly every node there is.
+    Uniform(ClassIndex),
+    /// By position in the inventory; empty if there are none.
+    Mixed(Vec<ClassIndex>),
+}
+
+impl Layout {
+    /// Class of the GPU at that position.
+    pub fn class_of(&self, gpu: usize) -> Option<ClassIndex> {
+        match self {
+            Layout::Uniform(class) => Some(*class),
+            Layout::Mixed(classes) => classes.get(gpu).copied(),
+        }
+    }
+
+    /// Each class once.
+    pub fn classes(&self) -> BTreeSet<ClassIndex> {
+        match self {
+            Layout::Uniform(class) => BTreeSet::from([*class]),
+            Layout::Mixed(classes) => classes.iter().copied().collect(),
+        }
+    }
+}
+
+impl Slot<'_> {
+    /// GPUs of the class it has.
+    pub fn gpus_of(&self, class: ClassIndex) -> u32 {
+        match &self.layout {
+            Layout::Uniform(own) if *own == class => self.gpus,
+            Layout::Uniform(_) => 0,
+            Layout::Mixed(classes) => count(classes.iter().filter(|own| **own == class)),
+        }
+    }
+
+    /// What is free on each GPU of the class, by position in the inventory.
+    pub fn free_of(&self, class: ClassIndex) -> impl Iterator<Item = (usize, GpuMilli)> {
+        let free = self.free.gpus.iter().copied().enumerate();
+        free.filter(move |(gpu, _)| self.layout.class_of(*gpu) == Some(class))
+    }
+
+    /// Whole free GPUs of the class.
+    pub fn whole_free(&self, class: ClassIndex) -> u32 {
+        count(
+            self.free_of(class)
+                .filter(|(_, free)| *free == GpuMilli::WHOLE),
+        )
+    }
+
+    /// Whether what is free now serves one node of a gang.
+    pub fn fits(&self, class: Option<ClassIndex>, need: &Need) -> bool {
+        self.free.cpu_milli >= need.cpu_milli
+            && self.free.memory_mib >= need.memory_mib
+            && self.fits_gpus(class, need.gpus)
+    }
+
+    fn fits_gpus(&self, class: Option<ClassIndex>, gpus: GpuNeed) -> bool {
+        match (class, gpus) {
+            (_, GpuNeed::None) => true,
+            (None, GpuNeed::Whole(_) | GpuNeed::Share(_)) => false,
+            (Some(class), GpuNeed::Whole(wanted)) => self.whole_free(class) >= wanted,
+            (Some(class), GpuNeed::Share(milli)) => {
+                self.free_of(class).any(|(_, free)| free >= milli)
+            }
+        }
+    }
+
+    /// Whether it would serve one node of a gang if it were empty.
+    pub fn could_fit(&self, class: Option<ClassIndex>, need: &Need) -> bool {
+        let gpus = class.map_or(0, |class| self.gpus_of(class));
+        let enough_gpus = match need.gpus {
+            GpuNeed::None => true,
+            GpuNeed::Whole(wanted) => gpus >= wanted,
+            GpuNeed::Share(_) => gpus >= 1,
+        };
+        enough_gpus && self.cpu_milli >= need.cpu_milli && self.memory_mib >= need.memory_mib
+    }
+}
+
+/// The node as the world has it.
+pub(super) fn slot_of<'w>(
+    name: &'w NodeName,
+    node: &'w Node,
+    classes: &BTreeMap<&GpuClass, ClassIndex>,
+) -> Slot<'w> {
+    let inventory = &node.inventory;
+    Slot {
+        name,
+        node,
+        free: Cow::Borrowed(&node.free),
+        layout: layout_of(&inventory.gpus, classes),
+        takes_work: node.takes_work(),
+        cpu_milli: inventory.cpu_milli,
+        memory_mib: inventory.memory_mib,
+        gpus: count(inventory.gpus.iter()),
+    }
+}
+
+fn layout_of(gpus: &[Gpu], classes: &BTreeMap<&GpuClass, ClassIndex>) -> Layout {
+    let class_of = |gpu: &Gpu| classes.get(&gpu.class).copied();
+    let first = gpus.first().and_then(class_of);
+    match first {
+        Some(class) if gpus.iter().all(|gpu| gpu.class == gpus[0].class) => Layout::Uniform(class),
+        _ => Layout::Mixed(gpus.iter().filter_map(class_of).collect()),
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
