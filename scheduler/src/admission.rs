@@ -8,7 +8,7 @@ use gotgan_core::change::Change;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::QuotaTree;
 
-use crate::flow::writer::{FlowError, WriterHandle};
+use crate::flow::command::{FlowError, WriterHandle};
 
 /// The context of admission, recomputed from the world when nodes or quotas have changed.
 #[derive(Debug, Clone)]

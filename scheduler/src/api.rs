@@ -28,7 +28,7 @@ use crate::flow::dispatch::Dispatcher;
 use crate::flow::logs::LogRelay;
 use crate::flow::plan::LastPass;
 use crate::flow::telemetry::Telemetry;
-use crate::flow::writer::WriterHandle;
+use crate::flow::command::WriterHandle;
 use crate::metrics::Metrics;
 
 pub use cluster::ClusterService;

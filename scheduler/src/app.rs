@@ -17,10 +17,11 @@ use gotgan_proto::v1::workers_server::WorkersServer;
 use gotgan_proto::{FILE_DESCRIPTOR_SET, MESSAGE_MAX_BYTES, WORKER_MESSAGE_MAX_BYTES};
 use gotgan_store::{Leadership, Round, Store};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::admission::Admission;
 use crate::api::{
@@ -35,7 +36,7 @@ use crate::flow::logs::LogRelay;
 use crate::flow::orders::OrderWriter;
 use crate::flow::plan;
 use crate::flow::telemetry::Telemetry;
-use crate::flow::writer::{self, WriterHandle, WriterParts};
+use crate::flow::writer::{self, WriterParts};
 use crate::loops;
 use crate::metrics::{self, Metrics, Readiness, RpcMetricsLayer};
 
@@ -100,37 +101,36 @@ struct Parts {
     leadership: Leadership,
 }
 
-async fn lead(
-    parts: Parts,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<Ended> {
-    let Parts {
-        config,
-        store,
-        leadership,
-        ..
-    } = &parts;
-    let (timing, epoch) = (config.timing, leadership.epoch);
+async fn lead(parts: Parts, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
+    let epoch = parts.leadership.epoch;
+    let lost = CancellationToken::new();
+    let services = start_flow(&parts, &lost).await?;
+    spawn_loops(&parts, &services, &lost, &stop);
+    serve_http(&parts, &services, &stop).await?;
+    let outcome = serve(&parts, services, listener, &stop, &lost).await;
+    // So that another need not wait for the lease to run out; if it was lost already, that is no error.
+    if let Err(error) = parts.store.resign(epoch, clock::now()).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not given back");
+    }
+    outcome
+}
+
+/// Loads the world and starts writer and planner on it. `lost` is cancelled when the writer ends.
+async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<Arc<Services>> {
+    let Parts { config, store, leadership, .. } = parts;
     let authenticator = authenticator(store, leadership, &config.server.data_dir).await?;
     let metrics = Metrics::new();
     let policy = Arc::new(config.policy.clone());
     let admission = Admission::new(Arc::clone(&policy));
-    let dispatcher = Arc::new(Dispatcher::new(OrderWriter {
-        authenticator: authenticator.clone(),
-    }));
+    let orders = OrderWriter { authenticator: authenticator.clone() };
+    let dispatcher = Arc::new(Dispatcher::new(orders));
+    let live = Arc::clone(&dispatcher);
+    authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
+    let world = load(store, &dispatcher).await?;
     let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics));
-    let world = World::restore(store.load().await?);
-    dispatcher.reset(&world);
-    tracing::info!(
-        jobs = world.jobs.len(),
-        attempts = world.attempts.len(),
-        nodes = world.nodes.len(),
-        "state loaded"
-    );
     let (writer, handle) = writer::new(WriterParts {
         store: Arc::clone(store),
-        epoch,
+        epoch: leadership.epoch,
         policy: Arc::clone(&policy),
         world,
         planner: feed,
@@ -138,66 +138,39 @@ async fn lead(
         admission: admission.clone(),
         metrics: Arc::clone(&metrics),
     });
-    planner
-        .spawn(handle.clone(), tokio::runtime::Handle::current())
-        .context("cannot start the planner")?;
-    let telemetry = Arc::new(Telemetry::default());
-    let lost = CancellationToken::new();
-    spawn_loops(
-        &parts,
-        &handle,
-        &telemetry,
-        &dispatcher,
-        &metrics,
-        &lost,
-        &stop,
-    );
-    let writer_lost = lost.clone();
-    let writing = tokio::spawn(async move {
+    planner.spawn(handle.clone(), Handle::current()).context("cannot start the planner")?;
+    let lost = lost.clone();
+    tokio::spawn(async move {
         let why = writer.run().await;
-        writer_lost.cancel();
-        why
+        tracing::debug!(%why, "the writer ended");
+        lost.cancel();
     });
-    let services = Arc::new(Services {
+    Ok(Arc::new(Services {
         writer: handle,
         store: Arc::clone(store),
         admission,
         last_pass,
-        telemetry,
-        dispatcher: Arc::clone(&dispatcher),
-        logs: LogRelay::new(dispatcher),
-        authenticator: authenticator.clone(),
+        telemetry: Arc::new(Telemetry::default()),
+        logs: LogRelay::new(Arc::clone(&dispatcher)),
+        dispatcher,
+        authenticator,
         identity: parts.identity.clone(),
         joins: tokio::sync::Mutex::new(()),
         policy,
-        timing,
-        epoch,
+        timing: config.timing,
+        epoch: leadership.epoch,
         address: parts.address.clone(),
         started: clock::now(),
-        metrics: Arc::clone(&metrics),
-    });
-    let live = Arc::clone(&services.dispatcher);
-    authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
-    serve_http(&parts, &services, &stop).await?;
-    let outcome = serve(
-        &parts,
-        services,
-        authenticator,
         metrics,
-        listener,
-        &stop,
-        &lost,
-    )
-    .await;
-    writing.abort();
-    // So that another need not wait for the lease to run out; if it was lost already, that is no error.
-    if let Err(error) = store.resign(epoch, clock::now()).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the lease was not given back"
-        );
-    }
-    outcome
+    }))
+}
+
+async fn load(store: &Arc<dyn Store>, dispatcher: &Dispatcher) -> anyhow::Result<World> {
+    let world = World::restore(store.load().await?);
+    dispatcher.reset(&world);
+    let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
+    tracing::info!(jobs, attempts, nodes, "state loaded");
+    Ok(world)
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -296,26 +269,21 @@ async fn authenticator(
 
 fn spawn_loops(
     parts: &Parts,
-    writer: &WriterHandle,
-    telemetry: &Arc<Telemetry>,
-    dispatcher: &Arc<Dispatcher>,
-    metrics: &Arc<Metrics>,
+    services: &Services,
     lost: &CancellationToken,
     stop: &CancellationToken,
 ) {
-    let timing = parts.config.timing;
+    let (timing, writer) = (parts.config.timing, &services.writer);
+    let dispatcher = &services.dispatcher;
     tokio::spawn(loops::liveness::run(
         writer.clone(),
-        Arc::clone(telemetry),
+        Arc::clone(&services.telemetry),
         Arc::clone(dispatcher),
         timing,
     ));
     tokio::spawn(loops::repair::run(writer.clone(), timing));
-    tokio::spawn(loops::gauges::run(
-        writer.clone(),
-        Arc::clone(dispatcher),
-        Arc::clone(metrics),
-    ));
+    let metrics = Arc::clone(&services.metrics);
+    tokio::spawn(loops::gauges::run(writer.clone(), Arc::clone(dispatcher), metrics));
     let (store, epoch) = (Arc::clone(&parts.store), parts.leadership.epoch);
     let (lost, stop) = (lost.clone(), stop.clone());
     tokio::spawn(async move {
@@ -356,16 +324,14 @@ async fn serve_http(
 async fn serve(
     parts: &Parts,
     services: Arc<Services>,
-    authenticator: Authenticator,
-    metrics: Arc<Metrics>,
     listener: TcpListener,
     stop: &CancellationToken,
     lost: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let mut auth = AuthLayer::new(authenticator, clock::now);
+    let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
+    let metrics = Arc::clone(&services.metrics);
     let mut server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .tcp_nodelay(true);
+        .max_concurrent_streams(STREAMS_PER_CONNECTION);
     match &parts.identity {
         Some(identity) => {
             server = server
@@ -374,13 +340,15 @@ async fn serve(
         }
         None => auth = auth.insecure(),
     }
+    // Set here, since the server's own option does not reach connections it did not accept itself.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (ended, timing) = (CancellationToken::new(), parts.config.timing);
     let closing = ended.clone();
     let serving = server
         .layer(RpcMetricsLayer::new(metrics))
         .layer(auth)
         .add_routes(routes(services).await?)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(incoming, async move {
             closing.cancelled().await;
         });
     let serving = tokio::spawn(serving);

@@ -6,10 +6,12 @@
 //! again there. [`dispatch`] tells workers what the state says they must be told. [`telemetry`] is what is heard
 //! of nodes and never stored.
 
+pub mod command;
 pub mod dispatch;
 pub mod logs;
 pub mod orders;
 pub mod plan;
 pub mod round;
+mod submissions;
 pub mod telemetry;
 pub mod writer;

@@ -15,6 +15,8 @@ mod report;
 mod start;
 mod step;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, ActionRefusal, Actor, Changed, act};
 pub use draft::Draft;

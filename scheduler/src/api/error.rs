@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::flow::logs::LogError;
-use crate::flow::writer::{FlowError, SubmitError};
+use crate::flow::command::{FlowError, SubmitError};
 
 /// A status with a reason.
 #[must_use]

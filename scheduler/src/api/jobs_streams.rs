@@ -150,7 +150,7 @@ impl Watcher {
                 Ok(Ok(events)) => self.pass_on(&events, to).await?,
                 Ok(Err(RecvError::Lagged(_))) => self.catch_up(to).await?,
                 Ok(Err(RecvError::Closed)) => {
-                    return Err(error::flow(&crate::flow::writer::FlowError::Stopping));
+                    return Err(error::flow(&crate::flow::command::FlowError::Stopping));
                 }
             };
             if !going_on {

@@ -19,7 +19,7 @@ use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 use tokio::runtime::Handle;
 
-use super::writer::WriterHandle;
+use super::command::WriterHandle;
 use crate::clock;
 use crate::metrics::Metrics;
 

@@ -5,22 +5,24 @@
 //! dropped and rebuilt from the store; every command of the round is answered with an error and may be repeated
 //! under its idempotency key.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, Event};
-use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, UserName};
-use gotgan_core::lifecycle::{self, Draft, Submission, SubmitRefusal};
+use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
+use gotgan_core::lifecycle::Draft;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
-use gotgan_store::{RecordedSubmission, Round, Store, StoreError};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use gotgan_store::{Round, Store, StoreError};
+use tokio::sync::{broadcast, mpsc};
 
+use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
 use super::plan::PlannerFeed;
 use super::round::{RecentKeys, RoundDraft};
+use super::submissions::draft_submissions;
 use crate::admission::Admission;
 use crate::clock;
 use crate::metrics::Metrics;
@@ -33,151 +35,6 @@ const ROUND_MAX: usize = 2_048;
 
 /// Rounds of events a slow watcher may lag behind before it must catch up from the store.
 const EVENTS_MAX: usize = 4_096;
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FlowError {
-    /// The store did not take the round. Nothing of it happened.
-    #[error("the store did not take the change; try again with the same idempotency key")]
-    NotCommitted,
-    /// This scheduler no longer leads.
-    #[error("this scheduler does not lead")]
-    NotLeader,
-    /// The scheduler is shutting down.
-    #[error("the scheduler is shutting down")]
-    Stopping,
-}
-
-/// A submission's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Submitted {
-    /// Its number.
-    pub job: JobId,
-    /// It was there already.
-    pub repeated: bool,
-}
-
-/// Why submissions were not stored; `usize` is the place in the list.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SubmitError {
-    /// The flow failed.
-    #[error(transparent)]
-    Flow(#[from] FlowError),
-    /// One of them is refused.
-    #[error("{1}")]
-    Refused(usize, SubmitRefusal),
-    /// A key was used before for another body.
-    #[error("the idempotency key was used before for another request, which became job {1}")]
-    KeyReused(usize, JobId),
-}
-
-type Acknowledge = Box<dyn FnOnce(Result<(), FlowError>) + Send>;
-type Write = Box<dyn FnOnce(&mut RoundDraft<'_>) -> Acknowledge + Send>;
-type Read = Box<dyn FnOnce(&World) + Send>;
-
-enum Command {
-    Submit {
-        submissions: Vec<Submission>,
-        reply: oneshot::Sender<Result<Vec<Submitted>, SubmitError>>,
-    },
-    Write(Write),
-    Read(Read),
-}
-
-/// Hands commands to the writer.
-#[derive(Debug, Clone)]
-pub struct WriterHandle {
-    commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<Arc<Vec<Arc<Event>>>>,
-}
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Command::Submit { .. } => "Submit",
-            Command::Write(_) => "Write",
-            Command::Read(_) => "Read",
-        })
-    }
-}
-
-impl WriterHandle {
-    /// Stores jobs, all or none; answers after they are durable.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub async fn submit(
-        &self,
-        submissions: Vec<Submission>,
-    ) -> Result<Vec<Submitted>, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Submit { submissions, reply }).await?;
-        answer.await.unwrap_or(Err(FlowError::NotCommitted.into()))
-    }
-
-    /// Runs `change` in the writer; answers what it returned after everything it drafted is durable.
-    ///
-    /// # Errors
-    /// [`FlowError`]; then nothing of it happened.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
-    ) -> Result<T, FlowError> {
-        let (reply, answer) = oneshot::channel();
-        self.write_then(change, move |outcome| {
-            // A caller that went away needs no answer.
-            let _ = reply.send(outcome);
-        })
-        .await?;
-        answer.await.unwrap_or(Err(FlowError::NotCommitted))
-    }
-
-    /// Like [`Self::write`], but does not wait: `then` is called with the result once it is durable.
-    ///
-    /// # Errors
-    /// [`FlowError::Stopping`] if the writer is gone.
-    pub async fn write_then<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
-        then: impl FnOnce(Result<T, FlowError>) + Send + 'static,
-    ) -> Result<(), FlowError> {
-        let write: Write = Box::new(move |round| {
-            let value = change(round);
-            Box::new(move |outcome| then(outcome.map(|()| value)))
-        });
-        self.send(Command::Write(write)).await
-    }
-
-    /// Looks at the world between two rounds.
-    ///
-    /// # Errors
-    /// [`FlowError::Stopping`] if the writer is gone.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&World) -> T + Send + 'static,
-    ) -> Result<T, FlowError> {
-        let (reply, answer) = oneshot::channel();
-        let read: Read = Box::new(move |world| {
-            // A caller that went away needs no answer.
-            let _ = reply.send(look(world));
-        });
-        self.send(Command::Read(read)).await?;
-        answer.await.map_err(|_| FlowError::Stopping)
-    }
-
-    /// Events as they are committed.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Arc<Event>>>> {
-        self.events.subscribe()
-    }
-
-    async fn send(&self, command: Command) -> Result<(), FlowError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| FlowError::Stopping)
-    }
-}
 
 /// What the writer needs besides its queue.
 #[derive(Debug)]
@@ -205,7 +62,7 @@ pub struct WriterParts {
 pub struct Writer {
     parts: WriterParts,
     commands: mpsc::Receiver<Command>,
-    events: broadcast::Sender<Arc<Vec<Arc<Event>>>>,
+    events: broadcast::Sender<EventRound>,
     recent: RecentKeys,
 }
 
@@ -214,10 +71,7 @@ pub struct Writer {
 pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
-    let handle = WriterHandle {
-        commands: sender,
-        events: events.clone(),
-    };
+    let handle = WriterHandle::new(sender, events.clone());
     (
         Writer {
             parts,
@@ -295,7 +149,7 @@ impl Writer {
     async fn commit(
         &self,
         round: &Round,
-        now: gotgan_core::amount::UnixMicros,
+        now: UnixMicros,
     ) -> Result<(), StoreError> {
         if round.is_empty() {
             return Ok(());
@@ -344,7 +198,7 @@ impl Writer {
     fn draft(
         &mut self,
         commands: Vec<Command>,
-        now: gotgan_core::amount::UnixMicros,
+        now: UnixMicros,
     ) -> (Round, Vec<Acknowledge>, Vec<Read>) {
         let WriterParts {
             world,
@@ -454,71 +308,3 @@ fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowErro
     }
 }
 
-/// Drafts one list of submissions and prepares its answer.
-fn draft_submissions(
-    round: &mut RoundDraft<'_>,
-    submissions: Vec<Submission>,
-    reply: oneshot::Sender<Result<Vec<Submitted>, SubmitError>>,
-) -> Acknowledge {
-    let outcome = store_submissions(round, submissions);
-    Box::new(move |committed| {
-        let outcome = match committed {
-            Ok(()) => outcome,
-            Err(error) => Err(error.into()),
-        };
-        // A caller that went away will ask again under the same key.
-        let _ = reply.send(outcome);
-    })
-}
-
-fn store_submissions(
-    round: &mut RoundDraft<'_>,
-    submissions: Vec<Submission>,
-) -> Result<Vec<Submitted>, SubmitError> {
-    let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(submissions.len());
-    let mut fresh = Vec::new();
-    let mut keys = BTreeSet::new();
-    for (index, submission) in submissions.into_iter().enumerate() {
-        if let Some((digest, job)) = round.recent.submission(&submission.owner, &submission.key) {
-            if *digest != submission.digest {
-                return Err(SubmitError::KeyReused(index, *job));
-            }
-            answers.push(Some(Submitted {
-                job: *job,
-                repeated: true,
-            }));
-        } else if !keys.insert((submission.owner.clone(), submission.key.clone())) {
-            // The job of this key is in the same list; it has no number yet to point to.
-            return Err(SubmitError::KeyReused(index, JobId(0)));
-        } else {
-            answers.push(None);
-            fresh.push((index, submission));
-        }
-    }
-    let (places, fresh): (Vec<usize>, Vec<Submission>) = fresh.into_iter().unzip();
-    let known: Vec<_> = fresh
-        .iter()
-        .map(|one| (one.owner.clone(), one.key.clone(), one.digest.clone()))
-        .collect();
-    let jobs = lifecycle::submit(&mut round.draft, fresh).map_err(|(at, refusal)| {
-        SubmitError::Refused(places.get(at).copied().unwrap_or(at), refusal)
-    })?;
-    for ((owner, key, digest), job) in known.into_iter().zip(&jobs) {
-        let submission = RecordedSubmission {
-            owner,
-            key,
-            digest,
-            job: *job,
-        };
-        round.recent.insert_submission(submission);
-    }
-    for (place, job) in places.into_iter().zip(jobs) {
-        if let Some(answer) = answers.get_mut(place) {
-            *answer = Some(Submitted {
-                job,
-                repeated: false,
-            });
-        }
-    }
-    Ok(answers.into_iter().flatten().collect())
-}

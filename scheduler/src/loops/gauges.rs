@@ -9,7 +9,7 @@ use gotgan_core::world::World;
 
 use crate::api::capacities;
 use crate::flow::dispatch::Dispatcher;
-use crate::flow::writer::WriterHandle;
+use crate::flow::command::WriterHandle;
 use crate::metrics::Metrics;
 
 /// How often; a scrape is rarely more frequent.

@@ -10,7 +10,7 @@ use gotgan_core::node::Liveness;
 use crate::config::Timing;
 use crate::flow::dispatch::Dispatcher;
 use crate::flow::telemetry::Telemetry;
-use crate::flow::writer::WriterHandle;
+use crate::flow::command::WriterHandle;
 
 /// What a look found for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gotgan_core::lifecycle;
 
 use crate::config::Timing;
-use crate::flow::writer::WriterHandle;
+use crate::flow::command::WriterHandle;
 
 /// Looks until the writer is gone.
 pub async fn run(writer: WriterHandle, timing: Timing) {

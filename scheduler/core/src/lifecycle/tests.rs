@@ -1,0 +1,515 @@
+//! Random lives: jobs, gangs, cancellations, lost nodes, repeated and late reports, against the invariants.
+//!
+//! A seed draws a sequence of happenings; workers are little machines that obey the orders derived for them, but
+//! whose reports may be repeated, held back, or lost with their node. After every happening the world must add up;
+//! once nothing is injected any more, every job must come to an end.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::orders::{self, Order};
+use super::*;
+use crate::amount::{CpuMilli, GpuMilliSeconds, MemoryMib, UnixMicros};
+use crate::attempt::{Attempt, AttemptState, Cause, ExitStatus};
+use crate::change::Change;
+use crate::check;
+use crate::ids::{
+    AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName,
+};
+use crate::job::{Digest, JobState};
+use crate::ledger::{self, LedgerEntry, LedgerKind};
+use crate::node::{Gpu, Inventory};
+use crate::planner;
+use crate::policy::Policy;
+use crate::quota::QuotaTree;
+use crate::spec::{
+    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
+};
+use crate::world::World;
+
+const NODES: usize = 4;
+const GPUS: u32 = 4;
+
+fn node_name(index: usize) -> NodeName {
+    NodeName::new(&format!("node-{index}")).unwrap()
+}
+
+fn inventory(index: usize) -> Inventory {
+    let gpu = |at: u32| Gpu {
+        uuid: GpuUuid::new(&format!("GPU-{index}-{at}")).unwrap(),
+        index: at,
+        name: "B200".to_owned(),
+        class: GpuClass::new("b200").unwrap(),
+        pci_bus_id: String::new(),
+        memory_mib: MemoryMib(1),
+    };
+    Inventory {
+        node: node_name(index),
+        address: "127.0.0.1".to_owned(),
+        boot_id: "boot".to_owned(),
+        worker_version: String::new(),
+        os: String::new(),
+        kernel: String::new(),
+        driver_version: String::new(),
+        cuda_version: String::new(),
+        cpu_milli: CpuMilli(64_000),
+        memory_mib: MemoryMib(65_536),
+        gpus: (0..GPUS).map(gpu).collect(),
+        labels: BTreeMap::new(),
+        simulated: true,
+    }
+}
+
+fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: bool) -> JobSpec {
+    let work = if script {
+        Work::Script { text: "#!/bin/sh\n".to_owned(), arguments: Vec::new() }
+    } else {
+        Work::Command { argv: vec!["true".to_owned()], layout: TaskLayout::PerNode }
+    };
+    JobSpec {
+        name: "job".to_owned(),
+        project: ProjectPath::new("public/team").unwrap(),
+        work,
+        nodes,
+        per_node: NodeRequest { gpus, cpu_milli: CpuMilli(1_000), memory_mib: MemoryMib(64) },
+        constraints: Constraints::default(),
+        time_limit_s: 600,
+        priority: 0,
+        dependencies,
+        warning_signal: None,
+        requeue: true,
+        max_retries: 1,
+        environment: BTreeMap::new(),
+        working_directory: String::new(),
+        output_path: String::new(),
+        error_path: String::new(),
+        hold: false,
+        comment: String::new(),
+        grace_s: 1,
+    }
+}
+
+/// One worker: what it holds and what it has not been heard about yet.
+#[derive(Debug, Default)]
+struct Worker {
+    up: bool,
+    /// Attempts in its journal; true: ended.
+    held: BTreeMap<AttemptId, bool>,
+    started: BTreeSet<AttemptId>,
+    next_seq: BTreeMap<AttemptId, u64>,
+    /// Reports on the way, oldest first.
+    sent: Vec<Report>,
+    /// Reports delivered once, to be repeated.
+    delivered: Vec<Report>,
+}
+
+impl Worker {
+    fn say(&mut self, node: &NodeName, attempt: AttemptId, at: UnixMicros, event: MemberEvent) {
+        let seq = self.next_seq.entry(attempt).or_insert(1);
+        self.sent.push(Report { node: node.clone(), attempt, seq: *seq, at, event });
+        *seq += 1;
+    }
+
+    fn obey(&mut self, node: &NodeName, at: UnixMicros, order: Order) {
+        match order {
+            Order::Run { attempt, start_now, .. } => {
+                if self.held.insert(attempt.id, false).is_none() {
+                    self.say(node, attempt.id, at, MemberEvent::Accepted);
+                    if start_now {
+                        self.start(node, attempt.id, at);
+                    }
+                } else {
+                    self.held.insert(attempt.id, self.held[&attempt.id]);
+                }
+            }
+            Order::Start(id) => self.start(node, id, at),
+            Order::StartTasks(_) => {}
+            Order::Stop(id, stop) => {
+                if self.held.get(&id) != Some(&true) {
+                    self.end(node, id, at, stop.cause, None);
+                }
+            }
+            Order::Forget(id) => {
+                self.held.remove(&id);
+            }
+        }
+    }
+
+    fn start(&mut self, node: &NodeName, id: AttemptId, at: UnixMicros) {
+        if self.held.get(&id) == Some(&false) && self.started.insert(id) {
+            self.say(node, id, at, MemberEvent::Started);
+        }
+    }
+
+    fn end(
+        &mut self,
+        node: &NodeName,
+        id: AttemptId,
+        at: UnixMicros,
+        cause: Cause,
+        exit: Option<ExitStatus>,
+    ) {
+        self.held.insert(id, true);
+        self.say(node, id, at, MemberEvent::Ended { cause, reason: String::new(), exit });
+    }
+}
+
+/// Everything of one life.
+struct Life {
+    world: World,
+    /// Fed with the same changes; must stay equal.
+    replica: World,
+    policy: Policy,
+    now: UnixMicros,
+    workers: Vec<Worker>,
+    entries: Vec<LedgerEntry>,
+    ended: BTreeMap<AttemptId, Arc<Attempt>>,
+    last_states: BTreeMap<JobId, JobState>,
+    starts: BTreeSet<AttemptId>,
+    submitted: u64,
+}
+
+impl Life {
+    fn new() -> Self {
+        let mut tree = QuotaTree::default();
+        for path in ["public", "public/team"] {
+            let mut node = crate::quota::QuotaNode::default();
+            let limit = if path == "public" { 14_000 } else { 12_000 };
+            node.limits.insert(GpuClass::new("b200").unwrap(), crate::amount::GpuMilli(limit));
+            tree.nodes.insert(ProjectPath::new(path).unwrap(), node);
+        }
+        let mut life = Life {
+            world: World::default(),
+            replica: World::default(),
+            policy: Policy { retry_delay_ms: 1, ..Policy::default() },
+            now: UnixMicros(1_000_000_000),
+            workers: (0..NODES).map(|_| Worker::default()).collect(),
+            entries: Vec::new(),
+            ended: BTreeMap::new(),
+            last_states: BTreeMap::new(),
+            starts: BTreeSet::new(),
+            submitted: 0,
+        };
+        life.draft(|draft| apply_quota(draft, tree, &UserName::new("office").unwrap()));
+        for index in 0..NODES {
+            life.connect(index);
+        }
+        life
+    }
+
+    /// Drafts, checks, and hands the orders that follow to the workers that are up.
+    fn draft<T>(&mut self, change: impl FnOnce(&mut Draft<'_>) -> T) -> T {
+        let mut draft = Draft::new(&mut self.world, &self.policy, Epoch(1), self.now);
+        let value = change(&mut draft);
+        let changes = draft.into_changes();
+        self.replica.apply_all(&changes);
+        for change in &changes {
+            self.note(change);
+        }
+        assert_eq!(self.world, self.replica, "the replica differs");
+        let violations = check::world(&self.world);
+        assert!(violations.is_empty(), "{violations:?}");
+        self.dispatch(&changes);
+        value
+    }
+
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Booked(entry) => self.entries.push(entry.clone()),
+            Change::AttemptLeased(attempt) => {
+                assert!(self.starts.insert(attempt.id), "{} started twice", attempt.id);
+            }
+            Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => {
+                assert!(self.ended.insert(attempt.id, Arc::clone(attempt)).is_none());
+            }
+            Change::JobMoved { id, status } => {
+                let before = self.last_states.insert(*id, status.state);
+                assert!(!before.is_some_and(JobState::is_terminal), "job {id} moved after its end");
+            }
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self, changes: &[Change]) {
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::AttemptLeased(attempt) | Change::AttemptMoved(attempt) => {
+                    touched.insert(attempt.id);
+                }
+                _ => {}
+            }
+        }
+        for id in touched {
+            let orders = match (self.world.attempts.get(&id), self.ended.get(&id)) {
+                (Some(attempt), _) => orders::for_attempt(&self.world, attempt),
+                (None, Some(ended)) => {
+                    let nodes = ended.placement.nodes.iter();
+                    nodes.map(|place| (place.node.clone(), Order::Forget(id))).collect()
+                }
+                (None, None) => Vec::new(),
+            };
+            for (node, order) in orders {
+                let worker = self.workers.iter_mut().enumerate();
+                let (_, worker) = worker.into_iter().find(|(at, _)| node_name(*at) == node).unwrap();
+                if worker.up {
+                    worker.obey(&node, self.now, order);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        self.workers[index].up = true;
+        let held: Vec<(AttemptId, bool)> =
+            self.workers[index].held.iter().map(|(id, ended)| (*id, *ended)).collect();
+        self.draft(|draft| register(draft, inventory(index), &held));
+        // The journal sends again what was not acknowledged.
+        let again: Vec<Report> = self.workers[index].delivered.clone();
+        self.workers[index].sent.splice(0..0, again);
+        let node = node_name(index);
+        for order in orders::for_node(&self.world, &node, &held) {
+            self.workers[index].obey(&node, self.now, order);
+        }
+    }
+
+    fn submit(&mut self, nodes: u32, gpus: GpuRequest, after: Option<u64>, script: bool) {
+        self.submitted += 1;
+        let kind = [DependencyKind::AfterOk, DependencyKind::AfterAny, DependencyKind::AfterNotOk];
+        let live: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        let dependency = after.filter(|_| !live.is_empty()).map(|pick| Dependency {
+            kind: kind[pick as usize % kind.len()],
+            job: live[pick as usize % live.len()],
+        });
+        let submission = Submission {
+            owner: UserName::new("kim").unwrap(),
+            key: IdempotencyKey::new(&format!("key-{}", self.submitted)).unwrap(),
+            digest: Digest("".into()),
+            spec: Arc::new(spec(nodes, gpus, dependency.into_iter().collect(), script)),
+            outcomes: BTreeMap::new(),
+        };
+        self.draft(|draft| submit(draft, vec![submission])).unwrap();
+    }
+
+    fn plan(&mut self) {
+        let plan = planner::plan(&self.world, &self.policy, self.now);
+        for decision in &plan.decisions {
+            self.draft(|draft| start(draft, decision)).unwrap();
+        }
+    }
+
+    /// Delivers the oldest report on the way from a worker.
+    fn deliver(&mut self, index: usize) {
+        if !self.workers[index].up || self.workers[index].sent.is_empty() {
+            return;
+        }
+        let report = self.workers[index].sent.remove(0);
+        let folded = self.draft(|draft| fold(draft, &report));
+        assert_ne!(folded, Folded::Gap, "{report:?}");
+        let over = matches!(report.event, MemberEvent::Ended { .. });
+        if folded == Folded::Settled && over {
+            self.workers[index].held.remove(&report.attempt);
+        }
+        self.workers[index].delivered.push(report);
+    }
+
+    /// Ends a running attempt on one worker by itself.
+    fn finish_one(&mut self, index: usize, pick: usize, code: i32) {
+        let worker = &mut self.workers[index];
+        let running: Vec<AttemptId> = worker
+            .started
+            .iter()
+            .filter(|id| worker.held.get(id) == Some(&false))
+            .copied()
+            .collect();
+        if worker.up && !running.is_empty() {
+            let id = running[pick % running.len()];
+            let exit = Some(ExitStatus::Code(code));
+            worker.end(&node_name(index), id, self.now, Cause::User, exit);
+        }
+    }
+
+    /// The node goes away; with `wiped` it comes back without its journal.
+    fn crash(&mut self, index: usize, wiped: bool) {
+        self.workers[index].up = false;
+        if wiped {
+            self.workers[index] = Worker::default();
+        }
+        let node = node_name(index);
+        self.draft(|draft| miss(draft, &node));
+    }
+
+    fn lose(&mut self, index: usize) {
+        if !self.workers[index].up {
+            let node = node_name(index);
+            self.draft(|draft| {
+                miss(draft, &node);
+                give_up(draft, &node);
+            });
+        }
+    }
+
+    fn act_on(&mut self, pick: usize, action: Action) {
+        let live: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        if live.is_empty() {
+            return;
+        }
+        let actor = Actor { name: UserName::new("kim").unwrap(), for_site: pick % 2 == 0 };
+        // A refusal is as good as a change here: the world must add up after both.
+        let _ = self.draft(|draft| act(draft, live[pick % live.len()], action, &actor, "drawn"));
+    }
+
+    /// What must hold of the ledger after everything has ended.
+    fn audit(&self) {
+        let sum = |id: AttemptId, kind: LedgerKind| -> i64 {
+            let lines = self.entries.iter().filter(|it| it.attempt == id && it.kind == kind);
+            lines.map(|entry| entry.amount.0).sum()
+        };
+        for (id, attempt) in &self.ended {
+            let cost = ledger::cost(attempt.gpus(), attempt.leased, attempt.ended.unwrap());
+            assert_eq!(GpuMilliSeconds(sum(*id, LedgerKind::Charge)), cost, "{id}");
+            assert_eq!(sum(*id, LedgerKind::Hold), sum(*id, LedgerKind::Release), "{id}");
+            let refunded = ledger::is_refunded(attempt.outcome.as_ref().unwrap().cause);
+            let expected = if refunded { cost.0 } else { 0 };
+            assert_eq!(sum(*id, LedgerKind::Refund), expected, "{id}");
+        }
+        let positions: Vec<u64> = self.entries.iter().map(|entry| entry.seq).collect();
+        let expected: Vec<u64> = (1..=self.entries.len() as u64).collect();
+        assert_eq!(positions, expected);
+    }
+
+    /// No more faults: everything must come to an end.
+    fn heal(&mut self) {
+        for index in 0..NODES {
+            if !self.workers[index].up {
+                self.connect(index);
+            }
+        }
+        for _ in 0..2_000 {
+            self.now = self.now.plus_seconds(1);
+            let held: Vec<JobId> = self
+                .world
+                .jobs
+                .values()
+                .filter(|job| job.status.state == JobState::Held)
+                .map(|job| job.id)
+                .collect();
+            let actor = Actor { name: UserName::new("kim").unwrap(), for_site: true };
+            for id in held {
+                // Cancelling one may have cancelled those that wait for it.
+                let _ = self.draft(|draft| act(draft, id, Action::Cancel, &actor, ""));
+            }
+            self.plan();
+            for index in 0..NODES {
+                while !self.workers[index].sent.is_empty() {
+                    self.deliver(index);
+                }
+                self.finish_one(index, 0, 0);
+            }
+            if self.world.jobs.is_empty() && self.workers.iter().all(|it| it.sent.is_empty()) {
+                break;
+            }
+        }
+        assert!(self.world.jobs.is_empty(), "still there: {:?}", self.world.jobs);
+        assert!(self.world.attempts.is_empty());
+        assert!(self.world.steps.is_empty() && self.world.dependents.is_empty());
+        assert!(self.world.usage.iter().next().is_none());
+        assert_eq!(self.starts.len(), self.ended.len());
+    }
+}
+
+/// Something that happens; numbers pick among what is there.
+#[derive(Debug, Clone)]
+enum Happening {
+    Submit { nodes: u32, gpus: u32, share: bool, after: Option<u64>, script: bool },
+    Plan,
+    Deliver(usize),
+    Repeat(usize),
+    Finish { worker: usize, pick: usize, code: i32 },
+    Crash { worker: usize, wiped: bool },
+    Lose(usize),
+    Connect(usize),
+    Act(usize, Action),
+    Wait(i64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let worker = 0..NODES;
+    let action = prop_oneof![
+        Just(Action::Cancel),
+        Just(Action::Hold),
+        Just(Action::Release),
+        Just(Action::Requeue)
+    ];
+    let submit = (1..=3_u32, 0..=GPUS, any::<bool>(), proptest::option::of(any::<u64>()), any::<bool>());
+    prop_oneof![
+        4 => submit.prop_map(|(nodes, gpus, share, after, script)| {
+            Happening::Submit { nodes, gpus, share, after, script }
+        }),
+        6 => Just(Happening::Plan),
+        16 => worker.clone().prop_map(Happening::Deliver),
+        2 => worker.clone().prop_map(Happening::Repeat),
+        6 => (worker.clone(), any::<usize>(), 0..2_i32)
+            .prop_map(|(worker, pick, code)| Happening::Finish { worker, pick, code }),
+        1 => (worker.clone(), any::<bool>())
+            .prop_map(|(worker, wiped)| Happening::Crash { worker, wiped }),
+        1 => worker.clone().prop_map(Happening::Lose),
+        2 => worker.prop_map(Happening::Connect),
+        2 => (any::<usize>(), action).prop_map(|(pick, action)| Happening::Act(pick, action)),
+        3 => (0..3_000_000_i64).prop_map(Happening::Wait),
+    ]
+}
+
+fn live_through(life: &mut Life, happening: Happening) {
+    match happening {
+        Happening::Submit { nodes, gpus, share, after, script } => {
+            let gpus = match (gpus, share) {
+                (0, _) => GpuRequest::None,
+                (count, false) => GpuRequest::Whole { count, class: None },
+                (count, true) => GpuRequest::Share { milli: count * 200, class: None },
+            };
+            life.submit(nodes, gpus, after, script);
+        }
+        Happening::Plan => life.plan(),
+        Happening::Deliver(worker) => life.deliver(worker),
+        Happening::Repeat(worker) => {
+            if let Some(report) = life.workers[worker].delivered.first().cloned() {
+                let folded = life.draft(|draft| fold(draft, &report));
+                assert!(matches!(folded, Folded::Repeated | Folded::Settled), "{folded:?}");
+            }
+        }
+        Happening::Finish { worker, pick, code } => life.finish_one(worker, pick, code),
+        Happening::Crash { worker, wiped } => {
+            if life.workers[worker].up {
+                life.crash(worker, wiped);
+            }
+        }
+        Happening::Lose(worker) => life.lose(worker),
+        Happening::Connect(worker) => {
+            if !life.workers[worker].up {
+                life.connect(worker);
+            }
+        }
+        Happening::Act(pick, action) => life.act_on(pick, action),
+        Happening::Wait(micros) => life.now = UnixMicros(life.now.0 + micros),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_world_adds_up_and_every_job_ends(
+        happenings in proptest::collection::vec(happening(), 1..120)
+    ) {
+        let mut life = Life::new();
+        for happening in happenings {
+            live_through(&mut life, happening);
+        }
+        life.heal();
+        life.audit();
+    }
+}
