@@ -19,13 +19,19 @@ pub use builder::ClusterBuilder;
 pub use scheduler::SchedulerProcess;
 pub use worker::WorkerProcess;
 
+/// Settings of a scheduler that a test restarts: the lease of the one that was killed runs out soon.
+pub const QUICK_TO_RESTART: &str = "\
+[timing]
+leader_lease_ms = 1500
+";
+
 /// Settings of a scheduler that gives a silent node up in about two seconds, for tests in which one is lost.
 pub const QUICK_TO_GIVE_UP: &str = "\
 [timing]
 heartbeat_ms = 200
 suspect_after_ms = 800
 lost_after_ms = 2000
-leader_lease_ms = 1000
+leader_lease_ms = 1500
 ";
 
 /// A running cluster. Everything it started is gone once it is dropped.
@@ -36,7 +42,7 @@ pub struct Cluster {
     /// The API as the administrator that the scheduler made on its first start.
     pub api: Api,
     workers: BTreeMap<String, WorkerProcess>,
-    settings: Option<String>,
+    settings: String,
     insecure: bool,
     // After the processes, because databases and directories in use cannot be removed.
     database: Database,
@@ -73,7 +79,7 @@ impl Cluster {
         let mut second = SchedulerProcess::new(
             self.directory().join("scheduler-2"),
             self.database.url(),
-            self.settings.as_deref(),
+            &self.settings,
             self.insecure,
         );
         // One authority signs for both, as an installation with two schedulers has it.

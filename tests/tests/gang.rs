@@ -6,7 +6,7 @@ use gotgan_proto::v1::{AttemptState, BlockerKind, Cause, JobState, NodeLiveness}
 use gotgan_tests::cluster::QUICK_TO_GIVE_UP;
 use gotgan_tests::jobs::{Shape, command, shell};
 use gotgan_tests::virtual_worker::{Play, Script};
-use gotgan_tests::{Cluster, Database, audit, deadline};
+use gotgan_tests::{Api, Cluster, Database, audit, deadline};
 
 on_each_database! {
     a_gang_that_loses_a_node_ends_everywhere_and_runs_again_at_no_cost,
@@ -85,13 +85,17 @@ async fn a_node_that_comes_back_is_told_to_stop_what_was_given_up(database: Data
 async fn a_gang_waits_until_all_its_nodes_fit(database: Database) {
     let cluster = Cluster::start(database).await;
     let first = cluster.add_virtual("v0", "b200", 2, Script::forever()).await;
-    let gang = cluster.api.submit(command(&["/bin/true"]).nodes(2).gpus(2)).await;
-    cluster.api.wait_for_blocker(gang, BlockerKind::Capacity).await;
-    assert!(first.runs().is_empty(), "half a gang has started");
     let second = cluster.add_virtual("v1", "b200", 2, Script::forever()).await;
-    let running = cluster.api.wait_for_state(gang, JobState::Running).await;
+    let api = &cluster.api;
+    let small = api.submit(command(&["/bin/true"]).gpus(1).on("v1")).await;
+    api.wait_for_state(small, JobState::Running).await;
+    let gang = api.submit(command(&["/bin/true"]).nodes(2).gpus(2)).await;
+    api.wait_for_blocker(gang, BlockerKind::Capacity).await;
+    assert!(first.runs().is_empty(), "half a gang has started");
+    api.jobs().cancel(Api::action(small, "")).await.unwrap();
+    let running = api.wait_for_state(gang, JobState::Running).await;
     assert_eq!(running.nodes.len(), 2);
-    assert_eq!((first.runs().len(), second.runs().len()), (1, 1));
+    assert_eq!((first.runs().len(), second.runs().len()), (1, 2));
     assert_eq!(first.runs()[0].gpus.len(), 2);
 }
 
@@ -100,7 +104,6 @@ async fn a_gang_of_which_one_node_refuses_runs_elsewhere(database: Database) {
     let well = Script::succeed_after(Duration::ZERO);
     let ill = Script::by(|_| Play::Refuse(Cause::Hardware, "no room on the disk".into()));
     let first = cluster.add_virtual("v0", "b200", 1, well.clone()).await;
-    // Best fit has no reason to prefer the third, so the ill one is tried first or not at all.
     let second = cluster.add_virtual("v1", "b200", 1, ill).await;
     let gang = cluster.api.submit(command(&["/bin/true"]).nodes(2).gpus(1)).await;
     let waiting = cluster

@@ -29,6 +29,9 @@ const ROLES: [(&str, Role); 4] = [
     ("member", Role::Member),
 ];
 
+/// Served, but reflection of this version does not show the one before it.
+const NOT_REFLECTED: &str = "grpc.reflection.v1alpha.";
+
 /// The page's table: by method, the words of its head under which it says yes.
 fn page() -> BTreeMap<String, Vec<String>> {
     let text = fs::read_to_string(programs::checkout().join("docs/permissions.md")).unwrap();
@@ -73,7 +76,8 @@ async fn every_method_is_open_to_the_roles_of_the_table_and_to_no_other(database
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    let known: Vec<&String> = page.keys().filter(|method| !methods.contains(method)).collect();
+    let known = page.keys().filter(|method| !methods.contains(method));
+    let known: Vec<&String> = known.filter(|method| !method.starts_with(NOT_REFLECTED)).collect();
     assert!(known.is_empty(), "in docs/permissions.md but not served: {known:?}");
 }
 

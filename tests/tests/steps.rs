@@ -29,7 +29,7 @@ async fn two_steps_are_told_apart_and_the_failing_rank_is_named(database: Databa
     let ended = cluster.api.wait_for_end(job).await;
     assert_eq!(ended.state(), JobState::Failed, "{ended:?}");
     assert_eq!(ended.exit.unwrap_or_default().code, 5, "{}", ended.detail);
-    for word in ["rank 2", "exit 5", "second"] {
+    for word in ["rank 2", "exit code 5", "second"] {
         assert!(ended.detail.contains(word), "no {word:?} in {:?}", ended.detail);
     }
     let attempt = &ended.attempts[0];

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Cluster, SchedulerProcess};
+use super::{Cluster, QUICK_TO_RESTART, SchedulerProcess};
 use crate::api::{self, Api, told};
 use crate::{Database, jobs};
 
@@ -12,7 +12,7 @@ use crate::{Database, jobs};
 #[derive(Debug)]
 pub struct ClusterBuilder {
     database: Database,
-    settings: Option<String>,
+    settings: String,
     quota: String,
     insecure: bool,
     directory: PathBuf,
@@ -22,17 +22,17 @@ impl ClusterBuilder {
     pub(super) fn new(database: Database) -> Self {
         Self {
             database,
-            settings: None,
+            settings: QUICK_TO_RESTART.to_owned(),
             quota: jobs::QUOTA.to_owned(),
             insecure: false,
             directory: std::env::temp_dir(),
         }
     }
 
-    /// A settings file for the scheduler.
+    /// The settings file of the scheduler.
     #[must_use]
     pub fn settings(mut self, text: &str) -> Self {
-        self.settings = Some(text.to_owned());
+        self.settings = text.to_owned();
         self
     }
 
@@ -66,7 +66,7 @@ impl ClusterBuilder {
         let mut scheduler = SchedulerProcess::new(
             directory.path().join("scheduler"),
             self.database.url(),
-            self.settings.as_deref(),
+            &self.settings,
             self.insecure,
         );
         scheduler.start();

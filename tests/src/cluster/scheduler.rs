@@ -11,6 +11,8 @@ use crate::{deadline, programs};
 
 /// What the line that says it serves begins with.
 const READY: &str = "ready ";
+/// The settings file, in its directory.
+const SETTINGS: &str = "settings.toml";
 /// Starts when another process has taken the port of a scheduler that was down for a moment.
 const START_TRIES: u32 = 20;
 
@@ -31,13 +33,11 @@ impl SchedulerProcess {
     pub(super) fn new(
         directory: PathBuf,
         database: Option<String>,
-        settings: Option<&str>,
+        settings: &str,
         insecure: bool,
     ) -> Self {
         fs::create_dir_all(&directory).expect("a directory can be made");
-        if let Some(text) = settings {
-            fs::write(directory.join("settings.toml"), text).expect("a file can be written");
-        }
+        fs::write(directory.join(SETTINGS), settings).expect("a file can be written");
         let log = directory.with_extension("log");
         Self { directory, log, database, insecure, listen: "127.0.0.1:0".into(), process: None }
     }
@@ -65,10 +65,7 @@ impl SchedulerProcess {
         if let Some(url) = &self.database {
             command.args(["--database", url]);
         }
-        let settings = self.directory.join("settings.toml");
-        if settings.exists() {
-            command.arg("--config").arg(settings);
-        }
+        command.arg("--config").arg(self.directory.join(SETTINGS));
         if self.insecure {
             command.arg("--insecure");
         }
