@@ -1,5 +1,6 @@
 //! Putting the parts together: store, leadership, writer, planner, loops, servers; and taking them down again.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -64,6 +65,8 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let data_dir = config.server.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let data_dir = data_dir.canonicalize().unwrap_or(data_dir);
+    let _lock = lock(&data_dir)?;
     let store = gotgan_store::open(&config.database_url()).await?;
     let listener = listen(config.server.listen).await?;
     let bound = listener
@@ -75,7 +78,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     } else {
         Some(Arc::new(identity(&config, bound)?))
     };
-    let holder = format!("{}:{}", host_name(), std::process::id());
+    let holder = format!("{}:{}", host_name(), data_dir.display());
     let lease_ms = config.timing.leader_lease_ms;
     let taken = loops::leadership::take(&store, &holder, &address, lease_ms, &stop).await?;
     let Some(leadership) = taken else {
@@ -171,6 +174,22 @@ async fn load(store: &Arc<dyn Store>, dispatcher: &Dispatcher) -> anyhow::Result
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");
     Ok(world)
+}
+
+/// Makes sure that no other scheduler works on this data directory. The lock ends with the process, however it
+/// ends, so whoever holds it may take the leadership of its predecessor over without waiting for the lease.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another scheduler runs on the data directory {}", data_dir.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -229,7 +229,7 @@ fn task_table(attempt: &AttemptView) -> Table {
 fn add_tasks(table: &mut Table, step: &StepView) {
     for task in &step.tasks {
         let ran = match (task.started_us, task.ended_us) {
-            (Some(started), Some(ended)) => time::span(ended - started),
+            (Some(started), Some(ended)) => time::run_span(ended - started),
             _ => String::new(),
         };
         let tone = match (task.failed(), task.state.as_str()) {
@@ -320,9 +320,9 @@ mod tests {
             GPU-1 (0.25 of it)
         ");
         insta::assert_snapshot!(task_table(&attempt()).render(Some(80), false), @"
-        STEP  KIND  NAME   RANK  NODE   STATE  EXIT    TIME
-           1  run   check     0  node1  ended  exit 0    3s
-           1  run   check     1  node2  ended  exit 7    3s
+        STEP  KIND  NAME   RANK  NODE   STATE  EXIT      TIME
+           1  run   check     0  node1  ended  exit 0  3.000s
+           1  run   check     1  node2  ended  exit 7  3.000s
         ");
     }
 

@@ -140,7 +140,7 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
     let mut table = Table::new(&[
         column("JOB").right(),
         column("NAME").shrink(8),
-        column("PROJECT").shrink(10).drop(3),
+        column("PROJECT").shrink(10).keep_end().drop(3),
         column("OWNER").shrink(6).drop(4),
         column("STATE"),
         column("NODES").right().drop(5),
@@ -221,8 +221,8 @@ mod tests {
         let table = table(&listing(), START + 7_200_000_000);
         insta::assert_snapshot!(table.render(Some(80), false), @"
          JOB  NAME         PROJECT      OWNER  STATE    NODES     GPUS   TIME  NOTE
-        1042  사전학습     public/nup…  kim    pending      2  16 b200
-          41  pretrain-w…  public/nup…  kim    failed       2  16 b200  1h02m  simulated
+        1042  사전학습     …tartup-042  kim    pending      2  16 b200
+          41  pretrain-w…  …tartup-042  kim    failed       2  16 b200  1h02m  simulated
         ");
         insta::assert_snapshot!(table.render(Some(50), false), @"
          JOB  NAME      STATE       GPUS   TIME  NOTE

@@ -95,7 +95,7 @@ fn entry_table(entries: &[EntryView]) -> Table {
         column("SEQ").right().drop(4),
         column("TIME").drop(2),
         column("KIND"),
-        column("PROJECT").shrink(12),
+        column("PROJECT").shrink(12).keep_end(),
         column("CLASS"),
         column("GPU-S").right(),
         column("JOB").right(),
@@ -144,7 +144,7 @@ fn show(view: &BalanceView, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.balance/1", view);
     }
     let mut table = Table::new(&[
-        column("PROJECT").shrink(16),
+        column("PROJECT").shrink(16).keep_end(),
         column("CLASS"),
         column("CHARGED GPU-S").right(),
         column("REFUNDED").right(),

@@ -106,7 +106,7 @@ impl ShowQuota {
 
 fn table(view: &QuotaView) -> Table {
     let mut table = Table::new(&[
-        column("PATH").shrink(16),
+        column("PATH").shrink(16).keep_end(),
         column("TITLE").shrink(8).drop(1),
         column("CLASS"),
         column("IN USE").right(),
@@ -181,7 +181,7 @@ impl ApplyQuota {
         }
         let mut changes = Table::new(&[
             column("CHANGE"),
-            column("PATH").shrink(16),
+            column("PATH").shrink(16).keep_end(),
             column("WHAT").shrink(16),
         ]);
         for change in &view.changes {

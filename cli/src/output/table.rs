@@ -30,6 +30,8 @@ pub struct Column {
     drop_order: u8,
     /// Shortened down to this width when there is no room.
     shrinks_to: Option<u16>,
+    /// Shortened at its start, since its end says more.
+    keeps_end: bool,
 }
 
 /// A column of texts that always stays whole.
@@ -40,6 +42,7 @@ pub const fn column(title: &'static str) -> Column {
         right: false,
         drop_order: 0,
         shrinks_to: None,
+        keeps_end: false,
     }
 }
 
@@ -57,6 +60,12 @@ impl Column {
     #[must_use]
     pub const fn drop(self, drop_order: u8) -> Self {
         Self { drop_order, ..self }
+    }
+
+    /// Shortened at its start, as suits a path.
+    #[must_use]
+    pub const fn keep_end(self) -> Self {
+        Self { keeps_end: true, ..self }
     }
 
     /// May be shortened down to this width.
@@ -119,11 +128,12 @@ impl Table {
         table.set_truncation_indicator("…");
         table.set_header(self.header(&kept));
         for row in &self.rows {
-            let mut cells = Row::from(
-                kept.iter()
-                    .map(|index| styled(&row[*index]))
-                    .collect::<Vec<_>>(),
-            );
+            let cells: Vec<Cell> = kept
+                .iter()
+                .zip(&widths)
+                .map(|(index, width)| self.cell(*index, &row[*index], *width))
+                .collect();
+            let mut cells = Row::from(cells);
             cells.max_height(1);
             table.add_row(cells);
         }
@@ -137,6 +147,16 @@ impl Table {
             .map(|line| format!("{}\n", line.trim_end()))
             .collect();
         lines.concat()
+    }
+
+    /// The cell, its text cut at the start where the column keeps the end.
+    fn cell(&self, index: usize, (text, tone): &(String, Tone), width: u16) -> Cell {
+        let (length, room) = (text.chars().count(), usize::from(width));
+        if !self.columns[index].keeps_end || length <= room {
+            return styled(text, *tone);
+        }
+        let tail: String = text.chars().skip(length - room.saturating_sub(1)).collect();
+        styled(&format!("…{tail}"), *tone)
     }
 
     fn header(&self, kept: &[usize]) -> Vec<Cell> {
@@ -241,7 +261,7 @@ fn total(widths: impl Iterator<Item = u16>) -> u16 {
         .saturating_sub(GAP)
 }
 
-fn styled((text, tone): &(String, Tone)) -> Cell {
+fn styled(text: &str, tone: Tone) -> Cell {
     let cell = Cell::new(text);
     match tone {
         Tone::Plain => cell,
@@ -319,6 +339,16 @@ mod tests {
           ID  NAME       STATE
            1  a job…     running
         4096  곳간       pending
+        ");
+    }
+
+    #[test]
+    fn a_path_keeps_its_end() {
+        let mut table = Table::new(&[column("PROJECT").shrink(10).keep_end(), column("STATE")]);
+        table.row(["public/nup/startup-042".into(), "running".into()]);
+        insta::assert_snapshot!(table.render(Some(22), false), @r"
+        PROJECT        STATE
+        …/startup-042  running
         ");
     }
 

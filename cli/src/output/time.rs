@@ -53,6 +53,15 @@ pub fn span(us: i64) -> String {
     }
 }
 
+/// A span of one run: like [`span`], with milliseconds while it is short, so that quick steps can be told apart.
+#[must_use]
+pub fn run_span(us: i64) -> String {
+    match us.max(0) / 1_000 {
+        millis @ 0..10_000 => format!("{}.{:03}s", millis / 1_000, millis % 1_000),
+        _ => span(us),
+    }
+}
+
 /// How long ago, as in "5m10s ago"; "-" for a time that is not set.
 #[must_use]
 pub fn ago(us: i64, now_us: i64) -> String {
@@ -81,6 +90,13 @@ mod tests {
         assert_eq!(rfc3339(AN_EVENING).as_deref(), Some("2026-11-22T00:00:00Z"));
         assert_eq!(rfc3339(0), None);
         assert_eq!(rfc3339(i64::MAX), None);
+    }
+
+    #[test]
+    fn short_runs_show_milliseconds() {
+        assert_eq!(run_span(1_234_567), "1.234s");
+        assert_eq!(run_span(7_000), "0.007s");
+        assert_eq!(run_span(10_000_000), "10s");
     }
 
     #[test]

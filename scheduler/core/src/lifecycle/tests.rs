@@ -37,7 +37,8 @@ fn node_name(index: usize) -> NodeName {
     NodeName::new(&format!("node-{index}")).unwrap()
 }
 
-fn inventory(index: usize) -> Inventory {
+/// The node as it registers; `cut` times it came back with less.
+fn inventory(index: usize, cut: u64) -> Inventory {
     let gpu = |at: u32| Gpu {
         uuid: GpuUuid::new(&format!("GPU-{index}-{at}")).unwrap(),
         index: at,
@@ -55,7 +56,7 @@ fn inventory(index: usize) -> Inventory {
         kernel: String::new(),
         driver_version: String::new(),
         cuda_version: String::new(),
-        cpu_milli: CpuMilli(64_000),
+        cpu_milli: CpuMilli(if cut == 0 { 64_000 } else { 1_500 }),
         memory_mib: MemoryMib(65_536),
         gpus: (0..GPUS).map(gpu).collect(),
         labels: BTreeMap::new(),
@@ -165,6 +166,8 @@ struct Life {
     policy: Policy,
     now: UnixMicros,
     workers: Vec<Worker>,
+    /// Nodes that have fewer CPUs when they come back next.
+    smaller: [bool; NODES],
     entries: Vec<LedgerEntry>,
     ended: BTreeMap<AttemptId, Arc<Attempt>>,
     last_states: BTreeMap<JobId, JobState>,
@@ -187,6 +190,7 @@ impl Life {
             policy: Policy { retry_delay_ms: 1, ..Policy::default() },
             now: UnixMicros(1_000_000_000),
             workers: (0..NODES).map(|_| Worker::default()).collect(),
+            smaller: [false; NODES],
             entries: Vec::new(),
             ended: BTreeMap::new(),
             last_states: BTreeMap::new(),
@@ -264,9 +268,10 @@ impl Life {
 
     fn connect(&mut self, index: usize) {
         self.workers[index].up = true;
+        let cut = u64::from(self.smaller[index]);
         let held: Vec<(AttemptId, bool)> =
             self.workers[index].held.iter().map(|(id, ended)| (*id, *ended)).collect();
-        self.draft(|draft| register(draft, inventory(index), &held));
+        self.draft(|draft| register(draft, inventory(index, cut), &held));
         // The journal sends again what was not acknowledged.
         let again: Vec<Report> = self.workers[index].delivered.clone();
         self.workers[index].sent.splice(0..0, again);
@@ -335,6 +340,7 @@ impl Life {
     /// The node goes away; with `wiped` it comes back without its journal.
     fn crash(&mut self, index: usize, wiped: bool) {
         self.workers[index].up = false;
+        self.smaller[index] = wiped != self.smaller[index];
         if wiped {
             self.workers[index] = Worker::default();
         }
@@ -383,7 +389,12 @@ impl Life {
 
     /// No more faults: everything must come to an end.
     fn heal(&mut self) {
+        self.smaller = [false; NODES];
         for index in 0..NODES {
+            if self.workers[index].up {
+                self.crash(index, false);
+                self.smaller[index] = false;
+            }
             if !self.workers[index].up {
                 self.connect(index);
             }

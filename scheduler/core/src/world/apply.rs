@@ -146,6 +146,7 @@ impl World {
         }
         for allocation in &attempt.placement.nodes {
             self.with_node(&allocation.node, |node| node.give_back(attempt.id, allocation));
+            self.recompute_if_oversubscribed(&allocation.node);
         }
         if let Some(class) = &attempt.placement.class {
             self.usage.give_back(&attempt.project, class, attempt.gpus());
@@ -161,11 +162,24 @@ impl World {
     }
 
     fn register(&mut self, inventory: &Arc<Inventory>) {
-        let Some(node) = self.nodes.get_mut(&inventory.node) else {
+        if self.nodes.contains_key(&inventory.node) {
+            self.recompute(inventory);
+        } else {
             let node = Node::new(Arc::clone(inventory), Admin::Active);
             self.nodes.insert(inventory.node.clone(), node);
-            return;
-        };
+        }
+    }
+
+    fn recompute_if_oversubscribed(&mut self, name: &NodeName) {
+        let node = self.nodes.get(name).filter(|node| node.is_oversubscribed());
+        if let Some(inventory) = node.map(|node| Arc::clone(&node.inventory)) {
+            self.recompute(&inventory);
+        }
+    }
+
+    /// Gives a known node this inventory, and what is free on it beside what its attempts hold.
+    fn recompute(&mut self, inventory: &Arc<Inventory>) {
+        let Some(node) = self.nodes.get_mut(&inventory.node) else { return };
         let attempts = &self.attempts;
         let ids = node.attempts.clone();
         let held = ids

@@ -23,6 +23,9 @@ pub struct Node {
     pub attempts: BTreeSet<AttemptId>,
     /// Attempts that have ended in the books but still have processes here.
     pub leftovers: BTreeSet<AttemptId>,
+    /// It came back with less than its attempts hold; what is free is then recomputed when one ends, since
+    /// adding to a free amount that could not go below nothing would invent some.
+    oversubscribed: bool,
 }
 
 /// What is free on a node.
@@ -60,7 +63,13 @@ impl Node {
             free,
             attempts: BTreeSet::new(),
             leftovers: BTreeSet::new(),
+            oversubscribed: false,
         }
+    }
+
+    /// Whether what is free must be recomputed rather than added to.
+    pub(super) fn is_oversubscribed(&self) -> bool {
+        self.oversubscribed
     }
 
     /// Whether new work may be placed here.
@@ -121,6 +130,7 @@ impl Node {
     ) {
         self.free = NodeFree::all_of(&inventory);
         self.inventory = inventory;
+        self.oversubscribed = false;
         for allocation in held {
             self.subtract(allocation);
         }
@@ -128,11 +138,14 @@ impl Node {
 
     fn subtract(&mut self, allocation: &NodeAllocation) {
         for gpu in &allocation.gpus {
-            if let Some(index) = self.gpu_index(&gpu.uuid) {
-                self.free.gpus[index] = self.free.gpus[index].saturating_sub(gpu.milli);
-            }
+            let Some(index) = self.gpu_index(&gpu.uuid) else { continue };
+            self.oversubscribed |= self.free.gpus[index] < gpu.milli;
+            self.free.gpus[index] = self.free.gpus[index].saturating_sub(gpu.milli);
         }
-        self.free.cpu_milli = self.free.cpu_milli.saturating_sub(allocation.cpu_milli);
-        self.free.memory_mib = self.free.memory_mib.saturating_sub(allocation.memory_mib);
+        let free = &mut self.free;
+        self.oversubscribed |= free.cpu_milli < allocation.cpu_milli;
+        self.oversubscribed |= free.memory_mib < allocation.memory_mib;
+        free.cpu_milli = free.cpu_milli.saturating_sub(allocation.cpu_milli);
+        free.memory_mib = free.memory_mib.saturating_sub(allocation.memory_mib);
     }
 }
