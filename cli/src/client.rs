@@ -43,9 +43,7 @@ pub struct Bearer(Option<MetadataValue<Ascii>>);
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", value.clone());
+            request.metadata_mut().insert("authorization", value.clone());
         }
         Ok(request)
     }
@@ -127,11 +125,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let servers = settings.servers()?;
         let secure = servers.iter().any(|server| server.starts_with("https://"));
-        let ca_pem = if secure {
-            Some(settings.ca_pem()?)
-        } else {
-            None
-        };
+        let ca_pem = if secure { Some(settings.ca_pem()?) } else { None };
         let endpoint = |server: &String| endpoint(server, ca_pem.as_deref());
         let bearer = settings.token()?.and_then(|token| {
             let mut value = MetadataValue::try_from(format!("Bearer {}", token.0)).ok()?;
@@ -158,9 +152,7 @@ impl Client {
         let timed = async |api: Api| match tokio::time::timeout(ANSWER_TIMEOUT, request(api)).await
         {
             Ok(answer) => answer,
-            Err(_) => Err(Status::deadline_exceeded(
-                "the scheduler did not answer within 60 s",
-            )),
+            Err(_) => Err(Status::deadline_exceeded("the scheduler did not answer within 60 s")),
         };
         self.open(timed).await
     }
@@ -233,10 +225,7 @@ impl Client {
             match self.endpoints[index].connect().await {
                 Ok(channel) => {
                     self.state.borrow_mut().next = index;
-                    return Ok(Api {
-                        channel,
-                        bearer: self.bearer.clone(),
-                    });
+                    return Ok(Api { channel, bearer: self.bearer.clone() });
                 }
                 Err(problem) => {
                     failures.push((self.endpoints[index].uri().to_string(), chain(&problem)))
@@ -287,9 +276,9 @@ fn endpoint(server: &str, ca_pem: Option<&str>) -> Result<Endpoint, Error> {
 pub fn passes(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
-        Code::FailedPrecondition => status
-            .get_details_error_info()
-            .is_some_and(|info| info.reason == "NOT_LEADER"),
+        Code::FailedPrecondition => {
+            status.get_details_error_info().is_some_and(|info| info.reason == "NOT_LEADER")
+        }
         // A connection that broke in mid-answer shows as one of these, with the cause as its source.
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
@@ -303,29 +292,18 @@ fn unreachable(failures: &[(String, String)]) -> Attempt {
         .collect();
     let message = lines.join("\n");
     let all = |word: &str| {
-        failures
-            .iter()
-            .all(|(_, problem)| problem.to_ascii_lowercase().contains(word))
+        failures.iter().all(|(_, problem)| problem.to_ascii_lowercase().contains(word))
     };
     if all("certificate") || all("unknownissuer") {
         let hint = "is --ca (GOTGAN_CA) the CA of this scheduler? it is the ca.pem it wrote when it first started; the name in the address must be in the scheduler's certificate";
-        return Attempt::Hopeless(Error::Unreachable {
-            message,
-            hint: hint.to_owned(),
-        });
+        return Attempt::Hopeless(Error::Unreachable { message, hint: hint.to_owned() });
     }
     if all("corrupt message") || all("invalid uri") || all("invalidcontenttype") {
         let hint = "what listens there does not speak TLS; check the port and the address";
-        return Attempt::Hopeless(Error::Unreachable {
-            message,
-            hint: hint.to_owned(),
-        });
+        return Attempt::Hopeless(Error::Unreachable { message, hint: hint.to_owned() });
     }
     let hint = "is the scheduler running, and the address right? `gotgan config` shows where it comes from";
-    Attempt::MayPass(Error::Unreachable {
-        message,
-        hint: hint.to_owned(),
-    })
+    Attempt::MayPass(Error::Unreachable { message, hint: hint.to_owned() })
 }
 
 /// An error with all its causes in one line; repeated words are left out.
@@ -357,10 +335,7 @@ impl Patience {
     /// Patience for this long from now.
     #[must_use]
     pub fn new(retry_for: Duration) -> Self {
-        Self {
-            deadline: Instant::now() + retry_for,
-            pause: PAUSE_FIRST,
-        }
+        Self { deadline: Instant::now() + retry_for, pause: PAUSE_FIRST }
     }
 
     /// Waits before the next try.
@@ -373,16 +348,8 @@ impl Patience {
             progress.clear();
             return Err(problem);
         }
-        let first_line = problem
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        progress.note(&format!(
-            "{first_line}; trying again for {} s",
-            left.as_secs()
-        ));
+        let first_line = problem.to_string().lines().next().unwrap_or_default().to_owned();
+        progress.note(&format!("{first_line}; trying again for {} s", left.as_secs()));
         let spread =
             Duration::from_millis(u64::from(random_byte()) * self.pause.as_millis() as u64 / 512);
         tokio::time::sleep((self.pause / 2 + spread).min(left)).await;
@@ -418,10 +385,7 @@ mod tests {
 
     #[test]
     fn keys_are_128_bits_and_differ() {
-        let (first, second) = (
-            new_idempotency_key().unwrap(),
-            new_idempotency_key().unwrap(),
-        );
+        let (first, second) = (new_idempotency_key().unwrap(), new_idempotency_key().unwrap());
         assert_eq!(first.len(), 32);
         assert_ne!(first, second);
     }
@@ -429,11 +393,9 @@ mod tests {
     #[test]
     fn only_what_may_pass_is_tried_again() {
         assert!(passes(&Status::unavailable("restarting")));
-        for status in [
-            Status::internal("x"),
-            Status::unknown("x"),
-            Status::failed_precondition("x"),
-        ] {
+        for status in
+            [Status::internal("x"), Status::unknown("x"), Status::failed_precondition("x")]
+        {
             assert!(!passes(&status));
         }
     }

@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::{args::Global, error::Error};
 
 /// Bundles of public authorities as Debian and Red Hat install them, used when no CA is named.
-const SYSTEM_BUNDLES: [&str; 2] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-];
+const SYSTEM_BUNDLES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// The configuration file's content.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -68,30 +66,17 @@ impl Settings {
                 Ok(text) => Some(text),
                 Err(problem) if problem.kind() == io::ErrorKind::NotFound => None,
                 Err(source) => {
-                    return Err(Error::File {
-                        path: path.display().to_string(),
-                        source,
-                    });
+                    return Err(Error::File { path: path.display().to_string(), source });
                 }
             },
             None => None,
         };
         let found = text.is_some();
         let file = parse_config(&text.unwrap_or_default()).map_err(|problem| {
-            let path = path
-                .as_ref()
-                .map(|path| path.display().to_string())
-                .unwrap_or_default();
-            Error::invalid(
-                format!("{path}: {problem}"),
-                "its keys are server, ca and token_file",
-            )
+            let path = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            Error::invalid(format!("{path}: {problem}"), "its keys are server, ca and token_file")
         })?;
-        Ok(Self {
-            config_path: path,
-            config_found: found,
-            ..Self::resolve(flags, lookup, file)
-        })
+        Ok(Self { config_path: path, config_found: found, ..Self::resolve(flags, lookup, file) })
     }
 
     fn resolve(flags: &Global, lookup: impl Fn(&str) -> Option<String>, file: ConfigFile) -> Self {
@@ -99,26 +84,13 @@ impl Settings {
                     variable: &'static str,
                     file: Option<String>| {
             if let Some(value) = flag.0 {
-                return Sourced {
-                    value: Some(value.clone()),
-                    source: flag.1,
-                };
+                return Sourced { value: Some(value.clone()), source: flag.1 };
             }
             if let Some(value) = lookup(variable) {
-                return Sourced {
-                    value: Some(value),
-                    source: variable,
-                };
+                return Sourced { value: Some(value), source: variable };
             }
-            let source = if file.is_some() {
-                "config file"
-            } else {
-                "not set"
-            };
-            Sourced {
-                value: file,
-                source,
-            }
+            let source = if file.is_some() { "config file" } else { "not set" };
+            Sourced { value: file, source }
         };
         let (token, token_source) = direct_token(flags, &lookup);
         Self {
@@ -208,9 +180,7 @@ impl Settings {
     /// When the file cannot be read, or none is named and the system has none.
     pub fn ca_pem(&self) -> Result<String, Error> {
         let Some(value) = &self.ca.value else {
-            let system = SYSTEM_BUNDLES
-                .iter()
-                .find_map(|path| fs::read_to_string(path).ok());
+            let system = SYSTEM_BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok());
             return system.ok_or_else(|| {
                 Error::invalid(
                     "no CA is named and the system has none",
@@ -219,17 +189,10 @@ impl Settings {
             });
         };
         // The value itself may be the certificate, where a file is hard to place (containers).
-        let pem = if value.starts_with("-----BEGIN") {
-            value.clone()
-        } else {
-            read_file(value)?
-        };
+        let pem = if value.starts_with("-----BEGIN") { value.clone() } else { read_file(value)? };
         if !pem.contains("-----BEGIN CERTIFICATE-----") {
             return Err(Error::invalid(
-                format!(
-                    "the CA (from {}) holds no certificate in PEM",
-                    self.ca.source
-                ),
+                format!("the CA (from {}) holds no certificate in PEM", self.ca.source),
                 "it is the file ca.pem that the scheduler wrote when it first started",
             ));
         }
@@ -269,10 +232,7 @@ fn parse_config(text: &str) -> Result<ConfigFile, String> {
 }
 
 fn read_file(path: &str) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -309,33 +269,17 @@ mod tests {
             ..Global::default()
         };
         let settings = Settings::resolve(&flags, environment, file());
-        assert_eq!(
-            settings.servers().unwrap(),
-            ["https://flag:1", "https://flag:2"]
-        );
+        assert_eq!(settings.servers().unwrap(), ["https://flag:1", "https://flag:2"]);
         assert!(matches!(settings.token(), Err(Error::File { .. })));
     }
 
     #[test]
     fn an_address_without_encryption_is_refused_unless_asked_for() {
         let plain = Some("http://here:1".to_owned());
-        let flags = Global {
-            server: plain.clone(),
-            ..Global::default()
-        };
+        let flags = Global { server: plain.clone(), ..Global::default() };
         let settings = Settings::resolve(&flags, |_| None, ConfigFile::default());
-        assert!(
-            settings
-                .servers()
-                .unwrap_err()
-                .to_string()
-                .starts_with("REFUSED")
-        );
-        let flags = Global {
-            server: plain,
-            insecure: true,
-            ..Global::default()
-        };
+        assert!(settings.servers().unwrap_err().to_string().starts_with("REFUSED"));
+        let flags = Global { server: plain, insecure: true, ..Global::default() };
         let settings = Settings::resolve(&flags, |_| None, ConfigFile::default());
         assert_eq!(settings.servers().unwrap(), ["http://here:1"]);
     }
@@ -348,9 +292,6 @@ mod tests {
     #[test]
     fn an_unknown_key_of_the_file_is_refused() {
         assert!(parse_config("servr = 1").is_err());
-        assert_eq!(
-            config_path(&environment),
-            Some("/home/min/.config/gotgan/config.toml".into())
-        );
+        assert_eq!(config_path(&environment), Some("/home/min/.config/gotgan/config.toml".into()));
     }
 }

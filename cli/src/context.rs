@@ -22,11 +22,7 @@ impl Context {
     /// The surroundings given by the common flags and the raw arguments.
     #[must_use]
     pub fn new(global: &Global, arguments: Vec<OsString>) -> Self {
-        Self {
-            output: Output::new(global),
-            global: global.clone(),
-            arguments,
-        }
+        Self { output: Output::new(global), global: global.clone(), arguments }
     }
 
     /// What is configured.
@@ -69,8 +65,6 @@ impl Context {
     #[must_use]
     pub fn follows_dashes(&self, words: &[String]) -> bool {
         let before = self.arguments.len().checked_sub(words.len() + 1);
-        before
-            .and_then(|index| self.arguments.get(index))
-            .is_some_and(|word| word == "--")
+        before.and_then(|index| self.arguments.get(index)).is_some_and(|word| word == "--")
     }
 }

@@ -28,15 +28,8 @@ pub fn options_of(header: Header) -> Result<(JobOptions, Vec<Note>), Vec<Note>> 
     let (mut problems, mut warnings) = (Vec::new(), header.warnings);
     let mut options = JobOptions::default();
     for dialect in [Dialect::Sbatch, Dialect::Gotgan] {
-        for directive in header
-            .directives
-            .iter()
-            .filter(|found| found.dialect == dialect)
-        {
-            let at_line = |message| Note {
-                line: directive.line,
-                message,
-            };
+        for directive in header.directives.iter().filter(|found| found.dialect == dialect) {
+            let at_line = |message| Note { line: directive.line, message };
             match reader.read(directive) {
                 Ok((found, notes)) => {
                     options = options.overridden_by(found);
@@ -61,12 +54,8 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        let command = Command::new("directive")
-            .no_binary_name(true)
-            .disable_help_flag(true);
-        Self {
-            command: JobOptions::augment_args(command),
-        }
+        let command = Command::new("directive").no_binary_name(true).disable_help_flag(true);
+        Self { command: JobOptions::augment_args(command) }
     }
 
     /// The options of one line with their warnings, or everything that is wrong with it.
@@ -75,10 +64,7 @@ impl Reader {
             (JobOptions::default(), Vec::new(), Vec::new());
         let mut words = directive.words.iter().map(String::as_str).peekable();
         if directive.words.is_empty() {
-            return Err(vec![format!(
-                "{} without an option",
-                directive.dialect.marker()
-            )]);
+            return Err(vec![format!("{} without an option", directive.dialect.marker())]);
         }
         while let Some(word) = words.next() {
             let mut option = match split_option(word) {
@@ -89,9 +75,8 @@ impl Reader {
                 }
             };
             if option.value.is_none() && self.wants_value(&option.name) {
-                option.value = words
-                    .next_if(|next| is_value(next, &option.name))
-                    .map(str::to_owned);
+                option.value =
+                    words.next_if(|next| is_value(next, &option.name)).map(str::to_owned);
             }
             match self.understand(&option, directive.dialect) {
                 Ok(Understood::Options(found)) => options = options.overridden_by(*found),
@@ -99,27 +84,17 @@ impl Reader {
                 Err(message) => problems.push(message),
             }
         }
-        if problems.is_empty() {
-            Ok((options, warnings))
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok((options, warnings)) } else { Err(problems) }
     }
 
     fn argument(&self, name: &str) -> Option<&Arg> {
-        self.command
-            .get_arguments()
-            .find(|argument| match name.strip_prefix("--") {
-                Some(long) => {
-                    argument.get_long() == Some(long)
-                        || argument
-                            .get_all_aliases()
-                            .is_some_and(|aliases| aliases.contains(&long))
-                }
-                None => argument
-                    .get_short()
-                    .is_some_and(|short| name == format!("-{short}")),
-            })
+        self.command.get_arguments().find(|argument| match name.strip_prefix("--") {
+            Some(long) => {
+                argument.get_long() == Some(long)
+                    || argument.get_all_aliases().is_some_and(|aliases| aliases.contains(&long))
+            }
+            None => argument.get_short().is_some_and(|short| name == format!("-{short}")),
+        })
     }
 
     /// Whether the word after this option is its value; what is not known may have one.
@@ -181,11 +156,7 @@ fn reason_of(problem: &clap::Error) -> String {
         return source.to_string();
     }
     let text = problem.to_string();
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned()
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Takes `--name=value`, `--name`, `-Nvalue` and `-N` apart.
@@ -198,23 +169,15 @@ fn split_option(word: &str) -> Result<RawOption, String> {
         if name.is_empty() {
             return Err(format!("`{word}` is not an option"));
         }
-        return Ok(RawOption {
-            name: format!("--{name}"),
-            value,
-        });
+        return Ok(RawOption { name: format!("--{name}"), value });
     }
     let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
     let Some(short) = letters.next() else {
-        return Err(format!(
-            "`{word}` is not an option; options begin with - or --"
-        ));
+        return Err(format!("`{word}` is not an option; options begin with - or --"));
     };
     let rest = letters.as_str();
     let value = rest.strip_prefix('=').unwrap_or(rest);
-    Ok(RawOption {
-        name: format!("-{short}"),
-        value: (!rest.is_empty()).then(|| value.to_owned()),
-    })
+    Ok(RawOption { name: format!("-{short}"), value: (!rest.is_empty()).then(|| value.to_owned()) })
 }
 
 /// Whether a word can be the value of the option before it; only numbers may begin with a dash.
@@ -257,10 +220,7 @@ mod tests {
             read("#SBATCH -N2 -t 10 -J=name --mem 8G\n#SBATCH --account=public/nup --hold")
                 .unwrap();
         assert_eq!(warnings, []);
-        assert_eq!(
-            (options.nodes, options.time, options.mem),
-            (Some(2), Some(600), Some(8192))
-        );
+        assert_eq!((options.nodes, options.time, options.mem), (Some(2), Some(600), Some(8192)));
         assert_eq!(
             (options.name.as_deref(), options.project.as_deref()),
             (Some("name"), Some("public/nup"))
@@ -279,15 +239,7 @@ mod tests {
         let (options, _) = read("#SBATCH --gres=gpu:b200:8").unwrap();
         let gpus = options.gpus_per_node.unwrap();
         assert_eq!((gpus.gpu_class.as_deref(), gpus.count), (Some("b200"), 8));
-        assert_eq!(
-            read("#SBATCH --gres=gpu")
-                .unwrap()
-                .0
-                .gpus_per_node
-                .unwrap()
-                .count,
-            1
-        );
+        assert_eq!(read("#SBATCH --gres=gpu").unwrap().0.gpus_per_node.unwrap().count, 1);
     }
 
     #[test]

@@ -144,10 +144,7 @@ pub struct Violation {
 impl Error {
     /// An error in the caller's input with the way out of it.
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid {
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
     /// How the program ends because of it.
@@ -232,11 +229,7 @@ impl Error {
             field: flag_of_field(&found.field),
             message: found.description,
         };
-        request
-            .field_violations
-            .into_iter()
-            .map(violation)
-            .collect()
+        request.field_violations.into_iter().map(violation).collect()
     }
 
     fn hint(&self) -> Option<String> {
@@ -341,9 +334,7 @@ fn flag_of_field(field: &str) -> String {
 /// Text from elsewhere without control characters, which could change a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]
@@ -360,20 +351,15 @@ mod tests {
         let table = text.split("<!-- exit codes -->").nth(1).unwrap();
         let row = |line: &str| {
             let mut cells = line.trim_matches('|').split('|').map(str::trim);
-            Some((
-                cells.next()?.parse().ok()?,
-                cells.next()?.trim_matches('`').to_owned(),
-            ))
+            Some((cells.next()?.parse().ok()?, cells.next()?.trim_matches('`').to_owned()))
         };
         table.lines().filter_map(row).collect()
     }
 
     #[test]
     fn the_documented_exit_codes_are_those_of_the_program() {
-        let ours: Vec<_> = Exit::ALL
-            .iter()
-            .map(|exit| (exit.code(), exit.word().to_owned()))
-            .collect();
+        let ours: Vec<_> =
+            Exit::ALL.iter().map(|exit| (exit.code(), exit.word().to_owned())).collect();
         assert_eq!(documented_exit_codes(), ours);
     }
 

@@ -56,15 +56,8 @@ pub struct Show {
 #[must_use]
 pub fn both_streams(job_id: u64, attempt: u32, step: u32, ranks: &[u32]) -> Vec<Source> {
     let streams = [LogStream::Stdout, LogStream::Stderr];
-    let of_rank = |rank: &u32| {
-        streams.map(|stream| Source {
-            job_id,
-            attempt,
-            step,
-            rank: *rank,
-            stream,
-        })
-    };
+    let of_rank =
+        |rank: &u32| streams.map(|stream| Source { job_id, attempt, step, rank: *rank, stream });
     ranks.iter().flat_map(of_rank).collect()
 }
 
@@ -79,11 +72,8 @@ pub async fn print(
     output: &Output,
 ) -> Result<(), Error> {
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-    let siblings: Vec<Client> = sources
-        .chunks(STREAMS_PER_CONNECTION)
-        .skip(1)
-        .map(|_| client.sibling())
-        .collect();
+    let siblings: Vec<Client> =
+        sources.chunks(STREAMS_PER_CONNECTION).skip(1).map(|_| client.sibling()).collect();
     let connection = |index: usize| match index / STREAMS_PER_CONNECTION {
         0 => client,
         further => &siblings[further - 1],
@@ -98,11 +88,7 @@ pub async fn print(
         reader.read(sender.clone())
     }));
     drop(sender);
-    let printer = Printer {
-        label: show.label,
-        json: output.json,
-        lines: BTreeMap::new(),
-    };
+    let printer = Printer { label: show.label, json: output.json, lines: BTreeMap::new() };
     let (read, written) = join(readers, printer.print(receiver)).await;
     written?;
     read.into_iter().find(Result::is_err).unwrap_or(Ok(()))
@@ -167,9 +153,7 @@ impl Reader<'_> {
             offset: self.offset,
             follow: self.follow,
         };
-        self.client
-            .open(async |api| api.jobs().logs(request).await)
-            .await
+        self.client.open(async |api| api.jobs().logs(request).await).await
     }
 
     async fn drain(
@@ -201,14 +185,7 @@ impl Reader<'_> {
         }
         let offset = self.offset.max(chunk.offset);
         self.offset = offset + new.len() as u64;
-        sender
-            .send(Chunk {
-                source: self.source,
-                offset,
-                data: new.to_vec(),
-            })
-            .await
-            .is_ok()
+        sender.send(Chunk { source: self.source, offset, data: new.to_vec() }).await.is_ok()
     }
 
     /// Whether the output may still come: a broken connection, or a task not yet known.
@@ -293,27 +270,9 @@ impl Printer {
             return write_to(source.stream, &labelled);
         }
         let text = String::from_utf8_lossy(line);
-        let stream = if source.stream == LogStream::Stderr {
-            "stderr"
-        } else {
-            "stdout"
-        };
-        let &Source {
-            job_id,
-            attempt,
-            step,
-            rank,
-            ..
-        } = source;
-        let view = LogLine {
-            job_id,
-            attempt,
-            step,
-            rank,
-            stream,
-            offset,
-            text: &text,
-        };
+        let stream = if source.stream == LogStream::Stderr { "stderr" } else { "stdout" };
+        let &Source { job_id, attempt, step, rank, .. } = source;
+        let view = LogLine { job_id, attempt, step, rank, stream, offset, text: &text };
         let json = crate::output::json::line("gotgan.log/1", &view)?;
         // Both streams go where the program that asked for JSON reads.
         write_to(LogStream::Stdout, json.as_bytes())

@@ -31,20 +31,13 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(problem) => {
-            let code = if problem.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
+            let code = if problem.use_stderr() { Exit::Usage } else { Exit::Ok };
             // Help that nobody reads any more (a closed pipe) is no failure.
             let _ = problem.print();
             return code.code();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(problem) => {
             eprintln!("error: cannot start: {problem}");

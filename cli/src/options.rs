@@ -35,13 +35,7 @@ pub struct JobOptions {
     #[arg(long, short = 'J', alias = "job-name", help_heading = "Job")]
     pub name: Option<String>,
     /// Project that pays, as a path in the quota tree
-    #[arg(
-        long,
-        short = 'A',
-        alias = "account",
-        value_name = "PATH",
-        help_heading = "Job"
-    )]
+    #[arg(long, short = 'A', alias = "account", value_name = "PATH", help_heading = "Job")]
     pub project: Option<String>,
     /// Wall time limit: minutes, HH:MM:SS, D-HH:MM:SS, or 30s, 10m, 2h, 7d
     #[arg(long, short = 't', value_parser = units::parse_time, value_name = "TIME", help_heading = "Job")]
@@ -190,11 +184,7 @@ impl JobOptions {
             (self.requeue, self.no_requeue) = (false, false);
         }
         let env = self.env.into_iter().chain(over.env).collect();
-        let constraint = if over.constraint.is_empty() {
-            self.constraint
-        } else {
-            over.constraint
-        };
+        let constraint = if over.constraint.is_empty() { self.constraint } else { over.constraint };
         Self {
             name: over.name.or(self.name),
             project: over.project.or(self.project),
@@ -314,23 +304,13 @@ impl JobOptions {
     }
 
     fn gpus_on_each_node(&self) -> Option<u32> {
-        let total = self
-            .gpus
-            .as_ref()
-            .map(|amount| amount.count.div_ceil(self.nodes.unwrap_or(1)));
-        self.gpus_per_node
-            .as_ref()
-            .map(|amount| amount.count)
-            .or(total)
+        let total = self.gpus.as_ref().map(|amount| amount.count.div_ceil(self.nodes.unwrap_or(1)));
+        self.gpus_per_node.as_ref().map(|amount| amount.count).or(total)
     }
 
     fn resources(&self) -> Result<v1::Resources, Error> {
-        let per_node = match (
-            &self.gpus_per_node,
-            &self.gpus,
-            self.gpu_share,
-            &self.gpus_per_task,
-        ) {
+        let per_node = match (&self.gpus_per_node, &self.gpus, self.gpu_share, &self.gpus_per_task)
+        {
             (None, None, None, Some(task)) => self.times_tasks(u64::from(task.count)),
             (per_node, ..) => per_node.as_ref().map(|amount| u64::from(amount.count)),
         };
@@ -353,9 +333,7 @@ impl JobOptions {
 
     /// An amount a task, for the tasks of one node.
     fn times_tasks(&self, amount: u64) -> Option<u64> {
-        let spread = self
-            .tasks
-            .map(|tasks| tasks.div_ceil(self.nodes.unwrap_or(1)));
+        let spread = self.tasks.map(|tasks| tasks.div_ceil(self.nodes.unwrap_or(1)));
         amount.checked_mul(u64::from(self.tasks_per_node.or(spread).unwrap_or(1)))
     }
 
@@ -375,10 +353,7 @@ impl JobOptions {
             0 => Ok(String::new()),
             1 => Ok(classes.remove(0)),
             _ => Err(Error::invalid(
-                format!(
-                    "two GPU classes are named: {} and {}",
-                    classes[0], classes[1]
-                ),
+                format!("two GPU classes are named: {} and {}", classes[0], classes[1]),
                 "a job has one class; name it once, with --gpu-class",
             )),
         }
@@ -387,12 +362,7 @@ impl JobOptions {
 
 fn dependency_messages(dependency: Option<Dependencies>) -> Vec<v1::Dependency> {
     let list = dependency.map(|list| list.0).unwrap_or_default();
-    list.into_iter()
-        .map(|(kind, job_id)| v1::Dependency {
-            kind: kind.into(),
-            job_id,
-        })
-        .collect()
+    list.into_iter().map(|(kind, job_id)| v1::Dependency { kind: kind.into(), job_id }).collect()
 }
 
 /// The directory as an absolute path; empty if none was asked for.
@@ -403,15 +373,10 @@ pub fn absolute_directory(directory: Option<String>) -> Result<String, Error> {
     let Some(directory) = directory else {
         return Ok(String::new());
     };
-    let absolute = std::path::absolute(&directory).map_err(|source| Error::File {
-        path: directory.clone(),
-        source,
-    })?;
+    let absolute = std::path::absolute(&directory)
+        .map_err(|source| Error::File { path: directory.clone(), source })?;
     absolute.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::invalid(
-            "--chdir: the directory's path is not UTF-8",
-            "name an absolute path",
-        )
+        Error::invalid("--chdir: the directory's path is not UTF-8", "name an absolute path")
     })
 }
 
@@ -434,30 +399,19 @@ mod tests {
     }
 
     fn options(words: &str) -> JobOptions {
-        Only::try_parse_from(format!("x {words}").split_whitespace())
-            .unwrap()
-            .options
+        Only::try_parse_from(format!("x {words}").split_whitespace()).unwrap().options
     }
 
     fn command() -> v1::job_spec::Work {
-        v1::job_spec::Work::Command(v1::Command {
-            argv: vec!["true".to_owned()],
-            layout: 0,
-        })
+        v1::job_spec::Work::Command(v1::Command { argv: vec!["true".to_owned()], layout: 0 })
     }
 
     fn script() -> v1::job_spec::Work {
-        v1::job_spec::Work::Script(v1::Script {
-            text: "#!/bin/sh\n".to_owned(),
-            arguments: vec![],
-        })
+        v1::job_spec::Work::Script(v1::Script { text: "#!/bin/sh\n".to_owned(), arguments: vec![] })
     }
 
     fn layout(words: &str) -> Result<i32, String> {
-        match options(words)
-            .into_spec(command(), "x")
-            .map(|spec| spec.work.unwrap())
-        {
+        match options(words).into_spec(command(), "x").map(|spec| spec.work.unwrap()) {
             Ok(v1::job_spec::Work::Command(command)) => Ok(command.layout),
             Ok(v1::job_spec::Work::Script(_)) => Err("a script".to_owned()),
             Err(problem) => Err(problem.to_string()),
@@ -467,19 +421,13 @@ mod tests {
     #[test]
     fn the_command_line_replaces_another_way_of_asking_for_gpus() {
         let merged = options("--gpus 8 --time 1h").overridden_by(options("--gpu-share 250"));
-        assert_eq!(
-            (merged.gpus, merged.gpu_share, merged.time),
-            (None, Some(250), Some(3600))
-        );
+        assert_eq!((merged.gpus, merged.gpu_share, merged.time), (None, Some(250), Some(3600)));
     }
 
     #[test]
     fn no_requeue_wins_over_requeue_of_the_script() {
         let merged = options("--requeue").overridden_by(options("--no-requeue"));
-        assert_eq!(
-            merged.into_spec(script(), "x").unwrap().requeue,
-            Some(false)
-        );
+        assert_eq!(merged.into_spec(script(), "x").unwrap().requeue, Some(false));
     }
 
     #[test]
@@ -487,58 +435,36 @@ mod tests {
         let merged = options("--env A=1 --env B=2").overridden_by(options("--env B=3"));
         let spec = merged.into_spec(script(), "x").unwrap();
         let found: BTreeMap<_, _> = spec.environment.into_iter().collect();
-        assert_eq!(
-            found,
-            environment(vec![("A".into(), "1".into()), ("B".into(), "3".into())])
-        );
+        assert_eq!(found, environment(vec![("A".into(), "1".into()), ("B".into(), "3".into())]));
     }
 
     #[test]
     fn cpus_of_tasks_add_up_to_those_of_a_node() {
-        let spec = options("-N2 --ntasks 8 -c 4")
-            .into_spec(script(), "x")
-            .unwrap();
+        let spec = options("-N2 --ntasks 8 -c 4").into_spec(script(), "x").unwrap();
         assert_eq!(spec.resources.unwrap().cpu_milli_per_node, 16_000);
-        let spec = options("-N2 --ntasks-per-node 2 -c 0.5")
-            .into_spec(script(), "x")
-            .unwrap();
+        let spec = options("-N2 --ntasks-per-node 2 -c 0.5").into_spec(script(), "x").unwrap();
         assert_eq!(spec.resources.unwrap().cpu_milli_per_node, 1000);
     }
 
     #[test]
     fn two_gpu_classes_contradict_each_other() {
-        assert!(
-            options("--gpus b200:8 --gpu-class h200")
-                .into_spec(script(), "x")
-                .is_err()
-        );
-        let spec = options("--gpus b200:8 --gpu-class b200")
-            .into_spec(script(), "x")
-            .unwrap();
+        assert!(options("--gpus b200:8 --gpu-class h200").into_spec(script(), "x").is_err());
+        let spec = options("--gpus b200:8 --gpu-class b200").into_spec(script(), "x").unwrap();
         assert_eq!(spec.resources.unwrap().gpu_class, "b200");
     }
 
     #[test]
     fn a_command_has_one_task_a_node_or_one_a_gpu() {
-        let (per_node, per_gpu) = (
-            v1::TaskLayout::PerNode as i32,
-            v1::TaskLayout::PerGpu as i32,
-        );
+        let (per_node, per_gpu) = (v1::TaskLayout::PerNode as i32, v1::TaskLayout::PerGpu as i32);
         assert_eq!(layout("-N2"), Ok(per_node));
         assert_eq!(layout("-N2 --tasks-per gpu --gpus-per-node 8"), Ok(per_gpu));
-        assert_eq!(
-            layout("-N2 --tasks-per-node 8 --gpus-per-node 8"),
-            Ok(per_gpu)
-        );
+        assert_eq!(layout("-N2 --tasks-per-node 8 --gpus-per-node 8"), Ok(per_gpu));
         assert!(layout("-N2 --tasks-per-node 3 --gpus-per-node 8").is_err());
     }
 
     #[test]
     fn a_relative_directory_is_taken_from_here() {
         let directory = absolute_directory(Some("x".to_owned())).unwrap();
-        assert!(
-            directory.starts_with('/') && directory.ends_with("/x"),
-            "{directory}"
-        );
+        assert!(directory.starts_with('/') && directory.ends_with("/x"), "{directory}");
     }
 }

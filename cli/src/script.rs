@@ -67,10 +67,8 @@ pub fn check(bytes: Vec<u8>) -> Result<String, (String, String)> {
         Ok(text) => text,
         Err(problem) => {
             let valid = problem.utf8_error().valid_up_to();
-            let line = 1 + problem.as_bytes()[..valid]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
+            let line =
+                1 + problem.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
             return wrong(
                 &format!("the script is not UTF-8 (line {line})"),
                 "is it a program? submit it as a command: gotgan submit -- ./program",
@@ -91,30 +89,18 @@ pub fn check(bytes: Vec<u8>) -> Result<String, (String, String)> {
     }
     let first = text.lines().next().unwrap_or_default();
     if text.starts_with('\u{feff}') {
-        return wrong(
-            "the script begins with a byte order mark",
-            "save it as UTF-8 without one",
-        );
+        return wrong("the script begins with a byte order mark", "save it as UTF-8 without one");
     }
-    if first
-        .strip_prefix("#!")
-        .is_none_or(|interpreter| interpreter.trim().is_empty())
-    {
+    if first.strip_prefix("#!").is_none_or(|interpreter| interpreter.trim().is_empty()) {
         return wrong(
             "the script does not begin with #! and an interpreter",
             "make #!/bin/bash its first line; a command needs no script: gotgan submit -- command",
         );
     }
     if text.lines().next().is_some()
-        && text
-            .split('\n')
-            .next()
-            .is_some_and(|line| line.ends_with('\r'))
+        && text.split('\n').next().is_some_and(|line| line.ends_with('\r'))
     {
-        return wrong(
-            "the script has Windows line ends",
-            "convert it: sed -i 's/\\r$//' FILE",
-        );
+        return wrong("the script has Windows line ends", "convert it: sed -i 's/\\r$//' FILE");
     }
     Ok(text)
 }
@@ -132,43 +118,25 @@ pub fn read_header(text: &str) -> Result<Header, Vec<Note>> {
             continue;
         };
         if in_body {
-            let message = format!(
-                "{} after the first command has no effect; move it up",
-                dialect.marker()
-            );
-            header.warnings.push(Note {
-                line: number,
-                message,
-            });
+            let message =
+                format!("{} after the first command has no effect; move it up", dialect.marker());
+            header.warnings.push(Note { line: number, message });
             continue;
         }
         match split_words(rest) {
-            Ok(words) => header.directives.push(Directive {
-                line: number,
-                dialect,
-                words,
-            }),
-            Err(message) => problems.push(Note {
-                line: number,
-                message,
-            }),
+            Ok(words) => header.directives.push(Directive { line: number, dialect, words }),
+            Err(message) => problems.push(Note { line: number, message }),
         }
     }
-    if problems.is_empty() {
-        Ok(header)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(header) } else { Err(problems) }
 }
 
 /// The dialect of a line and what follows its marker, if it is a directive.
 fn directive_of(line: &str) -> Option<(Dialect, &str)> {
-    [Dialect::Gotgan, Dialect::Sbatch]
-        .into_iter()
-        .find_map(|dialect| {
-            let rest = line.strip_prefix(dialect.marker())?;
-            (rest.is_empty() || rest.starts_with(char::is_whitespace)).then_some((dialect, rest))
-        })
+    [Dialect::Gotgan, Dialect::Sbatch].into_iter().find_map(|dialect| {
+        let rest = line.strip_prefix(dialect.marker())?;
+        (rest.is_empty() || rest.starts_with(char::is_whitespace)).then_some((dialect, rest))
+    })
 }
 
 /// Splits as a shell would, with quotes and backslashes but nothing else of it; a word that begins with `#` ends
@@ -184,9 +152,7 @@ fn split_words(text: &str) -> Result<Vec<String>, String> {
                 word.get_or_insert_default();
             }
             (None | Some('"'), '\\') => {
-                let next = letters
-                    .next()
-                    .ok_or("ends in a backslash; a directive is one line")?;
+                let next = letters.next().ok_or("ends in a backslash; a directive is one line")?;
                 word.get_or_insert_default().push(next);
             }
             (None, '#') if word.is_none() => break,
@@ -215,11 +181,8 @@ mod tests {
     fn directives_end_at_the_first_command() {
         let text = "#!/bin/bash\n# a comment\n#SBATCH -N 2\n\n#GOTGAN --time=1h # an hour\n##SBATCH -n 9\necho\n#SBATCH -A x\n";
         let header = read_header(text).unwrap();
-        let lines: Vec<_> = header
-            .directives
-            .iter()
-            .map(|found| (found.line, found.dialect))
-            .collect();
+        let lines: Vec<_> =
+            header.directives.iter().map(|found| (found.line, found.dialect)).collect();
         assert_eq!(lines, [(3, Dialect::Sbatch), (5, Dialect::Gotgan)]);
         assert_eq!(header.directives[1].words, ["--time=1h"]);
         assert_eq!(header.warnings[0].line, 8);
@@ -237,13 +200,7 @@ mod tests {
     #[test]
     fn an_open_quote_is_named_with_its_line() {
         let problems = read_header("#!/bin/sh\n#GOTGAN --name \"x\n").unwrap_err();
-        assert_eq!(
-            problems,
-            [Note {
-                line: 2,
-                message: "a quote is not closed".to_owned()
-            }]
-        );
+        assert_eq!(problems, [Note { line: 2, message: "a quote is not closed".to_owned() }]);
     }
 
     #[test]

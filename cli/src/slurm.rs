@@ -26,29 +26,17 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--clusters", "-M", ""),
     ("--mail-type", "", ""),
     ("--mail-user", "", ""),
-    (
-        "--exclusive",
-        "",
-        "; ask for all GPUs of the node: --gpus-per-node",
-    ),
+    ("--exclusive", "", "; ask for all GPUs of the node: --gpus-per-node"),
     ("--oversubscribe", "-s", ""),
     ("--overcommit", "-O", ""),
-    (
-        "--export",
-        "",
-        "; the job gets no variables of your shell, name them: --env KEY",
-    ),
+    ("--export", "", "; the job gets no variables of your shell, name them: --env KEY"),
     ("--export-file", "", ""),
     ("--get-user-env", "", ""),
     ("--propagate", "", ""),
     ("--distribution", "-m", ""),
     ("--mem-per-cpu", "", "; say the memory of a node: --mem"),
     ("--mem-per-gpu", "", "; say the memory of a node: --mem"),
-    (
-        "--cpus-per-gpu",
-        "",
-        "; say the CPUs of a node: --cpus-per-node",
-    ),
+    ("--cpus-per-gpu", "", "; say the CPUs of a node: --cpus-per-node"),
     ("--ntasks-per-gpu", "", "; start tasks with gotgan run"),
     ("--ntasks-per-core", "", ""),
     ("--ntasks-per-socket", "", ""),
@@ -81,11 +69,7 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--immediate", "-I", ""),
     ("--deadline", "", ""),
     ("--no-kill", "-k", ""),
-    (
-        "--kill-on-invalid-dep",
-        "",
-        "; a job whose dependency cannot be met is always cancelled",
-    ),
+    ("--kill-on-invalid-dep", "", "; a job whose dependency cannot be met is always cancelled"),
     ("--spread-job", "", ""),
     ("--use-min-nodes", "", ""),
     ("--wait-all-nodes", "", "; all nodes always start together"),
@@ -109,12 +93,8 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
 ];
 
 /// Options that say how the submission itself behaves, which a job does not see.
-const NOTHING: &[(&str, &str)] = &[
-    ("--parsable", ""),
-    ("--quiet", "-Q"),
-    ("--verbose", "-v"),
-    ("--ignore-pbs", ""),
-];
+const NOTHING: &[(&str, &str)] =
+    &[("--parsable", ""), ("--quiet", "-Q"), ("--verbose", "-v"), ("--ignore-pbs", "")];
 
 /// What an `#SBATCH` option means; `known` says whether the command line has an option of that name.
 #[must_use]
@@ -146,26 +126,17 @@ fn by_table(name: &str, known: bool) -> Meaning {
     if known {
         return Meaning::Same;
     }
-    if NOTHING
-        .iter()
-        .any(|(long, short)| name == *long || name == *short)
-    {
+    if NOTHING.iter().any(|(long, short)| name == *long || name == *short) {
         return Meaning::Nothing;
     }
-    match UNSUPPORTED
-        .iter()
-        .find(|(long, short, _)| name == *long || name == *short)
-    {
+    match UNSUPPORTED.iter().find(|(long, short, _)| name == *long || name == *short) {
         Some((_, _, advice)) => Meaning::Unsupported(advice),
         None => Meaning::Same,
     }
 }
 
 fn instead(name: &str, option: &RawOption) -> Meaning {
-    Meaning::Instead(RawOption {
-        name: name.to_owned(),
-        value: option.value.clone(),
-    })
+    Meaning::Instead(RawOption { name: name.to_owned(), value: option.value.clone() })
 }
 
 /// `gpu`, `gpu:8`, `gpu:b200:8` ask for GPUs on each node; nothing else is a generic resource here.
@@ -176,23 +147,15 @@ fn generic_resources(value: &str) -> Meaning {
     let amount = match value.strip_prefix("gpu") {
         Some("") => Some("1".to_owned()),
         Some(rest) => rest.strip_prefix(':').map(|rest| {
-            let counted = rest
-                .rsplit(':')
-                .next()
-                .is_some_and(|last| last.parse::<u32>().is_ok());
-            if counted {
-                rest.to_owned()
-            } else {
-                format!("{rest}:1")
-            }
+            let counted = rest.rsplit(':').next().is_some_and(|last| last.parse::<u32>().is_ok());
+            if counted { rest.to_owned() } else { format!("{rest}:1") }
         }),
         None => None,
     };
     match amount {
-        Some(amount) if !amount.contains(',') => Meaning::Instead(RawOption {
-            name: "--gpus-per-node".to_owned(),
-            value: Some(amount),
-        }),
+        Some(amount) if !amount.contains(',') => {
+            Meaning::Instead(RawOption { name: "--gpus-per-node".to_owned(), value: Some(amount) })
+        }
         _ => Meaning::Refused("only GPUs can be asked for, as in --gres=gpu:b200:8"),
     }
 }

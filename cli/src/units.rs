@@ -59,10 +59,7 @@ fn time_parts(text: &str) -> Option<i64> {
 }
 
 fn sum(hours: i64, minutes: i64, seconds: i64) -> Option<i64> {
-    hours
-        .checked_mul(3600)?
-        .checked_add(minutes.checked_mul(60)?)?
-        .checked_add(seconds)
+    hours.checked_mul(3600)?.checked_add(minutes.checked_mul(60)?)?.checked_add(seconds)
 }
 
 /// Digits only: no sign, no blank.
@@ -105,14 +102,9 @@ pub fn parse_cpu_milli(text: &str) -> Result<u64, String> {
     if decimals.len() > 3 {
         return Err("at most three decimals of a CPU".to_owned());
     }
-    let whole = number(whole)
-        .and_then(|whole| whole.checked_mul(1000))
-        .ok_or_else(wrong)?;
+    let whole = number(whole).and_then(|whole| whole.checked_mul(1000)).ok_or_else(wrong)?;
     let part = number(&format!("{decimals:0<3}")).ok_or_else(wrong)?;
-    match whole
-        .checked_add(part)
-        .and_then(|milli| u64::try_from(milli).ok())
-    {
+    match whole.checked_add(part).and_then(|milli| u64::try_from(milli).ok()) {
         Some(0) => Err("no CPU; ask for more than 0".to_owned()),
         Some(milli) => Ok(milli),
         None => Err(wrong()),
@@ -205,22 +197,13 @@ fn expand_names(part: &str, names: &mut Vec<String>) -> Result<(), String> {
     for range in ranges.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let wrong = || format!("`{range}` is not a range of numbers; write as in 1-3");
-        let (from, to) = (
-            number(first).ok_or_else(wrong)?,
-            number(last).ok_or_else(wrong)?,
-        );
+        let (from, to) = (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?);
         if from > to {
-            return Err(format!(
-                "`{range}` goes backwards; write the smaller number first"
-            ));
+            return Err(format!("`{range}` goes backwards; write the smaller number first"));
         }
         for value in from..=to {
             push_name(
-                format!(
-                    "{}{value:0>width$}{suffix}",
-                    prefix.trim(),
-                    width = first.len()
-                ),
+                format!("{}{value:0>width$}{suffix}", prefix.trim(), width = first.len()),
                 names,
             )?;
         }
@@ -231,9 +214,7 @@ fn expand_names(part: &str, names: &mut Vec<String>) -> Result<(), String> {
 fn push_name(name: String, names: &mut Vec<String>) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if name.is_empty() || name.len() > 63 || !name.bytes().all(fits) {
-        return Err(format!(
-            "`{name}` is not a node name; write as in node1 or node[1-3,7]"
-        ));
+        return Err(format!("`{name}` is not a node name; write as in node1 or node[1-3,7]"));
     }
     if names.len() >= NODE_LIST_MAX {
         return Err(format!("stands for more than {NODE_LIST_MAX} nodes"));
@@ -338,36 +319,23 @@ pub fn parse_warning_signal(text: &str) -> Result<v1::WarningSignal, String> {
         None => (rest, SIGNAL_AHEAD_DEFAULT_S),
     };
     match signal_number(name) {
-        Some(9 | 19) => Err(format!(
-            "{name} cannot be caught; choose another, as in USR1"
-        )),
-        Some(signal) => Ok(v1::WarningSignal {
-            signal,
-            ahead_s,
-            batch_only,
-        }),
-        None => Err(format!(
-            "`{name}` is no signal; write [B:]SIGNAL[@SECONDS], as in B:USR1@120"
-        )),
+        Some(9 | 19) => Err(format!("{name} cannot be caught; choose another, as in USR1")),
+        Some(signal) => Ok(v1::WarningSignal { signal, ahead_s, batch_only }),
+        None => Err(format!("`{name}` is no signal; write [B:]SIGNAL[@SECONDS], as in B:USR1@120")),
     }
 }
 
 fn parse_ahead_s(text: &str) -> Result<u32, String> {
     match number(text).and_then(|seconds| u32::try_from(seconds).ok()) {
         Some(seconds @ 1..=86_400) => Ok(seconds),
-        _ => Err(format!(
-            "`{text}` is not a number of seconds from 1 to 86400"
-        )),
+        _ => Err(format!("`{text}` is not a number of seconds from 1 to 86400")),
     }
 }
 
 fn signal_number(text: &str) -> Option<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let by_name = SIGNALS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number);
+    let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
     by_name.or_else(|| {
         number(text)
             .and_then(|number| i32::try_from(number).ok())
@@ -389,9 +357,7 @@ pub fn parse_variable(
     };
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if key.is_empty() || !key.bytes().all(fits) || key.as_bytes()[0].is_ascii_digit() {
-        return Err(format!(
-            "`{key}` is not a name of a variable; write as in SEED=42"
-        ));
+        return Err(format!("`{key}` is not a name of a variable; write as in SEED=42"));
     }
     match value {
         Some(value) => Ok((key.to_owned(), value)),
@@ -408,9 +374,7 @@ pub fn parse_label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => {
             Ok((key.to_owned(), value.to_owned()))
         }
-        _ => Err(format!(
-            "`{text}` is not a label; write key=value, as in hall=a"
-        )),
+        _ => Err(format!("`{text}` is not a label; write key=value, as in hall=a")),
     }
 }
 
@@ -440,44 +404,20 @@ mod tests {
 
     #[test]
     fn wrong_times_are_refused() {
-        for text in [
-            "",
-            "0",
-            "0:00",
-            "-1",
-            "1:2:3:4",
-            "1-",
-            "-",
-            "h",
-            "1.5h",
-            "99999999999999d",
-            "é",
-        ] {
+        for text in
+            ["", "0", "0:00", "-1", "1:2:3:4", "1-", "-", "h", "1.5h", "99999999999999d", "é"]
+        {
             assert!(parse_time(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn memory_has_units_and_is_mib_without() {
-        for (text, mib) in [
-            ("512", 512),
-            ("8G", 8192),
-            ("8GiB", 8192),
-            ("1t", 1 << 20),
-            ("1K", 1),
-        ] {
+        for (text, mib) in [("512", 512), ("8G", 8192), ("8GiB", 8192), ("1t", 1 << 20), ("1K", 1)]
+        {
             assert_eq!(parse_memory_mib(text), Ok(mib), "{text}");
         }
-        for text in [
-            "",
-            "0",
-            "G",
-            "8X",
-            "-1",
-            "1.5G",
-            "8é",
-            "99999999999999999999",
-        ] {
+        for text in ["", "0", "G", "8X", "-1", "1.5G", "8é", "99999999999999999999"] {
             assert!(parse_memory_mib(text).is_err(), "{text}");
         }
     }
@@ -494,17 +434,8 @@ mod tests {
 
     #[test]
     fn gpus_may_name_their_class() {
-        assert_eq!(
-            parse_gpus("8"),
-            Ok(GpuAmount {
-                gpu_class: None,
-                count: 8
-            })
-        );
-        let classed = GpuAmount {
-            gpu_class: Some("b200".to_owned()),
-            count: 8,
-        };
+        assert_eq!(parse_gpus("8"), Ok(GpuAmount { gpu_class: None, count: 8 }));
+        let classed = GpuAmount { gpu_class: Some("b200".to_owned()), count: 8 };
         assert_eq!(parse_gpus("B200:8"), Ok(classed));
         for text in ["", "0", "b200:", ":8", "b200:0", "-1", "a b:1"] {
             assert!(parse_gpus(text).is_err(), "{text}");
@@ -515,21 +446,8 @@ mod tests {
     fn node_lists_expand_ranges_with_their_zeros() {
         let names = parse_node_list("node[1-3,7],login1").unwrap_or_default();
         assert_eq!(names, ["node1", "node2", "node3", "node7", "login1"]);
-        assert_eq!(
-            parse_node_list("n[08-10]").unwrap_or_default(),
-            ["n08", "n09", "n10"]
-        );
-        for text in [
-            "",
-            "n[",
-            "n]",
-            "n[3-1]",
-            "n[a]",
-            "n[1-99999]",
-            "a,,b",
-            "n[1][2]",
-            "n[[1]]",
-        ] {
+        assert_eq!(parse_node_list("n[08-10]").unwrap_or_default(), ["n08", "n09", "n10"]);
+        for text in ["", "n[", "n]", "n[3-1]", "n[a]", "n[1-99999]", "a,,b", "n[1][2]", "n[[1]]"] {
             assert!(parse_node_list(text).is_err(), "{text}");
         }
     }
@@ -539,29 +457,16 @@ mod tests {
         use v1::DependencyKind::{AfterAny, AfterOk};
         let found = parse_dependencies("afterok:1:2,afterany:3");
         assert_eq!(found, Ok(vec![(AfterOk, 1), (AfterOk, 2), (AfterAny, 3)]));
-        for text in [
-            "",
-            "afterok",
-            "afterok:",
-            "before:1",
-            "afterok:0",
-            "afterok:x",
-        ] {
+        for text in ["", "afterok", "afterok:", "before:1", "afterok:0", "afterok:x"] {
             assert!(parse_dependencies(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn signals_are_read_by_name_and_number() {
-        let signal = |signal, ahead_s, batch_only| v1::WarningSignal {
-            signal,
-            ahead_s,
-            batch_only,
-        };
-        assert_eq!(
-            parse_warning_signal("B:USR1@120"),
-            Ok(signal(10, 120, true))
-        );
+        let signal =
+            |signal, ahead_s, batch_only| v1::WarningSignal { signal, ahead_s, batch_only };
+        assert_eq!(parse_warning_signal("B:USR1@120"), Ok(signal(10, 120, true)));
         assert_eq!(parse_warning_signal("sigterm"), Ok(signal(15, 60, false)));
         assert_eq!(parse_warning_signal("2@5"), Ok(signal(2, 5, false)));
         for text in ["", "KILL", "9", "USR1@", "USR1@0", "NOPE", "99"] {

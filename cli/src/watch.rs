@@ -31,13 +31,7 @@ impl<'a> JobWatch<'a> {
     /// Events of these jobs (none: all) after this one (0: from the present state on).
     #[must_use]
     pub fn new(client: &'a Client, job_ids: Vec<u64>, after_seq: u64) -> Self {
-        Self {
-            client,
-            job_ids,
-            after_seq,
-            stream: None,
-            fresh: false,
-        }
+        Self { client, job_ids, after_seq, stream: None, fresh: false }
     }
 
     /// The next event; waits for it however long it takes, and connects again where it must.
@@ -69,13 +63,9 @@ impl<'a> JobWatch<'a> {
             tokio::time::sleep(REOPEN_PAUSE).await;
         }
         self.fresh = true;
-        let request = v1::WatchJobsRequest {
-            job_ids: self.job_ids.clone(),
-            after_seq: self.after_seq,
-        };
-        self.client
-            .open(async |api| api.jobs().watch(request.clone()).await)
-            .await
+        let request =
+            v1::WatchJobsRequest { job_ids: self.job_ids.clone(), after_seq: self.after_seq };
+        self.client.open(async |api| api.jobs().watch(request.clone()).await).await
     }
 }
 
@@ -107,7 +97,5 @@ pub async fn until_terminal(
 /// # Errors
 /// The scheduler's refusal, or that it was not reached.
 pub async fn get_job(client: &Client, job_id: u64) -> Result<v1::Job, Error> {
-    client
-        .call(async |api| api.jobs().get(v1::GetJobRequest { job_id }).await)
-        .await
+    client.call(async |api| api.jobs().get(v1::GetJobRequest { job_id }).await).await
 }

@@ -38,11 +38,7 @@ struct Scheduler {
 fn next<T: Clone>(answers: &Answers<T>) -> Result<T, Status> {
     let mut answers = answers.lock().unwrap();
     let last = answers.len() == 1;
-    let front = if last {
-        answers.front().cloned()
-    } else {
-        answers.pop_front()
-    };
+    let front = if last { answers.front().cloned() } else { answers.pop_front() };
     front.unwrap_or_else(|| Err(Status::unimplemented("not in this test")))
 }
 
@@ -76,19 +72,14 @@ impl Jobs for Scheduler {
 
     async fn watch(&self, _: Request<v1::WatchJobsRequest>) -> Reply<Self::WatchStream> {
         let events = next(&self.watches)?;
-        Ok(Response::new(Box::pin(stream::iter(
-            events.into_iter().map(Ok),
-        ))))
+        Ok(Response::new(Box::pin(stream::iter(events.into_iter().map(Ok)))))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Reply<Self::LogsStream> {
         let request = request.into_inner();
         self.logs_asked.lock().unwrap().push(request);
         if request.stream == i32::from(v1::LogStream::Stderr) {
-            let end = v1::LogChunk {
-                end: true,
-                ..Default::default()
-            };
+            let end = v1::LogChunk { end: true, ..Default::default() };
             return Ok(Response::new(Box::pin(stream::iter([Ok(end)]))));
         }
         Ok(Response::new(Box::pin(stream::iter(next(&self.logs)?))))
@@ -104,10 +95,7 @@ impl Jobs for Scheduler {
 
     async fn list(&self, _: Request<v1::ListJobsRequest>) -> Reply<v1::ListJobsResponse> {
         let jobs = vec![next(&self.gets)?];
-        Ok(Response::new(v1::ListJobsResponse {
-            jobs,
-            next_token: String::new(),
-        }))
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_token: String::new() }))
     }
 
     async fn submit_many(
@@ -151,13 +139,8 @@ async fn gotgan(
         .env_clear()
         .env("GOTGAN_CONFIG", "/nonexistent")
         .env("GOTGAN_SERVER", format!("http://{address}"));
-    command
-        .envs(variables.iter().copied())
-        .arg("--insecure")
-        .args(arguments);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
+    command.envs(variables.iter().copied()).arg("--insecure").args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     serving.abort();
     output
 }
@@ -167,28 +150,15 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn accepted(job_id: u64) -> Result<v1::SubmitResponse, Status> {
-    Ok(v1::SubmitResponse {
-        job_id,
-        ..Default::default()
-    })
+    Ok(v1::SubmitResponse { job_id, ..Default::default() })
 }
 
 fn event(state: JobState) -> v1::JobEvent {
-    v1::JobEvent {
-        job_id: 7,
-        seq: 1,
-        attempt: 1,
-        state: state.into(),
-        ..Default::default()
-    }
+    v1::JobEvent { job_id: 7, seq: 1, attempt: 1, state: state.into(), ..Default::default() }
 }
 
 fn chunk(offset: u64, data: &str, end: bool) -> Result<v1::LogChunk, Status> {
-    Ok(v1::LogChunk {
-        offset,
-        data: data.as_bytes().to_vec(),
-        end,
-    })
+    Ok(v1::LogChunk { offset, data: data.as_bytes().to_vec(), end })
 }
 
 /// Job 7 with one attempt, whose step of this number has tasks that ended with these codes.
@@ -197,36 +167,14 @@ fn job(state: JobState, step: u32, codes: &[i32]) -> v1::Job {
         rank: rank as u32,
         node: format!("node{rank}"),
         state: v1::TaskState::Ended.into(),
-        exit: Some(v1::ExitStatus {
-            code: *code,
-            signal: 0,
-        }),
+        exit: Some(v1::ExitStatus { code: *code, signal: 0 }),
         ..Default::default()
     };
     let tasks = codes.iter().enumerate().map(task).collect();
-    let steps = vec![v1::Step {
-        number: step,
-        tasks,
-        ..Default::default()
-    }];
-    let attempts = vec![v1::Attempt {
-        number: 1,
-        started_us: 1,
-        steps,
-        ..Default::default()
-    }];
-    let exit = codes.iter().max().map(|code| v1::ExitStatus {
-        code: *code,
-        signal: 0,
-    });
-    v1::Job {
-        job_id: 7,
-        state: state.into(),
-        attempt: 1,
-        attempts,
-        exit,
-        ..Default::default()
-    }
+    let steps = vec![v1::Step { number: step, tasks, ..Default::default() }];
+    let attempts = vec![v1::Attempt { number: 1, started_us: 1, steps, ..Default::default() }];
+    let exit = codes.iter().max().map(|code| v1::ExitStatus { code: *code, signal: 0 });
+    v1::Job { job_id: 7, state: state.into(), attempt: 1, attempts, exit, ..Default::default() }
 }
 
 #[tokio::test]
@@ -236,29 +184,15 @@ async fn a_submission_is_sent_again_with_the_same_key_and_told_once() {
         Err(Status::unavailable("restarting")),
         accepted(7),
     ]);
-    let scheduler = Arc::new(Scheduler {
-        submits,
-        ..Default::default()
-    });
+    let scheduler = Arc::new(Scheduler { submits, ..Default::default() });
     let token = [("GOTGAN_TOKEN", "secret")];
     let output = gotgan(
         scheduler.clone(),
-        &[
-            "submit",
-            "--gpus",
-            "b200:8",
-            "--parsable",
-            "--",
-            "true",
-            "--wait",
-        ],
+        &["submit", "--gpus", "b200:8", "--parsable", "--", "true", "--wait"],
         &token,
     )
     .await;
-    assert_eq!(
-        (text(&output.stdout).as_str(), output.status.code()),
-        ("7\n", Some(0))
-    );
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("7\n", Some(0)));
     let submitted = scheduler.submitted.lock().unwrap();
     assert_eq!(submitted.len(), 3);
     assert!(
@@ -268,14 +202,9 @@ async fn a_submission_is_sent_again_with_the_same_key_and_told_once() {
     );
     let spec = submitted[0].spec.clone().unwrap();
     assert_eq!(spec.name, "true");
-    let Some(v1::job_spec::Work::Command(command)) = spec.work else {
-        panic!("not a command")
-    };
+    let Some(v1::job_spec::Work::Command(command)) = spec.work else { panic!("not a command") };
     assert_eq!(command.argv, ["true", "--wait"]);
-    assert_eq!(
-        scheduler.authorization.lock().unwrap().as_deref(),
-        Some("Bearer secret")
-    );
+    assert_eq!(scheduler.authorization.lock().unwrap().as_deref(), Some("Bearer secret"));
 }
 
 #[tokio::test]
@@ -288,10 +217,7 @@ async fn a_refusal_names_every_field_and_what_to_do() {
     );
     details.add_bad_request_violation("spec.time_limit_s", "more than 7 days; ask for less");
     let refusal = Status::with_error_details(Code::InvalidArgument, "2 faults", details);
-    let scheduler = Arc::new(Scheduler {
-        submits: answers([Err(refusal)]),
-        ..Default::default()
-    });
+    let scheduler = Arc::new(Scheduler { submits: answers([Err(refusal)]), ..Default::default() });
     let output = gotgan(scheduler, &["submit", "-A", "x", "--", "true"], &[]).await;
     assert_eq!(output.status.code(), Some(3));
     insta::assert_snapshot!(text(&output.stderr), @"
@@ -313,32 +239,19 @@ async fn refusals_have_their_exit_codes() {
     ];
     for (code, exit) in cases {
         let gets = answers([Err(Status::new(code, "no"))]);
-        let output = gotgan(
-            Arc::new(Scheduler {
-                gets,
-                ..Default::default()
-            }),
-            &["job", "7"],
-            &[],
-        )
-        .await;
+        let output =
+            gotgan(Arc::new(Scheduler { gets, ..Default::default() }), &["job", "7"], &[]).await;
         assert_eq!(output.status.code(), Some(exit), "{code:?}");
     }
     let gets = answers([Err(Status::unavailable("no"))]);
-    let scheduler = Arc::new(Scheduler {
-        gets,
-        ..Default::default()
-    });
+    let scheduler = Arc::new(Scheduler { gets, ..Default::default() });
     let output = gotgan(scheduler, &["job", "7", "--retry-for", "0"], &[]).await;
     assert_eq!(output.status.code(), Some(9));
 }
 
 #[tokio::test]
 async fn run_follows_the_output_over_a_break_and_ends_as_the_task_did() {
-    let broken = vec![
-        chunk(0, "one\ntw", false),
-        Err(Status::unavailable("restarting")),
-    ];
+    let broken = vec![chunk(0, "one\ntw", false), Err(Status::unavailable("restarting"))];
     let rest = vec![chunk(4, "two\n", true)];
     let scheduler = Arc::new(Scheduler {
         submits: answers([accepted(7)]),
@@ -346,24 +259,15 @@ async fn run_follows_the_output_over_a_break_and_ends_as_the_task_did() {
             Ok(vec![event(JobState::Pending), event(JobState::Running)]),
             Ok(vec![event(JobState::Failed)]),
         ]),
-        gets: answers([
-            Ok(job(JobState::Running, 0, &[3])),
-            Ok(job(JobState::Failed, 0, &[3])),
-        ]),
+        gets: answers([Ok(job(JobState::Running, 0, &[3])), Ok(job(JobState::Failed, 0, &[3]))]),
         logs: answers([Ok(broken), Ok(rest)]),
         ..Default::default()
     });
     let output = gotgan(scheduler.clone(), &["run", "--", "true"], &[]).await;
-    assert_eq!(
-        (text(&output.stdout).as_str(), output.status.code()),
-        ("one\ntwo\n", Some(3))
-    );
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("one\ntwo\n", Some(3)));
     let asked = scheduler.logs_asked.lock().unwrap();
-    let offsets: Vec<u64> = asked
-        .iter()
-        .filter(|request| request.stream != 2)
-        .map(|request| request.offset)
-        .collect();
+    let offsets: Vec<u64> =
+        asked.iter().filter(|request| request.stream != 2).map(|request| request.offset).collect();
     assert_eq!(offsets, [0, 6]);
 }
 
@@ -375,11 +279,7 @@ async fn a_step_inside_a_job_names_the_ranks_that_failed() {
         gets: answers([Ok(job(JobState::Running, 2, &[0, 7]))]),
         ..Default::default()
     });
-    let variables = [
-        ("GOTGAN_JOB_ID", "7"),
-        ("GOTGAN_ATTEMPT", "1"),
-        ("GOTGAN_TOKEN", "secret"),
-    ];
+    let variables = [("GOTGAN_JOB_ID", "7"), ("GOTGAN_ATTEMPT", "1"), ("GOTGAN_TOKEN", "secret")];
     let output = gotgan(
         scheduler.clone(),
         &["run", "--label", "--tasks-per-node", "1", "hostname", "-f"],
@@ -390,10 +290,7 @@ async fn a_step_inside_a_job_names_the_ranks_that_failed() {
     let mut lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["0: hello", "1: hello"]);
-    assert_eq!(
-        text(&output.stderr),
-        "gotgan: step 2: rank 1 on node1: exit 7\n"
-    );
+    assert_eq!(text(&output.stderr), "gotgan: step 2: rank 1 on node1: exit 7\n");
     let asked = scheduler.steps_asked.lock().unwrap();
     assert_eq!(
         (asked[0].argv.clone(), asked[0].tasks_per_node),
@@ -412,11 +309,7 @@ async fn waiting_tells_by_its_exit_code_how_jobs_ended() {
         let watches = answers([Ok(vec![event(JobState::Running)]), Ok(vec![event(state)])]);
         let gets = answers([Ok(job(state, 0, &[0]))]);
         let output = gotgan(
-            Arc::new(Scheduler {
-                watches,
-                gets,
-                ..Default::default()
-            }),
+            Arc::new(Scheduler { watches, gets, ..Default::default() }),
             &["wait", "7"],
             &[],
         )
@@ -429,18 +322,9 @@ async fn waiting_tells_by_its_exit_code_how_jobs_ended() {
 async fn nothing_is_sent_for_a_script_that_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("train.sh");
-    std::fs::write(
-        &script,
-        "#!/bin/sh\n#GOTGAN --nodes two\n#SBATCH --array=1-9\necho\n",
-    )
-    .unwrap();
+    std::fs::write(&script, "#!/bin/sh\n#GOTGAN --nodes two\n#SBATCH --array=1-9\necho\n").unwrap();
     let scheduler = Arc::new(Scheduler::default());
-    let output = gotgan(
-        scheduler.clone(),
-        &["submit", script.to_str().unwrap()],
-        &[],
-    )
-    .await;
+    let output = gotgan(scheduler.clone(), &["submit", script.to_str().unwrap()], &[]).await;
     assert_eq!(output.status.code(), Some(3));
     let told = text(&output.stderr);
     assert!(

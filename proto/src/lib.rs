@@ -10,8 +10,7 @@ pub mod v1 {
 }
 
 /// The encoded file descriptors of the API, for reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Domain of every `google.rpc.ErrorInfo` the scheduler sends.
 pub const ERROR_DOMAIN: &str = "gotgan";

@@ -34,14 +34,8 @@ impl Admission {
             fleet: Arc::new(Fleet::default()),
             policy: Arc::clone(&policy),
         };
-        let inner = Inner {
-            policy,
-            wanted: AtomicU64::new(1),
-            context: RwLock::new((0, context)),
-        };
-        Admission {
-            inner: Arc::new(inner),
-        }
+        let inner = Inner { policy, wanted: AtomicU64::new(1), context: RwLock::new((0, context)) };
+        Admission { inner: Arc::new(inner) }
     }
 
     /// Notes that these were committed; called before the round is acknowledged, so that whoever saw the answer
@@ -61,28 +55,15 @@ impl Admission {
     pub async fn context(&self, writer: &WriterHandle) -> Result<AdmitContext, FlowError> {
         let wanted = self.inner.wanted.load(Ordering::SeqCst);
         {
-            let present = self
-                .inner
-                .context
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let present = self.inner.context.read().unwrap_or_else(PoisonError::into_inner);
             if present.0 >= wanted {
                 return Ok(present.1.clone());
             }
         }
-        let (quota, fleet) = writer
-            .read(|world| (Arc::clone(&world.quota), Arc::new(Fleet::of(world))))
-            .await?;
-        let fresh = AdmitContext {
-            quota,
-            fleet,
-            policy: Arc::clone(&self.inner.policy),
-        };
-        let mut present = self
-            .inner
-            .context
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let (quota, fleet) =
+            writer.read(|world| (Arc::clone(&world.quota), Arc::new(Fleet::of(world)))).await?;
+        let fresh = AdmitContext { quota, fleet, policy: Arc::clone(&self.inner.policy) };
+        let mut present = self.inner.context.write().unwrap_or_else(PoisonError::into_inner);
         if present.0 < wanted {
             *present = (wanted, fresh.clone());
         }

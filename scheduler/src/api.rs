@@ -24,11 +24,11 @@ use crate::admission::Admission;
 use crate::auth::tls::ServerIdentity;
 use crate::auth::{Authenticator, Principal};
 use crate::config::Timing;
+use crate::flow::command::WriterHandle;
 use crate::flow::dispatch::Dispatcher;
 use crate::flow::logs::LogRelay;
 use crate::flow::plan::LastPass;
 use crate::flow::telemetry::Telemetry;
-use crate::flow::command::WriterHandle;
 use crate::metrics::Metrics;
 
 pub use cluster::ClusterService;

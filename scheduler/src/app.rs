@@ -69,15 +69,9 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let _lock = lock(&data_dir)?;
     let store = gotgan_store::open(&config.database_url()).await?;
     let listener = listen(config.server.listen).await?;
-    let bound = listener
-        .local_addr()
-        .context("cannot tell the listening address")?;
+    let bound = listener.local_addr().context("cannot tell the listening address")?;
     let address = announced(&config, bound, insecure);
-    let identity = if insecure {
-        None
-    } else {
-        Some(Arc::new(identity(&config, bound)?))
-    };
+    let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
     let holder = format!("{}:{}", host_name(), data_dir.display());
     let lease_ms = config.timing.leader_lease_ms;
     let taken = loops::leadership::take(&store, &holder, &address, lease_ms, &stop).await?;
@@ -85,13 +79,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
         return Ok(Ended::Asked);
     };
     tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
-    let parts = Parts {
-        config,
-        store,
-        identity,
-        address,
-        leadership,
-    };
+    let parts = Parts { config, store, identity, address, leadership };
     lead(parts, listener, stop).await
 }
 
@@ -104,7 +92,11 @@ struct Parts {
     leadership: Leadership,
 }
 
-async fn lead(parts: Parts, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
+async fn lead(
+    parts: Parts,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
     let epoch = parts.leadership.epoch;
     let lost = CancellationToken::new();
     let services = start_flow(&parts, &lost).await?;
@@ -193,9 +185,7 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// How clients reach this scheduler.
@@ -213,11 +203,7 @@ fn announced(config: &Config, bound: SocketAddr, insecure: bool) -> String {
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() {
-        "localhost".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
 fn identity(config: &Config, bound: SocketAddr) -> anyhow::Result<ServerIdentity> {
@@ -236,12 +222,7 @@ fn identity(config: &Config, bound: SocketAddr) -> anyhow::Result<ServerIdentity
         bail!("tls: give ca, certificate and key together, or none of them");
     }
     let mut names = config.server.names.clone();
-    names.extend([
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-        host_name(),
-    ]);
+    names.extend(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), host_name()]);
     if !bound.ip().is_unspecified() {
         names.push(bound.ip().to_string());
     }
@@ -264,9 +245,7 @@ async fn authenticator(
     let path = data_dir.join("admin.token");
     let kept = std::fs::read_to_string(&path).ok();
     let known = |text: &String| {
-        tokens
-            .iter()
-            .any(|token| text.trim().starts_with(&format!("gotgan_{}_", token.id)))
+        tokens.iter().any(|token| text.trim().starts_with(&format!("gotgan_{}_", token.id)))
     };
     // A file whose token the store does not know was left by a crash between the two writes below.
     let make = kept.map_or(tokens.is_empty(), |text| !known(&text));
@@ -275,10 +254,7 @@ async fn authenticator(
         let subject = UserName::new("admin").context("name of the administrator")?;
         let (record, token) = new_token(subject, Role::Admin, Vec::new(), None, clock::now());
         tls::write_secret(&path, &token)?;
-        let round = Round {
-            tokens: vec![record.clone()],
-            ..Round::default()
-        };
+        let round = Round { tokens: vec![record.clone()], ..Round::default() };
         store.commit(leadership.epoch, clock::now(), &round).await?;
         authenticator.upsert(record);
         tracing::info!(file = %path.display(), "made a token for the administrator");
@@ -330,10 +306,7 @@ async fn serve_http(
     let stop = stop.clone();
     tokio::spawn(async move {
         if let Err(error) = metrics::serve(listener, metrics, readiness, stop).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the metrics page ended"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "the metrics page ended");
         }
     });
     Ok(())
@@ -349,13 +322,10 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
     let metrics = Arc::clone(&services.metrics);
-    let mut server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION);
+    let mut server = Server::builder().max_concurrent_streams(STREAMS_PER_CONNECTION);
     match &parts.identity {
         Some(identity) => {
-            server = server
-                .tls_config(identity.server_tls_config())
-                .context("cannot use TLS")?;
+            server = server.tls_config(identity.server_tls_config()).context("cannot use TLS")?;
         }
         None => auth = auth.insecure(),
     }
@@ -389,12 +359,8 @@ async fn serve(
 
 async fn routes(services: Arc<Services>) -> anyhow::Result<Routes> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter
-        .set_serving::<JobsServer<JobsService>>()
-        .await;
-    health_reporter
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
+    health_reporter.set_serving::<JobsServer<JobsService>>().await;
+    health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -133,10 +133,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             message: error.to_string(),
@@ -148,32 +146,17 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Value`] with the first key that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Timing {
-            heartbeat_ms,
-            suspect_after_ms,
-            lost_after_ms,
-            ..
-        } = self.timing;
-        let value = |key, message: &str| {
-            Err(ConfigError::Value {
-                key,
-                message: message.to_owned(),
-            })
-        };
+        let Timing { heartbeat_ms, suspect_after_ms, lost_after_ms, .. } = self.timing;
+        let value =
+            |key, message: &str| Err(ConfigError::Value { key, message: message.to_owned() });
         if heartbeat_ms == 0 {
             return value("timing.heartbeat_ms", "must be above 0");
         }
         if suspect_after_ms <= u64::from(heartbeat_ms) {
-            return value(
-                "timing.suspect_after_ms",
-                "must be more than timing.heartbeat_ms",
-            );
+            return value("timing.suspect_after_ms", "must be more than timing.heartbeat_ms");
         }
         if lost_after_ms < suspect_after_ms {
-            return value(
-                "timing.lost_after_ms",
-                "must be at least timing.suspect_after_ms",
-            );
+            return value("timing.lost_after_ms", "must be at least timing.suspect_after_ms");
         }
         if self.timing.leader_lease_ms < 300 || self.timing.repair_every_ms == 0 {
             return value(
@@ -184,10 +167,7 @@ impl Config {
         let policy = &self.policy;
         if policy.default_time_limit_s < 1 || policy.default_time_limit_s > policy.max_time_limit_s
         {
-            return value(
-                "policy.default_time_limit_s",
-                "must be 1 up to policy.max_time_limit_s",
-            );
+            return value("policy.default_time_limit_s", "must be 1 up to policy.max_time_limit_s");
         }
         if policy.max_starts_per_pass == 0 {
             return value(
@@ -202,10 +182,7 @@ impl Config {
     #[must_use]
     pub fn database_url(&self) -> String {
         if self.server.database.is_empty() {
-            format!(
-                "sqlite://{}",
-                self.server.data_dir.join("gotgan.db").display()
-            )
+            format!("sqlite://{}", self.server.data_dir.join("gotgan.db").display())
         } else {
             self.server.database.clone()
         }
@@ -233,10 +210,7 @@ mod tests {
         for (section, values) in all {
             let documented = documented.get(&section).unwrap().as_table().unwrap();
             for key in values.as_table().unwrap().keys() {
-                assert!(
-                    documented.contains_key(key),
-                    "{section}.{key} is not documented"
-                );
+                assert!(documented.contains_key(key), "{section}.{key} is not documented");
             }
         }
     }

@@ -69,13 +69,11 @@ fn main() -> ExitCode {
 
 fn start_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_env("GOTGAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => logs
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
+        LogFormat::Text => {
+            logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+        }
         LogFormat::Json => logs.json().init(),
     }
 }
@@ -86,16 +84,10 @@ fn run(args: Args) -> anyhow::Result<Ended> {
         None => Config::default(),
     };
     let server = &mut config.server;
-    server.data_dir = args
-        .data_dir
-        .unwrap_or(std::mem::take(&mut server.data_dir));
+    server.data_dir = args.data_dir.unwrap_or(std::mem::take(&mut server.data_dir));
     server.listen = args.listen.unwrap_or(server.listen);
-    server.http_listen = args
-        .http_listen
-        .unwrap_or(std::mem::take(&mut server.http_listen));
-    server.database = args
-        .database
-        .unwrap_or(std::mem::take(&mut server.database));
+    server.http_listen = args.http_listen.unwrap_or(std::mem::take(&mut server.http_listen));
+    server.database = args.database.unwrap_or(std::mem::take(&mut server.database));
     if args.insecure && !server.listen.ip().is_loopback() {
         anyhow::bail!("--insecure listens on loopback addresses only; use --listen 127.0.0.1:PORT");
     }

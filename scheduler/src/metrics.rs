@@ -23,14 +23,12 @@ pub use self::http::{Readiness, router, serve};
 pub use self::rpc::{RpcMetricsLayer, RpcMetricsService};
 
 /// Bounds for transactions and planning passes, in seconds: from far below a disk's sync to what a person notices.
-const SECONDS_BOUNDS: [f64; 13] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
+const SECONDS_BOUNDS: [f64; 13] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Bounds for the number of changes that one transaction takes along.
-const CHANGES_BOUNDS: [f64; 11] = [
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0,
-];
+const CHANGES_BOUNDS: [f64; 11] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0];
 
 /// Everything that is counted. Shared behind an [`Arc`]; every field can be changed from any thread.
 #[derive(Debug)]
@@ -107,32 +105,16 @@ impl Metrics {
         };
         counter("rounds", "Transactions committed", &self.rounds);
         counter("decisions", "Decisions that plans made", &self.decisions);
-        counter(
-            "refused_decisions",
-            "Decisions refused at commit",
-            &self.refused_decisions,
-        );
+        counter("refused_decisions", "Decisions refused at commit", &self.refused_decisions);
         counter("events", "Events committed", &self.events);
         counter("reports", "Reports of workers folded in", &self.reports);
         let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
             registry.register(name, help, histogram.clone());
         };
-        histogram(
-            "changes_per_round",
-            "Changes in one transaction",
-            &self.changes_per_round,
-        );
+        histogram("changes_per_round", "Changes in one transaction", &self.changes_per_round);
         histogram("commit_seconds", "Time of a commit", &self.commit_seconds);
-        histogram(
-            "plan_seconds",
-            "Time of a planning pass",
-            &self.plan_seconds,
-        );
-        registry.register(
-            "worker_streams",
-            "Open streams of workers",
-            self.worker_streams.clone(),
-        );
+        histogram("plan_seconds", "Time of a planning pass", &self.plan_seconds);
+        registry.register("worker_streams", "Open streams of workers", self.worker_streams.clone());
         registry.register("jobs", "Jobs by state", self.jobs.clone());
         registry.register("gpus", "GPUs by class and state", self.gpus.clone());
         registry.register("rpcs", "Calls by method and gRPC code", self.rpcs.clone());
@@ -142,22 +124,15 @@ impl Metrics {
     pub fn set_jobs(&self, counts: &BTreeMap<JobState, u64>) {
         for state in JobState::ALL {
             let count = counts.get(&state).copied().unwrap_or_default();
-            let labels = StateLabels {
-                state: state.word(),
-            };
-            self.jobs
-                .get_or_create(&labels)
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+            let labels = StateLabels { state: state.word() };
+            self.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// Sets the GPUs of a class; the three add up to its capacity.
     pub fn set_gpus(&self, class: &GpuClass, free: GpuMilli, allocated: GpuMilli, down: GpuMilli) {
         for (state, amount) in [("free", free), ("allocated", allocated), ("down", down)] {
-            let labels = GpuLabels {
-                class: class.as_str().to_owned(),
-                state,
-            };
+            let labels = GpuLabels { class: class.as_str().to_owned(), state };
             self.gpus.get_or_create(&labels).set(gpus(amount));
         }
     }
@@ -211,10 +186,7 @@ mod tests {
             "rpcs",
         ];
         for name in names {
-            assert!(
-                page.contains(&format!("# TYPE gotgan_{name} ")),
-                "{name} in {page}"
-            );
+            assert!(page.contains(&format!("# TYPE gotgan_{name} ")), "{name} in {page}");
         }
     }
 
@@ -241,14 +213,8 @@ mod tests {
         metrics.set_jobs(&[(JobState::Running, 2)].into());
         metrics.set_jobs(&[(JobState::Pending, 1)].into());
         let page = metrics.encode();
-        assert!(
-            page.contains("gotgan_jobs{state=\"running\"} 0\n"),
-            "{page}"
-        );
-        assert!(
-            page.contains("gotgan_jobs{state=\"pending\"} 1\n"),
-            "{page}"
-        );
+        assert!(page.contains("gotgan_jobs{state=\"running\"} 0\n"), "{page}");
+        assert!(page.contains("gotgan_jobs{state=\"pending\"} 1\n"), "{page}");
     }
 
     #[test]
@@ -257,13 +223,7 @@ mod tests {
         let class = GpuClass::new("b200").unwrap();
         metrics.set_gpus(&class, GpuMilli(1500), GpuMilli(6500), GpuMilli(0));
         let page = metrics.encode();
-        assert!(
-            page.contains("gotgan_gpus{class=\"b200\",state=\"free\"} 1.5\n"),
-            "{page}"
-        );
-        assert!(
-            page.contains("gotgan_gpus{class=\"b200\",state=\"down\"} 0.0\n"),
-            "{page}"
-        );
+        assert!(page.contains("gotgan_gpus{class=\"b200\",state=\"free\"} 1.5\n"), "{page}");
+        assert!(page.contains("gotgan_gpus{class=\"b200\",state=\"down\"} 0.0\n"), "{page}");
     }
 }

@@ -100,23 +100,15 @@ pub enum Effect {
 impl Attempt {
     /// An attempt not heard of before.
     pub fn new(key: AttemptKey) -> Self {
-        Self {
-            held: Held::new(key),
-            phase: Phase::Preparing,
-        }
+        Self { held: Held::new(key), phase: Phase::Preparing }
     }
 
     /// An attempt out of the journal.
     pub fn remembered(held: Held) -> Self {
         let phase = match &held {
             Held { ended: true, .. } => Phase::Ended,
-            Held {
-                accepted: false, ..
-            } => Phase::Preparing,
-            Held {
-                start_ordered: true,
-                ..
-            } => Phase::Active,
+            Held { accepted: false, .. } => Phase::Preparing,
+            Held { start_ordered: true, .. } => Phase::Active,
             Held { .. } => Phase::Waiting,
         };
         Self { held, phase }
@@ -160,10 +152,7 @@ impl Attempt {
             }
             Err(Refusal { cause, reason }) => {
                 self.phase = Phase::Ended;
-                let refused = v1::AttemptRefused {
-                    cause: cause.into(),
-                    reason,
-                };
+                let refused = v1::AttemptRefused { cause: cause.into(), reason };
                 self.report(report::Event::Refused(refused), now_us, 0, effects);
             }
         }
@@ -244,29 +233,15 @@ impl Attempt {
 
     fn find_again(&self, effects: &mut Vec<Effect>) {
         let stop = self.held.stop.clone();
-        effects.push(Effect::Attach {
-            launch: stop.is_none(),
-        });
+        effects.push(Effect::Attach { launch: stop.is_none() });
         effects.extend(self.held.steps.iter().cloned().map(Effect::StartTasks));
         effects.extend(stop.map(Effect::Stop));
     }
 
     fn acked(&mut self, seq: u64, effects: &mut Vec<Effect>) {
-        if self
-            .held
-            .reports
-            .first()
-            .is_some_and(|report| report.seq <= seq)
-        {
+        if self.held.reports.first().is_some_and(|report| report.seq <= seq) {
             let AttemptKey { job_id, attempt } = self.held.key;
-            self.persist(
-                Entry::Acked(v1::ReportAck {
-                    job_id,
-                    attempt,
-                    seq,
-                }),
-                effects,
-            );
+            self.persist(Entry::Acked(v1::ReportAck { job_id, attempt, seq }), effects);
         }
     }
 
@@ -286,11 +261,7 @@ impl Attempt {
             None => (cause, reason),
         };
         let exit = Some(v1::ExitStatus::default());
-        let ended = v1::AttemptEnded {
-            cause,
-            reason,
-            exit,
-        };
+        let ended = v1::AttemptEnded { cause, reason, exit };
         self.report(report::Event::Ended(ended), now_us, 0, effects);
     }
 
@@ -302,17 +273,8 @@ impl Attempt {
     fn report(&mut self, event: report::Event, at_us: i64, n: u64, effects: &mut Vec<Effect>) {
         let AttemptKey { job_id, attempt } = self.held.key;
         let seq = self.held.last_seq + 1;
-        let report = v1::Report {
-            job_id,
-            attempt,
-            seq,
-            at_us,
-            event: Some(event),
-        };
-        let reported = Reported {
-            report: report.clone(),
-            shim_seen: n,
-        };
+        let report = v1::Report { job_id, attempt, seq, at_us, event: Some(event) };
+        let reported = Reported { report: report.clone(), shim_seen: n };
         self.persist(Entry::Reported(reported), effects);
         effects.push(Effect::Send(report));
     }
@@ -321,26 +283,18 @@ impl Attempt {
 fn report_event(event: &ShimEvent) -> report::Event {
     match event {
         ShimEvent::Started { .. } => report::Event::Started(v1::AttemptStarted {}),
-        ShimEvent::TaskStarted { step, rank, .. } => report::Event::TaskStarted(v1::TaskStarted {
-            step: *step,
-            rank: *rank,
-        }),
-        ShimEvent::TaskEnded {
-            step,
-            rank,
-            exit,
-            detail,
-        } => report::Event::TaskEnded(v1::TaskEnded {
-            step: *step,
-            rank: *rank,
-            exit: Some(exit_status(*exit)),
-            detail: detail.clone(),
-        }),
-        ShimEvent::Ended {
-            ending,
-            reason,
-            exit,
-        } => report::Event::Ended(v1::AttemptEnded {
+        ShimEvent::TaskStarted { step, rank, .. } => {
+            report::Event::TaskStarted(v1::TaskStarted { step: *step, rank: *rank })
+        }
+        ShimEvent::TaskEnded { step, rank, exit, detail } => {
+            report::Event::TaskEnded(v1::TaskEnded {
+                step: *step,
+                rank: *rank,
+                exit: Some(exit_status(*exit)),
+                detail: detail.clone(),
+            })
+        }
+        ShimEvent::Ended { ending, reason, exit } => report::Event::Ended(v1::AttemptEnded {
             cause: match ending {
                 Ending::Own => Cause::User.into(),
                 Ending::Limit => Cause::Limit.into(),
@@ -353,10 +307,7 @@ fn report_event(event: &ShimEvent) -> report::Event {
 }
 
 fn exit_status(exit: Exit) -> v1::ExitStatus {
-    v1::ExitStatus {
-        code: exit.code,
-        signal: exit.signal,
-    }
+    v1::ExitStatus { code: exit.code, signal: exit.signal }
 }
 
 #[cfg(test)]
@@ -367,10 +318,7 @@ mod tests {
     use super::*;
     use crate::held::Image;
 
-    const KEY: AttemptKey = AttemptKey {
-        job_id: 7,
-        attempt: 2,
-    };
+    const KEY: AttemptKey = AttemptKey { job_id: 7, attempt: 2 };
 
     fn run_order(start_now: bool) -> Event {
         let AttemptKey { job_id, attempt } = KEY;
@@ -385,22 +333,12 @@ mod tests {
     fn stop_order(cause: Cause) -> Event {
         let AttemptKey { job_id, attempt } = KEY;
         let cause = cause.into();
-        Event::StopOrdered(v1::StopAttempt {
-            job_id,
-            attempt,
-            cause,
-            ..Default::default()
-        })
+        Event::StopOrdered(v1::StopAttempt { job_id, attempt, cause, ..Default::default() })
     }
 
     fn tasks_order(step: u32) -> Event {
         let AttemptKey { job_id, attempt } = KEY;
-        Event::TasksOrdered(v1::StartTasks {
-            job_id,
-            attempt,
-            step,
-            ..Default::default()
-        })
+        Event::TasksOrdered(v1::StartTasks { job_id, attempt, step, ..Default::default() })
     }
 
     fn shim(n: u64, event: ShimEvent) -> Event {
@@ -408,18 +346,11 @@ mod tests {
     }
 
     fn ended_by_itself() -> ShimEvent {
-        ShimEvent::Ended {
-            ending: Ending::Own,
-            reason: String::new(),
-            exit: Exit::code(3),
-        }
+        ShimEvent::Ended { ending: Ending::Own, reason: String::new(), exit: Exit::code(3) }
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
-        let refusal = Refusal {
-            cause: Cause::Node,
-            reason: "no".into(),
-        };
+        let refusal = Refusal { cause: Cause::Node, reason: "no".into() };
         prop_oneof![
             any::<bool>().prop_map(run_order),
             Just(Event::Prepared(Ok(()))),
@@ -427,13 +358,7 @@ mod tests {
             Just(Event::StartOrdered),
             Just(stop_order(Cause::Preempted)),
             (1..4u32).prop_map(tasks_order),
-            (1..6u64).prop_map(|n| shim(
-                n,
-                ShimEvent::Started {
-                    pid: 1,
-                    start_ticks: 1
-                }
-            )),
+            (1..6u64).prop_map(|n| shim(n, ShimEvent::Started { pid: 1, start_ticks: 1 })),
             (1..6u64).prop_map(|n| shim(n, ended_by_itself())),
             Just(Event::ShimLost("gone".into())),
             any::<bool>().prop_map(|rebooted| Event::Recovered { rebooted }),
@@ -466,10 +391,7 @@ mod tests {
     }
 
     fn is_last(report: &v1::Report) -> bool {
-        matches!(
-            report.event,
-            Some(report::Event::Ended(_) | report::Event::Refused(_))
-        )
+        matches!(report.event, Some(report::Event::Ended(_) | report::Event::Refused(_)))
     }
 
     proptest! {
@@ -555,75 +477,39 @@ mod tests {
         let (attempt, effects) = play([
             run_order(true),
             Event::Prepared(Ok(())),
-            shim(
-                1,
-                ShimEvent::Started {
-                    pid: 9,
-                    start_ticks: 1,
-                },
-            ),
-            shim(
-                2,
-                ShimEvent::TaskStarted {
-                    step: 0,
-                    rank: 0,
-                    pid: 10,
-                },
-            ),
+            shim(1, ShimEvent::Started { pid: 9, start_ticks: 1 }),
+            shim(2, ShimEvent::TaskStarted { step: 0, rank: 0, pid: 10 }),
             shim(3, ended_by_itself()),
         ]);
         assert_eq!(attempt.phase, Phase::Ended);
-        assert_eq!(
-            effects
-                .iter()
-                .filter(|e| matches!(e, Effect::Attach { .. }))
-                .count(),
-            1
-        );
+        assert_eq!(effects.iter().filter(|e| matches!(e, Effect::Attach { .. })).count(), 1);
         assert_eq!(sent(&effects).len(), 4);
-        let Some(report::Event::Ended(ended)) = &sent(&effects)[3].event else {
-            unreachable!()
-        };
+        let Some(report::Event::Ended(ended)) = &sent(&effects)[3].event else { unreachable!() };
         assert_eq!((ended.cause(), ended.exit.unwrap().code), (Cause::User, 3));
     }
 
     #[test]
     fn an_attempt_stopped_before_its_start_ends_with_the_cause_of_the_stop() {
-        let (attempt, effects) = play([
-            run_order(false),
-            Event::Prepared(Ok(())),
-            stop_order(Cause::Site),
-        ]);
+        let (attempt, effects) =
+            play([run_order(false), Event::Prepared(Ok(())), stop_order(Cause::Site)]);
         assert_eq!(attempt.phase, Phase::Ended);
-        assert!(
-            !effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::Attach { .. }))
-        );
-        let Some(report::Event::Ended(ended)) = &sent(&effects)[1].event else {
-            unreachable!()
-        };
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Attach { .. })));
+        let Some(report::Event::Ended(ended)) = &sent(&effects)[1].event else { unreachable!() };
         assert_eq!(ended.cause(), Cause::Site);
     }
 
     #[test]
     fn a_stop_of_an_unknown_attempt_is_answered_and_a_late_order_does_not_start_it() {
-        let (_, effects) = play([
-            stop_order(Cause::User),
-            run_order(true),
-            Event::Prepared(Ok(())),
-        ]);
+        let (_, effects) =
+            play([stop_order(Cause::User), run_order(true), Event::Prepared(Ok(()))]);
         assert_eq!(sent(&effects).len(), 1);
         assert!(is_last(sent(&effects)[0]));
     }
 
     #[test]
     fn after_a_reboot_an_attempt_has_ended_because_of_the_node() {
-        let (_, effects) = play([
-            run_order(true),
-            Event::Prepared(Ok(())),
-            Event::Recovered { rebooted: true },
-        ]);
+        let (_, effects) =
+            play([run_order(true), Event::Prepared(Ok(())), Event::Recovered { rebooted: true }]);
         let reports = sent(&effects);
         let Some(report::Event::Ended(ended)) = &reports[reports.len() - 1].event else {
             unreachable!()
@@ -633,11 +519,7 @@ mod tests {
 
     #[test]
     fn a_running_attempt_is_not_forgotten() {
-        let (attempt, _) = play([
-            run_order(true),
-            Event::Prepared(Ok(())),
-            Event::ForgetOrdered,
-        ]);
+        let (attempt, _) = play([run_order(true), Event::Prepared(Ok(())), Event::ForgetOrdered]);
         assert_eq!(attempt.phase, Phase::Active);
     }
 }

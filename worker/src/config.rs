@@ -107,14 +107,10 @@ impl Default for Config {
 impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.into(),
-            source: Box::new(source),
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
     }
 
     /// Refuses what cannot work, naming what to change.
@@ -124,14 +120,8 @@ impl Config {
             return bad("no scheduler given: use --scheduler https://HOST:PORT".into());
         }
         let scheme = if self.insecure { "http://" } else { "https://" };
-        if let Some(other) = self
-            .schedulers
-            .iter()
-            .find(|address| !address.starts_with(scheme))
-        {
-            return bad(format!(
-                "scheduler {other}: the address must begin with {scheme}"
-            ));
+        if let Some(other) = self.schedulers.iter().find(|address| !address.starts_with(scheme)) {
+            return bad(format!("scheduler {other}: the address must begin with {scheme}"));
         }
         if self.reading_interval_ms == 0 {
             return bad("reading_interval_ms must be at least 1".into());
@@ -175,31 +165,21 @@ mod tests {
         assert_eq!(parsed, Config::default());
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
-        let keys = debug
-            .lines()
-            .filter(|line| line.starts_with("    ") && line.contains(": "));
-        for key in keys
-            .filter_map(|line| line.trim().split_once(':'))
-            .map(|(key, _)| key)
-        {
+        let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
+        for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             assert!(table.contains_key(key), "{key} is not documented");
         }
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
-        let error = toml::from_str::<Config>("shedulers = []")
-            .unwrap_err()
-            .to_string();
+        let error = toml::from_str::<Config>("shedulers = []").unwrap_err().to_string();
         assert!(error.contains("shedulers"), "{error}");
     }
 
     #[test]
     fn a_plain_address_is_refused_unless_insecure_is_asked_for() {
-        let mut config = Config {
-            schedulers: vec!["http://x:1".into()],
-            ..Default::default()
-        };
+        let mut config = Config { schedulers: vec!["http://x:1".into()], ..Default::default() };
         assert!(config.check().unwrap_err().to_string().contains("https://"));
         config.insecure = true;
         config.check().unwrap();

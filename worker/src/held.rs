@@ -120,19 +120,12 @@ pub enum Entry {
 impl Held {
     /// An attempt of which nothing is known yet.
     pub fn new(key: AttemptKey) -> Self {
-        Self {
-            key,
-            ..Self::default()
-        }
+        Self { key, ..Self::default() }
     }
 
     /// As the scheduler wants it listed.
     pub fn listed(&self) -> v1::HeldAttempt {
-        v1::HeldAttempt {
-            job_id: self.key.job_id,
-            attempt: self.key.attempt,
-            ended: self.ended,
-        }
+        v1::HeldAttempt { job_id: self.key.job_id, attempt: self.key.attempt, ended: self.ended }
     }
 
     /// Folds one record of this attempt in. Records of no attempt change nothing.
@@ -216,10 +209,7 @@ impl Image {
 
     fn apply_to_attempt(&mut self, entry: &Entry) {
         if let Some(key) = entry.key() {
-            self.attempts
-                .entry(key)
-                .or_insert_with(|| Held::new(key))
-                .apply(entry);
+            self.attempts.entry(key).or_insert_with(|| Held::new(key)).apply(entry);
         }
     }
 }

@@ -74,11 +74,7 @@ pub async fn join(plan: &JoinPlan) -> Result<(), JoinError> {
     let directory = tls_directory(&plan.state_directory);
     fs::create_dir_all(&directory).map_err(|source| file_error(&directory, source))?;
     store(&directory.join("key.pem"), &key.serialize_pem(), 0o600)?;
-    let ca_pem = if answer.ca_pem.is_empty() {
-        ca_pem
-    } else {
-        answer.ca_pem
-    };
+    let ca_pem = if answer.ca_pem.is_empty() { ca_pem } else { answer.ca_pem };
     store(&directory.join("ca.pem"), &ca_pem, 0o644)?;
     // Last: its presence means that all is there.
     store(&directory.join("cert.pem"), &answer.certificate_pem, 0o644)
@@ -117,11 +113,9 @@ pub fn claim_state_directory(state_directory: &Path, node: &str) -> Result<(), J
     let path = state_directory.to_path_buf();
     fs::create_dir_all(&path).map_err(|source| file_error(&path, source))?;
     match owner(state_directory)? {
-        Some(found) if found != node => Err(JoinError::OtherNode {
-            path,
-            found,
-            wanted: node.to_owned(),
-        }),
+        Some(found) if found != node => {
+            Err(JoinError::OtherNode { path, found, wanted: node.to_owned() })
+        }
         Some(_) => Ok(()),
         None => store(&path.join("node"), &format!("{node}\n"), 0o644),
     }
@@ -172,20 +166,12 @@ fn store(path: &Path, text: &str, mode: u32) -> Result<(), JoinError> {
 fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&fresh)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(fresh, path)
 }
 
 fn file_error(path: &Path, source: io::Error) -> JoinError {
-    JoinError::File {
-        path: path.to_owned(),
-        source,
-    }
+    JoinError::File { path: path.to_owned(), source }
 }

@@ -82,33 +82,16 @@ impl Journal {
         std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || write_batches(writer, batches, &progress))
-            .map_err(|source| JournalError::Io {
-                path: path.into(),
-                source,
-            })?;
-        Ok((
-            Self {
-                queue,
-                durable,
-                next: 0,
-            },
-            image,
-        ))
+            .map_err(|source| JournalError::Io { path: path.into(), source })?;
+        Ok((Self { queue, durable, next: 0 }, image))
     }
 
     /// Queues a batch and returns its number; it is durable once [`Self::durable`] has reached it. A batch that
     /// needs no `sync` counts as done as soon as everything before it is durable and it is written.
     pub async fn append(&mut self, entries: Vec<Entry>, sync: bool) -> Result<u64, JournalError> {
         self.next += 1;
-        let batch = Batch {
-            number: self.next,
-            entries,
-            sync,
-        };
-        self.queue
-            .send(batch)
-            .await
-            .map_err(|_| JournalError::Stopped)?;
+        let batch = Batch { number: self.next, entries, sync };
+        self.queue.send(batch).await.map_err(|_| JournalError::Stopped)?;
         Ok(self.next)
     }
 
@@ -149,10 +132,7 @@ struct Writer {
 
 impl Writer {
     fn open(path: &Path, compact_min_bytes: u64) -> Result<Self, JournalError> {
-        let io = |source| JournalError::Io {
-            path: path.into(),
-            source,
-        };
+        let io = |source| JournalError::Io { path: path.into(), source };
         let mut file = open_file(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
@@ -196,20 +176,12 @@ impl Writer {
         let mut bytes = Vec::new();
         for batch in group.iter().filter(|batch| !batch.entries.is_empty()) {
             append_frame(&mut bytes, &batch.entries);
-            batch
-                .entries
-                .iter()
-                .for_each(|entry| self.image.apply(entry));
+            batch.entries.iter().for_each(|entry| self.image.apply(entry));
         }
-        let sync = group
-            .iter()
-            .any(|batch| batch.sync && !batch.entries.is_empty());
+        let sync = group.iter().any(|batch| batch.sync && !batch.entries.is_empty());
         self.put(&bytes, sync)
             .and_then(|()| self.compact_if_worthwhile())
-            .map_err(|source| JournalError::Io {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
 
     fn put(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
@@ -222,11 +194,7 @@ impl Writer {
 
     /// Rewrites the file from the image once it has grown to many times what it held after the last time.
     fn compact_if_worthwhile(&mut self) -> io::Result<()> {
-        if self.size_bytes
-            < self
-                .compact_min_bytes
-                .max(self.base_bytes.saturating_mul(4))
-        {
+        if self.size_bytes < self.compact_min_bytes.max(self.base_bytes.saturating_mul(4)) {
             return Ok(());
         }
         let mut bytes = MAGIC.to_vec();
@@ -249,13 +217,7 @@ impl Writer {
 
 fn open_file(path: &Path) -> io::Result<File> {
     // Orders carry the jobs' tokens and environments.
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -266,11 +228,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 fn append_frame(bytes: &mut Vec<u8>, entries: &[Entry]) {
-    let records = entries
-        .iter()
-        .cloned()
-        .map(|entry| Record { entry: Some(entry) })
-        .collect();
+    let records = entries.iter().cloned().map(|entry| Record { entry: Some(entry) }).collect();
     let body = Frame { records }.encode_to_vec();
     // A frame is at most a few stream messages; the reader's limit is far below 4 GiB.
     bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -305,10 +263,7 @@ fn next_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
         return None;
     }
     let (body, after) = rest.split_at_checked(length)?;
-    (checksum(body) == sum)
-        .then(|| Frame::decode(body).ok())
-        .flatten()
-        .map(|frame| (frame, after))
+    (checksum(body) == sum).then(|| Frame::decode(body).ok()).flatten().map(|frame| (frame, after))
 }
 
 /// CRC-32 (the polynomial of Ethernet and zip).
@@ -327,11 +282,7 @@ const fn checksum_table() -> [u32; 256] {
         let mut value = index as u32;
         let mut bit = 0;
         while bit < 8 {
-            value = if value & 1 == 1 {
-                0xedb8_8320 ^ (value >> 1)
-            } else {
-                value >> 1
-            };
+            value = if value & 1 == 1 { 0xedb8_8320 ^ (value >> 1) } else { value >> 1 };
             bit += 1;
         }
         table[index] = value;
@@ -349,43 +300,21 @@ mod tests {
     use crate::held::{AttemptKey, Reported};
 
     fn order(job_id: u64) -> Entry {
-        Entry::Ordered(Box::new(v1::RunAttempt {
-            job_id,
-            attempt: 1,
-            ..Default::default()
-        }))
+        Entry::Ordered(Box::new(v1::RunAttempt { job_id, attempt: 1, ..Default::default() }))
     }
 
     fn reported(job_id: u64, seq: u64) -> Entry {
-        let report = v1::Report {
-            job_id,
-            attempt: 1,
-            seq,
-            ..Default::default()
-        };
-        Entry::Reported(Reported {
-            report,
-            shim_seen: seq,
-        })
+        let report = v1::Report { job_id, attempt: 1, seq, ..Default::default() };
+        Entry::Reported(Reported { report, shim_seen: seq })
     }
 
     fn acked(job_id: u64, seq: u64) -> Entry {
-        Entry::Acked(v1::ReportAck {
-            job_id,
-            attempt: 1,
-            seq,
-        })
+        Entry::Acked(v1::ReportAck { job_id, attempt: 1, seq })
     }
 
     fn write(path: &Path, entries: Vec<Entry>) {
         let mut writer = Writer::open(path, COMPACT_MIN_BYTES).unwrap();
-        writer
-            .write(&[Batch {
-                number: 1,
-                entries,
-                sync: true,
-            }])
-            .unwrap();
+        writer.write(&[Batch { number: 1, entries, sync: true }]).unwrap();
     }
 
     fn image_of(path: &Path) -> Image {
@@ -401,22 +330,13 @@ mod tests {
     fn what_was_written_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        write(
-            &path,
-            vec![Entry::Epoch(3), order(7), reported(7, 1), reported(7, 2)],
-        );
+        write(&path, vec![Entry::Epoch(3), order(7), reported(7, 1), reported(7, 2)]);
         write(&path, vec![acked(7, 1), order(8)]);
         let image = image_of(&path);
         assert_eq!(image.epoch, 3);
         assert_eq!(image.attempts.len(), 2);
         let held = &image.attempts[&AttemptKey::new(7, 1)];
-        assert_eq!(
-            held.reports
-                .iter()
-                .map(|report| report.seq)
-                .collect::<Vec<_>>(),
-            [2]
-        );
+        assert_eq!(held.reports.iter().map(|report| report.seq).collect::<Vec<_>>(), [2]);
         assert_eq!((held.last_seq, held.shim_seen), (2, 2));
     }
 
@@ -454,14 +374,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         std::fs::write(&path, "something else entirely").unwrap();
-        assert!(matches!(
-            Writer::open(&path, 0),
-            Err(JournalError::Foreign(_))
-        ));
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "something else entirely"
-        );
+        assert!(matches!(Writer::open(&path, 0), Err(JournalError::Foreign(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "something else entirely");
     }
 
     #[test]
@@ -469,10 +383,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         let key = AttemptKey::new(7, 1);
-        write(
-            &path,
-            vec![order(7), reported(7, 1), Entry::Forgotten(key), acked(7, 1)],
-        );
+        write(&path, vec![order(7), reported(7, 1), Entry::Forgotten(key), acked(7, 1)]);
         assert!(image_of(&path).attempts.is_empty());
     }
 
@@ -484,13 +395,7 @@ mod tests {
         let mut largest_bytes = 0;
         for seq in 1..500 {
             let entries = vec![order(7), reported(7, seq), acked(7, seq - 1)];
-            writer
-                .write(&[Batch {
-                    number: seq,
-                    entries,
-                    sync: false,
-                }])
-                .unwrap();
+            writer.write(&[Batch { number: seq, entries, sync: false }]).unwrap();
             largest_bytes = largest_bytes.max(writer.size_bytes);
         }
         assert!(largest_bytes < 4000, "{largest_bytes}");
@@ -509,11 +414,7 @@ mod tests {
         for job_id in 1..100 {
             last = journal.append(vec![order(job_id)], true).await.unwrap();
         }
-        journal
-            .durable()
-            .wait_for(|durable| *durable >= last)
-            .await
-            .unwrap();
+        journal.durable().wait_for(|durable| *durable >= last).await.unwrap();
         assert_eq!(image_of(&path).attempts.len(), 99);
     }
 }

@@ -63,11 +63,7 @@ impl Logs {
         if exit_path(&directory, read.step, read.rank).exists() {
             return true;
         }
-        !self
-            .handle
-            .ask(|answer| Input::IsLive(key, answer))
-            .await
-            .unwrap_or(false)
+        !self.handle.ask(|answer| Input::IsLive(key, answer)).await.unwrap_or(false)
     }
 
     async fn look(&self, key: AttemptKey, read: ReadLog) -> Look {
@@ -127,11 +123,7 @@ fn with_data(mut answer: LogData, data: Vec<u8>, ended: bool, max_bytes: usize) 
 }
 
 fn answer(read: &ReadLog, look: Look, ended: bool) -> LogData {
-    let mut answer = LogData {
-        request: read.request,
-        offset: read.offset,
-        ..Default::default()
-    };
+    let mut answer = LogData { request: read.request, offset: read.offset, ..Default::default() };
     match look {
         Look::Data(data) => answer = with_data(answer, data, ended, max_bytes(read)),
         Look::Nothing => answer.end = ended,

@@ -14,11 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Tasks run as the user of this daemon and without confinement.
 #[derive(Debug, Parser)]
-#[command(
-    name = "gotgan-worker",
-    version,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "gotgan-worker", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -51,12 +47,7 @@ struct RunArguments {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Token to join with if there is no certificate yet.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "GOTGAN_JOIN_TOKEN",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "TOKEN", env = "GOTGAN_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
     /// Program that runs attempts [default: gotgan-shim beside this one].
     #[arg(long, value_name = "PATH")]
@@ -102,12 +93,7 @@ struct JoinArguments {
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
     /// From `gotgan admin join-token`; valid once.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "GOTGAN_JOIN_TOKEN",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "TOKEN", env = "GOTGAN_JOIN_TOKEN", hide_env_values = true)]
     token: String,
     /// Name of the node [default: the host's name].
     #[arg(long, value_name = "NAME")]
@@ -130,10 +116,7 @@ struct InventoryArguments {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let result = match arguments.command {
         None => run_daemon(arguments.run).await,
@@ -216,11 +199,7 @@ fn set<T>(setting: &mut T, given: Option<T>) {
 
 fn print_inventory(arguments: InventoryArguments) -> Result<()> {
     let inventory = run::inventory(&config_of_node(arguments.node)?)?;
-    let text = if arguments.json {
-        as_json(&inventory)?
-    } else {
-        as_table(&inventory)
-    };
+    let text = if arguments.json { as_json(&inventory)? } else { as_table(&inventory) };
     #[expect(clippy::print_stdout, reason = "asked for on the command line")]
     {
         println!("{text}");
@@ -267,17 +246,10 @@ fn as_table(inventory: &Inventory) -> String {
     let mut lines = vec![
         format!("node     {}{simulated}", node.node),
         format!("system   {}, kernel {}", node.os, node.kernel),
-        format!(
-            "offers   {} CPUs, {} MiB memory",
-            node.cpu_milli / 1000,
-            node.memory_mib
-        ),
+        format!("offers   {} CPUs, {} MiB memory", node.cpu_milli / 1000, node.memory_mib),
     ];
     if !node.driver_version.is_empty() {
-        lines.push(format!(
-            "driver   {}, CUDA {}",
-            node.driver_version, node.cuda_version
-        ));
+        lines.push(format!("driver   {}, CUDA {}", node.driver_version, node.cuda_version));
     }
     if node.gpus.is_empty() {
         lines.push("GPUs     none".into());

@@ -35,30 +35,22 @@ pub fn epoch_of(order: &Order) -> Option<u64> {
 /// What an order means to which attempt; `None` for orders that are about none.
 pub fn event_of(order: Order) -> Option<(AttemptKey, Event)> {
     Some(match order {
-        Order::RunAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::Ordered(Box::new(order)),
-        ),
-        Order::StartAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::StartOrdered,
-        ),
-        Order::StopAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::StopOrdered(order),
-        ),
-        Order::StartTasks(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::TasksOrdered(order),
-        ),
-        Order::ReportAck(ack) => (
-            AttemptKey::new(ack.job_id, ack.attempt),
-            Event::Acked(ack.seq),
-        ),
-        Order::ForgetAttempt(order) => (
-            AttemptKey::new(order.job_id, order.attempt),
-            Event::ForgetOrdered,
-        ),
+        Order::RunAttempt(order) => {
+            (AttemptKey::new(order.job_id, order.attempt), Event::Ordered(Box::new(order)))
+        }
+        Order::StartAttempt(order) => {
+            (AttemptKey::new(order.job_id, order.attempt), Event::StartOrdered)
+        }
+        Order::StopAttempt(order) => {
+            (AttemptKey::new(order.job_id, order.attempt), Event::StopOrdered(order))
+        }
+        Order::StartTasks(order) => {
+            (AttemptKey::new(order.job_id, order.attempt), Event::TasksOrdered(order))
+        }
+        Order::ReportAck(ack) => (AttemptKey::new(ack.job_id, ack.attempt), Event::Acked(ack.seq)),
+        Order::ForgetAttempt(order) => {
+            (AttemptKey::new(order.job_id, order.attempt), Event::ForgetOrdered)
+        }
         Order::Registered(_) | Order::ReadLog(_) => return None,
     })
 }

@@ -79,11 +79,7 @@ fn measure(path: PathBuf) -> Kept {
             open.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
         }
     }
-    Kept {
-        path,
-        changed,
-        bytes,
-    }
+    Kept { path, changed, bytes }
 }
 
 #[cfg(test)]
@@ -106,10 +102,7 @@ mod tests {
     fn output_is_kept_until_it_is_old_and_what_is_held_longer() {
         let directory = with_attempts(&["1.1", "2.1", "notes"]);
         let held = BTreeSet::from([AttemptKey::new(2, 1)]);
-        let retention = Retention {
-            keep: DAY,
-            budget_bytes: u64::MAX,
-        };
+        let retention = Retention { keep: DAY, budget_bytes: u64::MAX };
         let now = SystemTime::now();
         assert_eq!(sweep(directory.path(), &held, retention, now), 0);
         assert_eq!(sweep(directory.path(), &held, retention, now + DAY * 2), 1);
@@ -120,18 +113,7 @@ mod tests {
     #[test]
     fn output_over_the_budget_goes_before_its_time() {
         let directory = with_attempts(&["1.1", "2.1"]);
-        let retention = Retention {
-            keep: DAY,
-            budget_bytes: 0,
-        };
-        assert_eq!(
-            sweep(
-                directory.path(),
-                &BTreeSet::new(),
-                retention,
-                SystemTime::now()
-            ),
-            2
-        );
+        let retention = Retention { keep: DAY, budget_bytes: 0 };
+        assert_eq!(sweep(directory.path(), &BTreeSet::new(), retention, SystemTime::now()), 2);
     }
 }

@@ -87,16 +87,8 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let gpus = inventory.gpu_milli();
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
-    let logs = Arc::new(Logs {
-        context: Arc::new(context),
-        handle: handle.clone(),
-    });
-    let session = Session {
-        link,
-        inventory,
-        handle: handle.clone(),
-        logs,
-    };
+    let logs = Arc::new(Logs { context: Arc::new(context), handle: handle.clone() });
+    let session = Session { link, inventory, handle: handle.clone(), logs };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
         _ = session.run() => Err(RunError::Stopped),
@@ -107,11 +99,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
 
 /// What this machine would report, for the settings given.
 pub fn inventory(config: &Config) -> Result<Inventory, RunError> {
-    let node = if config.node.is_empty() {
-        cpu::host_name()
-    } else {
-        config.node.clone()
-    };
+    let node = if config.node.is_empty() { cpu::host_name() } else { config.node.clone() };
     Ok(Inventory::take(&inventory_plan(config, &node))?)
 }
 
@@ -148,11 +136,7 @@ async fn link(config: &Config, state: &Path, node: &str) -> Result<Link, RunErro
         false => Some(identity(config, state, node).await?),
     };
     let backoff_max = Duration::from_millis(config.reconnect_max_ms);
-    Ok(Link {
-        schedulers: config.schedulers.clone(),
-        tls,
-        backoff_max,
-    })
+    Ok(Link { schedulers: config.schedulers.clone(), tls, backoff_max })
 }
 
 async fn identity(
@@ -188,11 +172,7 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
 }
 
 fn context(config: &Config, state: &Path, node: &str) -> NodeContext {
-    let ca_path = if config.insecure {
-        PathBuf::new()
-    } else {
-        join::ca_path(state)
-    };
+    let ca_path = if config.insecure { PathBuf::new() } else { join::ca_path(state) };
     NodeContext {
         node: node.to_owned(),
         attempts: state.join(ATTEMPTS).to_string_lossy().into_owned(),
@@ -221,24 +201,15 @@ fn beside_this_program(name: &str) -> PathBuf {
 
 /// This host's address on the way to a scheduler. Nothing is sent.
 fn own_address(schedulers: &[String]) -> String {
-    let found = schedulers
-        .iter()
-        .find_map(|address| address_towards(address));
+    let found = schedulers.iter().find_map(|address| address_towards(address));
     found.map_or_else(cpu::host_name, |address| address.to_string())
 }
 
 fn address_towards(scheduler: &str) -> Option<IpAddr> {
     let uri: tonic::transport::Uri = scheduler.parse().ok()?;
     let host = uri.host()?.trim_matches(['[', ']']);
-    let target = (host, uri.port_u16().unwrap_or(443))
-        .to_socket_addrs()
-        .ok()?
-        .next()?;
-    let any = if target.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
+    let target = (host, uri.port_u16().unwrap_or(443)).to_socket_addrs().ok()?.next()?;
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(target).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -274,19 +245,14 @@ async fn sweep_for_ever(attempts: &Path, handle: &Handle, retention: Retention) 
 }
 
 fn file_error(path: &Path, source: io::Error) -> RunError {
-    RunError::File {
-        path: path.to_owned(),
-        source,
-    }
+    RunError::File { path: path.to_owned(), source }
 }
 
 /// Labels as given on the command line, `key=value`.
 pub fn parse_labels(given: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
     let parse = |label: &String| match label.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err(ConfigError::Value(format!(
-            "label {label:?}: must be KEY=VALUE"
-        ))),
+        Some(_) | None => Err(ConfigError::Value(format!("label {label:?}: must be KEY=VALUE"))),
     };
     given.iter().map(parse).collect()
 }

@@ -129,11 +129,7 @@ impl Session {
                     tracing::warn!(scheduler = address, error, "no stream to the scheduler");
                 }
             }
-            pause = if registered {
-                BACKOFF_MIN
-            } else {
-                (pause * 2).min(self.link.backoff_max)
-            };
+            pause = if registered { BACKOFF_MIN } else { (pause * 2).min(self.link.backoff_max) };
             tokio::time::sleep(jittered(pause)).await;
         }
         Stopped
@@ -142,17 +138,9 @@ impl Session {
     async fn stream(&self, address: &str, registered: &mut bool) -> Result<(), SessionError> {
         let channel = connect(address, self.link.tls.as_ref()).await?;
         let attached = self.handle.ask(Input::Attach).await?;
-        let Attached {
-            epoch,
-            held,
-            reports,
-        } = attached;
+        let Attached { epoch, held, reports } = attached;
         let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
-        let register = Register {
-            inventory: Some(self.inventory.node.clone()),
-            held,
-            epoch,
-        };
+        let register = Register { inventory: Some(self.inventory.node.clone()), held, epoch };
         send(&output, Message::Register(register)).await?;
         let request = self.request(outgoing)?;
         let mut client = WorkersClient::new(channel)
@@ -166,17 +154,12 @@ impl Session {
         let (orders, first) = tokio::time::timeout(CONNECT_TIMEOUT, opening)
             .await
             .map_err(|_| SessionError::Silent)??;
-        let Some(SchedulerMessage {
-            message: Some(Order::Registered(welcome)),
-        }) = first
-        else {
+        let Some(SchedulerMessage { message: Some(Order::Registered(welcome)) }) = first else {
             return Err(SessionError::NotRegistered);
         };
         *registered = true;
         tracing::info!(scheduler = address, epoch = welcome.epoch, "registered");
-        self.handle
-            .tell(Input::Order(Order::Registered(welcome)))
-            .await?;
+        self.handle.tell(Input::Order(Order::Registered(welcome))).await?;
         // Reading must not wait for writing, nor the other way round: the peer may do the same.
         tokio::select! {
             ended = self.read_orders(orders, output.clone()) => ended,
@@ -191,9 +174,7 @@ impl Session {
         let mut request = Request::new(ReceiverStream::new(outgoing));
         if self.link.tls.is_none() {
             let node = &self.inventory.node.node;
-            let value = node
-                .parse()
-                .map_err(|_| SessionError::NodeName(node.clone()))?;
+            let value = node.parse().map_err(|_| SessionError::NodeName(node.clone()))?;
             request.metadata_mut().insert(NODE_HEADER, value);
         }
         Ok(request)
@@ -253,12 +234,7 @@ impl Session {
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
         let running = self.handle.ask(Input::Running).await?;
-        Ok(Heartbeat {
-            seq,
-            at_us: now_us(),
-            gpus: self.inventory.readings(),
-            running,
-        })
+        Ok(Heartbeat { seq, at_us: now_us(), gpus: self.inventory.readings(), running })
     }
 }
 
@@ -280,10 +256,7 @@ pub async fn connect(address: &str, tls: Option<&TlsMaterial>) -> Result<Channel
     if let Some(config) = config {
         endpoint = endpoint.tls_config(config).map_err(SessionError::Address)?;
     }
-    endpoint
-        .connect()
-        .await
-        .map_err(|error| SessionError::Connect(all_causes(&error)))
+    endpoint.connect().await.map_err(|error| SessionError::Connect(all_causes(&error)))
 }
 
 /// An error with what is behind it, since the transport's own text says only "transport error".
@@ -298,18 +271,12 @@ fn all_causes(error: &dyn std::error::Error) -> String {
 }
 
 async fn send(output: &mpsc::Sender<WorkerMessage>, message: Message) -> Result<(), SessionError> {
-    let message = WorkerMessage {
-        message: Some(message),
-    };
+    let message = WorkerMessage { message: Some(message) };
     output.send(message).await.map_err(|_| SessionError::Closed)
 }
 
 fn heartbeat_interval(wanted_ms: u32) -> Duration {
-    let wanted_ms = if wanted_ms == 0 {
-        HEARTBEAT_DEFAULT_MS
-    } else {
-        wanted_ms
-    };
+    let wanted_ms = if wanted_ms == 0 { HEARTBEAT_DEFAULT_MS } else { wanted_ms };
     Duration::from_millis(u64::from(wanted_ms.max(HEARTBEAT_MIN_MS)))
 }
 

@@ -89,14 +89,9 @@ impl Supervisor {
             resend_at: Instant::now() + RESEND_AFTER,
             handle: handle.clone(),
         };
-        supervisor
-            .journal
-            .append(vec![Entry::Boot(boot_id.to_owned())], true)
-            .await?;
+        supervisor.journal.append(vec![Entry::Boot(boot_id.to_owned())], true).await?;
         for key in supervisor.attempts.keys().copied().collect::<Vec<_>>() {
-            supervisor
-                .happen(key, Event::Recovered { rebooted })
-                .await?;
+            supervisor.happen(key, Event::Recovered { rebooted }).await?;
         }
         Ok((handle, supervisor.run(inputs)))
     }
@@ -137,10 +132,7 @@ impl Supervisor {
                 let _ = answer.send(self.attempts.keys().copied().collect());
             }
             Input::IsLive(key, answer) => {
-                let live = self
-                    .attempts
-                    .get(&key)
-                    .is_some_and(|a| a.phase != Phase::Ended);
+                let live = self.attempts.get(&key).is_some_and(|a| a.phase != Phase::Ended);
                 let _ = answer.send(live);
             }
         }
@@ -150,18 +142,12 @@ impl Supervisor {
     async fn obey(&mut self, order: Order) -> Result<(), JournalError> {
         if let Some(epoch) = epoch_of(&order) {
             if epoch < self.epoch {
-                tracing::warn!(
-                    epoch,
-                    newest = self.epoch,
-                    "refused an order of an older leader"
-                );
+                tracing::warn!(epoch, newest = self.epoch, "refused an order of an older leader");
                 return Ok(());
             }
             if epoch > self.epoch {
                 self.epoch = epoch;
-                self.journal
-                    .append(vec![Entry::Epoch(epoch)], false)
-                    .await?;
+                self.journal.append(vec![Entry::Epoch(epoch)], false).await?;
             }
         }
         let Some((key, event)) = event_of(order) else {
@@ -183,10 +169,7 @@ impl Supervisor {
     }
 
     async fn happen(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
-        let attempt = self
-            .attempts
-            .remove(&key)
-            .unwrap_or_else(|| Attempt::new(key));
+        let attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
         let (attempt, effects) = attempt.transition(event, now_us());
         self.attempts.insert(key, attempt);
         if effects.is_empty() {
@@ -209,15 +192,9 @@ impl Supervisor {
     }
 
     fn carry_out_up_to(&mut self, durable: u64) {
-        while self
-            .waiting
-            .front()
-            .is_some_and(|(number, ..)| *number <= durable)
-        {
+        while self.waiting.front().is_some_and(|(number, ..)| *number <= durable) {
             if let Some((_, key, effects)) = self.waiting.pop_front() {
-                effects
-                    .into_iter()
-                    .for_each(|effect| self.carry_out(key, effect));
+                effects.into_iter().for_each(|effect| self.carry_out(key, effect));
             }
         }
     }
@@ -261,14 +238,10 @@ impl Supervisor {
                 cause: v1::Cause::Node,
                 reason: error.to_string(),
             };
-            let result = tokio::task::spawn_blocking(prepare)
-                .await
-                .map_err(failed)
-                .and_then(|done| done);
+            let result =
+                tokio::task::spawn_blocking(prepare).await.map_err(failed).and_then(|done| done);
             // Fails only when the daemon ends; the next one prepares again.
-            let _ = handle
-                .tell(Input::Event(key, Box::new(Event::Prepared(result))))
-                .await;
+            let _ = handle.tell(Input::Event(key, Box::new(Event::Prepared(result)))).await;
         });
     }
 
@@ -277,18 +250,12 @@ impl Supervisor {
         for wanted in &order.gpus {
             let Some(has_milli) = self.gpus.get(&wanted.uuid) else {
                 let reason = format!("this node has no GPU {}", wanted.uuid);
-                return Err(Refusal {
-                    cause: v1::Cause::Hardware,
-                    reason,
-                });
+                return Err(Refusal { cause: v1::Cause::Hardware, reason });
             };
             let used_milli = self.used_milli(key, &wanted.uuid);
             if used_milli.saturating_add(wanted.milli) > *has_milli {
                 let reason = format!("GPU {} is in use by another attempt", wanted.uuid);
-                return Err(Refusal {
-                    cause: v1::Cause::Node,
-                    reason,
-                });
+                return Err(Refusal { cause: v1::Cause::Node, reason });
             }
         }
         self.claims.insert(key);
@@ -300,9 +267,7 @@ impl Supervisor {
         let attempts = others.filter_map(|other| self.attempts.get(other));
         let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
         let orders = live.filter_map(|attempt| attempt.held.order.as_ref());
-        let gpus = orders
-            .flat_map(|order| &order.gpus)
-            .filter(|gpu| gpu.uuid == uuid);
+        let gpus = orders.flat_map(|order| &order.gpus).filter(|gpu| gpu.uuid == uuid);
         gpus.map(|gpu| gpu.milli).sum()
     }
 
@@ -310,20 +275,12 @@ impl Supervisor {
         let Some(order) = self.order(key).cloned() else {
             return;
         };
-        let seen = self
-            .attempts
-            .get(&key)
-            .map_or(0, |attempt| attempt.held.shim_seen);
+        let seen = self.attempts.get(&key).map_or(0, |attempt| attempt.held.shim_seen);
         let (commands, inbox) = mpsc::channel(SHIM_COMMANDS);
         self.shims.insert(key, commands);
         let (events, seen_events) = mpsc::channel(SHIM_EVENTS);
         let directory = self.context.directory(key);
-        let client = ShimClient {
-            directory,
-            seen,
-            events,
-            commands: inbox,
-        };
+        let client = ShimClient { directory, seen, events, commands: inbox };
         let (context, launcher) = (self.context.clone(), self.launcher.clone());
         let passing = tokio::spawn(pass_events_on(key, seen_events, self.handle.clone()));
         let handle = self.handle.clone();
@@ -353,23 +310,12 @@ impl Supervisor {
         let (session, reports) = mpsc::channel(SESSION_QUEUE);
         self.session = Some(session);
         self.fill_backlog();
-        let held = self
-            .attempts
-            .values()
-            .map(|attempt| attempt.held.listed())
-            .collect();
-        Attached {
-            epoch: self.epoch,
-            held,
-            reports,
-        }
+        let held = self.attempts.values().map(|attempt| attempt.held.listed()).collect();
+        Attached { epoch: self.epoch, held, reports }
     }
 
     fn running(&self) -> Vec<HeldAttempt> {
-        let active = self
-            .attempts
-            .values()
-            .filter(|attempt| attempt.phase == Phase::Active);
+        let active = self.attempts.values().filter(|attempt| attempt.phase == Phase::Active);
         active.map(|attempt| attempt.held.listed()).collect()
     }
 
@@ -385,11 +331,7 @@ impl Supervisor {
             })
             .collect();
         let all = self.attempts.iter().flat_map(|(key, attempt)| {
-            attempt
-                .held
-                .reports
-                .iter()
-                .map(move |report| (*key, report))
+            attempt.held.reports.iter().map(move |report| (*key, report))
         });
         let durable = all.filter(|(key, report)| !undurable.contains(&(*key, report.seq)));
         self.backlog = durable.map(|(_, report)| report.clone()).collect();
@@ -402,13 +344,10 @@ impl Supervisor {
             return;
         }
         let oldest_us = now_us() - i64::try_from(RESEND_AFTER.as_micros()).unwrap_or(i64::MAX);
-        let overdue = self.attempts.values().any(|attempt| {
-            attempt
-                .held
-                .reports
-                .first()
-                .is_some_and(|r| r.at_us < oldest_us)
-        });
+        let overdue = self
+            .attempts
+            .values()
+            .any(|attempt| attempt.held.reports.first().is_some_and(|r| r.at_us < oldest_us));
         if overdue && self.session.is_some() {
             self.fill_backlog();
         }
@@ -422,18 +361,13 @@ impl Supervisor {
             return;
         };
         if let Some(report) = self.backlog.pop_front() {
-            permit.send(WorkerMessage {
-                message: Some(Message::Report(report)),
-            });
+            permit.send(WorkerMessage { message: Some(Message::Report(report)) });
         }
     }
 }
 
 fn claimed(image: &Image) -> BTreeSet<AttemptKey> {
-    let accepted = image
-        .attempts
-        .values()
-        .filter(|held| held.accepted && !held.ended);
+    let accepted = image.attempts.values().filter(|held| held.accepted && !held.ended);
     accepted.map(|held| held.key).collect()
 }
 
@@ -447,11 +381,7 @@ async fn reserve(
 async fn pass_events_on(key: AttemptKey, mut events: mpsc::Receiver<EventLine>, handle: Handle) {
     while let Some(EventLine { n, at_us, event }) = events.recv().await {
         let event = Event::Shim { n, at_us, event };
-        if handle
-            .tell(Input::Event(key, Box::new(event)))
-            .await
-            .is_err()
-        {
+        if handle.tell(Input::Event(key, Box::new(event))).await.is_err() {
             return;
         }
     }

@@ -45,11 +45,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    let server = if options.no_postgres {
-        None
-    } else {
-        Some(Postgres::obtain()?)
-    };
+    let server = if options.no_postgres { None } else { Some(Postgres::obtain()?) };
     workspace.build(&BUILD)?;
     let mut command = Command::new(workspace.programs("release").join("gotgan-bench"));
     command.arg(&options.name);
@@ -57,17 +53,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let file = std::path::absolute(file).context("no path for the JSON file")?;
         command.arg("--json").arg(file);
     }
-    command
-        .args(&options.arguments)
-        .env("GOTGAN_TEST_PROGRAMS", workspace.programs("release"));
+    command.args(&options.arguments).env("GOTGAN_TEST_PROGRAMS", workspace.programs("release"));
     match &server {
         Some(server) => command.env(postgres::URL_VARIABLE, &server.url),
         None => command.env_remove(postgres::URL_VARIABLE),
     };
     let status = child::run_in_foreground(&mut command)?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

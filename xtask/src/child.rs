@@ -25,9 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Runs a command to its end in our process group. After a signal it gets its time to end as well.
 pub fn run_in_foreground(command: &mut Command) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{name} cannot be started"))?;
+    let mut child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
     loop {
         if let Some(status) = child.try_wait()? {
             interrupt::check()?;
@@ -54,10 +52,7 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-        })
+        Ok(Self { name: name.to_owned(), child })
     }
 
     /// How it ended, if it has.
@@ -90,11 +85,7 @@ fn end(child: &mut Child, group: bool) {
     let send = |signal| {
         let id = pid(child.id());
         // Already gone is the aim, not an error.
-        let _ = if group {
-            killpg(id, signal)
-        } else {
-            kill(id, signal)
-        };
+        let _ = if group { killpg(id, signal) } else { kill(id, signal) };
     };
     send(Signal::SIGTERM);
     let begin = Instant::now();
@@ -105,11 +96,7 @@ fn end(child: &mut Child, group: bool) {
         thread::sleep(POLL);
     }
     let id = pid(child.id());
-    let _ = if group {
-        killpg(id, Signal::SIGKILL)
-    } else {
-        kill(id, Signal::SIGKILL)
-    };
+    let _ = if group { killpg(id, Signal::SIGKILL) } else { kill(id, Signal::SIGKILL) };
     let _ = child.wait();
 }
 
@@ -128,18 +115,8 @@ pub fn end_marked(variable: &str, value: &str) -> Vec<String> {
     let marker = format!("{variable}={value}");
     let marked =
         |process: &&Process| process.id != std::process::id() && carries(process.id, &marker);
-    let names = processes()
-        .iter()
-        .filter(marked)
-        .map(|process| process.name.clone())
-        .collect();
-    end_all(|processes| {
-        processes
-            .iter()
-            .filter(marked)
-            .map(|process| process.id)
-            .collect()
-    });
+    let names = processes().iter().filter(marked).map(|process| process.name.clone()).collect();
+    end_all(|processes| processes.iter().filter(marked).map(|process| process.id).collect());
     names
 }
 
@@ -151,11 +128,7 @@ fn end_all(select: impl Fn(&[Process]) -> BTreeSet<u32>) -> usize {
         if alive.is_empty() || begin.elapsed() > GRACE {
             return seen.len();
         }
-        let signal = if begin.elapsed() < GRACE / 4 {
-            Signal::SIGTERM
-        } else {
-            Signal::SIGKILL
-        };
+        let signal = if begin.elapsed() < GRACE / 4 { Signal::SIGTERM } else { Signal::SIGKILL };
         for id in &alive {
             // Each hears SIGTERM once; SIGKILL is repeated until it worked.
             if seen.insert(*id) || signal == Signal::SIGKILL {
@@ -178,9 +151,7 @@ fn processes() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let ids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter_map(|id: u32| parse_stat(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
         .collect()
 }
@@ -199,9 +170,7 @@ fn descendants_of(root: u32, processes: &[Process]) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([root]);
     loop {
         let before = found.len();
-        let children = processes
-            .iter()
-            .filter(|process| found.contains(&process.parent));
+        let children = processes.iter().filter(|process| found.contains(&process.parent));
         found.extend(children.map(|process| process.id).collect::<Vec<_>>());
         if found.len() == before {
             found.remove(&root);
@@ -212,9 +181,7 @@ fn descendants_of(root: u32, processes: &[Process]) -> BTreeSet<u32> {
 
 fn carries(id: u32, marker: &str) -> bool {
     let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|entry| entry == marker.as_bytes())
+    environment.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes())
 }
 
 fn pid(id: u32) -> Pid {
@@ -227,11 +194,7 @@ mod tests {
     use super::*;
 
     fn process(id: u32, parent: u32) -> Process {
-        Process {
-            id,
-            parent,
-            name: String::new(),
-        }
+        Process { id, parent, name: String::new() }
     }
 
     #[test]
@@ -255,11 +218,7 @@ mod tests {
     fn a_process_is_found_by_its_environment_and_ended() {
         let value = format!("{}", std::process::id());
         let mut command = Command::new("sleep");
-        let mut child = command
-            .arg("600")
-            .env("XTASK_TEST_MARK", &value)
-            .spawn()
-            .unwrap();
+        let mut child = command.arg("600").env("XTASK_TEST_MARK", &value).spawn().unwrap();
         // The kernel shows the environment only a moment after the start.
         let found = std::iter::repeat_with(|| end_marked("XTASK_TEST_MARK", &value));
         let found = found.take(10_000).find(|names| !names.is_empty());

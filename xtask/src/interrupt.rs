@@ -38,18 +38,12 @@ pub fn watch() -> Result<()> {
 }
 
 pub fn requested() -> bool {
-    REQUESTED
-        .get()
-        .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    REQUESTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 /// Fails with [`Interrupted`] after a signal.
 pub fn check() -> Result<()> {
-    if requested() {
-        Err(Interrupted.into())
-    } else {
-        Ok(())
-    }
+    if requested() { Err(Interrupted.into()) } else { Ok(()) }
 }
 
 /// Waits until `probe` has an answer; fails on a signal, on its error, or when `limit` is over.

@@ -18,11 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Project tasks of Gotgan",
-    max_term_width = 100
-)]
+#[command(name = "cargo xtask", about = "Project tasks of Gotgan", max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,

@@ -42,11 +42,7 @@ impl Postgres {
     pub fn obtain() -> Result<Self> {
         if let Ok(url) = env::var(URL_VARIABLE) {
             eprintln!("xtask: using the PostgreSQL of {URL_VARIABLE}");
-            return Ok(Self {
-                url,
-                server: None,
-                directory: None,
-            });
+            return Ok(Self { url, server: None, directory: None });
         }
         remove_abandoned();
         Self::start()
@@ -63,15 +59,8 @@ impl Postgres {
             is_ready(&mut server, &directory)
         })?;
         let url = format!("postgres://{SUPERUSER}@127.0.0.1:{port}/postgres");
-        eprintln!(
-            "xtask: PostgreSQL from {} serves on port {port}",
-            programs.display()
-        );
-        Ok(Self {
-            url,
-            server: Some(server),
-            directory: Some(directory),
-        })
+        eprintln!("xtask: PostgreSQL from {} serves on port {port}", programs.display());
+        Ok(Self { url, server: Some(server), directory: Some(directory) })
     }
 }
 
@@ -98,9 +87,7 @@ impl Account {
         }
         for name in ["postgres", "nobody"] {
             if let Some(user) = User::from_name(name)? {
-                return Ok(Self {
-                    other: Some((user.uid.as_raw(), user.gid.as_raw())),
-                });
+                return Ok(Self { other: Some((user.uid.as_raw(), user.gid.as_raw())) });
             }
         }
         bail!("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`")
@@ -146,10 +133,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!(
-                "xtask: {} could not be removed: {error}",
-                self.path.display()
-            );
+            eprintln!("xtask: {} could not be removed: {error}", self.path.display());
         }
     }
 }
@@ -158,33 +142,20 @@ impl Drop for Directory {
 /// can reach, because of [`Account`].
 fn temporary_root() -> PathBuf {
     let on_disk = Path::new("/var/tmp");
-    if on_disk.is_dir() {
-        on_disk.to_path_buf()
-    } else {
-        env::temp_dir()
-    }
+    if on_disk.is_dir() { on_disk.to_path_buf() } else { env::temp_dir() }
 }
 
 fn initialise(programs: &Path, account: &Account, directory: &Directory) -> Result<()> {
     let output = account
         .command(&programs.join("initdb"))
-        .args([
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--username",
-            SUPERUSER,
-        ])
+        .args(["--auth=trust", "--encoding=UTF8", "--no-locale", "--username", SUPERUSER])
         .arg("--pgdata")
         .arg(directory.data())
         .current_dir(&directory.path)
         .output()
         .context("initdb cannot be started")?;
     if !output.status.success() {
-        bail!(
-            "initdb failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
@@ -192,11 +163,7 @@ fn initialise(programs: &Path, account: &Account, directory: &Directory) -> Resu
 fn launch(programs: &Path, account: &Account, directory: &Directory, port: u16) -> Result<Daemon> {
     let log = File::create(directory.log())?;
     let mut command = account.command(&programs.join("postgres"));
-    command
-        .arg("-D")
-        .arg(directory.data())
-        .arg("-k")
-        .arg(&directory.path);
+    command.arg("-D").arg(directory.data()).arg("-k").arg(&directory.path);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     command.args(["-c", &format!("max_connections={MAX_CONNECTIONS}")]);
     // Written out though they are the defaults: a benchmark without them would lie.
@@ -213,11 +180,7 @@ fn is_ready(server: &mut Daemon, directory: &Directory) -> Result<Option<()>> {
         return Err(anyhow!("PostgreSQL ended with {status}: {}", log.trim()));
     }
     let state = fs::read_to_string(directory.data().join("postmaster.pid")).unwrap_or_default();
-    Ok(state
-        .lines()
-        .nth(7)
-        .is_some_and(|line| line.trim() == "ready")
-        .then_some(()))
+    Ok(state.lines().nth(7).is_some_and(|line| line.trim() == "ready").then_some(()))
 }
 
 /// A port that was free a moment ago.
@@ -233,9 +196,7 @@ fn remove_abandoned() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(DIRECTORY_PREFIX));
+        let owner = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY_PREFIX));
         let Some(owner) = owner.and_then(|id| id.parse::<u32>().ok()) else {
             continue;
         };
@@ -249,11 +210,7 @@ fn remove_abandoned() {
 
 fn stop_abandoned(directory: &Path) {
     let state = fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default();
-    let Some(id) = state
-        .lines()
-        .next()
-        .and_then(|line| line.parse::<i32>().ok())
-    else {
+    let Some(id) = state.lines().next().and_then(|line| line.parse::<i32>().ok()) else {
         return;
     };
     // The id may have passed on to a stranger: its command line must name this directory.

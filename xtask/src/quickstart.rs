@@ -25,15 +25,8 @@ use cluster::Cluster;
 use directory::Directory;
 use screen::Screen;
 
-const BUILD: [&str; 7] = [
-    "--release",
-    "-p",
-    "gotgan",
-    "-p",
-    "gotgan-scheduler",
-    "-p",
-    "gotgan-worker",
-];
+const BUILD: [&str; 7] =
+    ["--release", "-p", "gotgan", "-p", "gotgan-scheduler", "-p", "gotgan-worker"];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -62,10 +55,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // Jobs outlive daemons by design; not this program, though.
     child::end_descendants();
     let result = result.with_context(|| {
-        format!(
-            "the quickstart failed; its logs are in {}",
-            directory.path.join("log").display()
-        )
+        format!("the quickstart failed; its logs are in {}", directory.path.join("log").display())
     });
     if let Some(line) = result? {
         println!("{line}");
@@ -113,16 +103,10 @@ fn invite(cluster: &Cluster, screen: Screen) {
     screen.title("Your turn");
     screen.note("The cluster stays until Ctrl-C. In another terminal:");
     screen.line("");
-    screen.line(&format!(
-        "  export PATH={}:$PATH",
-        cluster.programs.display()
-    ));
+    screen.line(&format!("  export PATH={}:$PATH", cluster.programs.display()));
     screen.line(&format!("  export GOTGAN_SERVER={}", admin.server));
     screen.line(&format!("  export GOTGAN_CA={}", admin.ca.display()));
-    screen.line(&format!(
-        "  export GOTGAN_TOKEN_FILE={}",
-        admin.token_file.display()
-    ));
+    screen.line(&format!("  export GOTGAN_TOKEN_FILE={}", admin.token_file.display()));
     screen.line("");
     screen.line("  gotgan nodes");
     screen.line("  gotgan submit --project public/nup/startup-042 --gpus-per-node 1 \\");

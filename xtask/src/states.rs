@@ -27,18 +27,8 @@ pub fn difference(workspace: &Workspace) -> Result<Option<String>> {
 /// An example of the core prints the page; so only the core needs to be built for it.
 fn draw(workspace: &Workspace) -> Result<String> {
     let mut command = workspace.cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--package",
-        "gotgan-core",
-        "--example",
-        "states",
-    ]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be started")?;
+    command.args(["run", "--quiet", "--package", "gotgan-core", "--example", "states"]);
+    let output = command.stderr(Stdio::inherit()).output().context("cargo cannot be started")?;
     if !output.status.success() {
         bail!("the example `states` of gotgan-core failed");
     }

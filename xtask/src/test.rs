@@ -36,11 +36,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    let server = if options.no_postgres {
-        None
-    } else {
-        Some(Postgres::obtain()?)
-    };
+    let server = if options.no_postgres { None } else { Some(Postgres::obtain()?) };
     // End-to-end tests start these programs.
     workspace.build(&["--workspace", "--bins"])?;
     let code = run_tests(&workspace, options, server.as_ref())?;
@@ -60,40 +56,24 @@ fn run_tests(
     let run = std::process::id().to_string();
     let mut command = runner(workspace);
     command.args(&options.runner_arguments);
-    command
-        .env(RUN_VARIABLE, &run)
-        .env("GOTGAN_TEST_PROGRAMS", workspace.programs("debug"));
+    command.env(RUN_VARIABLE, &run).env("GOTGAN_TEST_PROGRAMS", workspace.programs("debug"));
     match server {
         // Required: a test that cannot reach the server fails instead of being skipped.
-        Some(server) => command
-            .env(postgres::URL_VARIABLE, &server.url)
-            .env(REQUIRE_VARIABLE, "1"),
-        None => command
-            .env_remove(postgres::URL_VARIABLE)
-            .env_remove(REQUIRE_VARIABLE),
+        Some(server) => command.env(postgres::URL_VARIABLE, &server.url).env(REQUIRE_VARIABLE, "1"),
+        None => command.env_remove(postgres::URL_VARIABLE).env_remove(REQUIRE_VARIABLE),
     };
     let status = child::run_in_foreground(&mut command);
     let left = child::end_marked(RUN_VARIABLE, &run);
     if !left.is_empty() {
-        eprintln!(
-            "xtask: tests left these processes behind, ended now: {}",
-            left.join(", ")
-        );
+        eprintln!("xtask: tests left these processes behind, ended now: {}", left.join(", "));
     }
-    Ok(if status?.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// nextest where it is installed, for its isolation and its summary; else cargo's own.
 fn runner(workspace: &Workspace) -> Command {
     let mut probe = workspace.cargo();
-    probe
-        .args(["nextest", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    probe.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     let has_nextest = probe.status().is_ok_and(|status| status.success());
     let mut command = workspace.cargo();
     if has_nextest {

@@ -29,11 +29,7 @@ struct Finding {
 
 impl Finding {
     fn new(path: impl Into<PathBuf>, line: usize, text: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            line,
-            text: text.into(),
-        }
+        Self { path: path.into(), line, text: text.into() }
     }
 }
 
@@ -52,12 +48,7 @@ pub fn run() -> Result<ExitCode> {
 fn report(mut findings: Vec<Finding>, files: usize) -> ExitCode {
     findings.sort();
     for finding in &findings {
-        println!(
-            "{}:{}: {}",
-            finding.path.display(),
-            finding.line,
-            finding.text
-        );
+        println!("{}:{}: {}", finding.path.display(), finding.line, finding.text);
     }
     if findings.is_empty() {
         println!("tidy: {files} files in order");

@@ -18,10 +18,7 @@ pub struct Workspace {
 impl Workspace {
     pub fn find() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = manifest
-            .parent()
-            .context("xtask lies in no workspace")?
-            .to_path_buf();
+        let root = manifest.parent().context("xtask lies in no workspace")?.to_path_buf();
         let target = target_directory(&root)?;
         Ok(Self { root, target })
     }
@@ -72,8 +69,7 @@ fn target_directory(root: &Path) -> Result<PathBuf> {
         bail!("`cargo metadata` failed in {}", root.display());
     }
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo names no target directory")?;
+    let target =
+        metadata["target_directory"].as_str().context("cargo names no target directory")?;
     Ok(target.into())
 }

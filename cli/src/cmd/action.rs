@@ -19,12 +19,7 @@ struct Target {
     #[arg(required = true, value_name = "JOB", value_parser = units::parse_job_id)]
     job_ids: Vec<u64>,
     /// Shown in the jobs' detail
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     reason: String,
 }
 
@@ -144,17 +139,11 @@ async fn send(
     act: &impl AsyncFn(Api, v1::JobActionRequest) -> Answer,
     request: v1::JobActionRequest,
 ) -> Result<v1::JobActionResponse, Error> {
-    client
-        .call(async |api| act(api, request.clone()).await)
-        .await
+    client.call(async |api| act(api, request.clone()).await).await
 }
 
 fn view(job_id: u64, answer: &v1::JobActionResponse) -> Done {
-    Done {
-        job_id,
-        changed: answer.changed,
-        state: word::job_state(answer.state),
-    }
+    Done { job_id, changed: answer.changed, state: word::job_state(answer.state) }
 }
 
 fn show(all: AllDone, context: &Context) -> Result<(), Error> {
@@ -162,14 +151,8 @@ fn show(all: AllDone, context: &Context) -> Result<(), Error> {
         return context.output.document("gotgan.action/1", &all);
     }
     for done in &all.jobs {
-        let note = if done.changed {
-            ""
-        } else {
-            " (was so already)"
-        };
-        context
-            .output
-            .line(&format!("job {} {}{note}", done.job_id, done.state))?;
+        let note = if done.changed { "" } else { " (was so already)" };
+        context.output.line(&format!("job {} {}{note}", done.job_id, done.state))?;
     }
     Ok(())
 }

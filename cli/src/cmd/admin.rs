@@ -60,12 +60,7 @@ struct CreateToken {
     #[arg(long, value_enum)]
     role: Role,
     /// Project a member may use, with what is below; may be repeated
-    #[arg(
-        long,
-        short = 'A',
-        value_name = "PATH",
-        required_if_eq("role", "member")
-    )]
+    #[arg(long, short = 'A', value_name = "PATH", required_if_eq("role", "member"))]
     project: Vec<String>,
     /// How long it is good [default: for ever]
     #[arg(long, value_parser = units::parse_time, value_name = "TIME")]
@@ -77,12 +72,7 @@ struct CreateToken {
 #[command(after_help = "Example:\n  gotgan admin join-token --node gpu-001 --lifetime 1h")]
 struct JoinToken {
     /// Only for this node [default: any free name]
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "NAME"
-    )]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     node: String,
     /// How long it is good [default: one hour]
     #[arg(long, value_parser = units::parse_time, value_name = "TIME")]
@@ -157,9 +147,8 @@ impl CreateToken {
             lifetime_s: self.lifetime.unwrap_or_default(),
         };
         let client = context.client()?;
-        let answer = client
-            .call(async |api| api.cluster().create_token(request.clone()).await)
-            .await?;
+        let answer =
+            client.call(async |api| api.cluster().create_token(request.clone()).await).await?;
         let created = Created {
             token_id: answer.token_id,
             token: (!answer.token.is_empty()).then_some(answer.token),
@@ -186,9 +175,8 @@ impl JoinToken {
             lifetime_s: self.lifetime.unwrap_or_default(),
         };
         let client = context.client()?;
-        let answer = client
-            .call(async |api| api.cluster().create_join_token(request.clone()).await)
-            .await?;
+        let answer =
+            client.call(async |api| api.cluster().create_join_token(request.clone()).await).await?;
         let joining = Joining {
             join_token: (!answer.join_token.is_empty()).then_some(answer.join_token),
             expires_us: time::set(answer.expires_us),
@@ -197,10 +185,9 @@ impl JoinToken {
         if context.output.json {
             return context.output.document("gotgan.join_token/1", &joining);
         }
-        context.output.aside(&format!(
-            "for one worker, once; expires {}",
-            expiry(joining.expires_us)
-        ));
+        context
+            .output
+            .aside(&format!("for one worker, once; expires {}", expiry(joining.expires_us)));
         print_secret(joining.join_token.as_deref(), context)
     }
 }
@@ -222,14 +209,11 @@ fn expiry(us: Option<i64>) -> String {
 
 async fn list(context: &Context) -> Result<(), Error> {
     let client = context.client()?;
-    let answer = client
-        .call(async |api| api.cluster().list_tokens(v1::ListTokensRequest {}).await)
-        .await?;
+    let answer =
+        client.call(async |api| api.cluster().list_tokens(v1::ListTokensRequest {}).await).await?;
     let tokens: Vec<TokenView> = answer.tokens.into_iter().map(TokenView::of).collect();
     if context.output.json {
-        return context
-            .output
-            .document("gotgan.tokens/1", &Tokens { tokens });
+        return context.output.document("gotgan.tokens/1", &Tokens { tokens });
     }
     let mut table = Table::new(&[
         column("TOKEN"),
@@ -248,10 +232,7 @@ async fn list(context: &Context) -> Result<(), Error> {
             (token.subject, Tone::Plain),
             (token.role, Tone::Plain),
             (token.projects.join(","), Tone::Plain),
-            (
-                token.created_us.map_or_else(String::new, time::local),
-                Tone::Dim,
-            ),
+            (token.created_us.map_or_else(String::new, time::local), Tone::Dim),
             (expiry(token.expires_us), Tone::Plain),
             (state.to_owned(), tone),
         ]);
@@ -269,27 +250,13 @@ fn state_of(token: &TokenView, now_us: i64) -> (&'static str, Tone) {
 
 async fn revoke(token_id: String, context: &Context) -> Result<(), Error> {
     let idempotency_key = context.idempotency_key()?;
-    let request = v1::RevokeTokenRequest {
-        idempotency_key,
-        token_id: token_id.clone(),
-    };
+    let request = v1::RevokeTokenRequest { idempotency_key, token_id: token_id.clone() };
     let client = context.client()?;
-    let answer = client
-        .call(async |api| api.cluster().revoke_token(request.clone()).await)
-        .await?;
-    let revoked = Revoked {
-        token_id,
-        changed: answer.changed,
-    };
+    let answer = client.call(async |api| api.cluster().revoke_token(request.clone()).await).await?;
+    let revoked = Revoked { token_id, changed: answer.changed };
     if context.output.json {
         return context.output.document("gotgan.token_revoked/1", &revoked);
     }
-    let note = if revoked.changed {
-        ""
-    } else {
-        " (was so already)"
-    };
-    context
-        .output
-        .line(&format!("token {} revoked{note}", revoked.token_id))
+    let note = if revoked.changed { "" } else { " (was so already)" };
+    context.output.line(&format!("token {} revoked{note}", revoked.token_id))
 }

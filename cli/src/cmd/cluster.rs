@@ -40,9 +40,7 @@ impl ClusterCommand {
 
 async fn status(context: &Context) -> Result<(), Error> {
     let client = context.client()?;
-    let status = client
-        .call(async |api| api.cluster().status(v1::StatusRequest {}).await)
-        .await?;
+    let status = client.call(async |api| api.cluster().status(v1::StatusRequest {}).await).await?;
     let (view, output) = (ClusterView::of(status), &context.output);
     if output.json {
         output.document("gotgan.cluster/1", &view)?;
@@ -57,37 +55,20 @@ async fn status(context: &Context) -> Result<(), Error> {
 }
 
 fn summary(view: &ClusterView, now_us: i64) -> String {
-    let started = view
-        .started_us
-        .map(|us| format!(", up {}", time::span(now_us - us)))
-        .unwrap_or_default();
-    let simulated = if view.any_simulated {
-        "some nodes are simulated: their GPUs are invented"
-    } else {
-        ""
-    };
+    let started =
+        view.started_us.map(|us| format!(", up {}", time::span(now_us - us))).unwrap_or_default();
+    let simulated =
+        if view.any_simulated { "some nodes are simulated: their GPUs are invented" } else { "" };
     let jobs = format!(
         "{} running, {} starting, {} pending, {} held",
         view.jobs_running, view.jobs_starting, view.jobs_pending, view.jobs_held
     );
     fields(&[
-        (
-            "Scheduler",
-            format!("{} on {}{started}", view.version, view.database),
-        ),
+        ("Scheduler", format!("{} on {}{started}", view.version, view.database)),
         ("Leader", format!("{}, epoch {}", view.leader, view.epoch)),
-        (
-            "Nodes",
-            format!("{} ready, {} not", view.nodes_ready, view.nodes_unavailable),
-        ),
+        ("Nodes", format!("{} ready, {} not", view.nodes_ready, view.nodes_unavailable)),
         ("Jobs", jobs),
-        (
-            "Planning",
-            format!(
-                "{} passes, the last in {} us",
-                view.passes, view.last_pass_us
-            ),
-        ),
+        ("Planning", format!("{} passes, the last in {} us", view.passes, view.last_pass_us)),
         ("Note", simulated.to_owned()),
     ])
 }
@@ -104,11 +85,7 @@ fn class_table(view: &ClusterView) -> Table {
     for class in &view.classes {
         let plain = |milli: u64| (amount::milli(milli), Tone::Plain);
         let note = if class.simulated { "simulated" } else { "" };
-        let down = if class.down_gpu_milli > 0 {
-            Tone::Bad
-        } else {
-            Tone::Plain
-        };
+        let down = if class.down_gpu_milli > 0 { Tone::Bad } else { Tone::Plain };
         table.toned_row([
             (class.gpu_class.clone(), Tone::Plain),
             plain(class.capacity_gpu_milli),

@@ -44,31 +44,18 @@ impl ConfigCommand {
             output.document("gotgan.config/1", &view)?;
             return Ok(Exit::Ok.code());
         }
-        let found = if view.config_file_found {
-            ""
-        } else {
-            " (not there)"
-        };
+        let found = if view.config_file_found { "" } else { " (not there)" };
         let path = view.config_file.clone().unwrap_or_default();
         output.text(&fields(&[("Config file", format!("{path}{found}"))]))?;
-        let mut table = Table::new(&[
-            column("SETTING"),
-            column("VALUE").shrink(12),
-            column("FROM"),
-        ]);
-        for (name, setting) in [
-            ("server", &view.server),
-            ("ca", &view.ca),
-            ("token_file", &view.token_file),
-        ] {
+        let mut table =
+            Table::new(&[column("SETTING"), column("VALUE").shrink(12), column("FROM")]);
+        for (name, setting) in
+            [("server", &view.server), ("ca", &view.ca), ("token_file", &view.token_file)]
+        {
             let value = setting.value.clone().unwrap_or_else(|| "-".to_owned());
             table.row([name.to_owned(), value, setting.source.to_owned()]);
         }
-        table.row([
-            "token".to_owned(),
-            "(not shown)".to_owned(),
-            view.token.to_owned(),
-        ]);
+        table.row(["token".to_owned(), "(not shown)".to_owned(), view.token.to_owned()]);
         output.table(&table)?;
         Ok(Exit::Ok.code())
     }

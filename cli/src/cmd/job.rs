@@ -49,21 +49,11 @@ impl JobCommand {
 }
 
 fn summary(job: &JobView) -> String {
-    let exit = job
-        .exit
-        .as_ref()
-        .filter(|_| job.ended_us.is_some())
-        .map(ExitView::text);
-    let dependencies: Vec<String> = job
-        .dependencies
-        .iter()
-        .map(|found| format!("{} {}", found.kind, found.job_id))
-        .collect();
-    let cost = if job.attempt == 0 {
-        String::new()
-    } else {
-        amount::gpu_time(job.paid_gpu_milli_seconds)
-    };
+    let exit = job.exit.as_ref().filter(|_| job.ended_us.is_some()).map(ExitView::text);
+    let dependencies: Vec<String> =
+        job.dependencies.iter().map(|found| format!("{} {}", found.kind, found.job_id)).collect();
+    let cost =
+        if job.attempt == 0 { String::new() } else { amount::gpu_time(job.paid_gpu_milli_seconds) };
     fields(&[
         ("Job", format!("{} {}", job.job_id, job.name)),
         ("State", with_note(&job.state, job.simulated)),
@@ -73,14 +63,7 @@ fn summary(job: &JobView) -> String {
         ("Work", work_text(job)),
         ("Asked for", resources_text(&job.resources)),
         ("Time limit", limit_text(job.time_limit_s)),
-        (
-            "Priority",
-            if job.priority == 0 {
-                String::new()
-            } else {
-                job.priority.to_string()
-            },
-        ),
+        ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("After", dependencies.join(", ")),
         ("Comment", job.comment.clone()),
         ("Submitted", moment(job.submitted_us)),
@@ -94,17 +77,11 @@ fn summary(job: &JobView) -> String {
 }
 
 fn with_note(state: &str, simulated: bool) -> String {
-    if simulated {
-        format!("{state} (simulated: not on real GPUs)")
-    } else {
-        state.to_owned()
-    }
+    if simulated { format!("{state} (simulated: not on real GPUs)") } else { state.to_owned() }
 }
 
 fn work_text(job: &JobView) -> String {
-    format!("{} {}", job.work, job.argv.join(" "))
-        .trim_end()
-        .to_owned()
+    format!("{} {}", job.work, job.argv.join(" ")).trim_end().to_owned()
 }
 
 fn moment(us: Option<i64>) -> String {
@@ -112,20 +89,12 @@ fn moment(us: Option<i64>) -> String {
 }
 
 fn limit_text(seconds: i64) -> String {
-    if seconds == 0 {
-        String::new()
-    } else {
-        time::span(seconds.saturating_mul(1_000_000))
-    }
+    if seconds == 0 { String::new() } else { time::span(seconds.saturating_mul(1_000_000)) }
 }
 
 /// As in "2 nodes, 8 b200 each, 16 CPUs and 64 GiB each".
 fn resources_text(asked: &ResourcesView) -> String {
-    let class = asked
-        .gpu_class
-        .as_deref()
-        .map(|class| format!(" {class}"))
-        .unwrap_or_default();
+    let class = asked.gpu_class.as_deref().map(|class| format!(" {class}")).unwrap_or_default();
     let mut parts = vec![match asked.nodes {
         0 => String::new(),
         1 => "1 node".to_owned(),
@@ -144,27 +113,17 @@ fn resources_text(asked: &ResourcesView) -> String {
         ));
     }
     if asked.cpu_milli_per_node > 0 {
-        parts.push(format!(
-            "{} CPUs a node",
-            amount::milli(asked.cpu_milli_per_node)
-        ));
+        parts.push(format!("{} CPUs a node", amount::milli(asked.cpu_milli_per_node)));
     }
     if asked.memory_mib_per_node > 0 {
-        parts.push(format!(
-            "{} a node",
-            amount::memory(asked.memory_mib_per_node)
-        ));
+        parts.push(format!("{} a node", amount::memory(asked.memory_mib_per_node)));
     }
     parts.retain(|part| !part.is_empty());
     parts.join(", ")
 }
 
 fn attempt_summary(attempt: &AttemptView) -> String {
-    let exit = attempt
-        .exit
-        .as_ref()
-        .filter(|_| attempt.ended_us.is_some())
-        .map(ExitView::text);
+    let exit = attempt.exit.as_ref().filter(|_| attempt.ended_us.is_some()).map(ExitView::text);
     let refunded = attempt.refunded_gpu_milli_seconds;
     let cost = match refunded {
         0 => amount::gpu_time(attempt.charged_gpu_milli_seconds),
@@ -187,10 +146,7 @@ fn attempt_summary(attempt: &AttemptView) -> String {
     for held in &attempt.allocation {
         let gpus: u64 = held.gpus.iter().map(|gpu| u64::from(gpu.gpu_milli)).sum();
         let note = if held.simulated { " (simulated)" } else { "" };
-        let (cpus, memory) = (
-            amount::milli(held.cpu_milli),
-            amount::memory(held.memory_mib),
-        );
+        let (cpus, memory) = (amount::milli(held.cpu_milli), amount::memory(held.memory_mib));
         text.push_str(&format!(
             "  {}{note}: {} GPUs, {cpus} CPUs, {memory}\n",
             held.node,
@@ -244,10 +200,7 @@ fn add_tasks(table: &mut Table, step: &StepView) {
             (task.rank.to_string(), Tone::Plain),
             (task.node.clone(), Tone::Plain),
             (task.state.clone(), Tone::Plain),
-            (
-                task.exit.as_ref().map(ExitView::text).unwrap_or_default(),
-                tone,
-            ),
+            (task.exit.as_ref().map(ExitView::text).unwrap_or_default(), tone),
             (ran, Tone::Plain),
             (task.detail.clone(), Tone::Plain),
         ]);
@@ -280,10 +233,7 @@ mod tests {
             tasks: vec![task(0, 0), task(1, 7)],
             ..Default::default()
         };
-        let gpu = v1::GpuAllocation {
-            uuid: "GPU-1".to_owned(),
-            milli: 250,
-        };
+        let gpu = v1::GpuAllocation { uuid: "GPU-1".to_owned(), milli: 250 };
         let held = v1::NodeAllocation {
             node: "node1".to_owned(),
             gpus: vec![gpu],
@@ -302,10 +252,7 @@ mod tests {
             steps: vec![step],
             ..Default::default()
         };
-        let job = v1::Job {
-            attempts: vec![attempt],
-            ..Default::default()
-        };
+        let job = v1::Job { attempts: vec![attempt], ..Default::default() };
         JobDetail::of(&job).attempts.remove(0)
     }
 

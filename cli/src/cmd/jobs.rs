@@ -66,11 +66,8 @@ struct Listing {
 impl Jobs {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
-        let owner = if self.mine {
-            who_am_i(&client).await?
-        } else {
-            self.owner.unwrap_or_default()
-        };
+        let owner =
+            if self.mine { who_am_i(&client).await? } else { self.owner.unwrap_or_default() };
         let mut request = v1::ListJobsRequest {
             states: self.state.iter().map(|state| i32::from(*state)).collect(),
             project: self.project.unwrap_or_default(),
@@ -83,28 +80,22 @@ impl Jobs {
         let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
         loop {
             request.page = Some(v1::PageRequest { size, token });
-            let answer = client
-                .call(async |api| api.jobs().list(request.clone()).await)
-                .await?;
+            let answer = client.call(async |api| api.jobs().list(request.clone()).await).await?;
             jobs.extend(answer.jobs.iter().map(JobView::of));
             token = answer.next_token;
             if !self.all || token.is_empty() {
                 break;
             }
         }
-        let listing = Listing {
-            jobs,
-            next_page: (!token.is_empty()).then_some(token),
-        };
+        let listing = Listing { jobs, next_page: (!token.is_empty()).then_some(token) };
         show(&listing, context)?;
         Ok(Exit::Ok.code())
     }
 }
 
 async fn who_am_i(client: &Client) -> Result<String, Error> {
-    let answer = client
-        .call(async |api| api.cluster().who_am_i(v1::WhoAmIRequest {}).await)
-        .await?;
+    let answer =
+        client.call(async |api| api.cluster().who_am_i(v1::WhoAmIRequest {}).await).await?;
     Ok(answer.subject)
 }
 
@@ -161,12 +152,7 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
             (job.node_count(), Tone::Plain),
             (job.gpus_text(), Tone::Plain),
             (job.run_time(now_us), Tone::Plain),
-            (
-                job.submitted_us
-                    .map(|us| time::span(now_us - us))
-                    .unwrap_or_default(),
-                Tone::Dim,
-            ),
+            (job.submitted_us.map(|us| time::span(now_us - us)).unwrap_or_default(), Tone::Dim),
             (job.detail.clone(), Tone::Plain),
             (note.to_owned(), Tone::Warning),
         ]);
@@ -240,10 +226,7 @@ mod tests {
     #[test]
     fn the_document_keeps_its_form() {
         let jobs = listing().split_off(1);
-        let listing = Listing {
-            jobs,
-            next_page: None,
-        };
+        let listing = Listing { jobs, next_page: None };
         insta::assert_snapshot!(crate::output::json::document("gotgan.jobs/1", &listing).unwrap(), @r#"
         {
           "schema": "gotgan.jobs/1",

@@ -26,13 +26,7 @@ const PAGE_SIZE: u32 = 1000;
 #[command(after_help = "Example:\n  gotgan quota ledger --project public/nup --job 42")]
 pub struct Ledger {
     /// Only this project and what is below
-    #[arg(
-        long,
-        short = 'A',
-        default_value = "",
-        hide_default_value = true,
-        value_name = "PATH"
-    )]
+    #[arg(long, short = 'A', default_value = "", hide_default_value = true, value_name = "PATH")]
     project: String,
     /// Only this job
     #[arg(long, value_parser = units::parse_job_id, value_name = "JOB")]
@@ -63,14 +57,9 @@ impl Ledger {
             let request = v1::LedgerRequest {
                 project: self.project.clone(),
                 job_id: self.job.unwrap_or_default(),
-                page: Some(v1::PageRequest {
-                    size: PAGE_SIZE,
-                    token,
-                }),
+                page: Some(v1::PageRequest { size: PAGE_SIZE, token }),
             };
-            let answer = client
-                .call(async |api| api.quota().ledger(request.clone()).await)
-                .await?;
+            let answer = client.call(async |api| api.quota().ledger(request.clone()).await).await?;
             entries.extend(answer.entries.iter().map(EntryView::of));
             token = answer.next_token;
             if token.is_empty() {
@@ -78,9 +67,7 @@ impl Ledger {
             }
         }
         if context.output.json {
-            return context
-                .output
-                .document("gotgan.ledger/1", &Listing { entries });
+            return context.output.document("gotgan.ledger/1", &Listing { entries });
         }
         if entries.is_empty() {
             context.output.aside("no entries");
@@ -120,21 +107,12 @@ fn entry_table(entries: &[EntryView]) -> Table {
 
 impl Balance {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let request = v1::BalanceRequest {
-            project: self.project,
-        };
-        let answer = context
-            .client()?
-            .call(async |api| api.quota().balance(request.clone()).await)
-            .await?;
+        let request = v1::BalanceRequest { project: self.project };
+        let answer =
+            context.client()?.call(async |api| api.quota().balance(request.clone()).await).await?;
         let view = BalanceView::of(answer);
         show(&view, context)?;
-        Ok(if view.balanced {
-            Exit::Ok
-        } else {
-            Exit::Failed
-        }
-        .code())
+        Ok(if view.balanced { Exit::Ok } else { Exit::Failed }.code())
     }
 }
 
@@ -152,10 +130,7 @@ fn show(view: &BalanceView, context: &Context) -> Result<(), Error> {
         column("HELD").right().drop(1),
     ]);
     for sums in &view.projects {
-        let (charged, refunded) = (
-            sums.charged_gpu_milli_seconds,
-            sums.refunded_gpu_milli_seconds,
-        );
+        let (charged, refunded) = (sums.charged_gpu_milli_seconds, sums.refunded_gpu_milli_seconds);
         let plain = |amount_of: i64| (amount::gpu_seconds(amount_of), Tone::Plain);
         table.toned_row([
             (sums.project.clone(), Tone::Plain),
@@ -174,7 +149,5 @@ fn show(view: &BalanceView, context: &Context) -> Result<(), Error> {
     } else {
         "NOT BALANCED:"
     })?;
-    view.differences
-        .iter()
-        .try_for_each(|difference| output.line(&format!("  {difference}")))
+    view.differences.iter().try_for_each(|difference| output.line(&format!("  {difference}")))
 }

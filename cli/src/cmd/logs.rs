@@ -83,11 +83,7 @@ impl Logs {
         }
         let sources = self.sources(&client).await?;
         let label = self.label || self.all_ranks;
-        let show = Show {
-            offset: self.offset,
-            follow: self.follow,
-            label,
-        };
+        let show = Show { offset: self.offset, follow: self.follow, label };
         follow::print(&client, &sources, show, &context.output).await?;
         Ok(Exit::Ok.code())
     }
@@ -100,11 +96,7 @@ impl Logs {
         } else {
             (self.attempt, vec![self.rank.unwrap_or_default()])
         };
-        let which = if self.stderr {
-            Which::Stderr
-        } else {
-            self.stream
-        };
+        let which = if self.stderr { Which::Stderr } else { self.stream };
         let mut sources = follow::both_streams(self.job_id, attempt, self.step, &ranks);
         sources.retain(|source| which.includes(source.stream));
         Ok(sources)
@@ -145,11 +137,7 @@ pub async fn wait_for_start(client: &Client, job_id: u64, context: &Context) -> 
     watch::until_terminal(client, &[job_id], |event, _| {
         progress.note(&format!("job {job_id}: {}", event.text));
         let begun = event.state == i32::from(JobState::Running) || is_terminal(event.state);
-        Ok(if begun {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
+        Ok(if begun { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .await?;
     progress.clear();

@@ -70,56 +70,32 @@ impl NodeCommand {
 
 async fn drain(name: String, reason: String, context: &Context) -> Result<(), Error> {
     let idempotency_key = context.idempotency_key()?;
-    let request = v1::DrainRequest {
-        idempotency_key,
-        name: name.clone(),
-        reason,
-    };
-    let answer = context
-        .client()?
-        .call(async |api| api.nodes().drain(request.clone()).await)
-        .await?;
+    let request = v1::DrainRequest { idempotency_key, name: name.clone(), reason };
+    let answer =
+        context.client()?.call(async |api| api.nodes().drain(request.clone()).await).await?;
     tell(name, &answer, context)
 }
 
 async fn resume(name: String, context: &Context) -> Result<(), Error> {
     let idempotency_key = context.idempotency_key()?;
-    let request = v1::ResumeRequest {
-        idempotency_key,
-        name: name.clone(),
-    };
-    let answer = context
-        .client()?
-        .call(async |api| api.nodes().resume(request.clone()).await)
-        .await?;
+    let request = v1::ResumeRequest { idempotency_key, name: name.clone() };
+    let answer =
+        context.client()?.call(async |api| api.nodes().resume(request.clone()).await).await?;
     tell(name, &answer, context)
 }
 
 fn tell(name: String, answer: &v1::NodeActionResponse, context: &Context) -> Result<(), Error> {
-    let done = Done {
-        name,
-        changed: answer.changed,
-        admin: word::node_admin(answer.admin),
-    };
+    let done = Done { name, changed: answer.changed, admin: word::node_admin(answer.admin) };
     if context.output.json {
         return context.output.document("gotgan.node_action/1", &done);
     }
-    let note = if done.changed {
-        ""
-    } else {
-        " (was so already)"
-    };
-    context
-        .output
-        .line(&format!("node {} {}{note}", done.name, done.admin))
+    let note = if done.changed { "" } else { " (was so already)" };
+    context.output.line(&format!("node {} {}{note}", done.name, done.admin))
 }
 
 async fn show(name: String, context: &Context) -> Result<(), Error> {
     let request = v1::GetNodeRequest { name };
-    let answer = context
-        .client()?
-        .call(async |api| api.nodes().get(request.clone()).await)
-        .await?;
+    let answer = context.client()?.call(async |api| api.nodes().get(request.clone()).await).await?;
     let node = NodeView::of(&answer);
     let output = &context.output;
     if output.json {
@@ -134,16 +110,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
-    let labels: Vec<String> = node
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let note = if node.simulated {
-        " (simulated: its GPUs are invented)"
-    } else {
-        ""
-    };
+    let labels: Vec<String> =
+        node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let note = if node.simulated { " (simulated: its GPUs are invented)" } else { "" };
     let of =
         |free: u64, all: u64| format!("{} free of {}", amount::milli(free), amount::milli(all));
     let memory = format!(
@@ -155,23 +124,14 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Node", format!("{}{note}", node.name)),
         ("State", node.state()),
         ("Reason", node.admin_reason.clone()),
-        (
-            "Heard",
-            time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us),
-        ),
+        ("Heard", time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us)),
         ("Address", node.address.clone()),
         ("GPUs", of(node.free_gpu_milli, node.gpu_milli)),
         ("CPUs", of(node.free_cpu_milli, node.cpu_milli)),
         ("Memory", memory),
         ("Jobs", node.attempts.join(", ")),
         ("Labels", labels.join(", ")),
-        (
-            "System",
-            [node.os.as_str(), node.kernel.as_str()]
-                .join(" ")
-                .trim()
-                .to_owned(),
-        ),
+        ("System", [node.os.as_str(), node.kernel.as_str()].join(" ").trim().to_owned()),
         ("Driver", node.driver_version.clone()),
         ("CUDA", node.cuda_version.clone()),
         ("Worker", node.worker_version.clone()),
@@ -192,44 +152,29 @@ fn gpu_table(gpus: &[GpuView]) -> Table {
         column("PROBLEM").shrink(12).drop(1),
     ]);
     for gpu in gpus {
-        let memory = |used| {
-            format!(
-                "{} / {}",
-                amount::memory(used),
-                amount::memory(gpu.memory_mib)
-            )
-        };
+        let memory =
+            |used| format!("{} / {}", amount::memory(used), amount::memory(gpu.memory_mib));
         let ecc = gpu.ecc_uncorrected.map(|errors| errors.to_string());
-        let ecc_tone = if gpu.ecc_uncorrected.unwrap_or_default() > 0 {
-            Tone::Bad
-        } else {
-            Tone::Plain
-        };
+        let ecc_tone =
+            if gpu.ecc_uncorrected.unwrap_or_default() > 0 { Tone::Bad } else { Tone::Plain };
         table.toned_row([
             (gpu.index.to_string(), Tone::Plain),
             (gpu.name.clone(), Tone::Plain),
             (amount::milli(gpu.allocated_milli.into()), Tone::Plain),
             (
-                gpu.utilisation_percent
-                    .map(|percent| format!("{percent}%"))
-                    .unwrap_or_default(),
+                gpu.utilisation_percent.map(|percent| format!("{percent}%")).unwrap_or_default(),
                 Tone::Plain,
             ),
             (
-                gpu.memory_used_mib
-                    .map_or_else(|| amount::memory(gpu.memory_mib), memory),
+                gpu.memory_used_mib.map_or_else(|| amount::memory(gpu.memory_mib), memory),
                 Tone::Plain,
             ),
             (
-                gpu.temperature_c
-                    .map(|degrees| format!("{degrees} C"))
-                    .unwrap_or_default(),
+                gpu.temperature_c.map(|degrees| format!("{degrees} C")).unwrap_or_default(),
                 Tone::Plain,
             ),
             (
-                gpu.power_mw
-                    .map(|power| format!("{} W", power / 1000))
-                    .unwrap_or_default(),
+                gpu.power_mw.map(|power| format!("{} W", power / 1000)).unwrap_or_default(),
                 Tone::Plain,
             ),
             (ecc.unwrap_or_default(), ecc_tone),

@@ -22,12 +22,7 @@ const PAGE_SIZE: u32 = 1000;
 #[command(after_help = EXAMPLES)]
 pub struct Nodes {
     /// Only nodes with GPUs of this class
-    #[arg(
-        long,
-        value_name = "CLASS",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "CLASS", default_value = "", hide_default_value = true)]
     gpu_class: String,
 }
 
@@ -46,17 +41,9 @@ impl Nodes {
         let client = context.client()?;
         let (mut nodes, mut token) = (Vec::new(), String::new());
         loop {
-            let page = Some(v1::PageRequest {
-                size: PAGE_SIZE,
-                token,
-            });
-            let request = v1::ListNodesRequest {
-                gpu_class: self.gpu_class.clone(),
-                page,
-            };
-            let answer = client
-                .call(async |api| api.nodes().list(request.clone()).await)
-                .await?;
+            let page = Some(v1::PageRequest { size: PAGE_SIZE, token });
+            let request = v1::ListNodesRequest { gpu_class: self.gpu_class.clone(), page };
+            let answer = client.call(async |api| api.nodes().list(request.clone()).await).await?;
             nodes.extend(answer.nodes.iter().map(NodeView::of));
             token = answer.next_token;
             if token.is_empty() {
@@ -64,9 +51,7 @@ impl Nodes {
             }
         }
         if context.output.json {
-            context
-                .output
-                .document("gotgan.nodes/1", &Listing { nodes })?;
+            context.output.document("gotgan.nodes/1", &Listing { nodes })?;
         } else if nodes.is_empty() {
             context.output.aside("no nodes");
         } else {
@@ -100,10 +85,7 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
             (of(node.free_cpu_milli, node.cpu_milli), Tone::Plain),
             (amount::memory(node.free_memory_mib), Tone::Plain),
             (node.attempts.len().to_string(), Tone::Plain),
-            (
-                time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us),
-                Tone::Dim,
-            ),
+            (time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us), Tone::Dim),
             (note.to_owned(), Tone::Warning),
             (node.admin_reason.clone(), Tone::Plain),
         ]);
@@ -128,11 +110,8 @@ mod tests {
     use super::*;
 
     fn node(name: &str, liveness: v1::NodeLiveness, admin: v1::NodeAdmin) -> v1::Node {
-        let gpu = |index| v1::GpuDevice {
-            index,
-            gpu_class: "b200".to_owned(),
-            ..Default::default()
-        };
+        let gpu =
+            |index| v1::GpuDevice { index, gpu_class: "b200".to_owned(), ..Default::default() };
         let inventory = v1::NodeInventory {
             cpu_milli: 128_000,
             memory_mib: 2 << 20,
@@ -156,17 +135,9 @@ mod tests {
 
     #[test]
     fn the_listing_looks_good_on_80_columns() {
-        let mut drained = node(
-            "gpu-node-002",
-            v1::NodeLiveness::Ready,
-            v1::NodeAdmin::Draining,
-        );
+        let mut drained = node("gpu-node-002", v1::NodeLiveness::Ready, v1::NodeAdmin::Draining);
         drained.admin_reason = "kim: fan of GPU 3 is loud".to_owned();
-        let first = node(
-            "gpu-node-001",
-            v1::NodeLiveness::Ready,
-            v1::NodeAdmin::Active,
-        );
+        let first = node("gpu-node-001", v1::NodeLiveness::Ready, v1::NodeAdmin::Active);
         let nodes = [NodeView::of(&first), NodeView::of(&drained)];
         insta::assert_snapshot!(table(&nodes, 4_000_000).render(Some(80), false), @"
         NODE          STATE     CLASS  FREE GPUS  FREE CPUS  JOBS  NOTE

@@ -90,10 +90,8 @@ impl QuotaCommand {
 impl ShowQuota {
     async fn run(self, context: &Context) -> Result<(), Error> {
         let request = v1::GetQuotaRequest { path: self.path };
-        let tree = context
-            .client()?
-            .call(async |api| api.quota().get(request.clone()).await)
-            .await?;
+        let tree =
+            context.client()?.call(async |api| api.quota().get(request.clone()).await).await?;
         let view = QuotaView::of(&tree);
         if context.output.json {
             return context.output.document("gotgan.quota/1", &view);
@@ -124,10 +122,7 @@ fn table(view: &QuotaView) -> Table {
 fn add_node(table: &mut Table, node: &QuotaNodeView) {
     let jobs = [node.running_jobs, node.pending_jobs].map(|count| (count.to_string(), Tone::Plain));
     let [running, pending] = jobs;
-    let head = [
-        (node.path.clone(), Tone::Plain),
-        (node.title.clone(), Tone::Dim),
-    ];
+    let head = [(node.path.clone(), Tone::Plain), (node.title.clone(), Tone::Dim)];
     let [path, title] = head;
     if node.classes.is_empty() {
         let dash = || ("-".to_owned(), Tone::Dim);
@@ -142,13 +137,11 @@ fn add_node(table: &mut Table, node: &QuotaNodeView) {
             (None, true) => "unlimited".to_owned(),
             (None, false) => "-".to_owned(),
         };
-        let full = class
-            .limit_gpu_milli
-            .is_some_and(|limit| class.in_use_gpu_milli >= limit && limit > 0);
+        let full =
+            class.limit_gpu_milli.is_some_and(|limit| class.in_use_gpu_milli >= limit && limit > 0);
         let tone = if full { Tone::Warning } else { Tone::Plain };
-        let (path, title, running, pending) = first
-            .take()
-            .unwrap_or_else(|| (empty(), empty(), empty(), empty()));
+        let (path, title, running, pending) =
+            first.take().unwrap_or_else(|| (empty(), empty(), empty(), empty()));
         let used = (amount::milli(class.in_use_gpu_milli), tone);
         table.toned_row([
             path,
@@ -170,10 +163,8 @@ impl ApplyQuota {
             base_revision: self.base_revision,
             dry_run: self.dry_run,
         };
-        let answer = context
-            .client()?
-            .call(async |api| api.quota().apply(request.clone()).await)
-            .await?;
+        let answer =
+            context.client()?.call(async |api| api.quota().apply(request.clone()).await).await?;
         let view = AppliedView::of(answer, self.dry_run);
         let output = &context.output;
         if output.json {
@@ -185,11 +176,7 @@ impl ApplyQuota {
             column("WHAT").shrink(16),
         ]);
         for change in &view.changes {
-            changes.row([
-                change.kind.clone(),
-                change.path.clone(),
-                change.text.clone(),
-            ]);
+            changes.row([change.kind.clone(), change.path.clone(), change.text.clone()]);
         }
         if !view.changes.is_empty() {
             output.table(&changes)?;
@@ -209,10 +196,7 @@ fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error> {
         if path.is_dir() {
             find_files(path, path, 0, &mut found)?;
         } else {
-            let name = path
-                .file_name()
-                .map(PathBuf::from)
-                .unwrap_or_else(|| path.clone());
+            let name = path.file_name().map(PathBuf::from).unwrap_or_else(|| path.clone());
             add_file(name, path.clone(), &mut found)?;
         }
     }
@@ -222,10 +206,7 @@ fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error> {
             "name the folder of quota files",
         ));
     }
-    found
-        .into_iter()
-        .map(|(name, path)| read_file(name, &path))
-        .collect()
+    found.into_iter().map(|(name, path)| read_file(name, &path)).collect()
 }
 
 fn find_files(
@@ -234,10 +215,7 @@ fn find_files(
     depth: usize,
     found: &mut BTreeMap<String, PathBuf>,
 ) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        path: folder.display().to_string(),
-        source,
-    };
+    let failed = |source| Error::File { path: folder.display().to_string(), source };
     if depth > DEPTH_MAX {
         return Err(Error::invalid(
             format!("{}: too deep a folder", folder.display()),
@@ -248,10 +226,7 @@ fn find_files(
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
             find_files(base, &path, depth + 1, found)?;
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
             let name = path.strip_prefix(base).unwrap_or(&path).to_path_buf();
             add_file(name, path, found)?;
         }
@@ -267,11 +242,7 @@ fn add_file(
     let name = name.to_string_lossy().into_owned();
     match found.insert(name.clone(), path.clone()) {
         Some(other) if other != path => Err(Error::invalid(
-            format!(
-                "{name} is named twice: {} and {}",
-                other.display(),
-                path.display()
-            ),
+            format!("{name} is named twice: {} and {}", other.display(), path.display()),
             "give each file a name of its own",
         )),
         _ => Ok(()),
@@ -279,10 +250,7 @@ fn add_file(
 }
 
 fn read_file(name: String, path: &Path) -> Result<v1::QuotaFile, Error> {
-    let failed = |source| Error::File {
-        path: path.display().to_string(),
-        source,
-    };
+    let failed = |source| Error::File { path: path.display().to_string(), source };
     if fs::metadata(path).map_err(failed)?.len() > FILE_MAX_BYTES {
         return Err(Error::invalid(
             format!("{}: larger than 1 MiB", path.display()),
@@ -318,14 +286,9 @@ mod tests {
 
     #[test]
     fn the_tree_is_one_row_a_class() {
-        let limit = |class: &str, gpu_milli| v1::QuotaLimit {
-            gpu_class: class.to_owned(),
-            gpu_milli,
-        };
-        let used = v1::QuotaUse {
-            gpu_class: "b200".to_owned(),
-            gpu_milli: 16_000,
-        };
+        let limit =
+            |class: &str, gpu_milli| v1::QuotaLimit { gpu_class: class.to_owned(), gpu_milli };
+        let used = v1::QuotaUse { gpu_class: "b200".to_owned(), gpu_milli: 16_000 };
         let node = v1::QuotaNode {
             path: "public/nup".to_owned(),
             title: "엔업".to_owned(),
@@ -334,14 +297,8 @@ mod tests {
             pending_jobs: 3,
             running_jobs: 2,
         };
-        let root = v1::QuotaNode {
-            path: "public".to_owned(),
-            ..Default::default()
-        };
-        let view = QuotaView::of(&v1::QuotaTree {
-            revision: 7,
-            nodes: vec![root, node],
-        });
+        let root = v1::QuotaNode { path: "public".to_owned(), ..Default::default() };
+        let view = QuotaView::of(&v1::QuotaTree { revision: 7, nodes: vec![root, node] });
         insta::assert_snapshot!(table(&view).render(Some(80), false), @"
         PATH        TITLE  CLASS  IN USE      LIMIT  RUNNING  PENDING
         public             -           -          -        0        0

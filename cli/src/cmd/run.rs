@@ -47,11 +47,7 @@ Examples:
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         match step::Inside::from_environment()? {
-            Some(inside) => {
-                inside
-                    .run(self.options, self.words, self.label, context)
-                    .await
-            }
+            Some(inside) => inside.run(self.options, self.words, self.label, context).await,
             None => outside(self.options, self.words, self.label, context).await,
         }
     }
@@ -65,9 +61,7 @@ async fn outside(
 ) -> Result<u8, Error> {
     let (spec, mut warnings) = submit::job_of(options, words, context)?;
     let submitted = submit::send(spec, false, context, &mut warnings).await?;
-    let job_id = submitted
-        .job_id
-        .ok_or_else(|| Error::Unexpected("no job id".to_owned()))?;
+    let job_id = submitted.job_id.ok_or_else(|| Error::Unexpected("no job id".to_owned()))?;
     context.output.aside(&format!("gotgan: job {job_id}"));
     let client = context.client()?;
     let ended = tokio::select! {
@@ -89,10 +83,7 @@ async fn follow_to_end(
     loop {
         wait_for_attempt(client, job_id, followed, context).await?;
         let job = watch::get_job(client, job_id).await?;
-        let latest = job
-            .attempts
-            .last()
-            .filter(|attempt| attempt.number > followed);
+        let latest = job.attempts.last().filter(|attempt| attempt.number > followed);
         if let Some(attempt) = latest {
             followed = attempt.number;
             print_attempt(client, job_id, attempt, label, context).await?;
@@ -130,9 +121,8 @@ async fn print_attempt(
     context: &Context,
 ) -> Result<(), Error> {
     let step = attempt.steps.iter().find(|step| step.number == 0);
-    let mut ranks: Vec<u32> = step
-        .map(|step| step.tasks.iter().map(|task| task.rank).collect())
-        .unwrap_or_default();
+    let mut ranks: Vec<u32> =
+        step.map(|step| step.tasks.iter().map(|task| task.rank).collect()).unwrap_or_default();
     if ranks.is_empty() {
         ranks.push(0);
     }
@@ -141,17 +131,11 @@ async fn print_attempt(
         return Ok(());
     }
     let sources = follow::both_streams(job_id, attempt.number, 0, &ranks);
-    let show = Show {
-        offset: 0,
-        follow: true,
-        label,
-    };
+    let show = Show { offset: 0, follow: true, label };
     match follow::print(client, &sources, show, &context.output).await {
         // Output that cannot be had must not hide how the job ended.
         Err(problem @ Error::Refused(_)) => {
-            context
-                .output
-                .warn(&format!("the output is incomplete: {problem}"));
+            context.output.warn(&format!("the output is incomplete: {problem}"));
             Ok(())
         }
         result => result,
@@ -159,24 +143,14 @@ async fn print_attempt(
 }
 
 async fn cancel(client: &Client, job_id: u64, context: &Context) -> Result<u8, Error> {
-    context.output.aside(&format!(
-        "gotgan: cancelling job {job_id}; Ctrl-C again leaves it"
-    ));
+    context.output.aside(&format!("gotgan: cancelling job {job_id}; Ctrl-C again leaves it"));
     let idempotency_key = client::new_idempotency_key()?;
     let reason = "Ctrl-C at gotgan run".to_owned();
-    let request = v1::JobActionRequest {
-        idempotency_key,
-        job_id,
-        reason,
-    };
+    let request = v1::JobActionRequest { idempotency_key, job_id, reason };
     let ending = async {
-        client
-            .call(async |api| api.jobs().cancel(request.clone()).await)
-            .await?;
-        watch::until_terminal(client, &[job_id], |_, _| {
-            Ok(std::ops::ControlFlow::Continue(()))
-        })
-        .await
+        client.call(async |api| api.jobs().cancel(request.clone()).await).await?;
+        watch::until_terminal(client, &[job_id], |_, _| Ok(std::ops::ControlFlow::Continue(())))
+            .await
     };
     tokio::select! {
         ended = ending => ended.map(|_| Exit::Interrupted.code()),
@@ -187,18 +161,16 @@ async fn cancel(client: &Client, job_id: u64, context: &Context) -> Result<u8, E
 fn tell_end(job: &v1::Job, context: &Context) {
     let state = crate::view::word::job_state(job.state);
     if job.state != i32::from(JobState::Completed) {
-        context.output.aside(&printable(&format!(
-            "gotgan: job {} {state}: {}",
-            job.job_id, job.detail
-        )));
+        context
+            .output
+            .aside(&printable(&format!("gotgan: job {} {state}: {}", job.job_id, job.detail)));
     }
 }
 
 /// The code of the task that decided, or that of how the job ended without one.
 fn code_of(job: &v1::Job) -> u8 {
-    let task_code = ExitView::of(job.exit.as_ref())
-        .map(|exit| exit.shell_code())
-        .unwrap_or_default();
+    let task_code =
+        ExitView::of(job.exit.as_ref()).map(|exit| exit.shell_code()).unwrap_or_default();
     match JobState::try_from(job.state) {
         Ok(JobState::Completed) => task_code,
         Ok(JobState::Cancelled) => Exit::Cancelled.code(),
@@ -214,11 +186,7 @@ mod tests {
 
     fn ended(state: JobState, code: i32, signal: i32) -> u8 {
         let exit = Some(v1::ExitStatus { code, signal });
-        code_of(&v1::Job {
-            state: state.into(),
-            exit,
-            ..Default::default()
-        })
+        code_of(&v1::Job { state: state.into(), exit, ..Default::default() })
     }
 
     #[test]

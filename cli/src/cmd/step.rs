@@ -60,22 +60,16 @@ impl Inside {
         warn_of_unused(&options, context);
         let client = context.client()?;
         let request = self.request(options, argv, context)?;
-        let started = client
-            .call(async |api| api.jobs().start_step(request.clone()).await)
-            .await?;
+        let started = client.call(async |api| api.jobs().start_step(request.clone()).await).await?;
         let ranks: Vec<u32> = (0..started.tasks).collect();
         let sources = follow::both_streams(self.job_id, self.attempt, started.step, &ranks);
-        let show = Show {
-            offset: 0,
-            follow: true,
-            label,
-        };
+        let show = Show { offset: 0, follow: true, label };
         if let Err(problem) = follow::print(&client, &sources, show, &context.output).await {
             match problem {
                 // Output that cannot be had must not hide how the step ended.
-                Error::Refused(_) => context
-                    .output
-                    .warn(&format!("the output is incomplete: {problem}")),
+                Error::Refused(_) => {
+                    context.output.warn(&format!("the output is incomplete: {problem}"))
+                }
                 other => return Err(other),
             }
         }
@@ -89,10 +83,7 @@ impl Inside {
         argv: Vec<String>,
         context: &Context,
     ) -> Result<v1::StartStepRequest, Error> {
-        let gpus_per_task = options
-            .gpus_per_task
-            .as_ref()
-            .map_or(0, |amount| amount.count);
+        let gpus_per_task = options.gpus_per_task.as_ref().map_or(0, |amount| amount.count);
         Ok(v1::StartStepRequest {
             idempotency_key: context.idempotency_key()?,
             job_id: self.job_id,
@@ -113,10 +104,7 @@ impl Inside {
         let mut pause = LOOK_FIRST;
         loop {
             let job = watch::get_job(client, self.job_id).await?;
-            let attempt = job
-                .attempts
-                .iter()
-                .find(|attempt| attempt.number == self.attempt);
+            let attempt = job.attempts.iter().find(|attempt| attempt.number == self.attempt);
             let attempt =
                 attempt.ok_or_else(|| Error::Unexpected("the attempt is gone".to_owned()))?;
             let over =
@@ -138,16 +126,9 @@ impl Inside {
 /// Names the tasks that failed and returns the worst code.
 fn judge(step: &StepView, context: &Context) -> u8 {
     let mut worst = Exit::Ok.code();
-    for task in step
-        .tasks
-        .iter()
-        .filter(|task| task.exit.is_none() || task.failed())
-    {
-        let detail = if task.detail.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", task.detail)
-        };
+    for task in step.tasks.iter().filter(|task| task.exit.is_none() || task.failed()) {
+        let detail =
+            if task.detail.is_empty() { String::new() } else { format!(" ({})", task.detail) };
         let line = format!(
             "gotgan: step {}: rank {} on {}: {}{detail}",
             step.step,

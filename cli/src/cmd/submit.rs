@@ -35,11 +35,7 @@ pub struct Submit {
     #[arg(long)]
     parsable: bool,
     /// The script (`-`: standard input) and its arguments, or the command after `--`
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "SCRIPT"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT")]
     words: Vec<String>,
 }
 
@@ -65,13 +61,7 @@ pub struct Submitted {
 
 impl Submit {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let Self {
-            options,
-            dry_run,
-            wait,
-            parsable,
-            words,
-        } = self;
+        let Self { options, dry_run, wait, parsable, words } = self;
         let (spec, mut warnings) = job_of(options, words, context)?;
         let submitted = send(spec, dry_run, context, &mut warnings).await?;
         show(&submitted, parsable, context)?;
@@ -96,10 +86,7 @@ pub fn job_of(
     let is_command = context.follows_dashes(&words);
     let mut words = words.into_iter();
     let Some(first) = words.next() else {
-        return Err(Error::invalid(
-            "nothing to run",
-            "name a script, or a command after `--`",
-        ));
+        return Err(Error::invalid("nothing to run", "name a script, or a command after `--`"));
     };
     let rest: Vec<String> = words.collect();
     if is_command {
@@ -108,21 +95,14 @@ pub fn job_of(
         let work = Work::Command(v1::Command { argv, layout: 0 });
         return Ok((options.into_spec(work, &name)?, Vec::new()));
     }
-    let name = if first == "-" {
-        "stdin".to_owned()
-    } else {
-        base_name(&first)
-    };
+    let name = if first == "-" { "stdin".to_owned() } else { base_name(&first) };
     let text = script::check(read_script(&first)?)
         .map_err(|(message, hint)| Error::invalid(format!("{first}: {message}"), hint))?;
     let at = |note: Note| format!("{first} line {}: {}", note.line, note.message);
     let refuse = |notes: Vec<Note>| Error::InvalidMany(notes.into_iter().map(at).collect());
     let header = script::read_header(&text).map_err(refuse)?;
     let (in_script, notes) = directives::options_of(header).map_err(refuse)?;
-    let work = Work::Script(v1::Script {
-        text,
-        arguments: rest,
-    });
+    let work = Work::Script(v1::Script { text, arguments: rest });
     let spec = in_script.overridden_by(options).into_spec(work, &name)?;
     Ok((spec, notes.into_iter().map(at).collect()))
 }
@@ -143,26 +123,14 @@ pub async fn send(
         dry_run,
     };
     // Told before the network: a warning may explain the refusal.
-    warnings
-        .iter()
-        .for_each(|warning| context.output.warn(warning));
-    let answer = context
-        .client()?
-        .call(async |api| api.jobs().submit(request.clone()).await)
-        .await?;
-    answer
-        .warnings
-        .iter()
-        .for_each(|warning| context.output.warn(warning));
+    warnings.iter().for_each(|warning| context.output.warn(warning));
+    let answer =
+        context.client()?.call(async |api| api.jobs().submit(request.clone()).await).await?;
+    answer.warnings.iter().for_each(|warning| context.output.warn(warning));
     warnings.extend(answer.warnings);
     let job_id = (answer.job_id != 0).then_some(answer.job_id);
     let warnings = std::mem::take(warnings);
-    Ok(Submitted {
-        job_id,
-        repeated: answer.repeated,
-        dry_run,
-        warnings,
-    })
+    Ok(Submitted { job_id, repeated: answer.repeated, dry_run, warnings })
 }
 
 fn show(submitted: &Submitted, parsable: bool, context: &Context) -> Result<(), Error> {
@@ -172,36 +140,25 @@ fn show(submitted: &Submitted, parsable: bool, context: &Context) -> Result<(), 
     }
     match submitted.job_id {
         Some(job_id) if parsable => output.line(&job_id.to_string()),
-        Some(job_id) if submitted.repeated => output.line(&format!(
-            "job {job_id} (was there already, under the same key)"
-        )),
+        Some(job_id) if submitted.repeated => {
+            output.line(&format!("job {job_id} (was there already, under the same key)"))
+        }
         Some(job_id) => output.line(&format!("job {job_id}")),
         None => output.line("ok: the job would be accepted; nothing was stored"),
     }
 }
 
 fn base_name(path: &str) -> String {
-    Path::new(path)
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or(path)
-        .to_owned()
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path).to_owned()
 }
 
 /// Reads at most one byte more than a script may have, so that a large file does no harm.
 fn read_script(path: &str) -> Result<Vec<u8>, Error> {
-    let failed = |source: io::Error| Error::File {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source: io::Error| Error::File { path: path.to_owned(), source };
     let limit = SCRIPT_MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
     if path == "-" {
-        io::stdin()
-            .lock()
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
+        io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(failed)?;
         return Ok(bytes);
     }
     match File::open(path) {

@@ -66,10 +66,7 @@ pub async fn wait_for(
     let client = context.client()?;
     let progress = context.output.progress();
     let waiting = watch::until_terminal(&client, job_ids, |event, states| {
-        let open = states
-            .values()
-            .filter(|state| !is_terminal(**state))
-            .count();
+        let open = states.values().filter(|state| !is_terminal(**state)).count();
         let text = format!(
             "waiting for {open} of {} jobs; job {}: {}",
             states.len(),
@@ -79,9 +76,8 @@ pub async fn wait_for(
         progress.note(&text);
         Ok(ControlFlow::Continue(()))
     });
-    let limit = timeout_s.map_or(Duration::MAX, |seconds| {
-        Duration::from_secs(seconds.unsigned_abs())
-    });
+    let limit =
+        timeout_s.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.unsigned_abs()));
     let states = match tokio::time::timeout(limit, waiting).await {
         Ok(states) => states?,
         Err(_) => return Err(gave_up()),
@@ -122,24 +118,14 @@ async fn show(
     client: &crate::client::Client,
     context: &Context,
 ) -> Result<(), Error> {
-    let page = v1::PageRequest {
-        size: 1000,
-        token: String::new(),
-    };
-    let request = v1::ListJobsRequest {
-        job_ids: job_ids.to_vec(),
-        page: Some(page),
-        ..Default::default()
-    };
-    let answer = client
-        .call(async |api| api.jobs().list(request.clone()).await)
-        .await?;
+    let page = v1::PageRequest { size: 1000, token: String::new() };
+    let request =
+        v1::ListJobsRequest { job_ids: job_ids.to_vec(), page: Some(page), ..Default::default() };
+    let answer = client.call(async |api| api.jobs().list(request.clone()).await).await?;
     let mut jobs: Vec<JobView> = answer.jobs.iter().map(JobView::of).collect();
     jobs.sort_by_key(|job| job.job_id);
     if context.output.json {
-        return context
-            .output
-            .document("gotgan.wait/1", &Waited { exit_code, jobs });
+        return context.output.document("gotgan.wait/1", &Waited { exit_code, jobs });
     }
     let mut table = Table::new(&[
         column("JOB").right(),
@@ -150,11 +136,7 @@ async fn show(
         column("DETAIL").shrink(10).drop(2),
     ]);
     for job in jobs {
-        let exit = job
-            .exit
-            .as_ref()
-            .map(crate::view::job::ExitView::text)
-            .unwrap_or_default();
+        let exit = job.exit.as_ref().map(crate::view::job::ExitView::text).unwrap_or_default();
         table.toned_row([
             (job.job_id.to_string(), Default::default()),
             (job.name.clone(), Default::default()),
@@ -175,14 +157,8 @@ mod tests {
     fn the_exit_code_tells_the_worst_end() {
         let exit = |states: &[JobState]| exit_of(states.iter().map(|state| i32::from(*state)));
         assert_eq!(exit(&[JobState::Completed, JobState::Completed]), Exit::Ok);
-        assert_eq!(
-            exit(&[JobState::Cancelled, JobState::Completed]),
-            Exit::Cancelled
-        );
-        assert_eq!(
-            exit(&[JobState::Cancelled, JobState::TimedOut]),
-            Exit::TimedOut
-        );
+        assert_eq!(exit(&[JobState::Cancelled, JobState::Completed]), Exit::Cancelled);
+        assert_eq!(exit(&[JobState::Cancelled, JobState::TimedOut]), Exit::TimedOut);
         assert_eq!(exit(&[JobState::TimedOut, JobState::Failed]), Exit::Failed);
     }
 }

@@ -19,12 +19,7 @@ pub struct Watch {
     #[arg(value_name = "JOB", value_parser = units::parse_job_id, num_args = 0..=WATCH_MAX)]
     job_ids: Vec<u64>,
     /// Only events after this one
-    #[arg(
-        long,
-        default_value_t = 0,
-        value_name = "SEQ",
-        hide_default_value = true
-    )]
+    #[arg(long, default_value_t = 0, value_name = "SEQ", hide_default_value = true)]
     after: u64,
 }
 
@@ -56,8 +51,5 @@ fn show(event: &EventView, context: &Context) -> Result<(), Error> {
     }
     let at = time::local(event.at_us.unwrap_or_default());
     let text = crate::error::printable(&event.text);
-    context.output.line(&format!(
-        "{at}  job {}  {:<10}  {text}",
-        event.job_id, event.state
-    ))
+    context.output.line(&format!("{at}  job {}  {:<10}  {text}", event.job_id, event.state))
 }

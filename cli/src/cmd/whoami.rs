@@ -18,9 +18,8 @@ pub struct WhoAmI {}
 impl WhoAmI {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
-        let answer = client
-            .call(async |api| api.cluster().who_am_i(v1::WhoAmIRequest {}).await)
-            .await?;
+        let answer =
+            client.call(async |api| api.cluster().who_am_i(v1::WhoAmIRequest {}).await).await?;
         let view = WhoAmIView::of(answer);
         if context.output.json {
             context.output.document("gotgan.whoami/1", &view)?;
@@ -29,11 +28,7 @@ impl WhoAmI {
                 ("Subject", view.subject.clone()),
                 ("Role", view.role.clone()),
                 ("Projects", view.projects.join(", ")),
-                (
-                    "Expires",
-                    view.expires_us
-                        .map_or_else(|| "never".to_owned(), time::local),
-                ),
+                ("Expires", view.expires_us.map_or_else(|| "never".to_owned(), time::local)),
             ]))?;
         }
         Ok(Exit::Ok.code())

@@ -26,13 +26,8 @@ Examples:
 
 impl Why {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let request = v1::ExplainRequest {
-            job_id: self.job_id,
-        };
-        let answer = context
-            .client()?
-            .call(async |api| api.jobs().explain(request).await)
-            .await?;
+        let request = v1::ExplainRequest { job_id: self.job_id };
+        let answer = context.client()?.call(async |api| api.jobs().explain(request).await).await?;
         let view = ExplanationView::of(&answer);
         if context.output.json {
             context.output.document("gotgan.why/1", &view)?;
@@ -44,21 +39,14 @@ impl Why {
 }
 
 fn text(view: &ExplanationView, now_us: i64) -> String {
-    let mut lines = vec![format!(
-        "Job {} is {}: {}",
-        view.job_id, view.state, view.summary
-    )];
+    let mut lines = vec![format!("Job {} is {}: {}", view.job_id, view.state, view.summary)];
     for blocker in &view.blockers {
         let subject = if blocker.subject.is_empty() {
             String::new()
         } else {
             format!(" ({})", blocker.subject)
         };
-        lines.push(format!(
-            "  {}{subject}: {}",
-            blocker.kind.replace('_', " "),
-            blocker.text
-        ));
+        lines.push(format!("  {}{subject}: {}", blocker.kind.replace('_', " "), blocker.text));
         if let Some(hint) = &blocker.hint {
             lines.push(format!("    try: {hint}"));
         }
@@ -67,15 +55,9 @@ fn text(view: &ExplanationView, now_us: i64) -> String {
         lines.push(format!("  jobs ahead: {}", view.jobs_ahead));
     }
     if let Some(planned) = view.planned_us {
-        lines.push(format!(
-            "As of the planning pass {}.",
-            time::ago(planned, now_us)
-        ));
+        lines.push(format!("As of the planning pass {}.", time::ago(planned, now_us)));
     }
-    lines
-        .iter()
-        .map(|line| format!("{}\n", printable(line)))
-        .collect()
+    lines.iter().map(|line| format!("{}\n", printable(line))).collect()
 }
 
 #[cfg(test)]

@@ -37,16 +37,9 @@ impl Output {
             ColorWhen::Never => false,
             ColorWhen::Auto => terminal && !no_color,
         };
-        let asked = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|columns| columns.parse().ok());
+        let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         let width = asked.or_else(|| terminal.then(terminal_width).flatten());
-        Self {
-            json: global.json,
-            color,
-            width,
-            shows_progress: io::stderr().is_terminal(),
-        }
+        Self { json: global.json, color, width, shows_progress: io::stderr().is_terminal() }
     }
 
     /// Prints text as it is.

@@ -18,10 +18,7 @@ impl Progress {
     /// A line that is shown if `enabled`, from its first note on.
     #[must_use]
     pub fn new(enabled: bool) -> Self {
-        Self {
-            enabled,
-            bar: RefCell::default(),
-        }
+        Self { enabled, bar: RefCell::default() }
     }
 
     /// Shows this message from now on.

@@ -37,23 +37,14 @@ pub struct Column {
 /// A column of texts that always stays whole.
 #[must_use]
 pub const fn column(title: &'static str) -> Column {
-    Column {
-        title,
-        right: false,
-        drop_order: 0,
-        shrinks_to: None,
-        keeps_end: false,
-    }
+    Column { title, right: false, drop_order: 0, shrinks_to: None, keeps_end: false }
 }
 
 impl Column {
     /// For numbers.
     #[must_use]
     pub const fn right(self) -> Self {
-        Self {
-            right: true,
-            ..self
-        }
+        Self { right: true, ..self }
     }
 
     /// May be left out; greater orders first.
@@ -71,10 +62,7 @@ impl Column {
     /// May be shortened down to this width.
     #[must_use]
     pub const fn shrink(self, to: u16) -> Self {
-        Self {
-            shrinks_to: Some(to),
-            ..self
-        }
+        Self { shrinks_to: Some(to), ..self }
     }
 }
 
@@ -89,10 +77,7 @@ impl Table {
     /// A table with these columns and no rows.
     #[must_use]
     pub fn new(columns: &[Column]) -> Self {
-        Self {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row of plain cells.
@@ -103,12 +88,7 @@ impl Table {
     /// Adds a row of cells with their tones.
     pub fn toned_row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(
-            cells
-                .into_iter()
-                .map(|(text, tone)| (printable(&text), tone))
-                .collect(),
-        );
+        self.rows.push(cells.into_iter().map(|(text, tone)| (printable(&text), tone)).collect());
     }
 
     /// The table as text, each line with its end.
@@ -142,10 +122,8 @@ impl Table {
             table.set_width(u16::MAX);
         }
         self.set_columns(&mut table, &kept, &widths, width.is_some());
-        let lines: Vec<String> = table
-            .lines()
-            .map(|line| format!("{}\n", line.trim_end()))
-            .collect();
+        let lines: Vec<String> =
+            table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         lines.concat()
     }
 
@@ -191,12 +169,7 @@ impl Table {
     /// Width of each column's longest text; 0 for a column that may be left out and says nothing.
     fn natural_widths(&self) -> Vec<u16> {
         let mut table = comfy_table::Table::new();
-        table.set_header(
-            self.columns
-                .iter()
-                .map(|column| column.title)
-                .collect::<Vec<_>>(),
-        );
+        table.set_header(self.columns.iter().map(|column| column.title).collect::<Vec<_>>());
         for row in &self.rows {
             table.add_row(row.iter().map(|(text, _)| text.clone()).collect::<Vec<_>>());
         }
@@ -211,21 +184,14 @@ impl Table {
     }
 
     fn kept_columns(&self, width: Option<u16>, natural: &[u16]) -> Vec<usize> {
-        let mut kept: Vec<usize> = (0..self.columns.len())
-            .filter(|index| natural[*index] > 0)
-            .collect();
+        let mut kept: Vec<usize> =
+            (0..self.columns.len()).filter(|index| natural[*index] > 0).collect();
         let Some(width) = width else { return kept };
         let least = |index: &usize| {
-            self.columns[*index]
-                .shrinks_to
-                .unwrap_or(u16::MAX)
-                .min(natural[*index])
+            self.columns[*index].shrinks_to.unwrap_or(u16::MAX).min(natural[*index])
         };
         while total(kept.iter().map(least)) > width {
-            let next = kept
-                .iter()
-                .copied()
-                .filter(|index| self.columns[*index].drop_order > 0);
+            let next = kept.iter().copied().filter(|index| self.columns[*index].drop_order > 0);
             let Some(next) = next.max_by_key(|index| self.columns[*index].drop_order) else {
                 break;
             };
@@ -240,9 +206,7 @@ impl Table {
         let Some(width) = width else { return widths };
         while total(widths.iter().copied()) > width {
             let shrinkable = kept.iter().enumerate().filter(|(position, index)| {
-                self.columns[**index]
-                    .shrinks_to
-                    .is_some_and(|least| widths[*position] > least)
+                self.columns[**index].shrinks_to.is_some_and(|least| widths[*position] > least)
             });
             let Some((widest, _)) = shrinkable.max_by_key(|(position, _)| widths[*position]) else {
                 break;
@@ -255,9 +219,7 @@ impl Table {
 
 fn total(widths: impl Iterator<Item = u16>) -> u16 {
     widths
-        .fold(0_u16, |sum, width| {
-            sum.saturating_add(width).saturating_add(GAP)
-        })
+        .fold(0_u16, |sum, width| sum.saturating_add(width).saturating_add(GAP))
         .saturating_sub(GAP)
 }
 
@@ -276,12 +238,7 @@ fn styled(text: &str, tone: Tone) -> Cell {
 #[must_use]
 pub fn fields(pairs: &[(&str, String)]) -> String {
     let shown = pairs.iter().filter(|(_, value)| !value.is_empty());
-    let width = pairs
-        .iter()
-        .map(|(name, _)| name.len())
-        .max()
-        .unwrap_or_default()
-        + 1;
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 1;
     shown
         .map(|(name, value)| {
             let label = format!("{name}:");
@@ -309,13 +266,7 @@ mod tests {
             "running".into(),
             String::new(),
         ]);
-        table.row([
-            "4096".into(),
-            "곳간".into(),
-            "lee".into(),
-            "pending".into(),
-            String::new(),
-        ]);
+        table.row(["4096".into(), "곳간".into(), "lee".into(), "pending".into(), String::new()]);
         table
     }
 
@@ -357,10 +308,8 @@ mod tests {
         for width in 23..60 {
             for line in sample().render(Some(width), false).lines() {
                 // Korean letters are two columns wide.
-                let columns: usize = line
-                    .chars()
-                    .map(|letter| if letter >= '가' { 2 } else { 1 })
-                    .sum();
+                let columns: usize =
+                    line.chars().map(|letter| if letter >= '가' { 2 } else { 1 }).sum();
                 assert!(columns <= usize::from(width), "{width}: {line}");
             }
         }
@@ -376,11 +325,8 @@ mod tests {
 
     #[test]
     fn empty_fields_are_left_out() {
-        let text = fields(&[
-            ("Job", "1".into()),
-            ("Comment", String::new()),
-            ("State", "running".into()),
-        ]);
+        let text =
+            fields(&[("Job", "1".into()), ("Comment", String::new()), ("State", "running".into())]);
         insta::assert_snapshot!(text, @"
         Job:      1
         State:    running

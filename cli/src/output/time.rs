@@ -16,10 +16,7 @@ pub fn local(us: i64) -> String {
 
 fn in_zone(us: i64, zone: TimeZone) -> String {
     match timestamp(us) {
-        Some(timestamp) => timestamp
-            .to_zoned(zone)
-            .strftime("%Y-%m-%d %H:%M:%S %Z")
-            .to_string(),
+        Some(timestamp) => timestamp.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
         None => "-".to_owned(),
     }
 }
@@ -102,10 +99,7 @@ mod tests {
     #[test]
     fn spans_have_at_most_two_units() {
         let seconds = [0, 59, 310, 7500, 4 * 3600 + 3 * 86_400];
-        let texts: Vec<_> = seconds
-            .iter()
-            .map(|seconds| span(seconds * 1_000_000))
-            .collect();
+        let texts: Vec<_> = seconds.iter().map(|seconds| span(seconds * 1_000_000)).collect();
         assert_eq!(texts, ["0s", "59s", "5m10s", "2h05m", "3d04h"]);
         assert_eq!(span(-5), "0s");
     }

@@ -7,9 +7,7 @@ pub fn milli(amount: u64) -> String {
     if part == 0 {
         return whole.to_string();
     }
-    format!("{whole}.{part:03}")
-        .trim_end_matches('0')
-        .to_owned()
+    format!("{whole}.{part:03}").trim_end_matches('0').to_owned()
 }
 
 /// MiB in the largest unit that keeps it whole or nearly so: "512 MiB", "8 GiB", "1.5 TiB".
@@ -25,11 +23,7 @@ pub fn memory(mib: u64) -> String {
 /// A quotient with at most one decimal, rounded down, in integers.
 fn tenths(amount: u64, unit: u64) -> String {
     let (whole, tenth) = (amount / unit, amount % unit * 10 / unit);
-    if tenth == 0 {
-        whole.to_string()
-    } else {
-        format!("{whole}.{tenth}")
-    }
+    if tenth == 0 { whole.to_string() } else { format!("{whole}.{tenth}") }
 }
 
 /// GPU time: exact seconds, with hours where they help: "7200 GPU-s (2 GPU-h)".
@@ -57,10 +51,7 @@ mod tests {
 
     #[test]
     fn amounts_read_well() {
-        assert_eq!(
-            [milli(8000), milli(250), milli(1500), milli(0)],
-            ["8", "0.25", "1.5", "0"]
-        );
+        assert_eq!([milli(8000), milli(250), milli(1500), milli(0)], ["8", "0.25", "1.5", "0"]);
         assert_eq!(
             [memory(512), memory(8192), memory(1536), memory(2_097_152)],
             ["512 MiB", "8 GiB", "1.5 GiB", "2 TiB"]

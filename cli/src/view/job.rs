@@ -25,14 +25,8 @@ impl ExitView {
     #[must_use]
     pub fn of(exit: Option<&v1::ExitStatus>) -> Option<Self> {
         exit.map(|exit| match exit.signal {
-            0 => Self {
-                code: Some(exit.code),
-                signal: None,
-            },
-            signal => Self {
-                code: None,
-                signal: Some(signal),
-            },
+            0 => Self { code: Some(exit.code), signal: None },
+            signal => Self { code: None, signal: Some(signal) },
         })
     }
 
@@ -202,10 +196,7 @@ fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
 }
 
 fn dependency_of(dependency: &v1::Dependency) -> DependencyView {
-    DependencyView {
-        kind: word::dependency_kind(dependency.kind),
-        job_id: dependency.job_id,
-    }
+    DependencyView { kind: word::dependency_kind(dependency.kind), job_id: dependency.job_id }
 }
 
 /// A job with everything that is known of it.
@@ -221,11 +212,8 @@ impl JobDetail {
     /// As the API has it.
     #[must_use]
     pub fn of(job: &v1::Job) -> Self {
-        let environment = job
-            .spec
-            .as_ref()
-            .map(|spec| spec.environment.clone())
-            .unwrap_or_default();
+        let environment =
+            job.spec.as_ref().map(|spec| spec.environment.clone()).unwrap_or_default();
         Self {
             job: JobView::of(job),
             environment: environment.into_iter().collect(),
@@ -295,10 +283,8 @@ impl AttemptView {
 
 impl AllocationView {
     fn of(allocation: &v1::NodeAllocation) -> Self {
-        let held = |gpu: &v1::GpuAllocation| GpuHeld {
-            uuid: gpu.uuid.clone(),
-            gpu_milli: gpu.milli,
-        };
+        let held =
+            |gpu: &v1::GpuAllocation| GpuHeld { uuid: gpu.uuid.clone(), gpu_milli: gpu.milli };
         Self {
             node: allocation.node.clone(),
             simulated: allocation.simulated,
@@ -376,10 +362,7 @@ impl TaskView {
     /// Ended with anything but success.
     #[must_use]
     pub fn failed(&self) -> bool {
-        let success = ExitView {
-            code: Some(0),
-            signal: None,
-        };
+        let success = ExitView { code: Some(0), signal: None };
         self.state == "ended" && self.exit.as_ref() != Some(&success)
     }
 
@@ -397,9 +380,7 @@ impl TaskView {
 #[must_use]
 pub fn is_terminal(state: i32) -> bool {
     use v1::JobState::{Cancelled, Completed, Failed, TimedOut};
-    [Completed, Failed, Cancelled, TimedOut]
-        .iter()
-        .any(|terminal| i32::from(*terminal) == state)
+    [Completed, Failed, Cancelled, TimedOut].iter().any(|terminal| i32::from(*terminal) == state)
 }
 
 /// The tone of a job's or attempt's state.

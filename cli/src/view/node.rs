@@ -68,11 +68,8 @@ impl NodeView {
     #[must_use]
     pub fn of(node: &v1::Node) -> Self {
         let inventory = node.inventory.clone().unwrap_or_default();
-        let mut gpu_classes: Vec<String> = inventory
-            .gpus
-            .iter()
-            .map(|gpu| gpu.gpu_class.clone())
-            .collect();
+        let mut gpu_classes: Vec<String> =
+            inventory.gpus.iter().map(|gpu| gpu.gpu_class.clone()).collect();
         gpu_classes.sort();
         gpu_classes.dedup();
         Self {
@@ -114,34 +111,19 @@ impl NodeView {
 }
 
 fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
-    let reading = |uuid: &str| {
-        node.readings
-            .iter()
-            .find(|reading| reading.uuid == uuid)
-            .cloned()
-    };
-    let allocated = |position: usize| {
-        node.gpu_allocated_milli
-            .get(position)
-            .copied()
-            .unwrap_or_default()
-    };
+    let reading = |uuid: &str| node.readings.iter().find(|reading| reading.uuid == uuid).cloned();
+    let allocated =
+        |position: usize| node.gpu_allocated_milli.get(position).copied().unwrap_or_default();
     let view = |(position, gpu): (usize, &v1::GpuDevice)| {
-        GpuView::of(
-            gpu,
-            reading(&gpu.uuid).unwrap_or_default(),
-            allocated(position),
-        )
+        GpuView::of(gpu, reading(&gpu.uuid).unwrap_or_default(), allocated(position))
     };
     inventory.gpus.iter().enumerate().map(view).collect()
 }
 
 impl GpuView {
     fn of(gpu: &v1::GpuDevice, reading: v1::GpuReading, allocated_milli: u32) -> Self {
-        let process = |found: &v1::GpuProcess| ProcessView {
-            pid: found.pid,
-            memory_mib: found.memory_mib,
-        };
+        let process =
+            |found: &v1::GpuProcess| ProcessView { pid: found.pid, memory_mib: found.memory_mib };
         Self {
             index: gpu.index,
             uuid: gpu.uuid.clone(),

@@ -36,19 +36,15 @@ impl QuotaView {
     /// As the API has it.
     #[must_use]
     pub fn of(tree: &v1::QuotaTree) -> Self {
-        Self {
-            revision: tree.revision,
-            nodes: tree.nodes.iter().map(QuotaNodeView::of).collect(),
-        }
+        Self { revision: tree.revision, nodes: tree.nodes.iter().map(QuotaNodeView::of).collect() }
     }
 }
 
 impl QuotaNodeView {
     fn of(node: &v1::QuotaNode) -> Self {
         let limits = node.limits.iter().map(|limit| limit.gpu_class.clone());
-        let mut classes: Vec<String> = limits
-            .chain(node.in_use.iter().map(|used| used.gpu_class.clone()))
-            .collect();
+        let mut classes: Vec<String> =
+            limits.chain(node.in_use.iter().map(|used| used.gpu_class.clone())).collect();
         classes.sort();
         classes.dedup();
         Self {
@@ -56,19 +52,13 @@ impl QuotaNodeView {
             title: node.title.clone(),
             pending_jobs: node.pending_jobs,
             running_jobs: node.running_jobs,
-            classes: classes
-                .into_iter()
-                .map(|class| class_of(node, class))
-                .collect(),
+            classes: classes.into_iter().map(|class| class_of(node, class)).collect(),
         }
     }
 }
 
 fn class_of(node: &v1::QuotaNode, gpu_class: String) -> QuotaClassView {
-    let limit = node
-        .limits
-        .iter()
-        .find(|limit| limit.gpu_class == gpu_class);
+    let limit = node.limits.iter().find(|limit| limit.gpu_class == gpu_class);
     let used = node.in_use.iter().find(|used| used.gpu_class == gpu_class);
     QuotaClassView {
         limit_gpu_milli: limit.and_then(|limit| limit.gpu_milli),

@@ -45,9 +45,7 @@ words! {
 }
 
 fn lower(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix)
-        .unwrap_or(name)
-        .to_ascii_lowercase()
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
 }
 
 /// The cause, if the thing has ended.
@@ -63,10 +61,7 @@ mod tests {
     #[test]
     fn words_are_the_names_of_the_api_in_lower_case() {
         assert_eq!(job_state(v1::JobState::TimedOut.into()), "timed_out");
-        assert_eq!(
-            dependency_kind(v1::DependencyKind::AfterNotOk.into()),
-            "after_not_ok"
-        );
+        assert_eq!(dependency_kind(v1::DependencyKind::AfterNotOk.into()), "after_not_ok");
         assert_eq!(job_state(99), "unknown");
         assert_eq!(cause_if_any(0), None);
     }

@@ -17,11 +17,7 @@ fn main() {
         "An arrow carries the event that causes the move. Any other move is a typed error; a node ignores it."
     );
     let pages = [
-        (
-            "Job",
-            "What a person sees. A terminal state is never left.",
-            diagram::job(),
-        ),
+        ("Job", "What a person sees. A terminal state is never left.", diagram::job()),
         (
             "Attempt",
             "What a machine sees: one try of a job, from the lease of its resources to its end.",
@@ -34,9 +30,6 @@ fn main() {
         ),
     ];
     for (title, text, diagram) in pages {
-        println!(
-            "\n## {title}\n\n{text}\n\n```mermaid\n{}\n```",
-            diagram.trim_end()
-        );
+        println!("\n## {title}\n\n{text}\n\n```mermaid\n{}\n```", diagram.trim_end());
     }
 }

@@ -78,12 +78,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let work = work::work(request.work, &mut findings);
     let constraints = place::constraints(request.constraints, nodes, &context.fleet, &mut findings);
     let time_limit_s = time_limit_s(request.time_limit_s, &context.policy, &mut findings);
-    numbers(
-        request.priority,
-        request.max_retries,
-        request.grace_s,
-        &mut findings,
-    );
+    numbers(request.priority, request.max_retries, request.grace_s, &mut findings);
     layout_fits(&work, &per_node, &mut findings);
     let name = work::name(&request.name, &work, &mut findings);
     let dependencies = dependencies(&request.dependencies, &mut findings);
@@ -116,10 +111,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         grace_s: request.grace_s.unwrap_or(context.policy.default_grace_s),
     };
     warn_of_limits(&spec, &context.quota, &mut findings);
-    Ok(Admitted {
-        spec,
-        warnings: findings.warnings,
-    })
+    Ok(Admitted { spec, warnings: findings.warnings })
 }
 
 fn time_limit_s(asked: i64, policy: &Policy, findings: &mut Findings) -> i64 {
@@ -139,13 +131,7 @@ fn numbers(priority: i32, max_retries: u32, grace_s: Option<u32>, findings: &mut
 }
 
 fn layout_fits(work: &Work, per_node: &NodeRequest, findings: &mut Findings) {
-    let per_gpu = matches!(
-        work,
-        Work::Command {
-            layout: TaskLayout::PerGpu,
-            ..
-        }
-    );
+    let per_gpu = matches!(work, Work::Command { layout: TaskLayout::PerGpu, .. });
     let whole = matches!(per_node.gpus, GpuRequest::Whole { .. });
     if per_gpu && !whole {
         let message =
@@ -170,21 +156,13 @@ fn dependencies(asked: &[DependencyRequest], findings: &mut Findings) -> Vec<Dep
             continue;
         };
         if seen.insert((one.job_id, kind.word())) {
-            dependencies.push(Dependency {
-                kind,
-                job: JobId(one.job_id),
-            });
+            dependencies.push(Dependency { kind, job: JobId(one.job_id) });
         }
     }
-    for one in dependencies
-        .iter()
-        .filter(|one| one.kind == DependencyKind::AfterOk)
-    {
+    for one in dependencies.iter().filter(|one| one.kind == DependencyKind::AfterOk) {
         if seen.contains(&(one.job.0, DependencyKind::AfterNotOk.word())) {
-            let message = format!(
-                "waits for job {} both to succeed and to fail; keep one",
-                one.job
-            );
+            let message =
+                format!("waits for job {} both to succeed and to fail; keep one", one.job);
             findings.fault("dependencies", FaultReason::Conflict, message);
         }
     }
@@ -197,24 +175,14 @@ fn warning_signal(
     time_limit_s: i64,
     findings: &mut Findings,
 ) -> WarningSignal {
-    let WarningSignalRequest {
-        signal,
-        ahead_s,
-        batch_only,
-    } = asked;
+    let WarningSignalRequest { signal, ahead_s, batch_only } = asked;
     if !(1..=SIGNAL_MAX).contains(&signal) || SIGNALS_NOT_CAUGHT.contains(&signal) {
         let message = format!(
             "is {signal}; give a signal number of 1 to {SIGNAL_MAX}, not 9 or 19, as 10 for USR1"
         );
         findings.fault("warning_signal.signal", FaultReason::OutOfRange, message);
     }
-    findings.require_range(
-        "warning_signal.ahead_s",
-        ahead_s.into(),
-        1,
-        AHEAD_MAX_S,
-        "seconds",
-    );
+    findings.require_range("warning_signal.ahead_s", ahead_s.into(), 1, AHEAD_MAX_S, "seconds");
     if batch_only && matches!(work, Work::Command { .. }) {
         let message = "is for scripts and the job is a command; leave it out";
         findings.fault("warning_signal.batch_only", FaultReason::Conflict, message);
@@ -224,11 +192,7 @@ fn warning_signal(
             "the warning signal comes {ahead_s} s before a time limit of {time_limit_s} s: at once"
         ));
     }
-    WarningSignal {
-        signal,
-        ahead_s,
-        batch_only,
-    }
+    WarningSignal { signal, ahead_s, batch_only }
 }
 
 /// A limit may be raised while the job waits, so this is no fault.

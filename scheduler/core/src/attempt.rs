@@ -347,7 +347,9 @@ pub fn transition(
         // start may also overtake the other members' acceptances when a stream was cut.
         (S::Leased | S::Accepted | S::Prolog, E::Started) => Ok(S::Running),
         (S::Leased | S::Accepted | S::Prolog | S::Running, E::StopOrdered) => Ok(S::Stopping),
-        (S::Leased | S::Accepted | S::Prolog | S::Running | S::Stopping, E::AllEnded) => Ok(S::Ended),
+        (S::Leased | S::Accepted | S::Prolog | S::Running | S::Stopping, E::AllEnded) => {
+            Ok(S::Ended)
+        }
         (state, event) => Err(IllegalAttemptMove { state, event }),
     }
 }

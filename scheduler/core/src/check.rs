@@ -47,11 +47,7 @@ pub struct Refusal {
 /// [`Refusal`] with the first thing that forbids it.
 pub fn decision(world: &World, decision: &Decision, now: UnixMicros) -> Result<(), Refusal> {
     let Decision::Start { job, placement } = decision;
-    match Shadow::of(world)
-        .start(*job, placement, Some(now))
-        .into_iter()
-        .next()
-    {
+    match Shadow::of(world).start(*job, placement, Some(now)).into_iter().next() {
         Some(reason) => Err(Refusal { job: *job, reason }),
         None => Ok(()),
     }
@@ -68,22 +64,13 @@ pub fn check(world: &World, plan_decisions: &[Decision]) -> Vec<Violation> {
 pub fn plan(world: &World, plan: &Plan) -> Vec<Violation> {
     let mut found = violations(world, &plan.decisions, Some(plan.planned));
     if plan.base != world.version {
-        let text = format!(
-            "made from version {}, the world is at {}",
-            plan.base, world.version
-        );
-        found.push(Violation {
-            subject: "plan".to_owned(),
-            text,
-        });
+        let text = format!("made from version {}, the world is at {}", plan.base, world.version);
+        found.push(Violation { subject: "plan".to_owned(), text });
     }
     for Decision::Start { job, .. } in &plan.decisions {
         if plan.report.waiting.contains_key(job) {
             let text = "both starts and waits".to_owned();
-            found.push(Violation {
-                subject: format!("job {job}"),
-                text,
-            });
+            found.push(Violation { subject: format!("job {job}"), text });
         }
     }
     found
@@ -100,10 +87,7 @@ fn violations(world: &World, decisions: &[Decision], now: Option<UnixMicros>) ->
     let mut found = Vec::new();
     for Decision::Start { job, placement } in decisions {
         let reasons = shadow.start(*job, placement, now);
-        let named = |text| Violation {
-            subject: format!("job {job}"),
-            text,
-        };
+        let named = |text| Violation { subject: format!("job {job}"), text };
         found.extend(reasons.into_iter().map(named));
     }
     found

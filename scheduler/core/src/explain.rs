@@ -52,13 +52,7 @@ pub fn explain(
 
 fn plain(job: &Job, summary: String) -> Explanation {
     let (blockers, jobs_ahead, planned) = (Vec::new(), 0, None);
-    Explanation {
-        state: job.status.state,
-        summary,
-        blockers,
-        jobs_ahead,
-        planned,
-    }
+    Explanation { state: job.status.state, summary, blockers, jobs_ahead, planned }
 }
 
 fn held(job: &Job) -> Explanation {
@@ -72,10 +66,7 @@ fn held(job: &Job) -> Explanation {
         note: job.status.detail.clone(),
     };
     let summary = sentence(&blocker);
-    Explanation {
-        blockers: vec![blocker],
-        ..plain(job, summary)
-    }
+    Explanation { blockers: vec![blocker], ..plain(job, summary) }
 }
 
 fn pending(
@@ -101,21 +92,16 @@ fn pending(
 
 fn not_yet_planned(world: &World, job: &Job) -> Explanation {
     let summary = "waits; no planning pass has looked at it yet".to_owned();
-    Explanation {
-        jobs_ahead: jobs_ahead(world, job),
-        ..plain(job, summary)
-    }
+    Explanation { jobs_ahead: jobs_ahead(world, job), ..plain(job, summary) }
 }
 
 /// Jobs that come first where this one wants to go; walks the queue, so it is for one question, not for a listing.
 fn jobs_ahead(world: &World, job: &Job) -> u64 {
     let wanted = wanted_class(job);
-    let ahead = world.queue.range(..QueueKey::of(job)).filter(|key| {
-        world
-            .jobs
-            .get(&key.job)
-            .is_some_and(|other| wanted_class(other) == wanted)
-    });
+    let ahead = world
+        .queue
+        .range(..QueueKey::of(job))
+        .filter(|key| world.jobs.get(&key.job).is_some_and(|other| wanted_class(other) == wanted));
     ahead.map(|_| 1).sum()
 }
 
@@ -127,34 +113,21 @@ fn wanted_class(job: &Job) -> (bool, Option<&crate::ids::GpuClass>) {
 
 fn starting(world: &World, job: &Job) -> Explanation {
     let nodes = nodes_of(world, job);
-    plain(
-        job,
-        format!("starts in attempt {} on {nodes}", job.status.attempt),
-    )
+    plain(job, format!("starts in attempt {} on {nodes}", job.status.attempt))
 }
 
 fn running(world: &World, job: &Job) -> String {
-    format!(
-        "runs in attempt {} on {}",
-        job.status.attempt,
-        nodes_of(world, job)
-    )
+    format!("runs in attempt {} on {}", job.status.attempt, nodes_of(world, job))
 }
 
 fn nodes_of(world: &World, job: &Job) -> String {
     const NAMED_MAX: usize = 4;
-    let id = crate::ids::AttemptId {
-        job: job.id,
-        number: job.status.attempt,
-    };
+    let id = crate::ids::AttemptId { job: job.id, number: job.status.attempt };
     let Some(attempt) = world.attempts.get(&id) else {
         return "its nodes".to_owned();
     };
     let nodes = &attempt.placement.nodes;
-    let named = nodes
-        .iter()
-        .take(NAMED_MAX)
-        .map(|allocation| allocation.node.as_str());
+    let named = nodes.iter().take(NAMED_MAX).map(|allocation| allocation.node.as_str());
     let names = named.collect::<Vec<_>>().join(", ");
     match nodes.len().saturating_sub(NAMED_MAX) {
         0 => names,
@@ -188,10 +161,7 @@ pub fn sentence(blocker: &Blocker) -> String {
             blocker.subject
         ),
         BlockerKind::RetryDelay => {
-            format!(
-                "failed a moment ago and is tried again in {}",
-                seconds(blocker.needed)
-            )
+            format!("failed a moment ago and is tried again in {}", seconds(blocker.needed))
         }
     }
 }
@@ -204,11 +174,7 @@ fn dependency(blocker: &Blocker) -> String {
         "afternotok" => "to fail",
         _ => "to end",
     };
-    let state = if state.is_empty() {
-        String::new()
-    } else {
-        format!(", which is {state}")
-    };
+    let state = if state.is_empty() { String::new() } else { format!(", which is {state}") };
     format!("waits for job {} {event}{state}", blocker.subject)
 }
 
@@ -218,11 +184,7 @@ fn limit(who: &str, together: &str, blocker: &Blocker) -> String {
         return format!("{who} {subject} is {}", blocker.note);
     }
     let (class, over) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
-    let class = if class == ANY_CLASS {
-        String::new()
-    } else {
-        format!("{class} ")
-    };
+    let class = if class == ANY_CLASS { String::new() } else { format!("{class} ") };
     let held = match over.strip_prefix("holding ") {
         Some(held) => held.to_owned(),
         None => GpuMilli(blocker.limit.saturating_sub(blocker.available)).to_string(),
@@ -241,19 +203,11 @@ fn limit(who: &str, together: &str, blocker: &Blocker) -> String {
 }
 
 fn constraints(blocker: &Blocker) -> String {
-    let Blocker {
-        needed,
-        available,
-        note,
-        ..
-    } = blocker;
+    let Blocker { needed, available, note, .. } = blocker;
     if *available == 0 {
         return format!("no node has {note}, in use or not");
     }
-    format!(
-        "needs {} with {note}; there are only {available}",
-        nodes_word(*needed)
-    )
+    format!("needs {} with {note}; there are only {available}", nodes_word(*needed))
 }
 
 fn nodes_unavailable(blocker: &Blocker) -> String {
@@ -263,49 +217,29 @@ fn nodes_unavailable(blocker: &Blocker) -> String {
         more => format!("{more} are"),
     };
     let needed = nodes_word(blocker.needed);
-    format!(
-        "needs {needed} and {free} free; would serve but take no work: {}",
-        blocker.note
-    )
+    format!("needs {needed} and {free} free; would serve but take no work: {}", blocker.note)
 }
 
 fn capacity(blocker: &Blocker) -> String {
-    let Blocker {
-        subject,
-        needed,
-        available,
-        limit,
-        note,
-        ..
-    } = blocker;
+    let Blocker { subject, needed, available, limit, note, .. } = blocker;
     match blocker.unit {
         Unit::GpuMilli => {
             let (needed, free) = (GpuMilli(*needed), GpuMilli(*available));
             let all = GpuMilli(*limit);
-            format!(
-                "needs {needed} {subject} {}; {free} of {all} are free",
-                gpu_word(needed)
-            )
+            format!("needs {needed} {subject} {}; {free} of {all} are free", gpu_word(needed))
         }
         Unit::CpuMilli => {
             let (needed, free, all) = (CpuMilli(*needed), CpuMilli(*available), CpuMilli(*limit));
-            format!(
-                "needs {needed} CPUs on each node; {free} of {all} are free {}",
-                beside(note)
-            )
+            format!("needs {needed} CPUs on each node; {free} of {all} are free {}", beside(note))
         }
         Unit::MemoryMib => {
             let [needed, free, all] =
                 [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
-            format!(
-                "needs {needed} memory on each node; {free} of {all} are free {}",
-                beside(note)
-            )
+            format!("needs {needed} memory on each node; {free} of {all} are free {}", beside(note))
         }
-        Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => format!(
-            "needs {} with {note}; {available} of {limit} have that",
-            nodes_word(*needed)
-        ),
+        Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => {
+            format!("needs {} with {note}; {available} of {limit} have that", nodes_word(*needed))
+        }
     }
 }
 
@@ -317,19 +251,11 @@ fn beside(class: &str) -> String {
 }
 
 fn gpu_word(gpus: GpuMilli) -> &'static str {
-    if gpus == GpuMilli::WHOLE {
-        "GPU"
-    } else {
-        "GPUs"
-    }
+    if gpus == GpuMilli::WHOLE { "GPU" } else { "GPUs" }
 }
 
 fn nodes_word(nodes: u64) -> String {
-    if nodes == 1 {
-        "1 node".to_owned()
-    } else {
-        format!("{nodes} nodes")
-    }
+    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
 /// In GiB where that is exact.

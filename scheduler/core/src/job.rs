@@ -72,7 +72,9 @@ impl JobState {
     #[must_use]
     pub fn is_terminal(self) -> bool {
         match self {
-            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => true,
+            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {
+                true
+            }
             JobState::Held | JobState::Pending | JobState::Starting | JobState::Running => false,
         }
     }

@@ -30,10 +30,5 @@ use crate::world::World;
 /// Plans one pass over the queue of `world` at the moment `now`.
 pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
     let (decisions, report) = pass::Pass::of(world, policy, now).run();
-    Plan {
-        base: world.version,
-        planned: now,
-        decisions,
-        report,
-    }
+    Plan { base: world.version, planned: now, decisions, report }
 }

@@ -74,7 +74,9 @@ impl StepKind {
     /// The kind of that word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [StepKind::Batch, StepKind::Command, StepKind::Run].into_iter().find(|kind| kind.word() == word)
+        [StepKind::Batch, StepKind::Command, StepKind::Run]
+            .into_iter()
+            .find(|kind| kind.word() == word)
     }
 }
 

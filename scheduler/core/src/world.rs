@@ -81,11 +81,7 @@ impl QueueKey {
     /// Where `job` stands.
     #[must_use]
     pub fn of(job: &Job) -> Self {
-        QueueKey {
-            priority: Reverse(job.spec.priority),
-            queued: job.status.queued,
-            job: job.id,
-        }
+        QueueKey { priority: Reverse(job.spec.priority), queued: job.status.queued, job: job.id }
     }
 }
 
@@ -110,11 +106,8 @@ impl World {
     /// Rebuilds the world from what the store knows. Every node is unknown until its worker is heard.
     #[must_use]
     pub fn restore(snapshot: Snapshot) -> Self {
-        let mut world = World {
-            sequences: snapshot.sequences,
-            quota: snapshot.quota,
-            ..World::default()
-        };
+        let mut world =
+            World { sequences: snapshot.sequences, quota: snapshot.quota, ..World::default() };
         for (inventory, admin) in snapshot.nodes {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
         }

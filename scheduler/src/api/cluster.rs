@@ -36,11 +36,7 @@ impl Cluster for ClusterService {
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
         let services = &self.0;
-        let summary = services
-            .writer
-            .read(summarise)
-            .await
-            .map_err(|e| error::flow(&e))?;
+        let summary = services.writer.read(summarise).await.map_err(|e| error::flow(&e))?;
         let pass = services.last_pass.get();
         Ok(Response::new(v1::ClusterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,11 +80,7 @@ impl Cluster for ClusterService {
         let made = once_hiding(&self.0, keyed, hide, move |round| {
             let (token_id, expires_us) = (record.id.clone(), record.expires.map_or(0, |at| at.0));
             round.tokens.push(record);
-            Ok(v1::CreateTokenResponse {
-                token_id,
-                token: secret,
-                expires_us,
-            })
+            Ok(v1::CreateTokenResponse { token_id, token: secret, expires_us })
         });
         let made = made.await?;
         if made.token_id == known.id {
@@ -101,13 +93,7 @@ impl Cluster for ClusterService {
         &self,
         _request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
-        let tokens = self
-            .0
-            .authenticator
-            .tokens()
-            .iter()
-            .map(token_info)
-            .collect();
+        let tokens = self.0.authenticator.tokens().iter().map(token_info).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
@@ -119,9 +105,7 @@ impl Cluster for ClusterService {
         let request = request.into_inner();
         let keyed = keyed(&who, &request.idempotency_key, "RevokeToken", &request, "")?;
         let tokens = self.0.authenticator.tokens();
-        let found = tokens
-            .into_iter()
-            .find(|token| token.id == request.token_id);
+        let found = tokens.into_iter().find(|token| token.id == request.token_id);
         let mut token = found.ok_or_else(|| {
             let message = format!("there is no token \"{}\"", request.token_id);
             error::status(Code::NotFound, "UNKNOWN_TOKEN", message)
@@ -144,13 +128,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
         let who = principal(&request)?;
         let request = request.into_inner();
-        let keyed = keyed(
-            &who,
-            &request.idempotency_key,
-            "CreateJoinToken",
-            &request,
-            "",
-        )?;
+        let keyed = keyed(&who, &request.idempotency_key, "CreateJoinToken", &request, "")?;
         let node = match request.node.as_str() {
             "" => None,
             name => Some(NodeName::new(name).map_err(|bad| error::bad_name("node", &bad))?),
@@ -171,10 +149,7 @@ impl Cluster for ClusterService {
         let made = once_hiding(&self.0, keyed, hide, move |round| {
             let expires_us = record.expires.0;
             round.join_tokens.push(record);
-            Ok(v1::CreateJoinTokenResponse {
-                join_token: secret,
-                expires_us,
-            })
+            Ok(v1::CreateJoinTokenResponse { join_token: secret, expires_us })
         });
         Ok(Response::new(made.await?))
     }
@@ -188,9 +163,7 @@ impl ClusterService {
     ) -> Result<(TokenRecord, String), Status> {
         let subject =
             UserName::new(&request.subject).map_err(|bad| error::bad_name("subject", &bad))?;
-        let role = Role::try_from(request.role())
-            .ok()
-            .filter(|role| role.may_have_token());
+        let role = Role::try_from(request.role()).ok().filter(|role| role.may_have_token());
         let role = role.ok_or_else(|| {
             let message =
                 "choose admin, allocator, operator or member; workers join by certificate";
@@ -214,12 +187,8 @@ impl ClusterService {
             let message = "a member needs at least one project";
             return Err(error::invalid("projects", "MISSING", message));
         }
-        let context = self
-            .0
-            .admission
-            .context(&self.0.writer)
-            .await
-            .map_err(|e| error::flow(&e))?;
+        let context =
+            self.0.admission.context(&self.0.writer).await.map_err(|e| error::flow(&e))?;
         let checked = request.projects.iter().enumerate().map(|(index, text)| {
             let field = format!("projects[{index}]");
             let path = ProjectPath::new(text).map_err(|bad| error::bad_name(&field, &bad))?;
@@ -266,10 +235,7 @@ fn summarise(world: &World) -> v1::ClusterStatus {
         }
         status.any_simulated |= node.inventory.simulated;
     }
-    status.classes = capacities(world)
-        .into_iter()
-        .map(|(class, it)| it.show(&class))
-        .collect();
+    status.classes = capacities(world).into_iter().map(|(class, it)| it.show(&class)).collect();
     status.event_seq = world.sequences.next_event - 1;
     status
 }

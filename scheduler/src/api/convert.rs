@@ -56,11 +56,7 @@ pub fn exit(exit: ExitStatus) -> v1::ExitStatus {
 /// An exit from the API's.
 #[must_use]
 pub fn exit_from(exit: v1::ExitStatus) -> ExitStatus {
-    if exit.signal == 0 {
-        ExitStatus::Code(exit.code)
-    } else {
-        ExitStatus::Signal(exit.signal)
-    }
+    if exit.signal == 0 { ExitStatus::Code(exit.code) } else { ExitStatus::Signal(exit.signal) }
 }
 
 /// A job's state as the API's.

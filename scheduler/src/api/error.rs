@@ -10,8 +10,8 @@ use gotgan_store::StoreError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::flow::logs::LogError;
 use crate::flow::command::{FlowError, SubmitError};
+use crate::flow::logs::LogError;
 
 /// A status with a reason.
 #[must_use]
@@ -28,28 +28,20 @@ pub fn invalid(field: &str, reason: &str, message: impl Into<String>) -> Status 
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
     details.add_bad_request_violation(field, message.as_str());
-    Status::with_error_details(
-        Code::InvalidArgument,
-        format!("{field}: {message}"),
-        details,
-    )
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {message}"), details)
 }
 
 /// Bad input in any number of fields; `prefix` goes before each path.
 #[must_use]
 pub fn faults(prefix: &str, faults: &[Fault]) -> Status {
     let mut details = ErrorDetails::new();
-    let reason = faults
-        .first()
-        .map_or("INVALID", |fault| fault.reason.word());
+    let reason = faults.first().map_or("INVALID", |fault| fault.reason.word());
     details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
     for fault in faults {
         details.add_bad_request_violation(format!("{prefix}{}", fault.field), &fault.message);
     }
-    let lines: Vec<String> = faults
-        .iter()
-        .map(|fault| format!("{prefix}{}: {}", fault.field, fault.message))
-        .collect();
+    let lines: Vec<String> =
+        faults.iter().map(|fault| format!("{prefix}{}: {}", fault.field, fault.message)).collect();
     Status::with_error_details(Code::InvalidArgument, lines.join("; "), details)
 }
 
@@ -100,15 +92,8 @@ pub fn flow(error: &FlowError) -> Status {
 /// The store failed to read. Logged here, since the caller learns only that it failed.
 #[must_use]
 pub fn store(error: &StoreError) -> Status {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "the store failed to read"
-    );
-    status(
-        Code::Unavailable,
-        "STORE_FAILED",
-        "the store did not answer; try again",
-    )
+    tracing::error!(error = error as &dyn std::error::Error, "the store failed to read");
+    status(Code::Unavailable, "STORE_FAILED", "the store did not answer; try again")
 }
 
 /// A submission that was not stored. `prefix` is the path of the list, empty for a single job.
@@ -140,16 +125,12 @@ fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
             status(Code::ResourceExhausted, "PROJECT_QUEUE_FULL", message)
         }
         SubmitRefusal::QueueFull { .. } => status(Code::ResourceExhausted, "QUEUE_FULL", message),
-        SubmitRefusal::UnknownDependency(_) => invalid(
-            &format!("{prefix}spec.dependencies"),
-            "UNKNOWN_JOB",
-            message,
-        ),
-        SubmitRefusal::ImpossibleDependency(..) => invalid(
-            &format!("{prefix}spec.dependencies"),
-            "IMPOSSIBLE_DEPENDENCY",
-            message,
-        ),
+        SubmitRefusal::UnknownDependency(_) => {
+            invalid(&format!("{prefix}spec.dependencies"), "UNKNOWN_JOB", message)
+        }
+        SubmitRefusal::ImpossibleDependency(..) => {
+            invalid(&format!("{prefix}spec.dependencies"), "IMPOSSIBLE_DEPENDENCY", message)
+        }
     }
 }
 
@@ -158,11 +139,9 @@ fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
 pub fn action(refusal: &ActionRefusal) -> Status {
     match refusal {
         ActionRefusal::NotLive(id) => no_such_job(id.0),
-        ActionRefusal::WrongState { .. } => status(
-            Code::FailedPrecondition,
-            "WRONG_JOB_STATE",
-            refusal.to_string(),
-        ),
+        ActionRefusal::WrongState { .. } => {
+            status(Code::FailedPrecondition, "WRONG_JOB_STATE", refusal.to_string())
+        }
     }
 }
 
@@ -170,11 +149,9 @@ pub fn action(refusal: &ActionRefusal) -> Status {
 #[must_use]
 pub fn step(refusal: &StepRefusal) -> Status {
     match refusal {
-        StepRefusal::NotRunning(_) => status(
-            Code::FailedPrecondition,
-            "ATTEMPT_NOT_RUNNING",
-            refusal.to_string(),
-        ),
+        StepRefusal::NotRunning(_) => {
+            status(Code::FailedPrecondition, "ATTEMPT_NOT_RUNNING", refusal.to_string())
+        }
         StepRefusal::Invalid { field, message } => invalid(field, "OUT_OF_RANGE", message.clone()),
     }
 }

@@ -40,11 +40,7 @@ pub fn keyed(
     body.push(0);
     body.extend(message.encode_to_vec());
     let digest = Digest(hex(digest(&SHA256, &body).as_ref()).into());
-    Ok(Keyed {
-        owner: principal.subject.clone(),
-        key,
-        digest,
-    })
+    Ok(Keyed { owner: principal.subject.clone(), key, digest })
 }
 
 /// Does `change` once for the key: a repetition gets the first answer again.
@@ -78,13 +74,7 @@ pub async fn once_hiding<T: Message + Default + Clone + 'static>(
         let value = change(round)?;
         let answer = hex(&stored(&value).encode_to_vec());
         let Keyed { owner, key, digest } = keyed;
-        round.remember(AnsweredRequest {
-            owner,
-            key,
-            digest,
-            answer,
-            at: clock::now(),
-        });
+        round.remember(AnsweredRequest { owner, key, digest, answer, at: clock::now() });
         Ok(value)
     });
     written.await.map_err(|e| error::flow(&e))?
@@ -102,20 +92,16 @@ fn again<T: Message + Default>(keyed: &Keyed, answer: &AnsweredRequest) -> Resul
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
+    pairs.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -43,14 +43,8 @@ impl Jobs for JobsService {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         let who = principal(&request)?;
-        let answers = self
-            .submit_all(&who, vec![request.into_inner()], &|_| String::new())
-            .await?;
-        answers
-            .into_iter()
-            .next()
-            .map(Response::new)
-            .ok_or_else(|| Status::internal("no answer"))
+        let answers = self.submit_all(&who, vec![request.into_inner()], &|_| String::new()).await?;
+        answers.into_iter().next().map(Response::new).ok_or_else(|| Status::internal("no answer"))
     }
 
     async fn submit_many(
@@ -63,9 +57,7 @@ impl Jobs for JobsService {
             let message = format!("{} jobs were sent; send 1 to {MANY_MAX}", jobs.len());
             return Err(error::invalid("jobs", "OUT_OF_RANGE", message));
         }
-        let jobs = self
-            .submit_all(&who, jobs, &|at| format!("jobs[{at}]."))
-            .await?;
+        let jobs = self.submit_all(&who, jobs, &|at| format!("jobs[{at}].")).await?;
         Ok(Response::new(v1::SubmitManyResponse { jobs }))
     }
 
@@ -73,9 +65,7 @@ impl Jobs for JobsService {
         let who = principal(&request)?;
         let detail = self.visible_job(&who, request.into_inner().job_id).await?;
         let simulated = self.simulated_nodes().await?;
-        Ok(Response::new(convert::job(&detail, &|node| {
-            simulated.contains(node)
-        })))
+        Ok(Response::new(convert::job(&detail, &|node| simulated.contains(node))))
     }
 
     async fn list(
@@ -86,26 +76,13 @@ impl Jobs for JobsService {
         let request = request.into_inner();
         let page = page_of(request.page.clone())?;
         let filter = filter_of(&who, request)?;
-        let found = self
-            .0
-            .store
-            .jobs(&filter, &page)
-            .await
-            .map_err(|e| error::store(&e))?;
+        let found = self.0.store.jobs(&filter, &page).await.map_err(|e| error::store(&e))?;
         let simulated = self.simulated_nodes().await?;
         let full = found.len() >= page.size as usize;
-        let next = found
-            .last()
-            .filter(|_| full)
-            .map(|last| last.job.id.to_string());
-        let jobs = found
-            .iter()
-            .map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
+        let next = found.last().filter(|_| full).map(|last| last.job.id.to_string());
+        let jobs = found.iter().map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
         let next_token = next.unwrap_or_default();
-        Ok(Response::new(v1::ListJobsResponse {
-            jobs: jobs.collect(),
-            next_token,
-        }))
+        Ok(Response::new(v1::ListJobsResponse { jobs: jobs.collect(), next_token }))
     }
 
     type WatchStream = Answers<v1::JobEvent>;
@@ -181,10 +158,8 @@ impl Jobs for JobsService {
             })
             .await
             .map_err(|e| error::flow(&e))?;
-        let explanation = explained.map_or_else(
-            || ended_explanation(&detail),
-            |found| explanation(id, found),
-        );
+        let explanation =
+            explained.map_or_else(|| ended_explanation(&detail), |found| explanation(id, found));
         Ok(Response::new(explanation))
     }
 
@@ -194,10 +169,7 @@ impl Jobs for JobsService {
     ) -> Result<Response<v1::StartStepResponse>, Status> {
         let who = principal(&request)?;
         let request = request.into_inner();
-        let attempt = AttemptId {
-            job: JobId(request.job_id),
-            number: request.attempt,
-        };
+        let attempt = AttemptId { job: JobId(request.job_id), number: request.attempt };
         if who.attempt().is_some_and(|own| own != attempt) {
             return Err(error::no_such_job(request.job_id));
         }
@@ -221,12 +193,8 @@ impl JobsService {
         requests: Vec<v1::SubmitRequest>,
         prefix: &(impl Fn(usize) -> String + Sync),
     ) -> Result<Vec<v1::SubmitResponse>, Status> {
-        let context = self
-            .0
-            .admission
-            .context(&self.0.writer)
-            .await
-            .map_err(|e| error::flow(&e))?;
+        let context =
+            self.0.admission.context(&self.0.writer).await.map_err(|e| error::flow(&e))?;
         let dry_run = requests.iter().any(|request| request.dry_run);
         let mut submissions = Vec::with_capacity(requests.len());
         let mut warnings = Vec::with_capacity(requests.len());
@@ -236,11 +204,7 @@ impl JobsService {
             warnings.push(notes);
         }
         if dry_run {
-            let answer = |warnings| v1::SubmitResponse {
-                job_id: 0,
-                repeated: false,
-                warnings,
-            };
+            let answer = |warnings| v1::SubmitResponse { job_id: 0, repeated: false, warnings };
             return Ok(warnings.into_iter().map(answer).collect());
         }
         self.look_up_dependencies(&mut submissions).await?;
@@ -258,22 +222,9 @@ impl JobsService {
 
     /// Fills in the states of the jobs depended on; the world knows only those that have not ended.
     async fn look_up_dependencies(&self, submissions: &mut [Submission]) -> Result<(), Status> {
-        for submission in submissions
-            .iter_mut()
-            .filter(|it| !it.spec.dependencies.is_empty())
-        {
-            let ids: Vec<JobId> = submission
-                .spec
-                .dependencies
-                .iter()
-                .map(|it| it.job)
-                .collect();
-            let states = self
-                .0
-                .store
-                .job_states(&ids)
-                .await
-                .map_err(|e| error::store(&e))?;
+        for submission in submissions.iter_mut().filter(|it| !it.spec.dependencies.is_empty()) {
+            let ids: Vec<JobId> = submission.spec.dependencies.iter().map(|it| it.job).collect();
+            let states = self.0.store.job_states(&ids).await.map_err(|e| error::store(&e))?;
             submission.outcomes = states;
         }
         Ok(())
@@ -297,18 +248,12 @@ impl JobsService {
         }
         let (id, reason) = (detail.job.id, request.reason);
         let for_site = matches!(who.role, Role::Admin | Role::Operator);
-        let actor = Actor {
-            name: who.subject.clone(),
-            for_site,
-        };
+        let actor = Actor { name: who.subject.clone(), for_site };
         let done = once(&self.0, keyed, move |round| {
             let changed = lifecycle::act(&mut round.draft, id, action, &actor, &reason)
                 .map_err(|refusal| error::action(&refusal))?;
             let state = convert::job_state(changed.state).into();
-            Ok(v1::JobActionResponse {
-                changed: changed.changed,
-                state,
-            })
+            Ok(v1::JobActionResponse { changed: changed.changed, state })
         });
         Ok(Response::new(done.await?))
     }
@@ -366,22 +311,13 @@ fn act_on_ended(
     match action {
         Action::Cancel => {
             let state = convert::job_state(state).into();
-            Ok(Response::new(v1::JobActionResponse {
-                changed: false,
-                state,
-            }))
+            Ok(Response::new(v1::JobActionResponse { changed: false, state }))
         }
         Action::Hold | Action::Release | Action::Requeue => {
             let (word, id) = (action.word(), detail.job.id);
-            let message = format!(
-                "cannot {word} job {id}: it has {}; submit it again",
-                state.word()
-            );
-            Err(error::status(
-                Code::FailedPrecondition,
-                "WRONG_JOB_STATE",
-                message,
-            ))
+            let message =
+                format!("cannot {word} job {id}: it has {}; submit it again", state.word());
+            Err(error::status(Code::FailedPrecondition, "WRONG_JOB_STATE", message))
         }
     }
 }
@@ -401,10 +337,7 @@ fn step_request(attempt: AttemptId, request: v1::StartStepRequest) -> StepReques
 }
 
 fn filter_of(who: &Principal, request: v1::ListJobsRequest) -> Result<JobFilter, Status> {
-    let states: Vec<JobState> = request
-        .states()
-        .filter_map(convert::job_state_from)
-        .collect();
+    let states: Vec<JobState> = request.states().filter_map(convert::job_state_from).collect();
     let project = match request.project.as_str() {
         "" => None,
         path => Some(ProjectPath::new(path).map_err(|bad| error::bad_name("project", &bad))?),
@@ -444,19 +377,11 @@ pub(super) fn page_of(page: Option<v1::PageRequest>) -> Result<Page, Status> {
         let message = format!("a page has at most {PAGE_MAX} entries");
         return Err(error::invalid("page.size", "OUT_OF_RANGE", message));
     }
-    let size = if page.size == 0 {
-        PAGE_DEFAULT
-    } else {
-        page.size
-    };
+    let size = if page.size == 0 { PAGE_DEFAULT } else { page.size };
     let after = match page.token.as_str() {
         "" => None,
         token => Some(token.parse().map_err(|_| {
-            error::invalid(
-                "page.token",
-                "MALFORMED",
-                "use the next_token of the page before",
-            )
+            error::invalid("page.token", "MALFORMED", "use the next_token of the page before")
         })?),
     };
     Ok(Page { size, after })

@@ -45,15 +45,9 @@ pub(super) async fn visible_job(
     who: &Principal,
     id: u64,
 ) -> Result<JobDetail, Status> {
-    let found = services
-        .store
-        .job(JobId(id))
-        .await
-        .map_err(|e| error::store(&e))?;
+    let found = services.store.job(JobId(id)).await.map_err(|e| error::store(&e))?;
     let mine = |detail: &JobDetail| {
-        let own_job = who
-            .attempt()
-            .is_none_or(|attempt| attempt.job == detail.job.id);
+        let own_job = who.attempt().is_none_or(|attempt| attempt.job == detail.job.id);
         own_job && who.may_see(&detail.job.spec.project)
     };
     found.filter(mine).ok_or_else(|| error::no_such_job(id))
@@ -156,11 +150,7 @@ impl Watcher {
             if !going_on {
                 return Ok(());
             }
-            if !self
-                .services
-                .authenticator
-                .still_valid(&self.who, clock::now())
-            {
+            if !self.services.authenticator.still_valid(&self.who, clock::now()) {
                 return Err(Status::unauthenticated("the token is no longer valid"));
             }
         }
@@ -172,10 +162,7 @@ impl Watcher {
         loop {
             let named: Vec<JobId> = self.named.iter().copied().collect();
             let named = Some(named.as_slice()).filter(|named| !named.is_empty());
-            let events = self
-                .services
-                .store
-                .events(self.last_seq, named, CATCH_UP_PAGE);
+            let events = self.services.store.events(self.last_seq, named, CATCH_UP_PAGE);
             let events = events.await.map_err(|e| error::store(&e))?;
             let full = events.len() >= CATCH_UP_PAGE as usize;
             let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
@@ -227,12 +214,7 @@ impl Watcher {
         if let Some(visible) = self.visible.get(&id) {
             return Ok(*visible);
         }
-        let found = self
-            .services
-            .store
-            .job(id)
-            .await
-            .map_err(|e| error::store(&e))?;
+        let found = self.services.store.job(id).await.map_err(|e| error::store(&e))?;
         let visible = found.is_some_and(|detail| self.who.may_see(&detail.job.spec.project));
         self.visible.insert(id, visible);
         Ok(visible)
@@ -247,11 +229,7 @@ pub(super) fn logs(
 ) -> ReceiverStream<Result<v1::LogChunk, Status>> {
     let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
     tokio::spawn(async move {
-        let reader = LogReader {
-            services,
-            who,
-            request,
-        };
+        let reader = LogReader { services, who, request };
         if let Err(status) = reader.run(&sender).await {
             // A caller that went away needs no error.
             let _ = sender.send(Err(status)).await;
@@ -295,23 +273,14 @@ impl LogReader {
             }
             offset = data.offset.saturating_add(data.data.len() as u64);
             let nothing = data.data.is_empty();
-            let chunk = v1::LogChunk {
-                offset: data.offset,
-                data: data.data,
-                end: data.end,
-            };
+            let chunk = v1::LogChunk { offset: data.offset, data: data.data, end: data.end };
             if (!nothing || data.end) && to.send(Ok(chunk)).await.is_err() {
                 return Ok(());
             }
             if data.end || (nothing && !self.request.follow) || to.is_closed() {
                 return Ok(());
             }
-            if !self
-                .services
-                .authenticator
-                .still_valid(&self.who, clock::now())
-                && !self.is_job()
-            {
+            if !self.services.authenticator.still_valid(&self.who, clock::now()) && !self.is_job() {
                 return Err(Status::unauthenticated("the token is no longer valid"));
             }
         }
@@ -334,11 +303,7 @@ impl LogReader {
                         "job {} has no such output yet; add -f to wait",
                         self.request.job_id
                     );
-                    return Err(error::status(
-                        Code::FailedPrecondition,
-                        "NOT_STARTED",
-                        message,
-                    ));
+                    return Err(error::status(Code::FailedPrecondition, "NOT_STARTED", message));
                 }
                 Found::NotYet => {}
             }
@@ -356,11 +321,7 @@ impl LogReader {
         if request.attempt == 0 {
             request.attempt = detail.job.status.attempt;
         }
-        let waits = if state.is_terminal() {
-            Found::Never
-        } else {
-            Found::NotYet
-        };
+        let waits = if state.is_terminal() { Found::Never } else { Found::NotYet };
         if request.attempt == 0 {
             return Ok(waits);
         }
@@ -369,10 +330,7 @@ impl LogReader {
             .iter()
             .find(|step| step.attempt.number == request.attempt && step.number == request.step);
         let Some(step) = step else {
-            let known = detail
-                .attempts
-                .iter()
-                .any(|it| it.id.number == request.attempt);
+            let known = detail.attempts.iter().any(|it| it.id.number == request.attempt);
             if known && matches!(state, JobState::Running) {
                 return Ok(Found::NotYet);
             }
@@ -383,10 +341,7 @@ impl LogReader {
         if task.state == TaskState::Pending {
             return Ok(waits);
         }
-        Ok(Found::Here(Place {
-            node: task.node.clone(),
-            attempt: request.attempt,
-        }))
+        Ok(Found::Here(Place { node: task.node.clone(), attempt: request.attempt }))
     }
 
     /// Returns when something happened to the job, or after a while.
@@ -425,11 +380,7 @@ impl LogReader {
                 stream: self.request.stream,
                 offset,
                 max_bytes: CHUNK_MAX,
-                wait_ms: if self.request.follow {
-                    FOLLOW_WAIT_MS
-                } else {
-                    0
-                },
+                wait_ms: if self.request.follow { FOLLOW_WAIT_MS } else { 0 },
             };
             match self.services.logs.read(&place.node, read).await {
                 Ok(data) => return Ok(Some(data)),

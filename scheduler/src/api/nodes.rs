@@ -44,11 +44,8 @@ impl Nodes for NodesService {
         };
         let after = page.token;
         let views = self.0.writer.read(move |world| {
-            let from = if after.is_empty() {
-                Bound::Unbounded
-            } else {
-                Bound::Excluded(after.as_str())
-            };
+            let from =
+                if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after.as_str()) };
             let nodes = world.nodes.range::<str, _>((from, Bound::Unbounded));
             let wanted = nodes.filter(|(_, node)| has_class(node, class.as_ref()));
             wanted
@@ -57,9 +54,7 @@ impl Nodes for NodesService {
                 .collect::<Vec<NodeView>>()
         });
         let views = views.await.map_err(|e| error::flow(&e))?;
-        let last = views
-            .last()
-            .map(|view| view.node.inventory.node.to_string());
+        let last = views.last().map(|view| view.node.inventory.node.to_string());
         let next_token = last.filter(|_| views.len() >= size).unwrap_or_default();
         let nodes = views.into_iter().map(|view| self.show(view)).collect();
         Ok(Response::new(v1::ListNodesResponse { nodes, next_token }))
@@ -71,10 +66,7 @@ impl Nodes for NodesService {
     ) -> Result<Response<v1::Node>, Status> {
         let text = request.into_inner().name;
         let name = NodeName::new(&text).map_err(|bad| error::bad_name("name", &bad))?;
-        let view = self
-            .0
-            .writer
-            .read(move |world| convert::node_view(world, &name));
+        let view = self.0.writer.read(move |world| convert::node_view(world, &name));
         let view = view.await.map_err(|e| error::flow(&e))?;
         let view = view.ok_or_else(|| error::no_such_node(&text))?;
         Ok(Response::new(self.show(view)))
@@ -131,10 +123,9 @@ fn answer(
     name: &str,
 ) -> Result<v1::NodeActionResponse, Status> {
     match (changed, node) {
-        (Some(changed), Some(node)) => Ok(v1::NodeActionResponse {
-            changed,
-            admin: convert::admin(node).into(),
-        }),
+        (Some(changed), Some(node)) => {
+            Ok(v1::NodeActionResponse { changed, admin: convert::admin(node).into() })
+        }
         _ => Err(error::no_such_node(name)),
     }
 }
@@ -143,9 +134,7 @@ fn class_of(text: &str) -> Result<Option<GpuClass>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    GpuClass::new(text)
-        .map(Some)
-        .map_err(|bad| error::bad_name("gpu_class", &bad))
+    GpuClass::new(text).map(Some).map_err(|bad| error::bad_name("gpu_class", &bad))
 }
 
 fn has_class(node: &Node, class: Option<&GpuClass>) -> bool {

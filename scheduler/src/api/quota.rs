@@ -58,10 +58,7 @@ impl Quota for QuotaService {
     ) -> Result<Response<v1::QuotaTree>, Status> {
         let who = principal(&request)?;
         let path = request.into_inner().path;
-        let tree = self
-            .0
-            .writer
-            .read(move |world| show_tree(world, &who, &path));
+        let tree = self.0.writer.read(move |world| show_tree(world, &who, &path));
         let tree = tree.await.map_err(|e| error::flow(&e))?;
         Ok(Response::new(tree?))
     }
@@ -79,22 +76,11 @@ impl Quota for QuotaService {
         };
         let job = Some(JobId(request.job_id)).filter(|job| job.0 != 0);
         let filter = LedgerFilter { within, job };
-        let found = self
-            .0
-            .store
-            .ledger(&filter, &page)
-            .await
-            .map_err(|e| error::store(&e))?;
+        let found = self.0.store.ledger(&filter, &page).await.map_err(|e| error::store(&e))?;
         let full = found.len() >= page.size as usize;
-        let next = found
-            .last()
-            .filter(|_| full)
-            .map(|last| last.seq.to_string());
+        let next = found.last().filter(|_| full).map(|last| last.seq.to_string());
         let entries = found.into_iter().map(entry).collect();
-        Ok(Response::new(v1::LedgerResponse {
-            entries,
-            next_token: next.unwrap_or_default(),
-        }))
+        Ok(Response::new(v1::LedgerResponse { entries, next_token: next.unwrap_or_default() }))
     }
 
     async fn balance(
@@ -105,10 +91,7 @@ impl Quota for QuotaService {
         let project = project_of(&who, &request.into_inner().project)?;
         let scope = scope_of(&who)?;
         let store = &self.0.store;
-        let found = store
-            .balances(project.as_ref())
-            .await
-            .map_err(|e| error::store(&e))?;
+        let found = store.balances(project.as_ref()).await.map_err(|e| error::store(&e))?;
         let audit = store.audit_ledger().await.map_err(|e| error::store(&e))?;
         let mine = |path: &ProjectPath| {
             scope.is_empty() || scope.iter().any(|own| path.is_within(own.as_str()))
@@ -125,11 +108,7 @@ impl Quota for QuotaService {
             projects: projects.collect(),
             balanced: audit.differences.is_empty(),
             // The lines name other people's jobs.
-            differences: if who.sees_everything() {
-                audit.differences
-            } else {
-                Vec::new()
-            },
+            differences: if who.sees_everything() { audit.differences } else { Vec::new() },
         }))
     }
 }
@@ -142,17 +121,11 @@ fn parse(files: &[v1::QuotaFile]) -> Result<QuotaTree, Status> {
     for (index, file) in files.iter().enumerate() {
         if file.text.len() > FILE_MAX_BYTES {
             let message = format!("{} is larger than {FILE_MAX_BYTES} bytes", file.name);
-            return Err(error::invalid(
-                &format!("files[{index}].text"),
-                "TOO_LONG",
-                message,
-            ));
+            return Err(error::invalid(&format!("files[{index}].text"), "TOO_LONG", message));
         }
     }
-    let texts: Vec<(String, String)> = files
-        .iter()
-        .map(|file| (file.name.clone(), file.text.clone()))
-        .collect();
+    let texts: Vec<(String, String)> =
+        files.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
     quota::parse(&texts).map_err(|faults| refused(&faults))
 }
 
@@ -180,47 +153,29 @@ fn compare(world: &World, tree: &QuotaTree, base: u64) -> Result<v1::ApplyQuotaR
             "the tree is at revision {}, not {base}; look at it again before applying",
             present.revision
         );
-        return Err(error::status(
-            Code::FailedPrecondition,
-            "STALE_REVISION",
-            message,
-        ));
+        return Err(error::status(Code::FailedPrecondition, "STALE_REVISION", message));
     }
-    let changes = quota::diff(present, tree)
-        .into_iter()
-        .map(|change| v1::QuotaChange {
-            path: change.path.to_string(),
-            kind: change.kind.word().to_owned(),
-            text: change.text,
-        });
-    Ok(v1::ApplyQuotaResponse {
-        revision: present.revision,
-        changes: changes.collect(),
-    })
+    let changes = quota::diff(present, tree).into_iter().map(|change| v1::QuotaChange {
+        path: change.path.to_string(),
+        kind: change.kind.word().to_owned(),
+        text: change.text,
+    });
+    Ok(v1::ApplyQuotaResponse { revision: present.revision, changes: changes.collect() })
 }
 
 fn show_tree(world: &World, who: &Principal, below: &str) -> Result<v1::QuotaTree, Status> {
     let below = project_of(who, below)?;
     let wanted = |path: &ProjectPath| {
-        who.may_see(path)
-            && below
-                .as_ref()
-                .is_none_or(|below| path.is_within(below.as_str()))
+        who.may_see(path) && below.as_ref().is_none_or(|below| path.is_within(below.as_str()))
     };
     let nodes = world.quota.nodes.iter().filter(|(path, _)| wanted(path));
     let nodes = nodes.map(|(path, node)| show_node(world, path, node));
-    Ok(v1::QuotaTree {
-        revision: world.quota.revision,
-        nodes: nodes.collect(),
-    })
+    Ok(v1::QuotaTree { revision: world.quota.revision, nodes: nodes.collect() })
 }
 
 fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNode {
-    let mut limits: Vec<v1::QuotaLimit> = node
-        .limits
-        .iter()
-        .map(|(class, most)| limit(class.as_str(), *most))
-        .collect();
+    let mut limits: Vec<v1::QuotaLimit> =
+        node.limits.iter().map(|(class, most)| limit(class.as_str(), *most)).collect();
     limits.extend(node.any_limit.map(|most| limit("any", most)));
     limits.sort_by(|a, b| a.gpu_class.cmp(&b.gpu_class));
     let usage = world.usage.get(path.as_str()).cloned().unwrap_or_default();
@@ -239,10 +194,7 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
 }
 
 fn limit(class: &str, most: GpuMilli) -> v1::QuotaLimit {
-    v1::QuotaLimit {
-        gpu_class: class.to_owned(),
-        gpu_milli: Some(most.0),
-    }
+    v1::QuotaLimit { gpu_class: class.to_owned(), gpu_milli: Some(most.0) }
 }
 
 /// The project named, if one is; it must be the caller's to see.
@@ -251,11 +203,7 @@ fn project_of(who: &Principal, text: &str) -> Result<Option<ProjectPath>, Status
         return Ok(None);
     }
     let path = ProjectPath::new(text).map_err(|bad| error::bad_name("project", &bad))?;
-    if who.may_see(&path) {
-        Ok(Some(path))
-    } else {
-        Err(error::foreign_project(text))
-    }
+    if who.may_see(&path) { Ok(Some(path)) } else { Err(error::foreign_project(text)) }
 }
 
 fn entry(entry: gotgan_core::ledger::LedgerEntry) -> v1::LedgerEntry {

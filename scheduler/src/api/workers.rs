@@ -33,10 +33,7 @@ impl WorkersService {
     /// A service whose sessions count from 1.
     #[must_use]
     pub fn new(services: Arc<Services>) -> Self {
-        WorkersService {
-            services,
-            sessions: Arc::new(AtomicU64::new(1)),
-        }
+        WorkersService { services, sessions: Arc::new(AtomicU64::new(1)) }
     }
 }
 
@@ -60,10 +57,7 @@ impl Workers for WorkersService {
         self.use_join_token(&request.join_token, &node).await?;
         tracing::info!(%node, "a worker joined");
         let ca_pem = identity.ca_pem().to_owned();
-        Ok(Response::new(v1::JoinResponse {
-            certificate_pem,
-            ca_pem,
-        }))
+        Ok(Response::new(v1::JoinResponse { certificate_pem, ca_pem }))
     }
 
     type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SchedulerMessage, Status>> + Send>>;
@@ -78,9 +72,7 @@ impl Workers for WorkersService {
         })?;
         let mut said = request.into_inner();
         let register = match said.next().await {
-            Some(Ok(v1::WorkerMessage {
-                message: Some(Said::Register(register)),
-            })) => register,
+            Some(Ok(v1::WorkerMessage { message: Some(Said::Register(register)) })) => register,
             Some(Err(status)) => return Err(status),
             Some(Ok(_)) | None => {
                 let message = "the first message of a stream must be register";
@@ -89,11 +81,7 @@ impl Workers for WorkersService {
         };
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
-        let session = Session {
-            services: Arc::clone(&self.services),
-            node,
-            number,
-        };
+        let session = Session { services: Arc::clone(&self.services), node, number };
         session.register(register, outbox).await?;
         tokio::spawn(session.run(said));
         Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
@@ -105,23 +93,12 @@ impl WorkersService {
     async fn use_join_token(&self, token: &str, node: &NodeName) -> Result<(), Status> {
         let hash = join_token_hash(token);
         let refuse = |reason, message: &str| {
-            Err(error::status(
-                Code::Unauthenticated,
-                reason,
-                message.to_owned(),
-            ))
+            Err(error::status(Code::Unauthenticated, reason, message.to_owned()))
         };
         // One join at a time: between reading the tokens and writing the use of one, no other join may read them.
         let _turn = self.services.joins.lock().await;
-        let tokens = self
-            .services
-            .store
-            .join_tokens()
-            .await
-            .map_err(|e| error::store(&e))?;
-        let found = tokens
-            .into_iter()
-            .find(|record| record.secret_sha256 == hash);
+        let tokens = self.services.store.join_tokens().await.map_err(|e| error::store(&e))?;
+        let found = tokens.into_iter().find(|record| record.secret_sha256 == hash);
         let Some(mut record) = found else {
             return refuse(
                 "JOIN_TOKEN_UNKNOWN",
@@ -142,10 +119,7 @@ impl WorkersService {
             );
         }
         if record.node.as_ref().is_some_and(|only| only != node) {
-            return refuse(
-                "JOIN_TOKEN_OTHER_NODE",
-                "the join token is for another node name",
-            );
+            return refuse("JOIN_TOKEN_OTHER_NODE", "the join token is for another node name");
         }
         record.used = Some((now, node.clone()));
         let name = node.clone();
@@ -153,11 +127,7 @@ impl WorkersService {
             let known = round.draft.world.nodes.get(&name);
             if known.is_some_and(|node| node.liveness == Liveness::Ready) {
                 let message = format!("node {name} is connected already; choose another name");
-                return Err(error::status(
-                    Code::AlreadyExists,
-                    "NODE_NAME_IN_USE",
-                    message,
-                ));
+                return Err(error::status(Code::AlreadyExists, "NODE_NAME_IN_USE", message));
             }
             round.join_tokens.push(record);
             Ok(())
@@ -183,10 +153,8 @@ impl Session {
     ) -> Result<(), Status> {
         let inventory = register.inventory.unwrap_or_default();
         if inventory.node != self.node.as_str() {
-            let message = format!(
-                "the certificate is for node {}, not {}",
-                self.node, inventory.node
-            );
+            let message =
+                format!("the certificate is for node {}, not {}", self.node, inventory.node);
             return Err(error::status(Code::PermissionDenied, "OTHER_NODE", message));
         }
         let inventory = convert::inventory_from(inventory, &self.node)
@@ -194,13 +162,9 @@ impl Session {
         let held = convert::held_attempts(&register.held);
         let services = Arc::clone(&self.services);
         let (node, number) = (self.node.clone(), self.number);
-        let registered = v1::Registered {
-            epoch: services.epoch.0,
-            heartbeat_ms: services.timing.heartbeat_ms,
-        };
-        let hello = v1::SchedulerMessage {
-            message: Some(Order::Registered(registered)),
-        };
+        let registered =
+            v1::Registered { epoch: services.epoch.0, heartbeat_ms: services.timing.heartbeat_ms };
+        let hello = v1::SchedulerMessage { message: Some(Order::Registered(registered)) };
         // Just made, so it has room.
         let _ = outbox.try_send(hello);
         services.telemetry.heard(&node, clock::now(), None);
@@ -213,9 +177,7 @@ impl Session {
         // Orders follow from what is durable, so they are derived after the commit.
         let caught_up = self.services.writer.read(move |world| {
             services.dispatcher.attach(&node, number, outbox);
-            services
-                .dispatcher
-                .catch_up(world, services.epoch, &node, &held);
+            services.dispatcher.catch_up(world, services.epoch, &node, &held);
         });
         caught_up.await.map_err(|e| error::flow(&e))
     }
@@ -240,10 +202,8 @@ impl Session {
         tracing::info!(node = %self.node, why, "worker disconnected");
         if self.services.dispatcher.detach(&self.node, self.number) {
             let node = self.node.clone();
-            let missed = self
-                .services
-                .writer
-                .write(move |round| lifecycle::miss(&mut round.draft, &node));
+            let missed =
+                self.services.writer.write(move |round| lifecycle::miss(&mut round.draft, &node));
             // While the scheduler stops there is nobody left to tell.
             let _ = missed.await;
         }
@@ -252,9 +212,7 @@ impl Session {
     async fn hear(&self, message: v1::WorkerMessage) -> Result<(), String> {
         match message.message {
             Some(Said::Heartbeat(beat)) => {
-                self.services
-                    .telemetry
-                    .heard(&self.node, clock::now(), Some(beat.gpus));
+                self.services.telemetry.heard(&self.node, clock::now(), Some(beat.gpus));
                 Ok(())
             }
             Some(Said::Report(report)) => self.report(report).await,
@@ -297,10 +255,8 @@ fn answer(services: &Services, folded: Folded, report: &Report) {
         }
         Folded::Settled => {
             acknowledge(services, report);
-            let over = matches!(
-                report.event,
-                MemberEvent::Ended { .. } | MemberEvent::Refused { .. }
-            );
+            let over =
+                matches!(report.event, MemberEvent::Ended { .. } | MemberEvent::Refused { .. });
             if over {
                 forget(services, &report.node, report.attempt);
             }
@@ -315,12 +271,9 @@ fn acknowledge(services: &Services, report: &Report) {
         seq: report.seq,
     };
     // If the stream is gone, the worker sends the report again on the next.
-    services.dispatcher.send(
-        &report.node,
-        v1::SchedulerMessage {
-            message: Some(Order::ReportAck(ack)),
-        },
-    );
+    services
+        .dispatcher
+        .send(&report.node, v1::SchedulerMessage { message: Some(Order::ReportAck(ack)) });
 }
 
 fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {
@@ -329,8 +282,6 @@ fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {
         job_id: attempt.job.0,
         attempt: attempt.number,
     };
-    let message = v1::SchedulerMessage {
-        message: Some(Order::ForgetAttempt(forget)),
-    };
+    let message = v1::SchedulerMessage { message: Some(Order::ForgetAttempt(forget)) };
     services.dispatcher.send(node, message);
 }

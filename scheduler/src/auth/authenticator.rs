@@ -35,9 +35,7 @@ struct Inner {
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticator")
-            .field("tokens", &read(&self.inner.tokens).len())
-            .finish()
+        f.debug_struct("Authenticator").field("tokens", &read(&self.inner.tokens).len()).finish()
     }
 }
 
@@ -51,9 +49,7 @@ impl Authenticator {
             tokens: RwLock::default(),
             job_check: RwLock::new(Arc::new(|_| false)),
         };
-        Authenticator {
-            inner: Arc::new(inner),
-        }
+        Authenticator { inner: Arc::new(inner) }
     }
 
     /// How to tell whether an attempt still runs. Called for every request with a job's token: it must be quick.
@@ -63,10 +59,7 @@ impl Authenticator {
 
     /// Forgets all tokens but these.
     pub fn replace(&self, tokens: Vec<TokenRecord>) {
-        let by_id = tokens
-            .into_iter()
-            .map(|token| (token.id.clone(), token))
-            .collect();
+        let by_id = tokens.into_iter().map(|token| (token.id.clone(), token)).collect();
         *write(&self.inner.tokens) = by_id;
     }
 
@@ -116,9 +109,9 @@ impl Authenticator {
     #[must_use]
     pub fn still_valid(&self, principal: &Principal, now: UnixMicros) -> bool {
         match &principal.kind {
-            PrincipalKind::Token { id } => read(&self.inner.tokens)
-                .get(id)
-                .is_some_and(|token| usable(token, now).is_ok()),
+            PrincipalKind::Token { id } => {
+                read(&self.inner.tokens).get(id).is_some_and(|token| usable(token, now).is_ok())
+            }
             PrincipalKind::Job(attempt) => self.runs(*attempt),
             PrincipalKind::Node(_) => principal.expires.is_none_or(|expires| now < expires),
         }
@@ -135,9 +128,7 @@ impl Authenticator {
             role,
             projects: record.projects.clone(),
             expires: record.expires,
-            kind: PrincipalKind::Token {
-                id: record.id.clone(),
-            },
+            kind: PrincipalKind::Token { id: record.id.clone() },
         })
     }
 
@@ -172,9 +163,7 @@ fn usable(token: &TokenRecord, now: UnixMicros) -> Result<Role, AuthError> {
     if token.expires.is_some_and(|expires| expires <= now) {
         return Err(AuthError::ExpiredToken);
     }
-    let role = Role::from_word(&token.role)
-        .ok()
-        .filter(|role| role.may_have_token());
+    let role = Role::from_word(&token.role).ok().filter(|role| role.may_have_token());
     role.ok_or(AuthError::UnusableToken)
 }
 
@@ -182,13 +171,7 @@ fn node_principal(node: NodeName) -> Result<Principal, AuthError> {
     // Every node name is also a valid user name; should the rules ever part, the node is turned away.
     let subject = UserName::new(node.as_str()).map_err(|_| AuthError::ForeignCertificate)?;
     let kind = PrincipalKind::Node(node);
-    Ok(Principal {
-        subject,
-        role: Role::Worker,
-        projects: Vec::new(),
-        expires: None,
-        kind,
-    })
+    Ok(Principal { subject, role: Role::Worker, projects: Vec::new(), expires: None, kind })
 }
 
 /// The one bearer token of a request.
@@ -202,9 +185,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<BearerToken<'_>>, AuthError> {
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(AuthError::MalformedToken);
     }
-    BearerToken::parse(token.trim())
-        .map(Some)
-        .ok_or(AuthError::MalformedToken)
+    BearerToken::parse(token.trim()).map(Some).ok_or(AuthError::MalformedToken)
 }
 
 /// A panic elsewhere leaves whole records behind, so a poisoned lock is still good.
@@ -227,20 +208,12 @@ mod tests {
     const NOW: UnixMicros = UnixMicros(1_000_000);
 
     fn headers(token: &str) -> HeaderMap {
-        [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]
-            .into_iter()
-            .collect()
+        [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
     }
 
     fn member(lifetime_s: Option<i64>) -> (TokenRecord, String) {
         let projects = vec![ProjectPath::new("public/nup").unwrap()];
-        new_token(
-            UserName::new("kim").unwrap(),
-            Role::Member,
-            projects,
-            lifetime_s,
-            NOW,
-        )
+        new_token(UserName::new("kim").unwrap(), Role::Member, projects, lifetime_s, NOW)
     }
 
     fn knowing(token: &TokenRecord) -> Authenticator {
@@ -252,15 +225,9 @@ mod tests {
     #[test]
     fn a_good_token_names_its_subject_role_and_projects() {
         let (record, text) = member(Some(60));
-        let found = knowing(&record)
-            .authenticate(&headers(&text), None, NOW)
-            .unwrap()
-            .unwrap();
+        let found = knowing(&record).authenticate(&headers(&text), None, NOW).unwrap().unwrap();
         assert_eq!((found.subject.as_str(), found.role), ("kim", Role::Member));
-        assert_eq!(
-            (found.projects, found.expires),
-            (record.projects, record.expires)
-        );
+        assert_eq!((found.projects, found.expires), (record.projects, record.expires));
         assert_eq!(found.kind, PrincipalKind::Token { id: record.id });
     }
 
@@ -268,11 +235,7 @@ mod tests {
     fn an_expired_or_revoked_token_is_told_apart_from_an_unknown_one() {
         let (mut record, text) = member(Some(60));
         let authenticator = knowing(&record);
-        let ask = |now| {
-            authenticator
-                .authenticate(&headers(&text), None, now)
-                .unwrap_err()
-        };
+        let ask = |now| authenticator.authenticate(&headers(&text), None, now).unwrap_err();
         assert_eq!(ask(NOW.plus_seconds(60)), AuthError::ExpiredToken);
         record.revoked = Some(NOW);
         authenticator.upsert(record);
@@ -286,9 +249,7 @@ mod tests {
         let (mut record, _) = member(None);
         record.revoked = Some(NOW);
         let guess = format!("gotgan_{}_{}", record.id, "00".repeat(32));
-        let error = knowing(&record)
-            .authenticate(&headers(&guess), None, NOW)
-            .unwrap_err();
+        let error = knowing(&record).authenticate(&headers(&guess), None, NOW).unwrap_err();
         assert_eq!(error, AuthError::UnknownToken);
     }
 
@@ -297,9 +258,7 @@ mod tests {
         for role in ["worker", "root"] {
             let (mut record, text) = member(None);
             record.role = role.to_owned();
-            let error = knowing(&record)
-                .authenticate(&headers(&text), None, NOW)
-                .unwrap_err();
+            let error = knowing(&record).authenticate(&headers(&text), None, NOW).unwrap_err();
             assert_eq!(error, AuthError::UnusableToken, "{role}");
         }
     }
@@ -310,9 +269,7 @@ mod tests {
         let authenticator = knowing(&record);
         let mut twice = headers(&text);
         twice.append(AUTHORIZATION, format!("Bearer {text}").parse().unwrap());
-        let basic = [(AUTHORIZATION, "Basic a2ltOmtpbQ==".parse().unwrap())]
-            .into_iter()
-            .collect();
+        let basic = [(AUTHORIZATION, "Basic a2ltOmtpbQ==".parse().unwrap())].into_iter().collect();
         for bad in [twice, basic, headers(""), headers("abc")] {
             let error = authenticator.authenticate(&bad, None, NOW).unwrap_err();
             assert_eq!(error, AuthError::MalformedToken, "{bad:?}");
@@ -324,14 +281,8 @@ mod tests {
         let authenticator = Authenticator::new("secret".into());
         let node = NodeName::new("gpu-1").unwrap();
         let found = authenticator.authenticate(&HeaderMap::new(), Some(node.clone()), NOW);
-        assert_eq!(
-            found.unwrap().unwrap().kind,
-            PrincipalKind::Node(node.clone())
-        );
-        assert_eq!(
-            authenticator.authenticate(&HeaderMap::new(), None, NOW),
-            Ok(None)
-        );
+        assert_eq!(found.unwrap().unwrap().kind, PrincipalKind::Node(node.clone()));
+        assert_eq!(authenticator.authenticate(&HeaderMap::new(), None, NOW), Ok(None));
         let bad = authenticator.authenticate(&headers("abc"), Some(node), NOW);
         assert_eq!(bad, Err(AuthError::MalformedToken));
     }
@@ -339,14 +290,8 @@ mod tests {
     #[test]
     fn a_jobs_token_counts_while_its_attempt_runs() {
         let authenticator = Authenticator::new("secret".into());
-        let attempt = AttemptId {
-            job: JobId(7),
-            number: 1,
-        };
-        let (owner, project) = (
-            UserName::new("kim").unwrap(),
-            ProjectPath::new("a/b").unwrap(),
-        );
+        let attempt = AttemptId { job: JobId(7), number: 1 };
+        let (owner, project) = (UserName::new("kim").unwrap(), ProjectPath::new("a/b").unwrap());
         let token = headers(&authenticator.mint_job_token(&attempt, &owner, &project));
         let ask = || authenticator.authenticate(&token, None, NOW);
         assert_eq!(ask(), Err(AuthError::JobEnded), "no check is set yet");
@@ -363,10 +308,7 @@ mod tests {
     fn a_stream_learns_that_its_token_was_revoked_or_ran_out() {
         let (mut record, text) = member(Some(60));
         let authenticator = knowing(&record);
-        let found = authenticator
-            .authenticate(&headers(&text), None, NOW)
-            .unwrap()
-            .unwrap();
+        let found = authenticator.authenticate(&headers(&text), None, NOW).unwrap().unwrap();
         assert!(authenticator.still_valid(&found, NOW));
         assert!(!authenticator.still_valid(&found, NOW.plus_seconds(60)));
         record.revoked = Some(NOW);

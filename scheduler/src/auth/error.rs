@@ -87,12 +87,7 @@ impl AuthError {
 
 impl From<AuthError> for Status {
     fn from(error: AuthError) -> Status {
-        refusal(
-            Code::Unauthenticated,
-            error.reason(),
-            error.to_string(),
-            HashMap::new(),
-        )
+        refusal(Code::Unauthenticated, error.reason(), error.to_string(), HashMap::new())
     }
 }
 
@@ -108,10 +103,7 @@ pub enum Denial {
         rule: &'static Rule,
     },
     /// The table does not give the method to the tokens of jobs.
-    #[error(
-        "a job's own token may not call {}; use a person's token for it",
-        rule_name(rule)
-    )]
+    #[error("a job's own token may not call {}; use a person's token for it", rule_name(rule))]
     JobToken {
         /// The row of the table.
         rule: &'static Rule,
@@ -134,21 +126,14 @@ impl Denial {
             Denial::JobToken { rule } => ("job", rule),
         };
         let entries = [("role", role), ("method", rule_name(rule))];
-        entries
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+        entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 }
 
 impl From<Denial> for Status {
     fn from(denial: Denial) -> Status {
         let metadata = denial.metadata();
-        refusal(
-            Code::PermissionDenied,
-            denial.reason(),
-            denial.to_string(),
-            metadata,
-        )
+        refusal(Code::PermissionDenied, denial.reason(), denial.to_string(), metadata)
     }
 }
 
@@ -191,21 +176,11 @@ mod tests {
     #[test]
     fn a_denial_names_role_method_and_who_may() {
         let (_, rule) = table::find("/gotgan.v1.Quota/Apply").unwrap();
-        let status = Status::from(Denial::Role {
-            role: Role::Member,
-            rule,
-        });
+        let status = Status::from(Denial::Role { role: Role::Member, rule });
         assert_eq!(status.code(), Code::PermissionDenied);
-        assert!(
-            status.message().contains("one of: admin, allocator"),
-            "{}",
-            status.message()
-        );
+        assert!(status.message().contains("one of: admin, allocator"), "{}", status.message());
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            ("ROLE_NOT_ALLOWED", "gotgan")
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("ROLE_NOT_ALLOWED", "gotgan"));
         assert_eq!(info.metadata["role"], "member");
         assert_eq!(info.metadata["method"], "gotgan.v1.Quota/Apply");
     }

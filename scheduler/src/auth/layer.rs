@@ -41,13 +41,7 @@ impl AuthLayer {
     /// Knows callers by their tokens and by the client certificates that the TLS handshake verified.
     #[must_use]
     pub fn new(authenticator: Authenticator, clock: fn() -> UnixMicros) -> Self {
-        AuthLayer {
-            gate: Gate {
-                authenticator,
-                clock,
-                trusts_node_header: false,
-            },
-        }
+        AuthLayer { gate: Gate { authenticator, clock, trusts_node_header: false } }
     }
 
     /// Also believes the header [`NODE_HEADER`]: anybody can then pose as any worker. For a server without TLS,
@@ -63,10 +57,7 @@ impl<S> Layer<S> for AuthLayer {
     type Service = AuthService<S>;
 
     fn layer(&self, inner: S) -> AuthService<S> {
-        AuthService {
-            gate: self.gate.clone(),
-            inner,
-        }
+        AuthService { gate: self.gate.clone(), inner }
     }
 }
 
@@ -91,11 +82,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match self.gate.admit(
-            request.uri().path(),
-            request.headers(),
-            request.extensions(),
-        ) {
+        match self.gate.admit(request.uri().path(), request.headers(), request.extensions()) {
             Ok(principal) => {
                 if let Some(principal) = principal {
                     request.extensions_mut().insert(principal);
@@ -122,21 +109,12 @@ impl Gate {
             return Ok(None);
         }
         let principal = self.principal(headers, extensions).map_err(|error| {
-            tracing::info!(
-                method = rule.method,
-                reason = error.reason(),
-                "caller is not known"
-            );
+            tracing::info!(method = rule.method, reason = error.reason(), "caller is not known");
             Status::from(error)
         })?;
         check(&principal, rule).map_err(|denial| {
             let (reason, subject) = (denial.reason(), principal.subject.as_str());
-            tracing::info!(
-                method = rule.method,
-                reason,
-                subject,
-                "caller is not allowed"
-            );
+            tracing::info!(method = rule.method, reason, subject, "caller is not allowed");
             Status::from(denial)
         })?;
         Ok(Some(principal))
@@ -156,8 +134,7 @@ impl Gate {
         };
         let expires = peer.as_ref().and_then(|peer| peer.expires);
         let principal =
-            self.authenticator
-                .authenticate(headers, peer.map(|peer| peer.node), now)?;
+            self.authenticator.authenticate(headers, peer.map(|peer| peer.node), now)?;
         let mut principal = principal.ok_or(AuthError::MissingToken)?;
         principal.expires = principal.expires.or(expires);
         Ok(principal)
@@ -191,29 +168,17 @@ impl Peer {
         if named.expires <= now {
             return Err(AuthError::ExpiredCertificate);
         }
-        Ok(Peer {
-            node: named.node,
-            expires: Some(named.expires),
-        })
+        Ok(Peer { node: named.node, expires: Some(named.expires) })
     }
 
     fn from_header(value: &http::HeaderValue) -> Result<Self, AuthError> {
-        let node = value
-            .to_str()
-            .ok()
-            .and_then(|name| NodeName::new(name).ok());
-        node.map(|node| Peer {
-            node,
-            expires: None,
-        })
-        .ok_or(AuthError::ForeignCertificate)
+        let node = value.to_str().ok().and_then(|name| NodeName::new(name).ok());
+        node.map(|node| Peer { node, expires: None }).ok_or(AuthError::ForeignCertificate)
     }
 }
 
 fn peer_certificates(extensions: &http::Extensions) -> Option<Arc<Vec<CertificateDer<'static>>>> {
-    extensions
-        .get::<TlsConnectInfo<TcpConnectInfo>>()?
-        .peer_certs()
+    extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.peer_certs()
 }
 
 /// Whether the table gives the method to this principal.
@@ -224,10 +189,7 @@ fn check(principal: &Principal, rule: &'static Rule) -> Result<(), Denial> {
     if rule.access.allows(principal.role) {
         Ok(())
     } else {
-        Err(Denial::Role {
-            role: principal.role,
-            rule,
-        })
+        Err(Denial::Role { role: principal.role, rule })
     }
 }
 
@@ -262,14 +224,8 @@ mod tests {
     }
 
     fn request(authenticator: &Authenticator, caller: Caller, path: &str) -> Request<()> {
-        let (user, project) = (
-            UserName::new("kim").unwrap(),
-            ProjectPath::new("nup").unwrap(),
-        );
-        let attempt = AttemptId {
-            job: JobId(1),
-            number: 1,
-        };
+        let (user, project) = (UserName::new("kim").unwrap(), ProjectPath::new("nup").unwrap());
+        let attempt = AttemptId { job: JobId(1), number: 1 };
         let token = match caller {
             Caller::Nobody | Caller::Node => None,
             Caller::Job => Some(authenticator.mint_job_token(&attempt, &user, &project)),
@@ -293,28 +249,17 @@ mod tests {
     fn ask(layer: &AuthLayer, request: Request<()>) -> (Code, Option<Principal>) {
         let services = tower::service_fn(|request: Request<()>| {
             let mut response = Response::new(String::new());
-            response
-                .extensions_mut()
-                .extend(request.extensions().clone());
+            response.extensions_mut().extend(request.extensions().clone());
             ready(Ok::<_, Infallible>(response))
         });
-        let answer = layer
-            .layer(services)
-            .call(request)
-            .now_or_never()
-            .unwrap()
-            .unwrap();
+        let answer = layer.layer(services).call(request).now_or_never().unwrap().unwrap();
         let code = Status::from_header_map(answer.headers()).map_or(Code::Ok, |s| s.code());
         (code, answer.extensions().get().cloned())
     }
 
     fn expected(caller: Caller, rule: &Rule) -> Code {
         let allowed = |yes: bool| {
-            if yes {
-                Code::Ok
-            } else {
-                Code::PermissionDenied
-            }
+            if yes { Code::Ok } else { Code::PermissionDenied }
         };
         match caller {
             _ if rule.access == Access::Public => Code::Ok,
@@ -333,19 +278,9 @@ mod tests {
         for rule in table::TABLE {
             for caller in callers() {
                 let (code, principal) = ask(&layer, request(&authenticator, caller, rule.method));
-                assert_eq!(
-                    code,
-                    expected(caller, rule),
-                    "{caller:?} calls {}",
-                    rule.method
-                );
+                assert_eq!(code, expected(caller, rule), "{caller:?} calls {}", rule.method);
                 let shown = code == Code::Ok && rule.access != Access::Public;
-                assert_eq!(
-                    principal.is_some(),
-                    shown,
-                    "{caller:?} calls {}",
-                    rule.method
-                );
+                assert_eq!(principal.is_some(), shown, "{caller:?} calls {}", rule.method);
             }
         }
     }
@@ -354,11 +289,7 @@ mod tests {
     fn a_method_that_is_not_served_passes_without_a_principal() {
         let authenticator = Authenticator::new("secret".into());
         let layer = AuthLayer::new(authenticator.clone(), || NOW);
-        let asked = request(
-            &authenticator,
-            Caller::Person(Role::Admin),
-            "/gotgan.v1.Jobs/Delete",
-        );
+        let asked = request(&authenticator, Caller::Person(Role::Admin), "/gotgan.v1.Jobs/Delete");
         assert_eq!(ask(&layer, asked), (Code::Ok, None));
     }
 
@@ -378,10 +309,7 @@ mod tests {
     fn a_public_method_answers_even_to_a_token_that_does_not_count() {
         let layer = AuthLayer::new(Authenticator::new("secret".into()), || NOW);
         let health = Request::builder().uri("/grpc.health.v1.Health/Check");
-        let asked = health
-            .header(AUTHORIZATION, "Bearer nonsense")
-            .body(())
-            .unwrap();
+        let asked = health.header(AUTHORIZATION, "Bearer nonsense").body(()).unwrap();
         assert_eq!(ask(&layer, asked), (Code::Ok, None));
     }
 }

@@ -28,13 +28,8 @@ pub struct UnknownRole(pub String);
 
 impl Role {
     /// Every role, in the order of listings.
-    pub const ALL: [Role; 5] = [
-        Role::Admin,
-        Role::Allocator,
-        Role::Operator,
-        Role::Member,
-        Role::Worker,
-    ];
+    pub const ALL: [Role; 5] =
+        [Role::Admin, Role::Allocator, Role::Operator, Role::Member, Role::Worker];
 
     /// The word in tokens, listings and errors.
     #[must_use]
@@ -54,10 +49,7 @@ impl Role {
     /// [`UnknownRole`] for any other word.
     pub fn from_word(word: &str) -> Result<Self, UnknownRole> {
         let cut = || UnknownRole(word.chars().take(80).collect());
-        Role::ALL
-            .into_iter()
-            .find(|role| role.word() == word)
-            .ok_or_else(cut)
+        Role::ALL.into_iter().find(|role| role.word() == word).ok_or_else(cut)
     }
 
     /// Whether a bearer token may carry this role. A worker proves its name with a certificate, so a token that
@@ -190,9 +182,7 @@ impl Principal {
     }
 
     fn covers(&self, project: &ProjectPath) -> bool {
-        self.projects
-            .iter()
-            .any(|own| project.is_within(own.as_str()))
+        self.projects.iter().any(|own| project.is_within(own.as_str()))
     }
 }
 
@@ -209,22 +199,11 @@ mod tests {
 
     fn principal(role: Role, kind: PrincipalKind) -> Principal {
         let subject = UserName::new("kim").unwrap();
-        Principal {
-            subject,
-            role,
-            projects: vec![path("public/nup")],
-            expires: None,
-            kind,
-        }
+        Principal { subject, role, projects: vec![path("public/nup")], expires: None, kind }
     }
 
     fn with_token(role: Role) -> Principal {
-        principal(
-            role,
-            PrincipalKind::Token {
-                id: "0123456789ab".into(),
-            },
-        )
+        principal(role, PrincipalKind::Token { id: "0123456789ab".into() })
     }
 
     #[test]
@@ -247,10 +226,7 @@ mod tests {
         for foreign in ["public", "public/nup2", "private/nup"] {
             assert!(!member.may_see(&path(foreign)) && !member.may_submit_to(&path(foreign)));
         }
-        assert_eq!(
-            member.project_scope(),
-            Some([path("public/nup")].as_slice())
-        );
+        assert_eq!(member.project_scope(), Some([path("public/nup")].as_slice()));
     }
 
     #[test]
@@ -270,10 +246,7 @@ mod tests {
 
     #[test]
     fn a_jobs_token_sees_its_own_project_only_and_submits_nothing() {
-        let attempt = AttemptId {
-            job: JobId(7),
-            number: 1,
-        };
+        let attempt = AttemptId { job: JobId(7), number: 1 };
         let job = principal(Role::Member, PrincipalKind::Job(attempt));
         assert!(job.may_see(&path("public/nup")) && !job.may_see(&path("public/nup/startup-1")));
         assert!(!job.may_submit_to(&path("public/nup")));

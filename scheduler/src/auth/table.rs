@@ -39,19 +39,11 @@ pub struct Rule {
 }
 
 const fn rule(method: &'static str, access: Access) -> Rule {
-    Rule {
-        method,
-        access,
-        job_token: false,
-    }
+    Rule { method, access, job_token: false }
 }
 
 const fn job_rule(method: &'static str, access: Access) -> Rule {
-    Rule {
-        method,
-        access,
-        job_token: true,
-    }
+    Rule { method, access, job_token: true }
 }
 
 const PEOPLE: Access = Access::Roles(&[Role::Admin, Role::Allocator, Role::Operator, Role::Member]);
@@ -93,14 +85,8 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Workers/Session", NODE),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
-    rule(
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Access::AnyPrincipal,
-    ),
-    rule(
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        Access::AnyPrincipal,
-    ),
+    rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::AnyPrincipal),
+    rule("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::AnyPrincipal),
 ];
 
 /// Position and row of a method path; `None` for a method that is not served.
@@ -183,10 +169,7 @@ mod tests {
         let served = served_methods();
         let missing: Vec<_> = served.difference(&rows).collect();
         let idle: Vec<_> = rows.difference(&served).collect();
-        assert!(
-            missing.is_empty(),
-            "served, but not in the table: {missing:?}"
-        );
+        assert!(missing.is_empty(), "served, but not in the table: {missing:?}");
         assert!(idle.is_empty(), "in the table, but not served: {idle:?}");
     }
 
@@ -201,11 +184,8 @@ mod tests {
 
     #[test]
     fn a_jobs_token_may_call_exactly_what_a_job_needs() {
-        let calls: Vec<&str> = TABLE
-            .iter()
-            .filter(|rule| rule.job_token)
-            .map(|rule| rule.method)
-            .collect();
+        let calls: Vec<&str> =
+            TABLE.iter().filter(|rule| rule.job_token).map(|rule| rule.method).collect();
         let needed = [
             "Cluster/WhoAmI",
             "Jobs/Explain",

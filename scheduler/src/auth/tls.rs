@@ -112,9 +112,7 @@ pub struct ServerIdentity {
 impl std::fmt::Debug for ServerIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let can_sign = self.authority.is_some();
-        f.debug_struct("ServerIdentity")
-            .field("can_sign", &can_sign)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerIdentity").field("can_sign", &can_sign).finish_non_exhaustive()
     }
 }
 
@@ -153,12 +151,7 @@ impl ServerIdentity {
         issue::check_certificate(&certificate_pem, &paths.certificate, now)?;
         let key_pem = files::read(&paths.key)?;
         issue::check_key(&key_pem, &paths.key, &certificate_pem, &paths.certificate)?;
-        Ok(ServerIdentity {
-            ca_pem,
-            authority,
-            certificate_pem,
-            key_pem,
-        })
+        Ok(ServerIdentity { ca_pem, authority, certificate_pem, key_pem })
     }
 
     /// Signs a worker's request: a client certificate whose common name is the node. Only the key is taken from
@@ -212,10 +205,7 @@ pub(super) fn node_of_certificate(der: &[u8]) -> Option<CertifiedNode> {
     let (name, None) = (names.next()?.as_str().ok()?, names.next()) else {
         return None;
     };
-    Some(CertifiedNode {
-        node: NodeName::new(name).ok()?,
-        expires: issue::not_after(&certificate),
-    })
+    Some(CertifiedNode { node: NodeName::new(name).ok()?, expires: issue::not_after(&certificate) })
 }
 
 /// A new key as every certificate here uses it: ECDSA on P-256.
@@ -243,11 +233,7 @@ mod tests {
 
     fn request() -> String {
         let params = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
-        params
-            .serialize_request(&new_key().unwrap())
-            .unwrap()
-            .pem()
-            .unwrap()
+        params.serialize_request(&new_key().unwrap()).unwrap().pem().unwrap()
     }
 
     fn node() -> NodeName {
@@ -255,10 +241,7 @@ mod tests {
     }
 
     fn der(pem: &str) -> Vec<u8> {
-        x509_parser::pem::parse_x509_pem(pem.as_bytes())
-            .unwrap()
-            .1
-            .contents
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents
     }
 
     /// The request with one character of what it signs changed.
@@ -296,11 +279,7 @@ mod tests {
         let first = identity(dir.path(), &[], NOW).unwrap();
         let worker = first.sign_worker(&request(), &node(), NOW).unwrap();
         fs::remove_file(dir.path().join("ca.pem")).unwrap();
-        fs::write(
-            dir.path().join("server.key"),
-            new_key().unwrap().serialize_pem(),
-        )
-        .unwrap();
+        fs::write(dir.path().join("server.key"), new_key().unwrap().serialize_pem()).unwrap();
         let healed = identity(dir.path(), &[], NOW).unwrap();
         assert_ne!(first.certificate_pem, healed.certificate_pem);
         let (ca, worker) = (der(healed.ca_pem()), der(&worker));
@@ -391,9 +370,7 @@ mod tests {
     #[test]
     fn a_server_name_that_is_none_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let error = identity(dir.path(), &["not a name"], NOW)
-            .unwrap_err()
-            .to_string();
+        let error = identity(dir.path(), &["not a name"], NOW).unwrap_err().to_string();
         assert!(error.contains("\"not a name\""), "{error}");
     }
 }

@@ -118,10 +118,7 @@ impl<'a> BearerToken<'a> {
 impl PersonToken<'_> {
     /// Whether its secret is the one of the record, told in a time that does not depend on where they differ.
     pub(super) fn proves(&self, record: &TokenRecord) -> bool {
-        sha256(self.secret)
-            .as_bytes()
-            .ct_eq(record.secret_sha256.as_bytes())
-            .into()
+        sha256(self.secret).as_bytes().ct_eq(record.secret_sha256.as_bytes()).into()
     }
 }
 
@@ -156,11 +153,7 @@ pub(super) fn job_token(
     project: &ProjectPath,
 ) -> String {
     let (owner, project) = (owner.as_str().as_bytes(), project.as_str().as_bytes());
-    let claims = format!(
-        "{JOB_PREFIX}{attempt}_{}_{}_",
-        hex::encode(owner),
-        hex::encode(project)
-    );
+    let claims = format!("{JOB_PREFIX}{attempt}_{}_{}_", hex::encode(owner), hex::encode(project));
     let mac = hmac::sign(key, claims.as_bytes());
     claims + &hex::encode(mac.as_ref())
 }
@@ -182,9 +175,7 @@ pub fn random_secret() -> String {
 /// If the operating system has no randomness to give: then no secret can be made at all.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the operating system gives randomness");
+    SystemRandom::new().fill(&mut bytes).expect("the operating system gives randomness");
     bytes
 }
 
@@ -205,15 +196,10 @@ mod tests {
     fn a_new_token_proves_its_own_record_and_no_other() {
         let (record, text) = new_token(kim(), Role::Member, vec![], Some(60), NOW);
         let (other, _) = new_token(kim(), Role::Member, vec![], None, NOW);
-        let Some(BearerToken::Person(token)) = BearerToken::parse(&text) else {
-            panic!("{text}")
-        };
+        let Some(BearerToken::Person(token)) = BearerToken::parse(&text) else { panic!("{text}") };
         assert_eq!((token.id, record.id.len()), (record.id.as_str(), 12));
         assert!(token.proves(&record) && !token.proves(&other));
-        assert_eq!(
-            (record.expires, other.expires),
-            (Some(UnixMicros(61_000_000)), None)
-        );
+        assert_eq!((record.expires, other.expires), (Some(UnixMicros(61_000_000)), None));
     }
 
     #[test]
@@ -233,19 +219,11 @@ mod tests {
     #[test]
     fn a_job_token_says_whose_attempt_it_is_and_proves_it_with_the_same_key_only() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"one");
-        let attempt = AttemptId {
-            job: JobId(17),
-            number: 2,
-        };
+        let attempt = AttemptId { job: JobId(17), number: 2 };
         let project = ProjectPath::new("public/nup").unwrap();
         let text = job_token(&key, attempt, &kim(), &project);
-        let Some(BearerToken::Job(token)) = BearerToken::parse(&text) else {
-            panic!("{text}")
-        };
-        assert_eq!(
-            (token.attempt, &token.owner, &token.project),
-            (attempt, &kim(), &project)
-        );
+        let Some(BearerToken::Job(token)) = BearerToken::parse(&text) else { panic!("{text}") };
+        assert_eq!((token.attempt, &token.owner, &token.project), (attempt, &kim(), &project));
         assert!(token.proves(&key));
         assert!(!token.proves(&hmac::Key::new(hmac::HMAC_SHA256, b"another")));
     }
@@ -253,15 +231,10 @@ mod tests {
     #[test]
     fn a_job_token_with_a_changed_claim_proves_nothing() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"one");
-        let attempt = AttemptId {
-            job: JobId(17),
-            number: 2,
-        };
+        let attempt = AttemptId { job: JobId(17), number: 2 };
         let text = job_token(&key, attempt, &kim(), &ProjectPath::new("a").unwrap());
         let changed = text.replace("_17.2_", "_18.2_");
-        let Some(BearerToken::Job(token)) = BearerToken::parse(&changed) else {
-            panic!()
-        };
+        let Some(BearerToken::Job(token)) = BearerToken::parse(&changed) else { panic!() };
         assert!(!token.proves(&key));
     }
 
@@ -269,15 +242,8 @@ mod tests {
     fn other_texts_are_no_tokens() {
         let (_, text) = new_token(kim(), Role::Member, vec![], None, NOW);
         let cut = &text[..text.len() - 2];
-        let bad = [
-            "",
-            "gotgan",
-            "gotgan_",
-            "gotgan_0123456789ab",
-            "gotgan-job_1.1_aa_bb",
-            cut,
-            "ghp_x",
-        ];
+        let bad =
+            ["", "gotgan", "gotgan_", "gotgan_0123456789ab", "gotgan-job_1.1_aa_bb", cut, "ghp_x"];
         for text in bad {
             assert_eq!(BearerToken::parse(text), None, "{text:?}");
         }

@@ -153,27 +153,15 @@ impl TestServer {
             .add_service(ClusterServer::new(Echo))
             .add_service(WorkersServer::new(Echo));
         let task = tokio::spawn(async move {
-            server
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .unwrap();
+            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        TestServer {
-            address,
-            identity,
-            authenticator,
-            metrics,
-            task,
-            _dir: dir,
-        }
+        TestServer { address, identity, authenticator, metrics, task, _dir: dir }
     }
 
     /// A connection that trusts this cluster's CA, with or without a certificate of its own.
     fn channel(&self, certificate: Option<Identity>) -> Channel {
         let ca = Certificate::from_pem(self.identity.ca_pem());
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(ca)
-            .domain_name("localhost");
+        let mut tls = ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost");
         if let Some(certificate) = certificate {
             tls = tls.identity(certificate);
         }
@@ -202,14 +190,9 @@ impl TestServer {
 
     fn worker_certificate(&self, node: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let request = CertificateParams::default()
-            .serialize_request(&key)
-            .unwrap();
+        let request = CertificateParams::default().serialize_request(&key).unwrap();
         let node = NodeName::new(node).unwrap();
-        let pem = self
-            .identity
-            .sign_worker(&request.pem().unwrap(), &node, now())
-            .unwrap();
+        let pem = self.identity.sign_worker(&request.pem().unwrap(), &node, now()).unwrap();
         Identity::from_pem(pem, key.serialize_pem())
     }
 }
@@ -220,16 +203,8 @@ fn kim() -> UserName {
 
 /// Opens a worker's stream; gives the node that the server saw.
 async fn open_session(channel: Channel) -> Result<String, Status> {
-    let answer = WorkersClient::new(channel)
-        .session(tokio_stream::empty())
-        .await?;
-    Ok(answer
-        .metadata()
-        .get("node")
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned())
+    let answer = WorkersClient::new(channel).session(tokio_stream::empty()).await?;
+    Ok(answer.metadata().get("node").unwrap().to_str().unwrap().to_owned())
 }
 
 /// Code and reason of an answer that refuses.
@@ -283,10 +258,7 @@ async fn a_good_token_is_known_by_the_handler() {
     let server = TestServer::start().await;
     let token = server.knows_token(|_| ());
     let answer = server.who_am_i(Some(&token)).await.unwrap();
-    assert_eq!(
-        (answer.subject.as_str(), answer.role()),
-        ("kim", v1::Role::Member)
-    );
+    assert_eq!((answer.subject.as_str(), answer.role()), ("kim", v1::Role::Member));
     assert_eq!(answer.projects, ["public/nup"]);
     assert!(answer.expires_us > now().0);
 }
@@ -294,35 +266,19 @@ async fn a_good_token_is_known_by_the_handler() {
 #[tokio::test]
 async fn every_token_that_does_not_count_is_refused_for_its_own_reason() {
     let server = TestServer::start().await;
-    let attempt = AttemptId {
-        job: JobId(1),
-        number: 1,
-    };
+    let attempt = AttemptId { job: JobId(1), number: 1 };
     let project = ProjectPath::new("public/nup").unwrap();
     let (_, unknown) = new_token(kim(), Role::Admin, vec![], None, now());
     let cases = [
         (AuthError::MissingToken, None),
         (AuthError::MalformedToken, Some("gotgan_abc".to_owned())),
         (AuthError::UnknownToken, Some(unknown)),
-        (
-            AuthError::ExpiredToken,
-            Some(server.knows_token(|t| t.expires = Some(t.created))),
-        ),
-        (
-            AuthError::RevokedToken,
-            Some(server.knows_token(|t| t.revoked = Some(t.created))),
-        ),
-        (
-            AuthError::UnusableToken,
-            Some(server.knows_token(|t| t.role = "worker".into())),
-        ),
+        (AuthError::ExpiredToken, Some(server.knows_token(|t| t.expires = Some(t.created)))),
+        (AuthError::RevokedToken, Some(server.knows_token(|t| t.revoked = Some(t.created)))),
+        (AuthError::UnusableToken, Some(server.knows_token(|t| t.role = "worker".into()))),
         (
             AuthError::JobEnded,
-            Some(
-                server
-                    .authenticator
-                    .mint_job_token(&attempt, &kim(), &project),
-            ),
+            Some(server.authenticator.mint_job_token(&attempt, &kim(), &project)),
         ),
     ];
     for (error, token) in cases {
@@ -337,14 +293,8 @@ async fn a_workers_certificate_opens_its_stream_under_its_own_name() {
     let server = TestServer::start().await;
     let channel = server.channel(Some(server.worker_certificate("gpu-1")));
     assert_eq!(open_session(channel.clone()).await.unwrap(), "gpu-1");
-    let denied = ClusterClient::new(channel)
-        .status(v1::StatusRequest {})
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refusal(&denied),
-        (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned())
-    );
+    let denied = ClusterClient::new(channel).status(v1::StatusRequest {}).await.unwrap_err();
+    assert_eq!(refusal(&denied), (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned()));
 }
 
 #[tokio::test]
@@ -352,52 +302,27 @@ async fn a_token_never_opens_a_workers_stream() {
     let server = TestServer::start().await;
     let token = server.knows_token(|token| token.role = "admin".into());
     let mut request = Request::new(tokio_stream::empty());
-    request
-        .metadata_mut()
-        .insert("authorization", format!("Bearer {token}").parse().unwrap());
-    let status = WorkersClient::new(server.channel(None))
-        .session(request)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refusal(&status),
-        (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned())
-    );
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let status = WorkersClient::new(server.channel(None)).session(request).await.unwrap_err();
+    assert_eq!(refusal(&status), (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned()));
 }
 
 #[tokio::test]
 async fn a_certificate_of_a_foreign_ca_ends_the_handshake() {
     let server = TestServer::start().await;
-    let status = open_session(server.channel(Some(signed_by(&outside_ca(), "gpu-1"))))
-        .await
-        .unwrap_err();
-    assert!(
-        status.get_details_error_info().is_none(),
-        "refused before the gate: {status:?}"
-    );
-    assert!(
-        matches!(status.code(), Code::Unavailable | Code::Unknown),
-        "{status:?}"
-    );
-    assert!(
-        server
-            .who_am_i(Some(&server.knows_token(|_| ())))
-            .await
-            .is_ok()
-    );
+    let status =
+        open_session(server.channel(Some(signed_by(&outside_ca(), "gpu-1")))).await.unwrap_err();
+    assert!(status.get_details_error_info().is_none(), "refused before the gate: {status:?}");
+    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status:?}");
+    assert!(server.who_am_i(Some(&server.knows_token(|_| ()))).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_certificate_of_the_own_ca_that_is_not_a_workers_is_foreign() {
     let (dir, ca) = (tempfile::tempdir().unwrap(), outside_ca());
     let server = TestServer::start_as(site_identity(&dir, &ca), dir, now).await;
-    let status = open_session(server.channel(Some(signed_by(&ca, "gpu-1"))))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refusal(&status),
-        unauthenticated(AuthError::ForeignCertificate)
-    );
+    let status = open_session(server.channel(Some(signed_by(&ca, "gpu-1")))).await.unwrap_err();
+    assert_eq!(refusal(&status), unauthenticated(AuthError::ForeignCertificate));
     let channel = server.channel(Some(server.worker_certificate("gpu-1")));
     assert_eq!(open_session(channel).await.unwrap(), "gpu-1");
 }
@@ -409,49 +334,28 @@ async fn a_connection_does_not_outlive_its_certificate() {
     let server = TestServer::start_as(identity, dir, in_a_year).await;
     let channel = server.channel(Some(server.worker_certificate("gpu-1")));
     let status = open_session(channel).await.unwrap_err();
-    assert_eq!(
-        refusal(&status),
-        unauthenticated(AuthError::ExpiredCertificate)
-    );
+    assert_eq!(refusal(&status), unauthenticated(AuthError::ExpiredCertificate));
 }
 
 #[tokio::test]
 async fn a_jobs_token_reads_its_job_and_lists_nothing() {
     let server = TestServer::start().await;
     server.authenticator.set_job_check(Box::new(|_| true));
-    let attempt = AttemptId {
-        job: JobId(1),
-        number: 1,
-    };
+    let attempt = AttemptId { job: JobId(1), number: 1 };
     let project = ProjectPath::new("public/nup").unwrap();
-    let token = server
-        .authenticator
-        .mint_job_token(&attempt, &kim(), &project);
-    assert_eq!(
-        server.who_am_i(Some(&token)).await.unwrap().projects,
-        ["public/nup"]
-    );
+    let token = server.authenticator.mint_job_token(&attempt, &kim(), &project);
+    assert_eq!(server.who_am_i(Some(&token)).await.unwrap().projects, ["public/nup"]);
     let mut request = Request::new(v1::ListJobsRequest::default());
-    request
-        .metadata_mut()
-        .insert("authorization", format!("Bearer {token}").parse().unwrap());
-    let status = JobsClient::new(server.channel(None))
-        .list(request)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refusal(&status),
-        (Code::PermissionDenied, "JOB_TOKEN_NOT_ALLOWED".to_owned())
-    );
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let status = JobsClient::new(server.channel(None)).list(request).await.unwrap_err();
+    assert_eq!(refusal(&status), (Code::PermissionDenied, "JOB_TOKEN_NOT_ALLOWED".to_owned()));
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_know_the_ca_sends_nothing() {
     let (server, other) = (TestServer::start().await, TestServer::start().await);
     let ca = Certificate::from_pem(other.identity.ca_pem());
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(ca)
-        .domain_name("localhost");
+    let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost");
     let endpoint = Endpoint::from_shared(format!("https://{}", server.address)).unwrap();
     assert!(endpoint.tls_config(tls).unwrap().connect().await.is_err());
 }
@@ -465,29 +369,18 @@ async fn garbage_on_the_port_ends_that_connection_only() {
     // The server may close before or after its alert is read.
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"));
-    assert!(
-        server
-            .who_am_i(Some(&server.knows_token(|_| ())))
-            .await
-            .is_ok()
-    );
+    assert!(server.who_am_i(Some(&server.knows_token(|_| ()))).await.is_ok());
 }
 
 #[tokio::test]
 async fn calls_are_counted_by_method_and_code_also_when_refused() {
     let server = TestServer::start().await;
-    server
-        .who_am_i(Some(&server.knows_token(|_| ())))
-        .await
-        .unwrap();
+    server.who_am_i(Some(&server.knows_token(|_| ()))).await.unwrap();
     server.who_am_i(None).await.unwrap_err();
     let method = "gotgan_rpcs_total{method=\"gotgan.v1.Cluster/WhoAmI\"";
     let lines = ["OK", "UNAUTHENTICATED"].map(|code| format!("{method},code=\"{code}\"}} 1\n"));
     // A call is counted when the server lets go of its answer, a little after the client has it.
-    while !lines
-        .iter()
-        .all(|line| server.metrics.encode().contains(line))
-    {
+    while !lines.iter().all(|line| server.metrics.encode().contains(line)) {
         tokio::task::yield_now().await;
     }
 }

@@ -88,7 +88,10 @@ impl std::fmt::Debug for Command {
 }
 
 impl WriterHandle {
-    pub(super) fn new(commands: mpsc::Sender<Command>, events: broadcast::Sender<EventRound>) -> Self {
+    pub(super) fn new(
+        commands: mpsc::Sender<Command>,
+        events: broadcast::Sender<EventRound>,
+    ) -> Self {
         WriterHandle { commands, events }
     }
 
@@ -162,9 +165,6 @@ impl WriterHandle {
     }
 
     async fn send(&self, command: Command) -> Result<(), FlowError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| FlowError::Stopping)
+        self.commands.send(command).await.map_err(|_| FlowError::Stopping)
     }
 }

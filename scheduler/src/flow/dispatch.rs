@@ -50,11 +50,7 @@ impl Dispatcher {
     /// A dispatcher without workers.
     #[must_use]
     pub fn new(writer: OrderWriter) -> Self {
-        Dispatcher {
-            outboxes: Mutex::default(),
-            live: RwLock::default(),
-            writer,
-        }
+        Dispatcher { outboxes: Mutex::default(), live: RwLock::default(), writer }
     }
 
     /// Takes the attempts of a world that was loaded.
@@ -66,28 +62,19 @@ impl Dispatcher {
     /// Whether the attempt has not ended.
     #[must_use]
     pub fn is_live(&self, attempt: AttemptId) -> bool {
-        self.live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&attempt)
+        self.live.read().unwrap_or_else(PoisonError::into_inner).contains(&attempt)
     }
 
     /// A worker's stream is there; an older session of the node is cut off.
     pub fn attach(&self, node: &NodeName, session: u64, messages: mpsc::Sender<SchedulerMessage>) {
-        let outbox = Outbox {
-            session,
-            messages,
-            sent: BTreeSet::new(),
-        };
+        let outbox = Outbox { session, messages, sent: BTreeSet::new() };
         self.lock().insert(node.clone(), outbox);
     }
 
     /// A worker's stream is gone. Returns whether it was the node's present one.
     pub fn detach(&self, node: &NodeName, session: u64) -> bool {
         let mut outboxes = self.lock();
-        let present = outboxes
-            .get(node)
-            .is_some_and(|outbox| outbox.session == session);
+        let present = outboxes.get(node).is_some_and(|outbox| outbox.session == session);
         if present {
             outboxes.remove(node);
         }
@@ -97,9 +84,7 @@ impl Dispatcher {
     /// Whether `session` is the node's present one.
     #[must_use]
     pub fn is_present(&self, node: &NodeName, session: u64) -> bool {
-        self.lock()
-            .get(node)
-            .is_some_and(|outbox| outbox.session == session)
+        self.lock().get(node).is_some_and(|outbox| outbox.session == session)
     }
 
     /// Whether the node has a stream.

@@ -44,11 +44,7 @@ impl LogRelay {
     /// A relay over the workers' streams.
     #[must_use]
     pub fn new(dispatcher: Arc<Dispatcher>) -> Self {
-        LogRelay {
-            dispatcher,
-            next: AtomicU64::new(1),
-            waiting: Mutex::default(),
-        }
+        LogRelay { dispatcher, next: AtomicU64::new(1), waiting: Mutex::default() }
     }
 
     /// Reads once; `read.request` is filled in here.
@@ -63,19 +59,14 @@ impl LogRelay {
         if !self.expect(request, reply) {
             return Err(LogError::Busy);
         }
-        let message = SchedulerMessage {
-            message: Some(Message::ReadLog(read)),
-        };
+        let message = SchedulerMessage { message: Some(Message::ReadLog(read)) };
         if !self.dispatcher.send(node, message) {
             self.give_up(request);
             return Err(LogError::NotConnected(node.clone()));
         }
         let outcome = tokio::time::timeout(patience, answer).await;
         self.give_up(request);
-        outcome
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| LogError::NoAnswer(node.clone()))
+        outcome.ok().and_then(Result::ok).ok_or_else(|| LogError::NoAnswer(node.clone()))
     }
 
     /// A worker answered.
@@ -97,9 +88,6 @@ impl LogRelay {
     }
 
     fn give_up(&self, request: u64) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&request);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
     }
 }

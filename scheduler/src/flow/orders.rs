@@ -32,11 +32,9 @@ impl OrderWriter {
         order: Order,
     ) -> Option<SchedulerMessage> {
         let message = match order {
-            Order::Run {
-                attempt,
-                step,
-                start_now,
-            } => Message::RunAttempt(self.run(world, epoch, node, &attempt, &step, start_now)?),
+            Order::Run { attempt, step, start_now } => {
+                Message::RunAttempt(self.run(world, epoch, node, &attempt, &step, start_now)?)
+            }
             Order::Start(id) => Message::StartAttempt(v1::StartAttempt {
                 epoch: epoch.0,
                 job_id: id.job.0,
@@ -53,9 +51,7 @@ impl OrderWriter {
             }),
             Order::Forget(id) => forget(epoch, id),
         };
-        Some(SchedulerMessage {
-            message: Some(message),
-        })
+        Some(SchedulerMessage { message: Some(message) })
     }
 
     fn run(
@@ -77,12 +73,7 @@ impl OrderWriter {
             job_id: attempt.id.job.0,
             attempt: attempt.id.number,
             node_rank: u32::try_from(rank).ok()?,
-            gang: attempt
-                .placement
-                .nodes
-                .iter()
-                .map(|place| gang_node(world, place))
-                .collect(),
+            gang: attempt.placement.nodes.iter().map(|place| gang_node(world, place)).collect(),
             gpus: convert::gpu_allocations(allocation),
             cpu_milli: allocation.cpu_milli.0,
             memory_mib: allocation.memory_mib.0,
@@ -111,14 +102,8 @@ fn forget(epoch: Epoch, id: AttemptId) -> Message {
 }
 
 fn gang_node(world: &World, place: &NodeAllocation) -> v1::GangNode {
-    let address = world
-        .nodes
-        .get(&place.node)
-        .map(|node| node.inventory.address.clone());
-    let whole = place
-        .gpus
-        .iter()
-        .filter(|gpu| gpu.milli == gotgan_core::amount::GpuMilli::WHOLE);
+    let address = world.nodes.get(&place.node).map(|node| node.inventory.address.clone());
+    let whole = place.gpus.iter().filter(|gpu| gpu.milli == gotgan_core::amount::GpuMilli::WHOLE);
     v1::GangNode {
         node: place.node.to_string(),
         address: address.unwrap_or_default(),
@@ -129,11 +114,7 @@ fn gang_node(world: &World, place: &NodeAllocation) -> v1::GangNode {
 fn start_tasks(world: &World, epoch: Epoch, node: &NodeName, step: &Step) -> v1::StartTasks {
     let attempt = world.attempts.get(&step.attempt);
     let allocation = attempt.and_then(|attempt| {
-        attempt
-            .placement
-            .nodes
-            .iter()
-            .find(|allocation| allocation.node == *node)
+        attempt.placement.nodes.iter().find(|allocation| allocation.node == *node)
     });
     v1::StartTasks {
         epoch: epoch.0,
@@ -155,15 +136,9 @@ fn task_starts(
     allocation: Option<&NodeAllocation>,
     only_pending: bool,
 ) -> Vec<v1::TaskStart> {
-    let here: Vec<_> = step
-        .tasks
-        .iter()
-        .filter(|task| task.node == *node)
-        .collect();
+    let here: Vec<_> = step.tasks.iter().filter(|task| task.node == *node).collect();
     let local_world_size = count(here.len());
-    let wanted = here
-        .iter()
-        .filter(|task| !only_pending || task.state == TaskState::Pending);
+    let wanted = here.iter().filter(|task| !only_pending || task.state == TaskState::Pending);
     wanted
         .map(|task| v1::TaskStart {
             rank: task.rank,
@@ -177,9 +152,7 @@ fn task_starts(
 
 /// All GPUs of the node, or the task's own slice of them.
 fn gpus_of_task(step: &Step, local_rank: u32, allocation: Option<&NodeAllocation>) -> Vec<String> {
-    let all = allocation
-        .map(|allocation| allocation.gpus.as_slice())
-        .unwrap_or_default();
+    let all = allocation.map(|allocation| allocation.gpus.as_slice()).unwrap_or_default();
     let names = |gpus: &[gotgan_core::attempt::GpuAllocation]| {
         gpus.iter().map(|gpu| gpu.uuid.to_string()).collect()
     };

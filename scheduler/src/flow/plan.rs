@@ -100,21 +100,13 @@ impl LastPass {
     /// What it found.
     #[must_use]
     pub fn get(&self) -> Pass {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, report: Report, planned: UnixMicros, took: Duration) {
         let mut pass = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let count = pass.count + 1;
-        *pass = Pass {
-            report: Arc::new(report),
-            planned: Some(planned),
-            took,
-            count,
-        };
+        *pass = Pass { report: Arc::new(report), planned: Some(planned), took, count };
     }
 }
 
@@ -132,18 +124,9 @@ pub struct Planner {
 #[must_use]
 pub fn new(policy: Arc<Policy>, metrics: Arc<Metrics>) -> (Planner, PlannerFeed, LastPass) {
     let (sender, inputs) = sync_channel(FEED_MAX);
-    let feed = PlannerFeed {
-        sender,
-        behind: false,
-    };
+    let feed = PlannerFeed { sender, behind: false };
     let last = LastPass::default();
-    let planner = Planner {
-        inputs,
-        feed: feed.clone(),
-        policy,
-        last: last.clone(),
-        metrics,
-    };
+    let planner = Planner { inputs, feed: feed.clone(), policy, last: last.clone(), metrics };
     (planner, feed, last)
 }
 
@@ -216,8 +199,7 @@ impl Planner {
         self.metrics.decisions.inc_by(plan.decisions.len() as u64);
         replica.dirty = plan.report.deferred > 0;
         replica.rest_until = Instant::now() + (took * REST_FACTOR).min(REST_MAX);
-        self.last
-            .set(std::mem::take(&mut plan.report), plan.planned, took);
+        self.last.set(std::mem::take(&mut plan.report), plan.planned, took);
         plan
     }
 

@@ -53,11 +53,7 @@ impl RecentKeys {
     /// Remembers a submission.
     pub fn insert_submission(&mut self, submission: RecordedSubmission) {
         let place = (submission.owner, submission.key);
-        if self
-            .submissions
-            .insert(place.clone(), (submission.digest, submission.job))
-            .is_none()
-        {
+        if self.submissions.insert(place.clone(), (submission.digest, submission.job)).is_none() {
             self.submission_order.push_back(place);
         }
         while self.submission_order.len() > RECENT_MAX {

@@ -39,10 +39,7 @@ fn store_submissions(
             if *digest != submission.digest {
                 return Err(SubmitError::KeyReused(index, *job));
             }
-            answers.push(Some(Submitted {
-                job: *job,
-                repeated: true,
-            }));
+            answers.push(Some(Submitted { job: *job, repeated: true }));
         } else if !keys.insert((submission.owner.clone(), submission.key.clone())) {
             // The job of this key is in the same list; it has no number yet to point to.
             return Err(SubmitError::KeyReused(index, JobId(0)));
@@ -52,28 +49,18 @@ fn store_submissions(
         }
     }
     let (places, fresh): (Vec<usize>, Vec<Submission>) = fresh.into_iter().unzip();
-    let known: Vec<_> = fresh
-        .iter()
-        .map(|one| (one.owner.clone(), one.key.clone(), one.digest.clone()))
-        .collect();
+    let known: Vec<_> =
+        fresh.iter().map(|one| (one.owner.clone(), one.key.clone(), one.digest.clone())).collect();
     let jobs = lifecycle::submit(&mut round.draft, fresh).map_err(|(at, refusal)| {
         SubmitError::Refused(places.get(at).copied().unwrap_or(at), refusal)
     })?;
     for ((owner, key, digest), job) in known.into_iter().zip(&jobs) {
-        let submission = RecordedSubmission {
-            owner,
-            key,
-            digest,
-            job: *job,
-        };
+        let submission = RecordedSubmission { owner, key, digest, job: *job };
         round.recent.insert_submission(submission);
     }
     for (place, job) in places.into_iter().zip(jobs) {
         if let Some(answer) = answers.get_mut(place) {
-            *answer = Some(Submitted {
-                job,
-                repeated: false,
-            });
+            *answer = Some(Submitted { job, repeated: false });
         }
     }
     Ok(answers.into_iter().flatten().collect())

@@ -54,10 +54,7 @@ impl Telemetry {
     /// When each node was heard last.
     #[must_use]
     pub fn last_heard(&self) -> BTreeMap<NodeName, Instant> {
-        self.lock()
-            .iter()
-            .map(|(node, heard)| (node.clone(), heard.when))
-            .collect()
+        self.lock().iter().map(|(node, heard)| (node.clone(), heard.when)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Heard>> {

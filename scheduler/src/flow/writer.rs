@@ -72,15 +72,7 @@ pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let handle = WriterHandle::new(sender, events.clone());
-    (
-        Writer {
-            parts,
-            commands,
-            events,
-            recent: RecentKeys::default(),
-        },
-        handle,
-    )
+    (Writer { parts, commands, events, recent: RecentKeys::default() }, handle)
 }
 
 impl Writer {
@@ -106,10 +98,7 @@ impl Writer {
     async fn round(&mut self, commands: Vec<Command>) -> Result<(), FlowError> {
         let keys = self.unknown_keys(&commands);
         if let Err(error) = self.look_up(keys).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "cannot look up keys"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot look up keys");
             for command in commands {
                 refuse(command);
             }
@@ -136,37 +125,23 @@ impl Writer {
                 Err(FlowError::NotLeader)
             }
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "round not committed"
-                );
+                tracing::error!(error = &error as &dyn std::error::Error, "round not committed");
                 acknowledge(acknowledgements, &Err(FlowError::NotCommitted));
                 self.rebuild().await
             }
         }
     }
 
-    async fn commit(
-        &self,
-        round: &Round,
-        now: UnixMicros,
-    ) -> Result<(), StoreError> {
+    async fn commit(&self, round: &Round, now: UnixMicros) -> Result<(), StoreError> {
         if round.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        self.parts
-            .store
-            .commit(self.parts.epoch, now, round)
-            .await?;
+        self.parts.store.commit(self.parts.epoch, now, round).await?;
         let metrics = &self.parts.metrics;
         metrics.rounds.inc();
-        metrics
-            .changes_per_round
-            .observe(round.changes.len() as f64);
-        metrics
-            .commit_seconds
-            .observe(began.elapsed().as_secs_f64());
+        metrics.changes_per_round.observe(round.changes.len() as f64);
+        metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -176,12 +151,9 @@ impl Writer {
             Command::Submit { submissions, .. } => Some(submissions),
             Command::Write(_) | Command::Read(_) => None,
         });
-        let unknown = lists
-            .flatten()
-            .filter(|one| self.recent.submission(&one.owner, &one.key).is_none());
-        unknown
-            .map(|one| (one.owner.clone(), one.key.clone()))
-            .collect()
+        let unknown =
+            lists.flatten().filter(|one| self.recent.submission(&one.owner, &one.key).is_none());
+        unknown.map(|one| (one.owner.clone(), one.key.clone())).collect()
     }
 
     /// Asks the store for keys.
@@ -200,12 +172,7 @@ impl Writer {
         commands: Vec<Command>,
         now: UnixMicros,
     ) -> (Round, Vec<Acknowledge>, Vec<Read>) {
-        let WriterParts {
-            world,
-            policy,
-            epoch,
-            ..
-        } = &mut self.parts;
+        let WriterParts { world, policy, epoch, .. } = &mut self.parts;
         let mut round = RoundDraft {
             draft: Draft::new(world, policy, *epoch, now),
             tokens: Vec::new(),
@@ -225,19 +192,8 @@ impl Writer {
                 Command::Read(look) => reads.push(look),
             }
         }
-        let RoundDraft {
-            draft,
-            tokens,
-            join_tokens,
-            answered,
-            ..
-        } = round;
-        let round = Round {
-            changes: draft.into_changes(),
-            tokens,
-            join_tokens,
-            answered,
-        };
+        let RoundDraft { draft, tokens, join_tokens, answered, .. } = round;
+        let round = Round { changes: draft.into_changes(), tokens, join_tokens, answered };
         (round, acknowledgements, reads)
     }
 
@@ -247,9 +203,7 @@ impl Writer {
             return;
         }
         let changes = Arc::new(round.changes);
-        self.parts
-            .dispatcher
-            .after_commit(&self.parts.world, self.parts.epoch, &changes);
+        self.parts.dispatcher.after_commit(&self.parts.world, self.parts.epoch, &changes);
         let events: Vec<Arc<Event>> = changes
             .iter()
             .filter_map(|change| match change {
@@ -270,10 +224,7 @@ impl Writer {
     async fn rebuild(&mut self) -> Result<(), FlowError> {
         let before = std::mem::take(&mut self.parts.world);
         let snapshot = self.parts.store.load().await.map_err(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "cannot reload the world"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot reload the world");
             FlowError::NotCommitted
         })?;
         let mut world = World::restore(snapshot);
@@ -307,4 +258,3 @@ fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowErro
         acknowledge(outcome.clone());
     }
 }
-

@@ -8,8 +8,8 @@ use gotgan_core::job::JobState;
 use gotgan_core::world::World;
 
 use crate::api::capacities;
-use crate::flow::dispatch::Dispatcher;
 use crate::flow::command::WriterHandle;
+use crate::flow::dispatch::Dispatcher;
 use crate::metrics::Metrics;
 
 /// How often; a scrape is rarely more frequent.
@@ -29,9 +29,7 @@ pub async fn run(writer: WriterHandle, dispatcher: Arc<Dispatcher>, metrics: Arc
         for (class, capacity) in classes {
             metrics.set_gpus(&class, capacity.free, capacity.allocated, capacity.down);
         }
-        metrics
-            .worker_streams
-            .set(i64::try_from(dispatcher.connected()).unwrap_or(i64::MAX));
+        metrics.worker_streams.set(i64::try_from(dispatcher.connected()).unwrap_or(i64::MAX));
     }
 }
 

@@ -25,18 +25,11 @@ pub async fn take(
 ) -> Result<Option<Leadership>, StoreError> {
     let mut told = false;
     loop {
-        match store
-            .take_leadership(holder, address, clock::now(), lease_ms)
-            .await
-        {
+        match store.take_leadership(holder, address, clock::now(), lease_ms).await {
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
                 if !told {
-                    tracing::info!(
-                        leader = leader.holder,
-                        address = leader.address,
-                        "standing by"
-                    );
+                    tracing::info!(leader = leader.holder, address = leader.address, "standing by");
                     told = true;
                 }
             }
@@ -69,10 +62,7 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
                 return;
             }
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "lease not renewed"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "lease not renewed");
             }
         }
         if renewed.elapsed() > lease {

@@ -8,9 +8,9 @@ use gotgan_core::lifecycle;
 use gotgan_core::node::Liveness;
 
 use crate::config::Timing;
+use crate::flow::command::WriterHandle;
 use crate::flow::dispatch::Dispatcher;
 use crate::flow::telemetry::Telemetry;
-use crate::flow::command::WriterHandle;
 
 /// What a look found for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,7 @@ pub async fn run(
         ticks.tick().await;
         let last = telemetry.last_heard();
         let known = writer.read(|world| {
-            let nodes = world
-                .nodes
-                .iter()
-                .map(|(name, node)| (name.clone(), node.liveness));
+            let nodes = world.nodes.iter().map(|(name, node)| (name.clone(), node.liveness));
             nodes.collect::<Vec<(NodeName, Liveness)>>()
         });
         let Ok(known) = known.await else { return };
@@ -50,11 +47,7 @@ pub async fn run(
                 Some((node, finding))
             })
             .collect();
-        if !findings.is_empty()
-            && writer
-                .write(move |round| settle(round, findings))
-                .await
-                .is_err()
+        if !findings.is_empty() && writer.write(move |round| settle(round, findings)).await.is_err()
         {
             return;
         }
@@ -89,12 +82,7 @@ mod tests {
     use super::*;
 
     fn judged(liveness: Liveness, connected: bool, seconds: u64) -> Option<Finding> {
-        judge(
-            liveness,
-            connected,
-            Duration::from_secs(seconds),
-            &Timing::default(),
-        )
+        judge(liveness, connected, Duration::from_secs(seconds), &Timing::default())
     }
 
     #[test]
@@ -108,10 +96,7 @@ mod tests {
     #[test]
     fn a_node_nobody_has_heard_since_the_start_is_lost_after_the_same_time() {
         assert_eq!(judged(Liveness::Unknown, false, 100), None);
-        assert_eq!(
-            judged(Liveness::Unknown, false, 121),
-            Some(Finding::GivenUp)
-        );
+        assert_eq!(judged(Liveness::Unknown, false, 121), Some(Finding::GivenUp));
     }
 
     #[test]

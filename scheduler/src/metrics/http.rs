@@ -35,15 +35,9 @@ impl fmt::Debug for Readiness {
 
 /// The pages, for a server that has others as well.
 pub fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
-    let pages = Router::new()
-        .route("/metrics", get(show_metrics))
-        .with_state(metrics);
-    let ready = Router::new()
-        .route("/readyz", get(show_readiness))
-        .with_state(readiness);
-    pages
-        .merge(ready)
-        .route("/healthz", get(|| async { "ok\n" }))
+    let pages = Router::new().route("/metrics", get(show_metrics)).with_state(metrics);
+    let ready = Router::new().route("/readyz", get(show_readiness)).with_state(readiness);
+    pages.merge(ready).route("/healthz", get(|| async { "ok\n" }))
 }
 
 /// Serves the pages until `stop` is cancelled.
@@ -68,10 +62,7 @@ async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse 
 async fn show_readiness(State(readiness): State<Readiness>) -> impl IntoResponse {
     match (readiness.0)() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {reason}\n"),
-        ),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }
 
@@ -104,35 +95,18 @@ mod tests {
         let leads = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&leads);
         let readiness = Readiness::new(move || {
-            asked
-                .load(Ordering::Relaxed)
-                .then_some(())
-                .ok_or("another leads".to_owned())
+            asked.load(Ordering::Relaxed).then_some(()).ok_or("another leads".to_owned())
         });
         let server = tokio::spawn(serve(listener, metrics, readiness, stop.clone()));
         let metrics_page = get_page(address, "/metrics").await;
-        assert!(
-            metrics_page.contains("gotgan_rounds_total 1"),
-            "{metrics_page}"
-        );
+        assert!(metrics_page.contains("gotgan_rounds_total 1"), "{metrics_page}");
         assert!(metrics_page.contains(OPENMETRICS), "{metrics_page}");
-        assert!(
-            get_page(address, "/healthz")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
+        assert!(get_page(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         let ready_page = get_page(address, "/readyz").await;
         assert!(ready_page.starts_with("HTTP/1.1 503"), "{ready_page}");
-        assert!(
-            ready_page.contains("not ready: another leads"),
-            "{ready_page}"
-        );
+        assert!(ready_page.contains("not ready: another leads"), "{ready_page}");
         leads.store(true, Ordering::Relaxed);
-        assert!(
-            get_page(address, "/readyz")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
+        assert!(get_page(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         stop.cancel();
         server.await.unwrap().unwrap();
     }

@@ -37,10 +37,7 @@ impl<S> Layer<S> for RpcMetricsLayer {
     type Service = RpcMetricsService<S>;
 
     fn layer(&self, inner: S) -> RpcMetricsService<S> {
-        RpcMetricsService {
-            metrics: Arc::clone(&self.metrics),
-            inner,
-        }
+        RpcMetricsService { metrics: Arc::clone(&self.metrics), inner }
     }
 }
 
@@ -86,11 +83,7 @@ struct OpenCall {
 impl OpenCall {
     fn begin(metrics: Arc<Metrics>, path: &str) -> Self {
         let method = table::find(path).map_or(UNKNOWN_METHOD, |(_, rule)| &rule.method[1..]);
-        OpenCall {
-            metrics,
-            method,
-            code: Code::Cancelled,
-        }
+        OpenCall { metrics, method, code: Code::Cancelled }
     }
 
     /// Takes the code from headers (of an answer without a body) or trailers.
@@ -196,9 +189,7 @@ mod tests {
     }
 
     fn status(code: &str) -> HeaderMap {
-        [(Status::GRPC_STATUS, code.parse().unwrap())]
-            .into_iter()
-            .collect()
+        [(Status::GRPC_STATUS, code.parse().unwrap())].into_iter().collect()
     }
 
     /// An answer whose headers or trailers carry a code.
@@ -215,13 +206,8 @@ mod tests {
             tower::service_fn(move |_| ready(Ok::<_, Infallible>(answer.take().unwrap())));
         let request = Request::builder().uri(path).body(()).unwrap();
         let layer = RpcMetricsLayer::new(Arc::clone(metrics));
-        let mut body = layer
-            .layer(services)
-            .call(request)
-            .now_or_never()
-            .unwrap()
-            .unwrap()
-            .into_body();
+        let mut body =
+            layer.layer(services).call(request).now_or_never().unwrap().unwrap().into_body();
         for _ in 0..frames {
             let mut context = Context::from_waker(std::task::Waker::noop());
             assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
@@ -236,50 +222,25 @@ mod tests {
     #[test]
     fn a_call_counts_under_the_code_of_its_trailers() {
         let metrics = Metrics::new();
-        call(
-            &metrics,
-            SUBMIT,
-            answer(HeaderMap::new(), Some(status("0"))),
-            1,
-        );
-        assert!(
-            counted(&metrics, "gotgan.v1.Jobs/Submit", "OK"),
-            "{}",
-            metrics.encode()
-        );
+        call(&metrics, SUBMIT, answer(HeaderMap::new(), Some(status("0"))), 1);
+        assert!(counted(&metrics, "gotgan.v1.Jobs/Submit", "OK"), "{}", metrics.encode());
     }
 
     #[test]
     fn a_call_refused_without_a_body_counts_under_the_code_of_its_headers() {
         let metrics = Metrics::new();
         call(&metrics, SUBMIT, answer(status("16"), None), 0);
-        assert!(counted(
-            &metrics,
-            "gotgan.v1.Jobs/Submit",
-            "UNAUTHENTICATED"
-        ));
+        assert!(counted(&metrics, "gotgan.v1.Jobs/Submit", "UNAUTHENTICATED"));
     }
 
     #[test]
     fn a_call_whose_caller_leaves_counts_as_cancelled() {
         let metrics = Metrics::new();
-        call(
-            &metrics,
-            SUBMIT,
-            answer(HeaderMap::new(), Some(status("0"))),
-            0,
-        );
+        call(&metrics, SUBMIT, answer(HeaderMap::new(), Some(status("0"))), 0);
         assert!(counted(&metrics, "gotgan.v1.Jobs/Submit", "CANCELLED"));
         let stuck = tower::service_fn(|_| pending::<Result<Response<Trailers>, Infallible>>());
-        let request = Request::builder()
-            .uri("/gotgan.v1.Jobs/List")
-            .body(())
-            .unwrap();
-        drop(
-            RpcMetricsLayer::new(Arc::clone(&metrics))
-                .layer(stuck)
-                .call(request),
-        );
+        let request = Request::builder().uri("/gotgan.v1.Jobs/List").body(()).unwrap();
+        drop(RpcMetricsLayer::new(Arc::clone(&metrics)).layer(stuck).call(request));
         assert!(counted(&metrics, "gotgan.v1.Jobs/List", "CANCELLED"));
     }
 
@@ -287,10 +248,6 @@ mod tests {
     fn methods_that_are_not_served_share_one_name() {
         let metrics = Metrics::new();
         call(&metrics, "/x.Y/Z", answer(status("12"), None), 0);
-        assert!(
-            counted(&metrics, "other", "UNIMPLEMENTED"),
-            "{}",
-            metrics.encode()
-        );
+        assert!(counted(&metrics, "other", "UNIMPLEMENTED"), "{}", metrics.encode());
     }
 }

@@ -33,21 +33,16 @@ impl Audit {
         if attempt.state == AttemptState::Ended
             && (attempt.ended.is_none() || attempt.outcome.is_none())
         {
-            self.report(format!(
-                "attempt {} has ended without time or cause",
-                attempt.id
-            ));
+            self.report(format!("attempt {} has ended without time or cause", attempt.id));
         }
         for line in expected_lines(attempt) {
             match found.iter().position(|other| *other == line) {
                 Some(place) => {
                     found.swap_remove(place);
                 }
-                None => self.report(format!(
-                    "attempt {}: there is no {}",
-                    attempt.id,
-                    words(&line)
-                )),
+                None => {
+                    self.report(format!("attempt {}: there is no {}", attempt.id, words(&line)))
+                }
             }
         }
         for line in found {
@@ -89,33 +84,16 @@ fn expected_lines(attempt: &Attempt) -> Vec<Line> {
     {
         lines.extend(ledger::lines_at_end(attempt, ended, outcome.cause));
     }
-    let class = attempt
-        .placement
-        .class
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let class = attempt.placement.class.as_ref().map(ToString::to_string).unwrap_or_default();
     let line = |(kind, amount, counter): (LedgerKind, GpuMilliSeconds, CounterAccount)| {
-        (
-            kind,
-            amount.0,
-            counter.word(),
-            attempt.project.to_string(),
-            class.clone(),
-        )
+        (kind, amount.0, counter.word(), attempt.project.to_string(), class.clone())
     };
     lines.into_iter().map(line).collect()
 }
 
 fn line_of(entry: &LedgerEntry) -> Line {
     let (project, class) = (entry.project.to_string(), entry.class.to_string());
-    (
-        entry.kind,
-        entry.amount.0,
-        entry.counter.word(),
-        project,
-        class,
-    )
+    (entry.kind, entry.amount.0, entry.counter.word(), project, class)
 }
 
 fn words((kind, amount, counter, project, class): &Line) -> String {

@@ -25,19 +25,8 @@ pub(crate) type LeadershipRow = (i64, Text, Text, i64);
 /// id, owner, key, digest, submitted, status, spec.
 pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text);
 /// job, number, project, epoch, state, leased, started, ended, hold, progress, placement.
-pub(crate) type AttemptRow = (
-    i64,
-    i64,
-    Text,
-    i64,
-    Text,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    i64,
-    Text,
-    Text,
-);
+pub(crate) type AttemptRow =
+    (i64, i64, Text, i64, Text, i64, Option<i64>, Option<i64>, i64, Text, Text);
 /// job, attempt, number, kind, created, spec.
 pub(crate) type StepRow = (i64, i64, i64, Text, i64, Text);
 /// job, attempt, step, rank, node, local rank, state.
@@ -45,16 +34,8 @@ pub(crate) type TaskRow = (i64, i64, i64, i64, Text, i64, Text);
 /// seq, at, kind, project, class, amount, job, attempt, counter.
 pub(crate) type LedgerRow = (i64, i64, Text, Text, Text, i64, i64, i64, Text);
 /// seq, at, kind, job, attempt, state, node, text.
-pub(crate) type EventRow = (
-    i64,
-    i64,
-    Text,
-    Option<i64>,
-    Option<i64>,
-    Option<Text>,
-    Option<Text>,
-    Text,
-);
+pub(crate) type EventRow =
+    (i64, i64, Text, Option<i64>, Option<i64>, Option<Text>, Option<Text>, Text);
 /// project, class, charged, refunded, held.
 pub(crate) type BalanceRow = (Text, Text, i64, i64, i64);
 /// owner, key, digest, id.
@@ -92,12 +73,7 @@ struct UnknownWord(String);
 
 pub(crate) fn leadership((epoch, holder, address, expires): LeadershipRow) -> Result<Leadership> {
     let epoch = Epoch(unsigned("leadership", epoch)?);
-    Ok(Leadership {
-        epoch,
-        holder,
-        address,
-        expires: UnixMicros(expires),
-    })
+    Ok(Leadership { epoch, holder, address, expires: UnixMicros(expires) })
 }
 
 pub(crate) fn job((id, owner, key, digest, submitted, status, spec): JobRow) -> Result<Job> {
@@ -139,10 +115,8 @@ pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
 /// Steps with the tasks that belong to them; both must be in order of attempt and number.
 pub(crate) fn steps(rows: Vec<StepRow>, tasks: Vec<TaskRow>) -> Result<Vec<Step>> {
     let mut steps = rows.into_iter().map(step).collect::<Result<Vec<_>>>()?;
-    let mut places: BTreeMap<(AttemptId, u32), &mut Step> = steps
-        .iter_mut()
-        .map(|step| ((step.attempt, step.number), step))
-        .collect();
+    let mut places: BTreeMap<(AttemptId, u32), &mut Step> =
+        steps.iter_mut().map(|step| ((step.attempt, step.number), step)).collect();
     for row in tasks {
         let key = (attempt_id(row.0, row.1)?, small("task", row.2)?);
         if let Some(step) = places.get_mut(&key) {
@@ -206,13 +180,7 @@ pub(crate) fn event((seq, at, kind, job, attempt, state, node, text): EventRow) 
         (None, None) => Subject::Quota,
     };
     let kind = word(&what, &kind, EventKind::from_word)?;
-    Ok(Event {
-        seq: unsigned("event", seq)?,
-        at: UnixMicros(at),
-        subject,
-        kind,
-        text,
-    })
+    Ok(Event { seq: unsigned("event", seq)?, at: UnixMicros(at), subject, kind, text })
 }
 
 pub(crate) fn balance((project, class, charged, refunded, held): BalanceRow) -> Result<Balance> {
@@ -285,10 +253,7 @@ pub(crate) fn job_state(text: &str) -> Result<JobState> {
 }
 
 pub(crate) fn attempt_id(job: i64, number: i64) -> Result<AttemptId> {
-    Ok(AttemptId {
-        job: JobId(unsigned("attempt", job)?),
-        number: small("attempt", number)?,
-    })
+    Ok(AttemptId { job: JobId(unsigned("attempt", job)?), number: small("attempt", number)? })
 }
 
 /// A count or a number that is never negative.
@@ -314,8 +279,5 @@ fn word<W>(what: &dyn Fn() -> String, text: &str, parse: fn(&str) -> Option<W>) 
 }
 
 fn corrupt(what: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Corrupt {
-        what,
-        source: Box::new(source),
-    }
+    StoreError::Corrupt { what, source: Box::new(source) }
 }

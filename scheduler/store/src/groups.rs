@@ -52,24 +52,16 @@ impl<'r> Groups<'r> {
         match change {
             Change::JobSubmitted(job) => {
                 let again = self.jobs.insert(job.id, (job, &job.status)).is_some();
-                refuse_if(again, || {
-                    format!("job {} submitted twice in one round", job.id)
-                })?;
+                refuse_if(again, || format!("job {} submitted twice in one round", job.id))?;
             }
             Change::JobMoved { id, status } => self.move_job(*id, status)?,
             Change::AttemptLeased(attempt) => {
                 let again = self.attempts.insert(attempt.id, attempt).is_some();
-                refuse_if(again, || {
-                    format!("attempt {} leased twice in one round", attempt.id)
-                })?;
+                refuse_if(again, || format!("attempt {} leased twice in one round", attempt.id))?;
             }
             Change::AttemptMoved(attempt) => self.move_attempt(attempt)?,
             Change::StepCreated(step) => self.create_step(step),
-            Change::TaskMoved {
-                attempt,
-                step,
-                task,
-            } => {
+            Change::TaskMoved { attempt, step, task } => {
                 self.move_task((*attempt, *step, task.rank), task);
             }
             Change::Booked(entry) => self.entries.push(entry),
@@ -93,13 +85,10 @@ impl<'r> Groups<'r> {
             Some((_, current)) => Some(std::mem::replace(current, status)),
             None => self.moved_jobs.insert(id, status),
         };
-        let final_before = before
-            .map(|status| status.state)
-            .filter(|state| state.is_terminal());
-        refuse_if(
-            final_before.is_some_and(|state| state != status.state),
-            || format!("job {id} is terminal and changes again in one round"),
-        )
+        let final_before = before.map(|status| status.state).filter(|state| state.is_terminal());
+        refuse_if(final_before.is_some_and(|state| state != status.state), || {
+            format!("job {id} is terminal and changes again in one round")
+        })
     }
 
     fn move_attempt(&mut self, attempt: &'r Attempt) -> Result<()> {
@@ -109,18 +98,14 @@ impl<'r> Groups<'r> {
         };
         let had_ended = before.is_some_and(has_ended);
         refuse_if(had_ended && !has_ended(attempt), || {
-            format!(
-                "attempt {} has ended and lives again in one round",
-                attempt.id
-            )
+            format!("attempt {} has ended and lives again in one round", attempt.id)
         })
     }
 
     fn create_step(&mut self, step: &'r Step) {
         self.steps.insert((step.attempt, step.number), step);
         for task in &step.tasks {
-            self.tasks
-                .insert((step.attempt, step.number, task.rank), task);
+            self.tasks.insert((step.attempt, step.number, task.rank), task);
         }
     }
 
@@ -137,10 +122,7 @@ impl<'r> Groups<'r> {
     pub(crate) fn gpu_deltas(&self) -> BTreeMap<(&'r NodeName, &'r GpuUuid), i64> {
         let mut deltas = BTreeMap::new();
         let taken = self.attempts.values().filter(|attempt| !has_ended(attempt));
-        let given_back = self
-            .moved_attempts
-            .values()
-            .filter(|attempt| has_ended(attempt));
+        let given_back = self.moved_attempts.values().filter(|attempt| has_ended(attempt));
         for (attempts, sign) in [(taken.collect::<Vec<_>>(), 1), (given_back.collect(), -1)] {
             for allocation in attempts.iter().flat_map(|attempt| &attempt.placement.nodes) {
                 add_gpus(&mut deltas, allocation, sign);
@@ -169,9 +151,5 @@ fn has_ended(attempt: &Attempt) -> bool {
 }
 
 fn refuse_if(refused: bool, why: impl FnOnce() -> String) -> Result<()> {
-    if refused {
-        Err(StoreError::Conflict(why()))
-    } else {
-        Ok(())
-    }
+    if refused { Err(StoreError::Conflict(why())) } else { Ok(()) }
 }

@@ -38,13 +38,7 @@ fn migration(step: &Step, kind: DatabaseKind) -> Migration {
         DatabaseKind::Postgres => step.postgres,
     };
     let name = Cow::Borrowed(step.name);
-    Migration::new(
-        step.number,
-        name,
-        MigrationType::Simple,
-        text.into_sql_str(),
-        false,
-    )
+    Migration::new(step.number, name, MigrationType::Simple, text.into_sql_str(), false)
 }
 
 #[cfg(test)]
@@ -55,19 +49,16 @@ mod tests {
     fn files(folder: &str) -> Vec<String> {
         let path = format!("{}/../../migrations/{folder}", env!("CARGO_MANIFEST_DIR"));
         let entries = std::fs::read_dir(path).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
 
     #[test]
     fn both_databases_have_the_same_migrations_and_all_are_embedded() {
-        let embedded: Vec<String> = STEPS
-            .iter()
-            .map(|step| format!("{:04}_{}.sql", step.number, step.name))
-            .collect();
+        let embedded: Vec<String> =
+            STEPS.iter().map(|step| format!("{:04}_{}.sql", step.number, step.name)).collect();
         assert_eq!(files("sqlite"), embedded);
         assert_eq!(files("postgres"), embedded);
     }
@@ -75,9 +66,6 @@ mod tests {
     #[test]
     fn numbers_rise_by_one() {
         let numbers: Vec<i64> = STEPS.iter().map(|step| step.number).collect();
-        assert_eq!(
-            numbers,
-            (1..=i64::try_from(STEPS.len()).unwrap()).collect::<Vec<_>>()
-        );
+        assert_eq!(numbers, (1..=i64::try_from(STEPS.len()).unwrap()).collect::<Vec<_>>());
     }
 }

@@ -36,19 +36,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects and brings the tables up to date.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
-    let failed = |source| StoreError::Database {
-        doing: "connect",
-        source,
-    };
+    let failed = |source| StoreError::Database { doing: "connect", source };
     let options = PgConnectOptions::from_str(url)
         .map_err(failed)?
         .application_name("gotgan-scheduler")
         .disable_statement_logging();
     let mut writer = options.connect().await.map_err(failed)?;
-    migrator(KIND)
-        .run_direct(None, &mut writer, false)
-        .await
-        .map_err(StoreError::Migrate)?;
+    migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)

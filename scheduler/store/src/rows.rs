@@ -20,11 +20,7 @@ use crate::groups::TaskKey;
 /// Text without NUL, which PostgreSQL cannot keep. Only for what is shown or searched; what is computed with is
 /// kept in JSON, where a NUL is an escape.
 fn plain(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        text.replace('\0', "\u{fffd}").into()
-    } else {
-        text.into()
-    }
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 /// JSON as text inside JSON: the databases then copy it as it is and need not understand it. PostgreSQL would refuse
@@ -307,10 +303,7 @@ impl<'r> EventRow<'r> {
                 state: Some(state.word()),
                 ..row
             },
-            Subject::Node(node) => EventRow {
-                node: Some(node.as_str()),
-                ..row
-            },
+            Subject::Node(node) => EventRow { node: Some(node.as_str()), ..row },
             Subject::Quota => row,
         }
     }

@@ -78,15 +78,9 @@ pub(crate) fn sheets(round: &Round, now: UnixMicros) -> Result<Vec<Sheet>> {
     sheets.add_jobs(&groups)?;
     sheets.add_attempts(&groups)?;
     sheets.add_steps(&groups)?;
-    sheets.add(
-        Target::Ledger,
-        groups.entries.iter().map(|entry| LedgerRow::of(entry)),
-    )?;
+    sheets.add(Target::Ledger, groups.entries.iter().map(|entry| LedgerRow::of(entry)))?;
     sheets.add_site(&groups, now)?;
-    sheets.add(
-        Target::Events,
-        groups.events.iter().map(|event| EventRow::of(event)),
-    )?;
+    sheets.add(Target::Events, groups.events.iter().map(|event| EventRow::of(event)))?;
     sheets.add_access(round)?;
     Ok(sheets.0)
 }
@@ -108,48 +102,26 @@ impl Sheets {
         if count > 0 {
             json.push(b']');
             let json = String::from_utf8(json).map_err(|source| unwritable(target, source))?;
-            self.0.push(Sheet {
-                target,
-                json,
-                rows: count,
-            });
+            self.0.push(Sheet { target, json, rows: count });
         }
         Ok(())
     }
 
     fn add_jobs(&mut self, groups: &Groups<'_>) -> Result<()> {
         let jobs = || groups.jobs.values();
-        self.add(
-            Target::Jobs,
-            jobs().map(|(job, status)| JobRow::of(job, status)),
-        )?;
-        self.add(
-            Target::JobSpecs,
-            jobs().map(|(job, _)| SpecRow {
-                id: job.id,
-                spec: &job.spec,
-            }),
-        )?;
+        self.add(Target::Jobs, jobs().map(|(job, status)| JobRow::of(job, status)))?;
+        self.add(Target::JobSpecs, jobs().map(|(job, _)| SpecRow { id: job.id, spec: &job.spec }))?;
         let moved = groups.moved_jobs.iter();
-        self.add(
-            Target::MovedJobs,
-            moved.map(|(id, status)| MovedJobRow::of(*id, status)),
-        )
+        self.add(Target::MovedJobs, moved.map(|(id, status)| MovedJobRow::of(*id, status)))
     }
 
     fn add_attempts(&mut self, groups: &Groups<'_>) -> Result<()> {
         self.add(
             Target::Attempts,
-            groups
-                .attempts
-                .values()
-                .map(|attempt| AttemptRow::of(attempt)),
+            groups.attempts.values().map(|attempt| AttemptRow::of(attempt)),
         )?;
         let moved = groups.moved_attempts.values();
-        self.add(
-            Target::MovedAttempts,
-            moved.map(|attempt| MovedAttemptRow::of(attempt)),
-        )?;
+        self.add(Target::MovedAttempts, moved.map(|attempt| MovedAttemptRow::of(attempt)))?;
         let deltas = groups.gpu_deltas();
         for (target, sign) in [(Target::GpusGivenBack, -1), (Target::GpusTaken, 1)] {
             let rows = deltas.iter().filter(|(_, delta)| delta.signum() == sign);
@@ -161,14 +133,10 @@ impl Sheets {
     }
 
     fn add_steps(&mut self, groups: &Groups<'_>) -> Result<()> {
-        self.add(
-            Target::Steps,
-            groups.steps.values().map(|step| StepRow::of(step)),
-        )?;
-        for (target, tasks) in [
-            (Target::Tasks, &groups.tasks),
-            (Target::MovedTasks, &groups.moved_tasks),
-        ] {
+        self.add(Target::Steps, groups.steps.values().map(|step| StepRow::of(step)))?;
+        for (target, tasks) in
+            [(Target::Tasks, &groups.tasks), (Target::MovedTasks, &groups.moved_tasks)]
+        {
             let rows = tasks.iter().map(|(key, task)| TaskRow::of(*key, task));
             self.add(target, rows)?;
         }
@@ -179,25 +147,14 @@ impl Sheets {
         let nodes = groups.nodes.iter();
         self.add(
             Target::Nodes,
-            nodes.map(|(name, inventory)| NodeRow {
-                name,
-                registered_us: now.0,
-                inventory,
-            }),
+            nodes.map(|(name, inventory)| NodeRow { name, registered_us: now.0, inventory }),
         )?;
-        let admins = groups
-            .admins
-            .iter()
-            .map(|(name, admin)| AdminRow::of(name, admin));
+        let admins = groups.admins.iter().map(|(name, admin)| AdminRow::of(name, admin));
         self.add(Target::Admins, admins)?;
         let quota = groups.quota.values();
         self.add(
             Target::Quota,
-            quota.map(|tree| QuotaRow {
-                revision: tree.revision,
-                applied_us: now.0,
-                tree,
-            }),
+            quota.map(|tree| QuotaRow { revision: tree.revision, applied_us: now.0, tree }),
         )
     }
 
@@ -247,8 +204,5 @@ fn unwritable(
     target: Target,
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> StoreError {
-    StoreError::Corrupt {
-        what: format!("{target:?} to be written"),
-        source: Box::new(source),
-    }
+    StoreError::Corrupt { what: format!("{target:?} to be written"), source: Box::new(source) }
 }

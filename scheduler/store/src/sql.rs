@@ -106,17 +106,11 @@ pub(crate) const JOB: &str = concat!(
     " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id WHERE jobs.id = $1"
 );
 
-pub(crate) const ATTEMPTS_OF_JOB: &str = concat!(
-    "SELECT ",
-    attempt_columns!(),
-    " FROM attempts WHERE job_id = $1 ORDER BY number"
-);
+pub(crate) const ATTEMPTS_OF_JOB: &str =
+    concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE job_id = $1 ORDER BY number");
 
-pub(crate) const STEPS_OF_JOB: &str = concat!(
-    "SELECT ",
-    step_columns!(),
-    " FROM steps WHERE job_id = $1 ORDER BY attempt, number"
-);
+pub(crate) const STEPS_OF_JOB: &str =
+    concat!("SELECT ", step_columns!(), " FROM steps WHERE job_id = $1 ORDER BY attempt, number");
 
 pub(crate) const TASKS_OF_JOB: &str = concat!(
     "SELECT ",
@@ -133,11 +127,8 @@ pub(crate) const SUMS_OF_JOB: &str = "\
 
 pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY state";
 
-pub(crate) const EVENTS: &str = concat!(
-    "SELECT ",
-    event_columns!(),
-    " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2"
-);
+pub(crate) const EVENTS: &str =
+    concat!("SELECT ", event_columns!(), " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2");
 
 pub(crate) const ANSWERED: &str = "\
     SELECT owner, idempotency_key, digest, answer, at_us FROM answered_requests \

@@ -45,15 +45,9 @@ const LOG_SIZE_LIMIT: &str = "134217728";
 /// Opens the file, makes it if it is missing, and brings its tables up to date.
 pub(crate) async fn open(path: &str) -> Result<Arc<dyn Store>> {
     let options = options(path);
-    let failed = |source| StoreError::Database {
-        doing: "open the file",
-        source,
-    };
+    let failed = |source| StoreError::Database { doing: "open the file", source };
     let mut writer = options.connect().await.map_err(failed)?;
-    migrator(KIND)
-        .run_direct(None, &mut writer, false)
-        .await
-        .map_err(StoreError::Migrate)?;
+    migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
         .test_before_acquire(false)

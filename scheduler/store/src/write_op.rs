@@ -56,11 +56,7 @@ pub(crate) const TRIES_MAX: u32 = 5;
 
 /// Whether the database gave the transaction up for another's sake and says to run it again.
 pub(crate) fn may_be_run_again(error: &StoreError) -> bool {
-    let StoreError::Database {
-        source: sqlx::Error::Database(error),
-        ..
-    } = error
-    else {
+    let StoreError::Database { source: sqlx::Error::Database(error), .. } = error else {
         return false;
     };
     // serialization_failure, deadlock_detected
@@ -70,10 +66,9 @@ pub(crate) fn may_be_run_again(error: &StoreError) -> bool {
 /// Whether the connection is of no use any more: it broke, or the server is shutting down (class 57P).
 pub(crate) fn is_broken(error: &StoreError) -> bool {
     match error {
-        StoreError::Database {
-            source: sqlx::Error::Database(error),
-            ..
-        } => error.code().is_some_and(|code| code.starts_with("57P")),
+        StoreError::Database { source: sqlx::Error::Database(error), .. } => {
+            error.code().is_some_and(|code| code.starts_with("57P"))
+        }
         StoreError::Database { .. } => true,
         StoreError::Fenced { .. }
         | StoreError::LedByAnother(_)

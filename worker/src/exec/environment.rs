@@ -16,25 +16,17 @@ pub type Environment = BTreeMap<String, String>;
 pub const ATTEMPT_DIRECTORY: &str = "GOTGAN_ATTEMPT_DIR";
 
 /// Variables of the daemon that tasks see as well.
-const PASSED_THROUGH: [&str; 8] = [
-    "HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ",
-];
+const PASSED_THROUGH: [&str; 8] =
+    ["HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Picks from the daemon's environment what tasks see.
 pub fn passed_through(daemon: impl Iterator<Item = (String, String)>) -> Environment {
-    let mut environment: Environment = daemon
-        .filter(|(name, _)| PASSED_THROUGH.contains(&name.as_str()))
-        .collect();
-    environment
-        .entry("PATH".into())
-        .or_insert_with(|| DEFAULT_PATH.into());
-    environment
-        .entry("LANG".into())
-        .or_insert_with(|| "C.UTF-8".into());
-    environment
-        .entry("HOME".into())
-        .or_insert_with(|| "/".into());
+    let mut environment: Environment =
+        daemon.filter(|(name, _)| PASSED_THROUGH.contains(&name.as_str())).collect();
+    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+    environment.entry("LANG".into()).or_insert_with(|| "C.UTF-8".into());
+    environment.entry("HOME".into()).or_insert_with(|| "/".into());
     environment
 }
 
@@ -57,11 +49,8 @@ pub fn of_further_step(
 ) -> Environment {
     let mut environment = of_attempt(context, order);
     environment.insert("GOTGAN_STEP".into(), tasks.step.to_string());
-    let own: Vec<_> = tasks
-        .environment
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let own: Vec<_> =
+        tasks.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     overlay_user(&mut environment, order, &own);
     environment
 }
@@ -111,14 +100,7 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
         ("GOTGAN_CA", context.ca_path.clone()),
         ("GOTGAN_TOKEN", order.job_token.clone()),
         (ATTEMPT_DIRECTORY, context.attempt_directory(order)),
-        (
-            "MASTER_ADDR",
-            order
-                .gang
-                .first()
-                .map_or("127.0.0.1", |node| &node.address)
-                .to_owned(),
-        ),
+        ("MASTER_ADDR", order.gang.first().map_or("127.0.0.1", |node| &node.address).to_owned()),
         ("MASTER_PORT", order.master_port.to_string()),
         ("NODE_RANK", order.node_rank.to_string()),
     ];
@@ -130,16 +112,10 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
 fn of_script(order: &RunAttempt) -> Environment {
     let gpus: u32 = order.gang.iter().map(|node| node.gpus).sum();
     let nodes = u32::try_from(order.gang.len().max(1)).unwrap_or(u32::MAX);
-    let here = order
-        .gang
-        .get(order.node_rank as usize)
-        .map_or(0, |node| node.gpus)
-        .max(1);
+    let here = order.gang.get(order.node_rank as usize).map_or(0, |node| node.gpus).max(1);
     let world_size = if gpus > 0 { gpus } else { nodes };
     let values = [("WORLD_SIZE", world_size), ("LOCAL_WORLD_SIZE", here)];
-    values
-        .map(|(name, value)| (name.to_owned(), value.to_string()))
-        .into()
+    values.map(|(name, value)| (name.to_owned(), value.to_string())).into()
 }
 
 fn overlay_user(environment: &mut Environment, order: &RunAttempt, own: &[(String, String)]) {
@@ -157,11 +133,7 @@ fn overlay_user(environment: &mut Environment, order: &RunAttempt, own: &[(Strin
 
 fn gpus(uuids: &[String]) -> Environment {
     let visible = uuids.join(",");
-    let for_containers = if uuids.is_empty() {
-        "void".to_owned()
-    } else {
-        visible.clone()
-    };
+    let for_containers = if uuids.is_empty() { "void".to_owned() } else { visible.clone() };
     Environment::from([
         ("CUDA_VISIBLE_DEVICES".into(), visible),
         ("NVIDIA_VISIBLE_DEVICES".into(), for_containers),
@@ -211,30 +183,17 @@ mod tests {
             attempt: 1,
             gang: vec![node("a", 8), node("b", 8)],
             master_port: 29500,
-            spec: Some(JobSpec {
-                work: Some(work),
-                environment,
-                ..Default::default()
-            }),
+            spec: Some(JobSpec { work: Some(work), environment, ..Default::default() }),
             ..Default::default()
         }
     }
 
     fn command() -> Work {
-        Work::Command(Command {
-            argv: vec!["/bin/train".into()],
-            layout: 2,
-        })
+        Work::Command(Command { argv: vec!["/bin/train".into()], layout: 2 })
     }
 
     fn task(gpu_uuids: Vec<String>) -> TaskStart {
-        TaskStart {
-            rank: 9,
-            local_rank: 1,
-            local_world_size: 8,
-            gpu_uuids,
-            world_size: 16,
-        }
+        TaskStart { rank: 9, local_rank: 1, local_world_size: 8, gpu_uuids, world_size: 16 }
     }
 
     #[test]
@@ -246,10 +205,7 @@ mod tests {
         assert_eq!(shared["GOTGAN_NODELIST"], "a,b");
         assert_eq!(shared["GOTGAN_JOB_NAME"], "train");
         assert_eq!(shared["NAME"], "value");
-        assert_eq!(
-            (own["RANK"].as_str(), own["WORLD_SIZE"].as_str()),
-            ("9", "16")
-        );
+        assert_eq!((own["RANK"].as_str(), own["WORLD_SIZE"].as_str()), ("9", "16"));
         assert_eq!(own["CUDA_VISIBLE_DEVICES"], "GPU-1");
     }
 
@@ -269,10 +225,8 @@ mod tests {
     fn what_the_user_sets_wins_but_for_the_mark_of_the_attempt() {
         let mut order = order(command());
         let spec = order.spec.as_mut().unwrap();
-        spec.environment
-            .insert("CUDA_VISIBLE_DEVICES".into(), "mine".into());
-        spec.environment
-            .insert(ATTEMPT_DIRECTORY.into(), "elsewhere".into());
+        spec.environment.insert("CUDA_VISIBLE_DEVICES".into(), "mine".into());
+        spec.environment.insert(ATTEMPT_DIRECTORY.into(), "elsewhere".into());
         spec.environment.insert("bad=name".into(), "x".into());
         let shared = of_first_step(&NodeContext::for_tests(), &order);
         let own = of_task(&order, &task(vec!["GPU-1".into()]), 16, &shared);

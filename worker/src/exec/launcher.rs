@@ -48,10 +48,7 @@ impl Launcher {
     pub async fn launch(&self, directory: &str) -> Result<(), LaunchError> {
         let (answer, answered) = oneshot::channel();
         let request = (directory.to_owned(), answer);
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| LaunchError::Gone)?;
+        self.requests.send(request).await.map_err(|_| LaunchError::Gone)?;
         answered.await.map_err(|_| LaunchError::Gone)?
     }
 }
@@ -66,10 +63,7 @@ struct Running {
 impl Running {
     fn spawn(shim: &Path) -> std::io::Result<Self> {
         let mut command = Command::new(shim);
-        command
-            .arg("--launcher")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("--launcher").stdin(Stdio::piped()).stdout(Stdio::piped());
         // A Ctrl-C for the daemon is not for the launcher: it ends with its input.
         command.process_group(0);
         let mut child = command.spawn()?;
@@ -77,12 +71,7 @@ impl Running {
             return Err(std::io::Error::other("the launcher has no pipes"));
         };
         let output = BufReader::new(output).lines();
-        Ok(Self {
-            _child: child,
-            input,
-            output,
-            waiting: HashMap::new(),
-        })
+        Ok(Self { _child: child, input, output, waiting: HashMap::new() })
     }
 
     async fn ask(&mut self, directory: String, answer: Answer) -> std::io::Result<()> {

@@ -63,10 +63,7 @@ impl NodeContext {
 /// Makes what an attempt needs before it can start. Repeating it is fine.
 pub fn prepare(context: &NodeContext, order: &RunAttempt) -> Result<(), Refusal> {
     let Some(work) = order.spec.as_ref().and_then(|spec| spec.work.as_ref()) else {
-        return Err(Refusal {
-            cause: Cause::Node,
-            reason: "the order says nothing to run".into(),
-        });
+        return Err(Refusal { cause: Cause::Node, reason: "the order says nothing to run".into() });
     };
     let directory = PathBuf::from(context.attempt_directory(order));
     make_directory(&directory, order, work).map_err(|error| Refusal {
@@ -89,12 +86,7 @@ fn make_directory(directory: &Path, order: &RunAttempt, work: &Work) -> io::Resu
 fn write_script(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o700)
-        .open(&fresh)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(0o700).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     drop(file);
     fs::rename(fresh, path)

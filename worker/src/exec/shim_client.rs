@@ -72,18 +72,12 @@ impl ShimClient {
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot write its orders: {error}"))?;
         let directory = self.directory.to_string_lossy();
-        launcher
-            .launch(&directory)
-            .await
-            .map_err(|error| error.to_string())
+        launcher.launch(&directory).await.map_err(|error| error.to_string())
     }
 
     async fn follow(&mut self, stream: UnixStream) -> io::Result<()> {
         let (input, mut output) = stream.into_split();
-        let hello = ShimCommand::Hello {
-            version: VERSION,
-            from: self.seen + 1,
-        };
+        let hello = ShimCommand::Hello { version: VERSION, from: self.seen + 1 };
         send(&mut output, &hello).await?;
         let mut lines = BufReader::new(input).lines();
         let mut commanded = true;
@@ -115,10 +109,7 @@ impl ShimClient {
             Ok(lines) => lines,
             Err(error) => return Followed::Lost(format!("cannot read its events: {error}")),
         };
-        let ended = matches!(
-            lines.last().map(|line| &line.event),
-            Some(ShimEvent::Ended { .. })
-        );
+        let ended = matches!(lines.last().map(|line| &line.event), Some(ShimEvent::Ended { .. }));
         let left = if ended { Vec::new() } else { lines.clone() };
         for line in lines {
             self.pass_on(line).await;
@@ -150,12 +141,7 @@ fn write_spec(path: &Path, spec: &ShimSpec) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let fresh = path.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(&serde_json::to_vec(spec)?)?;
     std::fs::rename(fresh, path)
 }

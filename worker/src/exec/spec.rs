@@ -16,18 +16,14 @@ pub const WORK: &str = "work";
 /// What the shim of an attempt is told at its start.
 pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
     let spec = order.spec.as_ref();
-    let warning = spec
-        .and_then(|spec| spec.warning_signal.as_ref())
-        .map(|wanted| Warning {
-            signal: wanted.signal,
-            ahead_ms: u64::from(wanted.ahead_s) * 1000,
-            batch_only: wanted.batch_only,
-        });
+    let warning = spec.and_then(|spec| spec.warning_signal.as_ref()).map(|wanted| Warning {
+        signal: wanted.signal,
+        ahead_ms: u64::from(wanted.ahead_s) * 1000,
+        batch_only: wanted.batch_only,
+    });
     ShimSpec {
         version: VERSION,
-        time_limit_ms: u64::try_from(order.time_limit_s)
-            .unwrap_or(0)
-            .saturating_mul(1000),
+        time_limit_ms: u64::try_from(order.time_limit_s).unwrap_or(0).saturating_mul(1000),
         grace_ms: u64::from(order.grace_s) * 1000,
         warning,
         batch: is_batch(order),
@@ -42,55 +38,26 @@ pub fn further_step(context: &NodeContext, order: &RunAttempt, tasks: &StartTask
         "" => working_directory(context, order),
         other => other.to_owned(),
     };
-    let plan = StepPlan {
-        context,
-        order,
-        step: tasks.step,
-        argv: &tasks.argv,
-        directory,
-    };
-    let starts = tasks
-        .tasks
-        .iter()
-        .map(|task| plan.task(task, tasks.world_size, &shared))
-        .collect();
-    StepSpec {
-        step: tasks.step,
-        environment: shared,
-        tasks: starts,
-    }
+    let plan = StepPlan { context, order, step: tasks.step, argv: &tasks.argv, directory };
+    let starts =
+        tasks.tasks.iter().map(|task| plan.task(task, tasks.world_size, &shared)).collect();
+    StepSpec { step: tasks.step, environment: shared, tasks: starts }
 }
 
 fn first_step(context: &NodeContext, order: &RunAttempt) -> StepSpec {
     let shared = environment::of_first_step(context, order);
     let argv = first_argv(context, order);
     let directory = working_directory(context, order);
-    let plan = StepPlan {
-        context,
-        order,
-        step: 0,
-        argv: &argv,
-        directory,
-    };
-    let tasks = order
-        .tasks
-        .iter()
-        .map(|task| plan.task(task, task.world_size, &shared))
-        .collect();
-    StepSpec {
-        step: 0,
-        environment: shared,
-        tasks,
-    }
+    let plan = StepPlan { context, order, step: 0, argv: &argv, directory };
+    let tasks = order.tasks.iter().map(|task| plan.task(task, task.world_size, &shared)).collect();
+    StepSpec { step: 0, environment: shared, tasks }
 }
 
 fn first_argv(context: &NodeContext, order: &RunAttempt) -> Vec<String> {
     match order.spec.as_ref().and_then(|spec| spec.work.as_ref()) {
         Some(Work::Script(script)) => {
             let path = format!("{}/{SCRIPT}", context.attempt_directory(order));
-            std::iter::once(path)
-                .chain(script.arguments.iter().cloned())
-                .collect()
+            std::iter::once(path).chain(script.arguments.iter().cloned()).collect()
         }
         Some(Work::Command(command)) => command.argv.clone(),
         None => Vec::new(),
@@ -99,11 +66,7 @@ fn first_argv(context: &NodeContext, order: &RunAttempt) -> Vec<String> {
 
 /// Where tasks start whose step names no place of its own.
 pub fn working_directory(context: &NodeContext, order: &RunAttempt) -> String {
-    match order
-        .spec
-        .as_ref()
-        .map(|spec| spec.working_directory.as_str())
-    {
+    match order.spec.as_ref().map(|spec| spec.working_directory.as_str()) {
         None | Some("") => format!("{}/{WORK}", context.attempt_directory(order)),
         Some(directory) => directory.to_owned(),
     }
@@ -139,21 +102,13 @@ impl StepPlan<'_> {
     /// run` shows their output in the script's own, and it would be there twice.
     fn outputs(&self, rank: u32) -> (String, String) {
         let spec = self.order.spec.clone().unwrap_or_default();
-        let JobSpec {
-            output_path,
-            mut error_path,
-            ..
-        } = spec;
+        let JobSpec { output_path, mut error_path, .. } = spec;
         if error_path.is_empty() && !output_path.is_empty() {
             error_path = format!("{output_path}.stderr");
         }
         let fill = |pattern: &str| {
             let wanted = !pattern.is_empty() && (self.step == 0 || pattern.contains("%s"));
-            if wanted {
-                self.fill(pattern, rank)
-            } else {
-                String::new()
-            }
+            if wanted { self.fill(pattern, rank) } else { String::new() }
         };
         (fill(&output_path), fill(&error_path))
     }
@@ -176,10 +131,7 @@ impl StepPlan<'_> {
                 Some(other) => filled.extend(['%', other]),
             }
         }
-        Path::new(&self.directory)
-            .join(filled)
-            .to_string_lossy()
-            .into_owned()
+        Path::new(&self.directory).join(filled).to_string_lossy().into_owned()
     }
 }
 
@@ -197,29 +149,15 @@ mod tests {
             working_directory: "/data".into(),
             ..Default::default()
         };
-        let tasks = vec![TaskStart {
-            rank: 3,
-            ..Default::default()
-        }];
-        RunAttempt {
-            job_id: 7,
-            attempt: 2,
-            spec: Some(spec),
-            tasks,
-            ..Default::default()
-        }
+        let tasks = vec![TaskStart { rank: 3, ..Default::default() }];
+        RunAttempt { job_id: 7, attempt: 2, spec: Some(spec), tasks, ..Default::default() }
     }
 
     #[test]
     fn output_patterns_are_filled_and_seen_from_the_working_directory() {
-        let command = Work::Command(Command {
-            argv: vec!["true".into()],
-            layout: 0,
-        });
-        let spec = shim_spec(
-            &NodeContext::for_tests(),
-            &order(command, "out/%j.%a-%s-%t@%N 100%%"),
-        );
+        let command = Work::Command(Command { argv: vec!["true".into()], layout: 0 });
+        let spec =
+            shim_spec(&NodeContext::for_tests(), &order(command, "out/%j.%a-%s-%t@%N 100%%"));
         let task = &spec.step.tasks[0];
         assert_eq!(task.stdout, "/data/out/7.2-0-3@n1 100%");
         assert_eq!(task.stderr, "/data/out/7.2-0-3@n1 100%.stderr");
@@ -228,10 +166,7 @@ mod tests {
 
     #[test]
     fn a_script_is_run_with_its_arguments_from_the_directory_of_the_attempt() {
-        let script = Script {
-            text: "#!/bin/sh\n".into(),
-            arguments: vec!["x".into()],
-        };
+        let script = Script { text: "#!/bin/sh\n".into(), arguments: vec!["x".into()] };
         let context = NodeContext::for_tests();
         let order = order(Work::Script(script), "");
         let spec = shim_spec(&context, &order);
@@ -244,16 +179,10 @@ mod tests {
     #[test]
     fn a_further_step_writes_to_the_users_file_only_where_the_pattern_names_the_step() {
         let context = NodeContext::for_tests();
-        let tasks = StartTasks {
-            step: 2,
-            tasks: vec![TaskStart::default()],
-            ..Default::default()
-        };
+        let tasks = StartTasks { step: 2, tasks: vec![TaskStart::default()], ..Default::default() };
         let stdout = |pattern: &str| {
             let order = order(Work::Script(Script::default()), pattern);
-            further_step(&context, &order, &tasks).tasks[0]
-                .stdout
-                .clone()
+            further_step(&context, &order, &tasks).tasks[0].stdout.clone()
         };
         assert_eq!(stdout("out"), "");
         assert_eq!(stdout("out-%s"), "/data/out-2");

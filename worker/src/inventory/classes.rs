@@ -32,9 +32,7 @@ pub fn gpu_class(name: &str, configured: &BTreeMap<String, String>) -> String {
 
 fn slug(lower: &str) -> String {
     let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
-    let words: Vec<&str> = words
-        .filter(|word| !word.is_empty() && *word != "nvidia")
-        .collect();
+    let words: Vec<&str> = words.filter(|word| !word.is_empty() && *word != "nvidia").collect();
     words.join("-")
 }
 

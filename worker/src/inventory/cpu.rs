@@ -28,11 +28,8 @@ pub fn kernel() -> String {
 /// Name of the operating system, for a person.
 pub fn os() -> String {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or("Linux", |name| name.trim_matches('"'))
-        .to_owned()
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or("Linux", |name| name.trim_matches('"')).to_owned()
 }
 
 /// Name of the host, in the form of a node's name.
@@ -40,18 +37,11 @@ pub fn host_name() -> String {
     let name = read_line("/proc/sys/kernel/hostname").to_lowercase();
     let first = name.split('.').next().unwrap_or_default();
     let clean = |c: char| {
-        if c.is_ascii_lowercase() || c.is_ascii_digit() {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }
     };
     first.chars().map(clean).take(63).collect()
 }
 
 fn read_line(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

@@ -105,11 +105,7 @@ impl Inventory {
 
     /// Capacity of each GPU.
     pub fn gpu_milli(&self) -> GpuMilli {
-        self.node
-            .gpus
-            .iter()
-            .map(|gpu| (gpu.uuid.clone(), WHOLE_MILLI))
-            .collect()
+        self.node.gpus.iter().map(|gpu| (gpu.uuid.clone(), WHOLE_MILLI)).collect()
     }
 }
 
@@ -129,9 +125,5 @@ fn find_gpus(plan: &InventoryPlan, node: &mut NodeInventory) -> Result<Source, I
     node.gpus = found.gpus;
     node.driver_version = found.driver_version;
     node.cuda_version = found.cuda_version;
-    Ok(if node.gpus.is_empty() {
-        Source::None
-    } else {
-        Source::Nvml(reader)
-    })
+    Ok(if node.gpus.is_empty() { Source::None } else { Source::Nvml(reader) })
 }

@@ -51,10 +51,7 @@ struct Latest {
 /// Asks the driver, if its library is there. `None`: no library, no driver, or no answer worth having.
 pub fn find(plan: &InventoryPlan) -> Result<Option<(Found, Reader)>, InventoryError> {
     let (answer, answered) = mpsc::sync_channel(1);
-    let latest = Arc::new(Mutex::new(Latest {
-        readings: Vec::new(),
-        at: Instant::now(),
-    }));
+    let latest = Arc::new(Mutex::new(Latest { readings: Vec::new(), at: Instant::now() }));
     let (plan_of_thread, shared) = (plan.clone(), latest.clone());
     let thread = std::thread::Builder::new().name("nvml".into());
     let spawned = thread.spawn(move || read_for_ever(&plan_of_thread, &answer, &shared));
@@ -68,14 +65,7 @@ pub fn find(plan: &InventoryPlan) -> Result<Option<(Found, Reader)>, InventoryEr
     Ok(found.map(|found| {
         let uuids = found.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
         let timeout = plan.reading_interval + plan.reading_timeout;
-        (
-            found,
-            Reader {
-                latest,
-                uuids,
-                timeout,
-            },
-        )
+        (found, Reader { latest, uuids, timeout })
     }))
 }
 
@@ -147,10 +137,7 @@ fn take_inventory(nvml: &Nvml, classes: &BTreeMap<String, String>) -> Found {
     Found {
         gpus: gpus.collect(),
         driver_version: nvml.sys_driver_version().unwrap_or_default(),
-        cuda_version: nvml
-            .sys_cuda_driver_version()
-            .map(cuda_version)
-            .unwrap_or_default(),
+        cuda_version: nvml.sys_cuda_driver_version().map(cuda_version).unwrap_or_default(),
     }
 }
 
@@ -169,9 +156,7 @@ fn describe(
         index,
         name,
         pci_bus_id: device.pci_info().map(|pci| pci.bus_id).unwrap_or_default(),
-        memory_mib: device
-            .memory_info()
-            .map_or(0, |memory| memory.total / BYTES_PER_MIB),
+        memory_mib: device.memory_info().map_or(0, |memory| memory.total / BYTES_PER_MIB),
     })
 }
 
@@ -180,10 +165,7 @@ fn read_all(nvml: &Nvml, uuids: &[String]) -> Vec<GpuReading> {
 }
 
 fn read(nvml: &Nvml, uuid: &str) -> GpuReading {
-    let mut reading = GpuReading {
-        uuid: uuid.to_owned(),
-        ..Default::default()
-    };
+    let mut reading = GpuReading { uuid: uuid.to_owned(), ..Default::default() };
     match nvml.device_by_uuid(uuid) {
         Ok(device) => fill(&mut reading, &device),
         Err(error) => reading.error = error.to_string(),
@@ -192,9 +174,7 @@ fn read(nvml: &Nvml, uuid: &str) -> GpuReading {
 }
 
 fn fill(reading: &mut GpuReading, device: &Device<'_>) {
-    let mut asked = Asked {
-        error: String::new(),
-    };
+    let mut asked = Asked { error: String::new() };
     reading.utilisation_percent = asked.ok(device.utilization_rates()).map(|rates| rates.gpu);
     let memory = asked.ok(device.memory_info());
     reading.memory_used_mib = memory.map(|memory| memory.used / BYTES_PER_MIB);
@@ -204,9 +184,7 @@ fn fill(reading: &mut GpuReading, device: &Device<'_>) {
     let mut errors = |kind| asked.ok(device.total_ecc_errors(kind, EccCounter::Volatile));
     reading.ecc_uncorrected = errors(MemoryError::Uncorrected);
     reading.ecc_corrected = errors(MemoryError::Corrected);
-    let processes = asked
-        .ok(device.running_compute_processes())
-        .unwrap_or_default();
+    let processes = asked.ok(device.running_compute_processes()).unwrap_or_default();
     reading.processes = processes
         .into_iter()
         .map(|process| GpuProcess {
@@ -242,10 +220,7 @@ impl Asked {
 
 fn store(latest: &Mutex<Latest>, readings: Vec<GpuReading>) {
     let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
-    *latest = Latest {
-        readings,
-        at: Instant::now(),
-    };
+    *latest = Latest { readings, at: Instant::now() };
 }
 
 fn cuda_version(code: i32) -> String {
@@ -258,10 +233,7 @@ mod tests {
     use super::*;
 
     fn plan(library: &str) -> InventoryPlan {
-        InventoryPlan {
-            nvml_library: Some(library.into()),
-            ..Default::default()
-        }
+        InventoryPlan { nvml_library: Some(library.into()), ..Default::default() }
     }
 
     #[test]
@@ -272,16 +244,9 @@ mod tests {
     #[test]
     fn a_driver_that_fell_silent_is_an_error_of_every_gpu() {
         let at = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
-        let latest = Arc::new(Mutex::new(Latest {
-            readings: Vec::new(),
-            at,
-        }));
+        let latest = Arc::new(Mutex::new(Latest { readings: Vec::new(), at }));
         let uuids = vec!["GPU-1".to_owned()];
-        let reader = Reader {
-            latest,
-            uuids,
-            timeout: Duration::from_secs(1),
-        };
+        let reader = Reader { latest, uuids, timeout: Duration::from_secs(1) };
         let readings = reader.latest();
         assert_eq!(readings[0].uuid, "GPU-1");
         assert!(readings[0].error.contains("not answered"));

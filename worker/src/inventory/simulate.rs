@@ -21,12 +21,7 @@ struct Model {
 }
 
 const fn model(word: &'static str, name: &'static str, memory_mib: u64, watts: u32) -> Model {
-    Model {
-        word,
-        name,
-        memory_mib,
-        power_limit_mw: watts * 1000,
-    }
+    Model { word, name, memory_mib, power_limit_mw: watts * 1000 }
 }
 
 /// Names, memory and power limits as published by the maker.
@@ -41,12 +36,7 @@ const MODELS: [Model; 11] = [
     model("a100", "NVIDIA A100-SXM4-80GB", 81_920, 400),
     model("a800", "NVIDIA A800-SXM4-80GB", 81_920, 400),
     model("l40s", "NVIDIA L40S", 46_068, 350),
-    model(
-        "rtx",
-        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
-        97_887,
-        600,
-    ),
+    model("rtx", "NVIDIA RTX PRO 6000 Blackwell Server Edition", 97_887, 600),
 ];
 
 /// Words `--simulate` understands, for messages.
@@ -80,10 +70,7 @@ impl Simulation {
             let (count, word) = part.trim().split_once(['x', 'X']).ok_or_else(bad)?;
             let count: u32 = count.parse().map_err(|_| bad())?;
             let word = word.to_lowercase();
-            let model = MODELS
-                .iter()
-                .find(|model| model.word == word)
-                .ok_or_else(bad)?;
+            let model = MODELS.iter().find(|model| model.word == word).ok_or_else(bad)?;
             if count == 0 || count > GPUS_MAX - u32::try_from(gpus.len()).unwrap_or(GPUS_MAX) {
                 return Err(bad());
             }
@@ -134,10 +121,7 @@ fn invent(model: &Model, node: &str, index: usize, classes: &BTreeMap<String, St
         pci_bus_id: format!("00000000:{:02X}:00.0", index + 1),
         memory_mib: model.memory_mib,
     };
-    Invented {
-        device,
-        power_limit_mw: model.power_limit_mw,
-    }
+    Invented { device, power_limit_mw: model.power_limit_mw }
 }
 
 /// Between 10 and 90 percent, each GPU at another place of the swing.
@@ -174,16 +158,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_what_would_be_right() {
-        for wanted in [
-            "",
-            "8",
-            "B200",
-            "0xB200",
-            "8xC64",
-            "-1xB200",
-            "65xB200",
-            "60xB200,5xB200",
-        ] {
+        for wanted in ["", "8", "B200", "0xB200", "8xC64", "-1xB200", "65xB200", "60xB200,5xB200"] {
             let error = parse(wanted).unwrap_err().to_string();
             assert!(error.contains("8xB200"), "{error}");
         }

@@ -24,12 +24,7 @@ impl Connection {
     /// Takes over an accepted socket.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            input: Vec::new(),
-            output: Vec::new(),
-            sent: None,
-        })
+        Ok(Self { stream, input: Vec::new(), output: Vec::new(), sent: None })
     }
 
     /// Whether something waits to be written.
@@ -85,11 +80,7 @@ impl Connection {
             return Ok(Vec::new());
         };
         let whole: Vec<u8> = self.input.drain(..=end).collect();
-        let lines = whole
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        lines
-            .map(|line| serde_json::from_slice(line).map_err(io::Error::from))
-            .collect()
+        let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).map_err(io::Error::from)).collect()
     }
 }

@@ -20,24 +20,14 @@ pub struct EventLog {
 impl EventLog {
     /// Creates it in the attempt's directory.
     pub fn create(attempt: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(attempt.join(EVENTS))?;
-        Ok(Self {
-            file,
-            lines: Vec::new(),
-        })
+        let file =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(attempt.join(EVENTS))?;
+        Ok(Self { file, lines: Vec::new() })
     }
 
     /// Adds an event.
     pub fn push(&mut self, event: ShimEvent) -> io::Result<()> {
-        let line = EventLine {
-            n: self.lines.len() as u64 + 1,
-            at_us: now_us(),
-            event,
-        };
+        let line = EventLine { n: self.lines.len() as u64 + 1, at_us: now_us(), event };
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;
@@ -64,10 +54,7 @@ impl EventLog {
 /// Reads the events of a shim, living or dead. A line that was not written whole is left out.
 pub fn read(attempt: &Path) -> io::Result<Vec<EventLine>> {
     match std::fs::read_to_string(attempt.join(EVENTS)) {
-        Ok(text) => Ok(text
-            .lines()
-            .map_while(|line| serde_json::from_str(line).ok())
-            .collect()),
+        Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }

@@ -59,10 +59,7 @@ fn bind(directory: &str) -> io::Result<UnixListener> {
     UnixListener::bind(SOCKET)
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the launcher has one thread, so its child may do anything"
-)]
+#[expect(unsafe_code, reason = "the launcher has one thread, so its child may do anything")]
 fn fork_shim(listener: UnixListener) -> nix::Result<()> {
     // SAFETY: no other thread exists in this process.
     match unsafe { fork() }? {
@@ -75,10 +72,7 @@ fn fork_shim(listener: UnixListener) -> nix::Result<()> {
 fn detach_and_run(listener: UnixListener) -> io::Result<()> {
     setsid()?;
     set_child_signal(SigHandler::SigDfl)?;
-    let null = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
@@ -86,10 +80,7 @@ fn detach_and_run(listener: UnixListener) -> io::Result<()> {
 }
 
 /// Ignored in the launcher, which lets the kernel wait for dead shims; normal in a shim, which waits itself.
-#[expect(
-    unsafe_code,
-    reason = "no handler runs: only ignored and default are set"
-)]
+#[expect(unsafe_code, reason = "no handler runs: only ignored and default are set")]
 fn set_child_signal(handler: SigHandler) -> nix::Result<()> {
     // SAFETY: neither SIG_IGN nor SIG_DFL runs code of ours.
     unsafe { signal(Signal::SIGCHLD, handler) }.map(drop)

@@ -113,11 +113,7 @@ impl<'a> Shim<'a> {
             None => (Ending::Own, String::new()),
         };
         let exit = self.failed.unwrap_or_default();
-        self.events.push(ShimEvent::Ended {
-            ending,
-            reason,
-            exit,
-        })?;
+        self.events.push(ShimEvent::Ended { ending, reason, exit })?;
         for connection in &mut self.connections {
             // The worker reads the file if the socket does not take it.
             let _ = connection.pump(&self.events);
@@ -155,11 +151,7 @@ impl<'a> Shim<'a> {
         if self.is_over() {
             return PollTimeout::ZERO;
         }
-        let own = if self.stopping.is_some() {
-            None
-        } else {
-            self.limit_at
-        };
+        let own = if self.stopping.is_some() { None } else { self.limit_at };
         let next_stop = self.stopping.as_ref().and_then(Stopping::next_at);
         match [own, self.warn_at, next_stop].into_iter().flatten().min() {
             None => PollTimeout::NONE,
@@ -191,13 +183,7 @@ impl<'a> Shim<'a> {
             match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => self.reaped(pid, Exit::code(code))?,
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.reaped(
-                        pid,
-                        Exit {
-                            code: 0,
-                            signal: signal as i32,
-                        },
-                    )?;
+                    self.reaped(pid, Exit { code: 0, signal: signal as i32 })?;
                 }
                 Ok(WaitStatus::StillAlive) => {
                     self.childless = false;
@@ -215,11 +201,7 @@ impl<'a> Shim<'a> {
 
     /// A child is dead: one of the tasks, or an orphan of theirs, of which nothing is to be told.
     fn reaped(&mut self, pid: Pid, exit: Exit) -> io::Result<()> {
-        let Some(index) = self
-            .running
-            .iter()
-            .position(|task| task.pid == pid.as_raw())
-        else {
+        let Some(index) = self.running.iter().position(|task| task.pid == pid.as_raw()) else {
             return Ok(());
         };
         let task = self.running.swap_remove(index);
@@ -232,17 +214,8 @@ impl<'a> Shim<'a> {
 
     fn task_ended(&mut self, step: u32, rank: u32, exit: Exit, detail: String) -> io::Result<()> {
         write_exit(self.attempt, step, rank, exit)?;
-        let why = if detail.is_empty() {
-            exit.to_string()
-        } else {
-            detail.clone()
-        };
-        self.events.push(ShimEvent::TaskEnded {
-            step,
-            rank,
-            exit,
-            detail,
-        })?;
+        let why = if detail.is_empty() { exit.to_string() } else { detail.clone() };
+        self.events.push(ShimEvent::TaskEnded { step, rank, exit, detail })?;
         if step == 0 {
             self.step_0_task_ended(rank, exit, &why);
         }
@@ -285,17 +258,11 @@ impl<'a> Shim<'a> {
             return self.task_ended(step.step, task.rank, NOT_STARTED, detail);
         }
         // Tasks inherit the mask of blocked signals; a child's end missed meanwhile is found by `reap`.
-        let started = self
-            .signals
-            .unblocked(|| task::start(self.attempt, step, task))?;
+        let started = self.signals.unblocked(|| task::start(self.attempt, step, task))?;
         match started {
             Ok(pid) => {
                 self.childless = false;
-                self.running.push(RunningTask {
-                    step: step.step,
-                    rank: task.rank,
-                    pid,
-                });
+                self.running.push(RunningTask { step: step.step, rank: task.rank, pid });
                 let (step, rank) = (step.step, task.rank);
                 self.events.push(ShimEvent::TaskStarted { step, rank, pid })
             }
@@ -323,8 +290,7 @@ impl<'a> Shim<'a> {
             }
         }
         let events = &self.events;
-        self.connections
-            .retain_mut(|connection| connection.pump(events).is_ok());
+        self.connections.retain_mut(|connection| connection.pump(events).is_ok());
         Ok(())
     }
 
@@ -334,18 +300,8 @@ impl<'a> Shim<'a> {
                 connection.follow(usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX));
             }
             ShimCommand::StartTasks(step) => self.start_tasks(&step)?,
-            ShimCommand::Stop {
-                cause,
-                reason,
-                grace_ms,
-                warn,
-            } => {
-                self.stop(
-                    Why::Told(cause),
-                    reason,
-                    Duration::from_millis(grace_ms),
-                    warn,
-                );
+            ShimCommand::Stop { cause, reason, grace_ms, warn } => {
+                self.stop(Why::Told(cause), reason, Duration::from_millis(grace_ms), warn);
             }
         }
         Ok(())
@@ -356,12 +312,8 @@ impl<'a> Shim<'a> {
         if let Some(stopping) = &mut self.stopping {
             return stopping.hasten(why, reason, now, grace);
         }
-        let ahead = self
-            .spec
-            .warning
-            .as_ref()
-            .filter(|_| warn)
-            .map(|w| Duration::from_millis(w.ahead_ms));
+        let ahead =
+            self.spec.warning.as_ref().filter(|_| warn).map(|w| Duration::from_millis(w.ahead_ms));
         if ahead.is_some() {
             self.warn();
         }
@@ -377,12 +329,7 @@ impl<'a> Shim<'a> {
         if self.stopping.is_none() && self.limit_at.is_some_and(|at| at <= now) {
             let seconds = self.spec.time_limit_ms / 1000;
             let reason = format!("the time limit of {seconds} s was reached");
-            self.stop(
-                Why::Limit,
-                reason,
-                Duration::from_millis(self.spec.grace_ms),
-                false,
-            );
+            self.stop(Why::Limit, reason, Duration::from_millis(self.spec.grace_ms), false);
         }
         if let Some(stopping) = self.stopping.as_mut().filter(|_| !self.childless) {
             stopping.act(now);
@@ -395,10 +342,7 @@ impl<'a> Shim<'a> {
         let Some(warning) = &self.spec.warning else {
             return;
         };
-        let script = self
-            .running
-            .iter()
-            .find(|task| self.spec.batch && task.step == 0);
+        let script = self.running.iter().find(|task| self.spec.batch && task.step == 0);
         stopping::warn(warning, script.map(|task| task.pid), getpid().as_raw());
     }
 }
@@ -406,10 +350,7 @@ impl<'a> Shim<'a> {
 /// `CAUSE_NODE` of the API, which this process does not link.
 const NODE_CAUSE: i32 = 3;
 /// What a task counts as that was asked for after the end had begun.
-const NOT_STARTED: Exit = Exit {
-    code: 126,
-    signal: 0,
-};
+const NOT_STARTED: Exit = Exit { code: 126, signal: 0 };
 
 fn limit_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
     (spec.time_limit_ms > 0)

@@ -25,14 +25,9 @@ pub struct Signals {
 impl Signals {
     /// Blocks child and termination signals, and those of terminals, which are never for a shim.
     pub fn block() -> io::Result<Self> {
-        let mask: SigSet = [
-            Signal::SIGCHLD,
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-        ]
-        .into_iter()
-        .collect();
+        let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+            .into_iter()
+            .collect();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
         let descriptor =
             SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;

@@ -46,13 +46,7 @@ impl Stopping {
     ) -> Self {
         let wait = ahead.map_or(Duration::ZERO, |ahead| ahead.min(grace / 2));
         let (term_at, kill_at) = (Some(now + wait), now + grace);
-        Self {
-            why,
-            reason,
-            term_at,
-            kill_at,
-            kill_pause: KILL_PAUSE_MIN,
-        }
+        Self { why, reason, term_at, kill_at, kill_pause: KILL_PAUSE_MIN }
     }
 
     /// Another reason to end came: the earlier end counts, the sooner KILL is taken. An order that finds only
@@ -75,10 +69,7 @@ impl Stopping {
 
     /// When there is something to do next.
     pub fn next_at(&self) -> Option<Instant> {
-        Some(
-            self.term_at
-                .map_or(self.kill_at, |term_at| term_at.min(self.kill_at)),
-        )
+        Some(self.term_at.map_or(self.kill_at, |term_at| term_at.min(self.kill_at)))
     }
 
     /// Does what is due.

@@ -28,9 +28,7 @@ pub struct Failure {
 
 /// Where a task's output is found, whatever file the user has named.
 pub fn output_path(attempt: &Path, step: u32, rank: u32, stream: &str) -> PathBuf {
-    attempt
-        .join(format!("step-{step}"))
-        .join(format!("rank-{rank}.{stream}"))
+    attempt.join(format!("step-{step}")).join(format!("rank-{rank}.{stream}"))
 }
 
 /// The file that says how a task ended; it is there once nothing more is written to its output by the task itself.
@@ -63,27 +61,14 @@ fn find_and_spawn(
     }
     let mut environment = step.environment.clone();
     environment.extend(task.environment.clone());
-    let (program, arguments) = task
-        .argv
-        .split_first()
-        .ok_or_else(|| not_found("no program given".into()))?;
-    let path = find_program(
-        program,
-        place,
-        environment.get("PATH").map_or("", String::as_str),
-    )?;
+    let (program, arguments) =
+        task.argv.split_first().ok_or_else(|| not_found("no program given".into()))?;
+    let path = find_program(program, place, environment.get("PATH").map_or("", String::as_str))?;
     let mut command = Command::new(&path);
     // The path is absolute and the environment complete: this lets the library use vfork instead of fork.
-    command
-        .arg0(program)
-        .args(arguments)
-        .env_clear()
-        .envs(&environment)
-        .current_dir(place);
+    command.arg0(program).args(arguments).env_clear().envs(&environment).current_dir(place);
     command.stdin(Stdio::null()).stdout(stdout).process_group(0);
-    let stderr = stderr
-        .try_clone()
-        .map_err(|error| not_started("standard error", &error))?;
+    let stderr = stderr.try_clone().map_err(|error| not_started("standard error", &error))?;
     command.stderr(stderr);
     spawn(&mut command, &path)
 }
@@ -102,10 +87,7 @@ fn spawn(command: &mut Command, path: &Path) -> Result<i32, Failure> {
             Err(error) => return Err(not_started(&path.display().to_string(), &error)),
         }
     }
-    Err(not_started(
-        &path.display().to_string(),
-        &io::ErrorKind::ExecutableFileBusy.into(),
-    ))
+    Err(not_started(&path.display().to_string(), &io::ErrorKind::ExecutableFileBusy.into()))
 }
 
 /// As `execvp` looks for it, with relative paths seen from the task's directory.
@@ -114,28 +96,18 @@ fn find_program(program: &str, place: &Path, search: &str) -> Result<PathBuf, Fa
         let path = place.join(program);
         return match fs::metadata(&path) {
             Ok(_) => Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(format!(
-                "program {} does not exist",
-                path.display()
-            ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(not_found(format!("program {} does not exist", path.display())))
+            }
             Err(error) => Err(not_started(&path.display().to_string(), &error)),
         };
     }
-    let candidates = search
-        .split(':')
-        .map(|directory| place.join(directory).join(program));
-    let found = candidates
-        .clone()
-        .find(|path| is_executable(path))
-        .or_else(|| {
-            // One that is there but not executable gives the better error.
-            candidates.clone().find(|path| path.is_file())
-        });
-    found.ok_or_else(|| {
-        not_found(format!(
-            "program {program} was not found in PATH ({search})"
-        ))
-    })
+    let candidates = search.split(':').map(|directory| place.join(directory).join(program));
+    let found = candidates.clone().find(|path| is_executable(path)).or_else(|| {
+        // One that is there but not executable gives the better error.
+        candidates.clone().find(|path| path.is_file())
+    });
+    found.ok_or_else(|| not_found(format!("program {program} was not found in PATH ({search})")))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -152,34 +124,20 @@ fn open_output(
     wanted: &str,
 ) -> Result<File, Failure> {
     let kept = output_path(attempt, step, task.rank, stream);
-    let path = if wanted.is_empty() {
-        kept.clone()
-    } else {
-        PathBuf::from(wanted)
-    };
+    let path = if wanted.is_empty() { kept.clone() } else { PathBuf::from(wanted) };
     let open = || {
         if !wanted.is_empty() {
             std::os::unix::fs::symlink(&path, &kept)?;
         }
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(&path)
+        OpenOptions::new().append(true).create(true).mode(0o644).open(&path)
     };
     open().map_err(|error| not_started(&format!("output {}", path.display()), &error))
 }
 
 fn not_found(detail: String) -> Failure {
-    Failure {
-        exit: Exit::code(NOT_FOUND),
-        detail,
-    }
+    Failure { exit: Exit::code(NOT_FOUND), detail }
 }
 
 fn not_started(what: &str, error: &io::Error) -> Failure {
-    Failure {
-        exit: Exit::code(NOT_STARTED),
-        detail: format!("cannot start: {what}: {error}"),
-    }
+    Failure { exit: Exit::code(NOT_STARTED), detail: format!("cannot start: {what}: {error}") }
 }

@@ -63,10 +63,7 @@ pub fn descendants(root: i32) -> Vec<Process> {
 pub fn leftovers(session: Option<i32>, mark: &str) -> Vec<Process> {
     let session = session.filter(|session| process(*session).is_none());
     let ours = |process: &Process| Some(process.session) == session || has_mark(process.pid, mark);
-    processes()
-        .into_iter()
-        .filter(|process| !process.zombie && ours(process))
-        .collect()
+    processes().into_iter().filter(|process| !process.zombie && ours(process)).collect()
 }
 
 /// Signals a process; one that is gone already is fine.
@@ -79,19 +76,13 @@ pub fn signal(pid: i32, signal: Signal) {
 pub fn catches(pid: i32, signal: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = caught
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     signal > 0 && signal <= 64 && mask >> (signal - 1) & 1 == 1
 }
 
 fn has_mark(pid: i32, mark: &str) -> bool {
     let environment = fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
-    environment.is_ok_and(|bytes| {
-        bytes
-            .split(|byte| *byte == 0)
-            .any(|var| var == mark.as_bytes())
-    })
+    environment.is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|var| var == mark.as_bytes()))
 }
 
 /// The name in the second field may hold blanks and parentheses: the fields count from the last parenthesis.
@@ -103,14 +94,7 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     let (parent, group, session) = (number()?, number()?, number()?);
     // Field 22 of the whole line; six of it are read here (pid, name, state and the three above).
     let start_ticks = fields.nth(15)?.parse().ok()?;
-    Some(Process {
-        pid,
-        parent,
-        group,
-        session,
-        zombie: matches!(state, "Z" | "X"),
-        start_ticks,
-    })
+    Some(Process { pid, parent, group, session, zombie: matches!(state, "Z" | "X"), start_ticks })
 }
 
 #[cfg(test)]
@@ -130,10 +114,6 @@ mod tests {
     #[test]
     fn this_process_is_found_below_its_parent() {
         let own = process(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(
-            descendants(own.parent)
-                .iter()
-                .any(|process| process.pid == own.pid)
-        );
+        assert!(descendants(own.parent).iter().any(|process| process.pid == own.pid));
     }
 }

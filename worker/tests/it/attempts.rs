@@ -21,9 +21,7 @@ async fn a_worker_registers_with_its_inventory_and_sends_heartbeats() {
     assert_eq!(inventory.gpus.len(), 2);
     assert_eq!(inventory.address, "127.0.0.1");
     for seq in 1..3 {
-        let Message::Heartbeat(heartbeat) = peer.message().await else {
-            panic!("no heartbeat")
-        };
+        let Message::Heartbeat(heartbeat) = peer.message().await else { panic!("no heartbeat") };
         assert_eq!(heartbeat.seq, seq);
         assert_eq!(heartbeat.gpus.len(), 2);
     }
@@ -34,8 +32,7 @@ async fn a_command_of_one_node_goes_through_all_reports_to_its_end() {
     let mut cluster = Cluster::start().await;
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
-    peer.order(Order::RunAttempt(command(7, &["sh", "-c", "exit 3"], 1)))
-        .await;
+    peer.order(Order::RunAttempt(command(7, &["sh", "-c", "exit 3"], 1))).await;
     let reports = peer.reports_until_end().await;
     let seqs: Vec<u64> = reports.iter().map(|report| report.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
@@ -57,14 +54,9 @@ async fn a_gang_waits_for_its_start_and_a_repeated_start_starts_once() {
     let mut order = script(7, &format!("echo x >> {}", mark.display()));
     order.start_now = false;
     peer.order(Order::RunAttempt(order.clone())).await;
-    peer.reports_until(|event| matches!(event, Event::Accepted(_)))
-        .await;
+    peer.reports_until(|event| matches!(event, Event::Accepted(_))).await;
     assert!(!mark.exists());
-    let start = StartAttempt {
-        epoch: EPOCH,
-        job_id: 7,
-        attempt: 1,
-    };
+    let start = StartAttempt { epoch: EPOCH, job_id: 7, attempt: 1 };
     for _ in 0..3 {
         peer.order(Order::StartAttempt(start)).await;
         peer.order(Order::RunAttempt(order.clone())).await;
@@ -91,8 +83,7 @@ async fn a_signal_that_ends_a_task_is_told_apart_from_a_code() {
     let mut cluster = Cluster::start().await;
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
-    peer.order(Order::RunAttempt(script(7, "kill -SEGV $$")))
-        .await;
+    peer.order(Order::RunAttempt(script(7, "kill -SEGV $$"))).await;
     let (_, reason, exit) = end_of(&peer.reports_until_end().await);
     assert_eq!((exit.code, exit.signal), (0, 11));
     assert_eq!(reason, "the script was ended by signal 11");
@@ -103,18 +94,13 @@ async fn a_program_that_is_not_there_is_named_in_the_detail_and_on_standard_erro
     let mut cluster = Cluster::start().await;
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
-    peer.order(Order::RunAttempt(command(7, &["no-such-program"], 1)))
-        .await;
+    peer.order(Order::RunAttempt(command(7, &["no-such-program"], 1))).await;
     let reports = peer.reports_until_end().await;
     let ended = task_end(&reports, 0, 0);
     assert_eq!(ended.exit.unwrap().code, 127);
     assert!(ended.detail.contains("no-such-program"), "{}", ended.detail);
     let stderr = cluster.state().join("attempts/7.1/step-0/rank-0.stderr");
-    assert!(
-        std::fs::read_to_string(stderr)
-            .unwrap()
-            .contains("no-such-program")
-    );
+    assert!(std::fs::read_to_string(stderr).unwrap().contains("no-such-program"));
     assert_eq!(end_of(&reports).2.code, 127);
 }
 
@@ -137,8 +123,7 @@ async fn one_failing_rank_ends_the_others_and_is_named() {
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
     let body = "[ $RANK = 1 ] && exit 9; sleep 1000";
-    peer.order(Order::RunAttempt(command(7, &["sh", "-c", body], 2)))
-        .await;
+    peer.order(Order::RunAttempt(command(7, &["sh", "-c", body], 2))).await;
     let reports = peer.reports_until_end().await;
     let (cause, reason, exit) = end_of(&reports);
     assert_eq!((cause, exit.code), (Cause::User, 9));
@@ -167,10 +152,7 @@ async fn a_task_that_ignores_term_is_killed_after_the_grace() {
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
     let ready = cluster.output("ready");
-    let body = format!(
-        "trap '' TERM; echo x > {}; while :; do sleep 0.1; done",
-        ready.display()
-    );
+    let body = format!("trap '' TERM; echo x > {}; while :; do sleep 0.1; done", ready.display());
     peer.order(Order::RunAttempt(script(7, &body))).await;
     eventually("ready", || has_line(&ready)).await;
     peer.stop(7, Cause::Preempted, 1).await;
@@ -210,11 +192,7 @@ async fn the_warning_signal_comes_before_the_limit() {
     let mut peer = cluster.peer().await;
     let mut order = script(7, "trap 'exit 5' USR1; while :; do sleep 0.05; done");
     order.time_limit_s = 60;
-    let warning = WarningSignal {
-        signal: 10,
-        ahead_s: 59,
-        batch_only: true,
-    };
+    let warning = WarningSignal { signal: 10, ahead_s: 59, batch_only: true };
     order.spec.as_mut().unwrap().warning_signal = Some(warning);
     peer.order(Order::RunAttempt(order)).await;
     let (cause, _, exit) = end_of(&peer.reports_until_end().await);
@@ -232,11 +210,7 @@ async fn a_script_without_a_handler_survives_the_warning_that_its_program_gets()
         ready.display()
     );
     let mut order = script(7, &body);
-    let warning = WarningSignal {
-        signal: 10,
-        ahead_s: 30,
-        batch_only: false,
-    };
+    let warning = WarningSignal { signal: 10, ahead_s: 30, batch_only: false };
     order.spec.as_mut().unwrap().warning_signal = Some(warning);
     peer.order(Order::RunAttempt(order)).await;
     eventually("ready", || has_line(&ready)).await;
@@ -253,26 +227,15 @@ async fn a_script_starts_further_steps_that_end_with_it() {
     let go = cluster.output("go");
     let body = format!("while ! [ -e {} ]; do sleep 0.02; done", go.display());
     peer.order(Order::RunAttempt(script(7, &body))).await;
-    peer.order(step(
-        7,
-        1,
-        &["sh", "-c", "echo one-$GOTGAN_STEP-$RANK; exit 6"],
-    ))
-    .await;
-    peer.order(step(
-        7,
-        1,
-        &["sh", "-c", "echo one-$GOTGAN_STEP-$RANK; exit 6"],
-    ))
-    .await;
+    peer.order(step(7, 1, &["sh", "-c", "echo one-$GOTGAN_STEP-$RANK; exit 6"])).await;
+    peer.order(step(7, 1, &["sh", "-c", "echo one-$GOTGAN_STEP-$RANK; exit 6"])).await;
     let one = |event: &Event| matches!(event, Event::TaskEnded(ended) if ended.step == 1);
     let reports = peer.reports_until(one).await;
     assert_eq!(task_end(&reports, 1, 0).exit.unwrap().code, 6);
     let output = cluster.state().join("attempts/7.1/step-1/rank-0.stdout");
     assert_eq!(std::fs::read_to_string(output).unwrap(), "one-1-0\n");
     peer.order(step(7, 2, &["sleep", "1000"])).await;
-    peer.reports_until(|event| matches!(event, Event::TaskStarted(s) if s.step == 2))
-        .await;
+    peer.reports_until(|event| matches!(event, Event::TaskStarted(s) if s.step == 2)).await;
     std::fs::write(&go, "").unwrap();
     let reports = peer.reports_until_end().await;
     assert_eq!(task_end(&reports, 2, 0).exit.unwrap().signal, 15);
@@ -289,8 +252,7 @@ async fn a_node_without_tasks_of_the_first_step_runs_until_it_is_stopped() {
     order.tasks.clear();
     peer.order(Order::RunAttempt(order)).await;
     peer.order(step(7, 1, &["true"])).await;
-    peer.reports_until(|event| matches!(event, Event::TaskEnded(_)))
-        .await;
+    peer.reports_until(|event| matches!(event, Event::TaskEnded(_))).await;
     peer.stop(7, Cause::User, 5).await;
     let (cause, ..) = end_of(&peer.reports_until_end().await);
     assert_eq!(cause, Cause::User);
@@ -303,23 +265,17 @@ async fn a_gpu_that_is_in_use_or_not_here_is_refused() {
     let mut peer = cluster.peer().await;
     let with_gpu = |job_id, uuid: &str| {
         let mut order = script(job_id, "sleep 1000");
-        order.gpus = vec![GpuAllocation {
-            uuid: uuid.into(),
-            milli: 1000,
-        }];
+        order.gpus = vec![GpuAllocation { uuid: uuid.into(), milli: 1000 }];
         Order::RunAttempt(order)
     };
     peer.order(with_gpu(7, "GPU-SIM-n1-0")).await;
     peer.until_started().await;
-    for (job_id, uuid, cause) in [
-        (8, "GPU-SIM-n1-0", Cause::Node),
-        (9, "GPU-elsewhere", Cause::Hardware),
-    ] {
+    for (job_id, uuid, cause) in
+        [(8, "GPU-SIM-n1-0", Cause::Node), (9, "GPU-elsewhere", Cause::Hardware)]
+    {
         peer.order(with_gpu(job_id, uuid)).await;
         let reports = peer.reports_until_end().await;
-        let Some(Event::Refused(refused)) = &reports[0].event else {
-            panic!("{reports:?}")
-        };
+        let Some(Event::Refused(refused)) = &reports[0].event else { panic!("{reports:?}") };
         assert_eq!(refused.cause(), cause);
         assert!(refused.reason.contains(uuid));
     }
@@ -337,15 +293,10 @@ async fn a_forgotten_attempt_is_held_no_longer_but_its_output_is_kept() {
     let mut daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
     for job_id in [7, 8] {
-        peer.order(Order::RunAttempt(script(job_id, "echo hello")))
-            .await;
+        peer.order(Order::RunAttempt(script(job_id, "echo hello"))).await;
         peer.reports_until_end().await;
     }
-    let forget = ForgetAttempt {
-        epoch: EPOCH,
-        job_id: 7,
-        attempt: 1,
-    };
+    let forget = ForgetAttempt { epoch: EPOCH, job_id: 7, attempt: 1 };
     peer.order(Order::ForgetAttempt(forget)).await;
     // Once a later attempt has ended, the order before it was carried out.
     peer.order(Order::RunAttempt(script(9, "true"))).await;
@@ -356,12 +307,7 @@ async fn a_forgotten_attempt_is_held_no_longer_but_its_output_is_kept() {
     let held: Vec<u64> = peer.register.held.iter().map(|held| held.job_id).collect();
     assert_eq!(held, [8, 9]);
     assert!(peer.register.held.iter().all(|held| held.ended));
-    assert!(
-        cluster
-            .state()
-            .join("attempts/7.1/step-0/rank-0.stdout")
-            .exists()
-    );
+    assert!(cluster.state().join("attempts/7.1/step-0/rank-0.stdout").exists());
 }
 
 #[tokio::test]
@@ -373,9 +319,7 @@ async fn many_short_attempts_at_once_all_end_with_gapless_reports() {
     let orders = peer.sender();
     let sending = tokio::spawn(async move {
         for job_id in 1..=JOBS {
-            orders
-                .order(Order::RunAttempt(command(job_id, &["true"], 1)))
-                .await;
+            orders.order(Order::RunAttempt(command(job_id, &["true"], 1))).await;
         }
     });
     let mut seqs = std::collections::BTreeMap::<u64, Vec<u64>>::new();

@@ -35,12 +35,7 @@ pub struct Orders(mpsc::Sender<Result<SchedulerMessage, Status>>);
 
 impl Orders {
     pub async fn order(&self, order: Order) {
-        self.0
-            .send(Ok(SchedulerMessage {
-                message: Some(order),
-            }))
-            .await
-            .unwrap();
+        self.0.send(Ok(SchedulerMessage { message: Some(order) })).await.unwrap();
     }
 }
 
@@ -59,9 +54,7 @@ impl Workers for Service {
             return Err(Status::unauthenticated("join token is not valid"));
         }
         let authority = self.authority.as_ref().unwrap();
-        Ok(Response::new(
-            authority.sign(&request.certificate_request_pem),
-        ))
+        Ok(Response::new(authority.sign(&request.certificate_request_pem)))
     }
 
     async fn session(
@@ -69,36 +62,19 @@ impl Workers for Service {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let header = request.metadata().get("x-gotgan-node");
-        let node = header
-            .map(|node| node.to_str().unwrap().to_owned())
-            .unwrap_or_default();
+        let node = header.map(|node| node.to_str().unwrap().to_owned()).unwrap_or_default();
         // With certificates a worker must show one.
-        let shown = request
-            .peer_certs()
-            .is_some_and(|certificates| !certificates.is_empty());
+        let shown = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
         assert_eq!(shown, self.authority.is_some());
         let mut messages = request.into_inner();
         let first = messages.message().await?.unwrap().message.unwrap();
-        let Message::Register(register) = first else {
-            panic!("not registered: {first:?}")
-        };
+        let Message::Register(register) = first else { panic!("not registered: {first:?}") };
         let (orders, stream) = mpsc::channel(64);
-        let welcome = Registered {
-            epoch: EPOCH,
-            heartbeat_ms: 200,
-        };
-        let welcome = SchedulerMessage {
-            message: Some(Order::Registered(welcome)),
-        };
+        let welcome = Registered { epoch: EPOCH, heartbeat_ms: 200 };
+        let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
         orders.send(Ok(welcome)).await.unwrap();
         let orders = Orders(orders);
-        let peer = Peer {
-            node,
-            register,
-            orders,
-            messages,
-            acknowledge: true,
-        };
+        let peer = Peer { node, register, orders, messages, acknowledge: true };
         let _ = self.peers.send(peer).await;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -116,29 +92,20 @@ impl Authority {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: rcgen::Issuer::new(params, key),
-        }
+        Self { pem, issuer: rcgen::Issuer::new(params, key) }
     }
 
     /// A server's certificate for the loopback address, and its key.
     pub fn server(&self) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
-        (
-            params.signed_by(&key, &self.issuer).unwrap().pem(),
-            key.serialize_pem(),
-        )
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     fn sign(&self, request_pem: &str) -> JoinResponse {
         let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem).unwrap();
         let certificate_pem = request.signed_by(&self.issuer).unwrap().pem();
-        JoinResponse {
-            certificate_pem,
-            ca_pem: self.pem.clone(),
-        }
+        JoinResponse { certificate_pem, ca_pem: self.pem.clone() }
     }
 }
 
@@ -154,19 +121,12 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
-        let service = WorkersServer::new(Service {
-            peers: sender,
-            authority: None,
-        });
+        let service = WorkersServer::new(Service { peers: sender, authority: None });
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
-        Self {
-            address,
-            peers,
-            directory: tempfile::tempdir().unwrap(),
-        }
+        Self { address, peers, directory: tempfile::tempdir().unwrap() }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -181,21 +141,14 @@ impl Cluster {
     pub fn daemon(&self) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
         command.args(["run", "--insecure", "--node", "n1", "--simulate", "2xB200"]);
-        command
-            .args(["--scheduler", &self.address, "--state-dir"])
-            .arg(self.state());
+        command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
         command.env("RUST_LOG", "warn").stdin(Stdio::null());
-        Daemon {
-            child: command.spawn().unwrap(),
-        }
+        Daemon { child: command.spawn().unwrap() }
     }
 
     /// The next stream a worker opens.
     pub async fn peer(&mut self) -> Peer {
-        tokio::time::timeout(PATIENCE, self.peers.recv())
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.peers.recv()).await.unwrap().unwrap()
     }
 }
 
@@ -229,12 +182,7 @@ impl Peer {
 
     pub async fn message(&mut self) -> Message {
         let next = tokio::time::timeout(PATIENCE, self.messages.next());
-        next.await
-            .expect("the worker says nothing")
-            .unwrap()
-            .unwrap()
-            .message
-            .unwrap()
+        next.await.expect("the worker says nothing").unwrap().unwrap().message.unwrap()
     }
 
     /// The next report, acknowledged unless told otherwise.
@@ -242,18 +190,8 @@ impl Peer {
         loop {
             if let Message::Report(report) = self.message().await {
                 if self.acknowledge {
-                    let Report {
-                        job_id,
-                        attempt,
-                        seq,
-                        ..
-                    } = report;
-                    self.order(Order::ReportAck(ReportAck {
-                        job_id,
-                        attempt,
-                        seq,
-                    }))
-                    .await;
+                    let Report { job_id, attempt, seq, .. } = report;
+                    self.order(Order::ReportAck(ReportAck { job_id, attempt, seq })).await;
                 }
                 return report;
             }
@@ -283,13 +221,11 @@ impl Peer {
     }
 
     pub async fn reports_until_end(&mut self) -> Vec<Report> {
-        self.reports_until(|event| matches!(event, Event::Ended(_) | Event::Refused(_)))
-            .await
+        self.reports_until(|event| matches!(event, Event::Ended(_) | Event::Refused(_))).await
     }
 
     pub async fn until_started(&mut self) {
-        self.reports_until(|event| matches!(event, Event::TaskStarted(_)))
-            .await;
+        self.reports_until(|event| matches!(event, Event::TaskStarted(_))).await;
     }
 
     pub async fn read_log(&mut self, read: ReadLog) -> LogData {
@@ -317,24 +253,13 @@ impl Peer {
 /// An order for a script of one node.
 pub fn script(job_id: u64, text: &str) -> RunAttempt {
     let text = format!("#!/bin/sh\n{text}\n");
-    work(
-        job_id,
-        Work::Script(v1::Script {
-            text,
-            arguments: Vec::new(),
-        }),
-        1,
-    )
+    work(job_id, Work::Script(v1::Script { text, arguments: Vec::new() }), 1)
 }
 
 /// An order for a command with this many tasks.
 pub fn command(job_id: u64, argv: &[&str], tasks: u32) -> RunAttempt {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    work(
-        job_id,
-        Work::Command(v1::Command { argv, layout: 2 }),
-        tasks,
-    )
+    work(job_id, Work::Command(v1::Command { argv, layout: 2 }), tasks)
 }
 
 fn work(job_id: u64, work: Work, tasks: u32) -> RunAttempt {
@@ -349,15 +274,8 @@ fn work(job_id: u64, work: Work, tasks: u32) -> RunAttempt {
         epoch: EPOCH,
         job_id,
         attempt: 1,
-        gang: vec![v1::GangNode {
-            node: "n1".into(),
-            address: "127.0.0.1".into(),
-            gpus: 2,
-        }],
-        spec: Some(JobSpec {
-            work: Some(work),
-            ..Default::default()
-        }),
+        gang: vec![v1::GangNode { node: "n1".into(), address: "127.0.0.1".into(), gpus: 2 }],
+        spec: Some(JobSpec { work: Some(work), ..Default::default() }),
         time_limit_s: 600,
         grace_s: 20,
         master_port: 29500,
@@ -375,11 +293,7 @@ pub fn step(job_id: u64, step: u32, argv: &[&str]) -> Order {
         attempt: 1,
         step,
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
-        tasks: vec![TaskStart {
-            local_world_size: 1,
-            world_size: 1,
-            ..Default::default()
-        }],
+        tasks: vec![TaskStart { local_world_size: 1, world_size: 1, ..Default::default() }],
         world_size: 1,
         ..Default::default()
     })
@@ -399,10 +313,7 @@ pub fn task_end(reports: &[Report], step: u32, rank: u32) -> v1::TaskEnded {
         Some(Event::TaskEnded(ended)) => Some(ended),
         _ => None,
     });
-    ends.into_iter()
-        .find(|ended| (ended.step, ended.rank) == (step, rank))
-        .unwrap()
-        .clone()
+    ends.into_iter().find(|ended| (ended.step, ended.rank) == (step, rank)).unwrap().clone()
 }
 
 /// Waits until something is so.

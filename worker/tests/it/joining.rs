@@ -21,14 +21,8 @@ async fn start_with_tls(directory: &std::path::Path) -> (String, mpsc::Receiver<
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", listener.local_addr().unwrap());
     let (peers, streams) = mpsc::channel(1);
-    let service = WorkersServer::new(Service {
-        peers,
-        authority: Some(authority),
-    });
-    let server = Server::builder()
-        .tls_config(tls)
-        .unwrap()
-        .add_service(service);
+    let service = WorkersServer::new(Service { peers, authority: Some(authority) });
+    let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (address, streams)
 }
@@ -36,14 +30,7 @@ async fn start_with_tls(directory: &std::path::Path) -> (String, mpsc::Receiver<
 fn worker(directory: &std::path::Path, address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
     command.current_dir(directory).env("RUST_LOG", "warn");
-    command.args([
-        "--scheduler",
-        address,
-        "--state-dir",
-        "state",
-        "--ca",
-        "ca.pem",
-    ]);
+    command.args(["--scheduler", address, "--state-dir", "state", "--ca", "ca.pem"]);
     command.args(["--node", "n1"]);
     command
 }
@@ -51,47 +38,29 @@ fn worker(directory: &std::path::Path, address: &str) -> Command {
 /// The subcommand comes first.
 fn with_subcommand(mut base: Command, name: &str, more: &[&str]) -> Command {
     let mut command = Command::new(base.get_program());
-    command
-        .current_dir(base.get_current_dir().unwrap())
-        .env("RUST_LOG", "warn");
+    command.current_dir(base.get_current_dir().unwrap()).env("RUST_LOG", "warn");
     command.arg(name).args(base.get_args()).args(more);
     base.env_clear();
     command
 }
 
 async fn run(mut command: Command) -> std::process::Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_worker_joins_with_a_token_and_then_shows_its_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let (address, mut streams) = start_with_tls(directory.path()).await;
-    let joining = with_subcommand(
-        worker(directory.path(), &address),
-        "join",
-        &["--token", "once"],
-    );
+    let joining = with_subcommand(worker(directory.path(), &address), "join", &["--token", "once"]);
     let output = run(joining).await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let key = directory.path().join("state/tls/key.pem");
-    assert_eq!(
-        std::fs::metadata(key).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    let mut daemon = with_subcommand(
-        worker(directory.path(), &address),
-        "run",
-        &["--simulate", "1xH100"],
-    )
-    .spawn()
-    .unwrap();
+    assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut daemon =
+        with_subcommand(worker(directory.path(), &address), "run", &["--simulate", "1xH100"])
+            .spawn()
+            .unwrap();
     let next = tokio::time::timeout(std::time::Duration::from_secs(30), streams.recv());
     let peer = next.await.expect("no stream").unwrap();
     assert_eq!(peer.register.inventory.unwrap().node, "n1");
@@ -103,11 +72,7 @@ async fn a_worker_joins_with_a_token_and_then_shows_its_certificate() {
 async fn a_token_that_is_not_valid_is_refused_with_the_schedulers_words() {
     let directory = tempfile::tempdir().unwrap();
     let (address, _streams) = start_with_tls(directory.path()).await;
-    let joining = with_subcommand(
-        worker(directory.path(), &address),
-        "join",
-        &["--token", "old"],
-    );
+    let joining = with_subcommand(worker(directory.path(), &address), "join", &["--token", "old"]);
     let output = run(joining).await;
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -6,14 +6,7 @@ use gotgan_proto::v1::{LogStream, ReadLog};
 use crate::cluster::{Cluster, script};
 
 fn read(job_id: u64, offset: u64, wait_ms: u32) -> ReadLog {
-    ReadLog {
-        request: 1,
-        job_id,
-        attempt: 1,
-        offset,
-        wait_ms,
-        ..Default::default()
-    }
+    ReadLog { request: 1, job_id, attempt: 1, offset, wait_ms, ..Default::default() }
 }
 
 #[tokio::test]
@@ -35,19 +28,11 @@ async fn output_is_followed_while_it_grows_and_its_end_is_told() {
     std::fs::write(&go, "").unwrap();
     peer.reports_until_end().await;
     let second = peer.read_log(read(7, 6, 9000)).await;
-    assert_eq!(
-        (second.data.as_slice(), second.end),
-        (&b"second\n"[..], true)
-    );
+    assert_eq!((second.data.as_slice(), second.end), (&b"second\n"[..], true));
     let after = peer.read_log(read(7, 13, 9000)).await;
     assert_eq!((after.data.len(), after.end), (0, true));
     let stderr = LogStream::Stderr.into();
-    let err = peer
-        .read_log(ReadLog {
-            stream: stderr,
-            ..read(7, 0, 0)
-        })
-        .await;
+    let err = peer.read_log(ReadLog { stream: stderr, ..read(7, 0, 0) }).await;
     assert_eq!((err.data.as_slice(), err.end), (&b"err\n"[..], true));
 }
 
@@ -56,19 +41,10 @@ async fn a_read_takes_no_more_than_asked_for_and_large_output_is_complete() {
     let mut cluster = Cluster::start().await;
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
-    peer.order(Order::RunAttempt(script(7, "seq 1 200000")))
-        .await;
+    peer.order(Order::RunAttempt(script(7, "seq 1 200000"))).await;
     peer.reports_until_end().await;
-    let some = peer
-        .read_log(ReadLog {
-            max_bytes: 4,
-            ..read(7, 2, 0)
-        })
-        .await;
-    assert_eq!(
-        (some.data.as_slice(), some.offset, some.end),
-        (&b"2\n3\n"[..], 2, false)
-    );
+    let some = peer.read_log(ReadLog { max_bytes: 4, ..read(7, 2, 0) }).await;
+    assert_eq!((some.data.as_slice(), some.offset, some.end), (&b"2\n3\n"[..], 2, false));
     let mut all = Vec::new();
     loop {
         let data = peer.read_log(read(7, all.len() as u64, 0)).await;
@@ -92,10 +68,7 @@ async fn the_users_own_file_is_read_like_any_other() {
     spec.working_directory = cluster.directory.path().to_string_lossy().into_owned();
     peer.order(Order::RunAttempt(order)).await;
     peer.reports_until_end().await;
-    assert_eq!(
-        std::fs::read_to_string(cluster.output("out-7-n1.txt")).unwrap(),
-        "here\n"
-    );
+    assert_eq!(std::fs::read_to_string(cluster.output("out-7-n1.txt")).unwrap(), "here\n");
     let data = peer.read_log(read(7, 0, 0)).await;
     assert_eq!((data.data.as_slice(), data.end), (&b"here\n"[..], true));
 }

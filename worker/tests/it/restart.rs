@@ -12,10 +12,7 @@ async fn a_job_does_not_notice_that_its_daemon_is_killed_and_its_end_is_told_lat
     let mut daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
     let go = cluster.output("go");
-    let body = format!(
-        "while ! [ -e {} ]; do sleep 0.02; done; echo done; exit 3",
-        go.display()
-    );
+    let body = format!("while ! [ -e {} ]; do sleep 0.02; done; echo done; exit 3", go.display());
     peer.order(Order::RunAttempt(script(7, &body))).await;
     peer.until_started().await;
     daemon.kill();
@@ -85,9 +82,7 @@ async fn a_killed_shim_costs_the_attempt_and_nothing_it_started_is_left() {
     peer.until_started().await;
     eventually("ready", || has_line(&own) && has_line(&hidden)).await;
     let lines = events::read(&cluster.state().join("attempts/7.1")).unwrap();
-    let ShimEvent::Started { pid, .. } = lines[0].event else {
-        panic!("{lines:?}")
-    };
+    let ShimEvent::Started { pid, .. } = lines[0].event else { panic!("{lines:?}") };
     tree::signal(pid, nix::sys::signal::Signal::SIGKILL);
     let (cause, reason, _) = end_of(&peer.reports_until_end().await);
     assert_eq!(cause, Cause::Node);

@@ -32,16 +32,8 @@ const MANAGERS: [Manager; 5] = [
         refresh: &[],
         install: &["--non-interactive", "install", "postgresql-server"],
     },
-    Manager {
-        program: "pacman",
-        refresh: &[],
-        install: &["-Sy", "--noconfirm", "postgresql"],
-    },
-    Manager {
-        program: "apk",
-        refresh: &[],
-        install: &["add", "postgresql"],
-    },
+    Manager { program: "pacman", refresh: &[], install: &["-Sy", "--noconfirm", "postgresql"] },
+    Manager { program: "apk", refresh: &[], install: &["add", "postgresql"] },
 ];
 
 pub fn run() -> Result<()> {
@@ -76,23 +68,14 @@ fn privilege() -> Option<&'static [&'static str]> {
         return Some(&[]);
     }
     let mut probe = Command::new("sudo");
-    probe
-        .args(["--non-interactive", "true"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    probe
-        .status()
-        .is_ok_and(|status| status.success())
-        .then_some(&["sudo", "--non-interactive"])
+    probe.args(["--non-interactive", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success()).then_some(&["sudo", "--non-interactive"])
 }
 
 fn call(prefix: &[&str], program: &str, arguments: &[&str]) -> Result<bool> {
     let mut words = prefix.iter().chain([&program]).chain(arguments);
     let mut command = Command::new(words.next().unwrap_or(&program));
-    command
-        .args(words)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+    command.args(words).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     Ok(child::run_in_foreground(&mut command)?.success())
 }
 

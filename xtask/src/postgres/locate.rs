@@ -22,15 +22,11 @@ pub fn or_install() -> Result<PathBuf> {
 
 fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(versioned())
-        .find(|directory| has_programs(directory))
+    env::split_paths(&path).chain(versioned()).find(|directory| has_programs(directory))
 }
 
 fn has_programs(directory: &Path) -> bool {
-    ["initdb", "postgres"]
-        .iter()
-        .all(|program| directory.join(program).is_file())
+    ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file())
 }
 
 /// Newest version first.

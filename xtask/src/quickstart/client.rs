@@ -19,32 +19,20 @@ pub struct Client {
 
 impl Client {
     pub fn new(program: PathBuf, server: String, ca: PathBuf, token_file: PathBuf) -> Self {
-        Self {
-            program,
-            server,
-            ca,
-            token_file,
-        }
+        Self { program, server, ca, token_file }
     }
 
     /// The same cluster as another person.
     pub fn with_token(&self, token_file: &Path) -> Self {
-        Self {
-            token_file: token_file.to_path_buf(),
-            ..self.clone()
-        }
+        Self { token_file: token_file.to_path_buf(), ..self.clone() }
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).stdin(Stdio::null());
         // The person's own configuration has no say here.
-        command
-            .env("GOTGAN_CONFIG", "/nonexistent")
-            .env_remove("GOTGAN_TOKEN");
-        command
-            .env("GOTGAN_SERVER", &self.server)
-            .env("GOTGAN_CA", &self.ca);
+        command.env("GOTGAN_CONFIG", "/nonexistent").env_remove("GOTGAN_TOKEN");
+        command.env("GOTGAN_SERVER", &self.server).env("GOTGAN_CA", &self.ca);
         command.env("GOTGAN_TOKEN_FILE", &self.token_file);
         command
     }
@@ -74,19 +62,12 @@ fn finished(mut command: Command, words: &str) -> Result<Output> {
     interrupt::check()?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`gotgan {words}` failed with {}: {}",
-            output.status,
-            complaint.trim()
-        );
+        bail!("`gotgan {words}` failed with {}: {}", output.status, complaint.trim());
     }
     Ok(output)
 }
 
 fn words<S: AsRef<OsStr>>(arguments: &[S]) -> String {
-    let words: Vec<_> = arguments
-        .iter()
-        .map(|word| word.as_ref().to_string_lossy())
-        .collect();
+    let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
     words.join(" ")
 }

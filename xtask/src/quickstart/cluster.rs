@@ -58,21 +58,13 @@ impl Cluster {
         let (scheduler, server) = start_scheduler(&programs, directory)?;
         screen.step(
             "scheduler",
-            &format!(
-                "serves {server}, TLS, SQLite in {}",
-                directory.path.display()
-            ),
+            &format!("serves {server}, TLS, SQLite in {}", directory.path.display()),
         );
         let ca = directory.path.join("scheduler/tls/ca.pem");
         let token = directory.path.join("scheduler/admin.token");
         let admin = Client::new(programs.join("gotgan"), server, ca, token);
-        let mut cluster = Self {
-            admin,
-            programs,
-            gpus: Gpus::none(),
-            workers: Vec::new(),
-            scheduler,
-        };
+        let mut cluster =
+            Self { admin, programs, gpus: Gpus::none(), workers: Vec::new(), scheduler };
         let mut nodes = Vec::new();
         for node in NODES {
             let simulate = what_to_simulate(&nodes);
@@ -94,17 +86,11 @@ impl Cluster {
         simulate: Option<String>,
     ) -> Result<Daemon> {
         let join = self.admin.json(&["admin", "join-token", "--node", node])?;
-        let join = join["join_token"]
-            .as_str()
-            .context("no join token in the answer")?
-            .to_owned();
+        let join = join["join_token"].as_str().context("no join token in the answer")?.to_owned();
         let mut command = Command::new(self.programs.join("gotgan-worker"));
         command.args(["run", "--scheduler", &self.admin.server, "--node", node]);
         // Not as an argument: others on the machine can read those.
-        command
-            .arg("--ca")
-            .arg(&self.admin.ca)
-            .env("GOTGAN_JOIN_TOKEN", &join);
+        command.arg("--ca").arg(&self.admin.ca).env("GOTGAN_JOIN_TOKEN", &join);
         command.arg("--state-dir").arg(directory.create(node)?);
         if let Some(gpus) = simulate {
             command.args(["--simulate", &gpus]);
@@ -132,10 +118,7 @@ impl Cluster {
             }
             let nodes = admin.json(&["nodes"])?;
             let nodes = nodes["nodes"].as_array().cloned().unwrap_or_default();
-            let ready = nodes
-                .iter()
-                .filter(|node| node["liveness"] == "ready")
-                .count();
+            let ready = nodes.iter().filter(|node| node["liveness"] == "ready").count();
             Ok((ready == workers.len()).then_some(nodes))
         })
     }
@@ -143,27 +126,19 @@ impl Cluster {
     /// Fails with the end of the log of a daemon that has ended.
     pub fn check(&mut self, directory: &Directory) -> Result<()> {
         fail_if_ended(&mut self.scheduler, directory)?;
-        self.workers
-            .iter_mut()
-            .try_for_each(|worker| fail_if_ended(worker, directory))
+        self.workers.iter_mut().try_for_each(|worker| fail_if_ended(worker, directory))
     }
 }
 
 impl Gpus {
     fn none() -> Self {
-        Self {
-            class: String::new(),
-            per_node: 0,
-            simulated: false,
-        }
+        Self { class: String::new(), per_node: 0, simulated: false }
     }
 
     fn of(nodes: &[Value]) -> Self {
         let gpus = |node: &Value| node["gpus"].as_array().map_or(0, Vec::len);
         let per_node = nodes.iter().map(gpus).min().unwrap_or(0);
-        let class = nodes
-            .first()
-            .and_then(|node| node["gpus"][0]["gpu_class"].as_str());
+        let class = nodes.first().and_then(|node| node["gpus"][0]["gpu_class"].as_str());
         Self {
             class: class.unwrap_or_default().to_owned(),
             per_node: u64::try_from(per_node).unwrap_or(0),
@@ -187,21 +162,13 @@ fn describe(node: &Value) -> String {
     let name = node["name"].as_str().unwrap_or("?");
     let gpus = node["gpus"].as_array().map_or(0, Vec::len);
     let class = node["gpus"][0]["gpu_class"].as_str().unwrap_or("no GPU");
-    let simulated = if node["simulated"] == true {
-        ", SIMULATED: no real GPUs"
-    } else {
-        ""
-    };
+    let simulated = if node["simulated"] == true { ", SIMULATED: no real GPUs" } else { "" };
     format!("{name} is ready: {gpus} x {class}{simulated}")
 }
 
 /// Whether the driver made device files of GPUs, as in /dev/nvidia0.
 fn has_gpus() -> bool {
-    let names = fs::read_dir("/dev")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name());
+    let names = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.file_name());
     names
         .filter_map(|name| name.to_str()?.strip_prefix("nvidia").map(str::to_owned))
         .any(|rest| !rest.is_empty() && rest.chars().all(|character| character.is_ascii_digit()))
@@ -209,24 +176,17 @@ fn has_gpus() -> bool {
 
 fn start_scheduler(programs: &Path, directory: &Directory) -> Result<(Daemon, String)> {
     let mut command = Command::new(programs.join("gotgan-scheduler"));
-    command
-        .arg("--data-dir")
-        .arg(directory.create("scheduler")?);
+    command.arg("--data-dir").arg(directory.create("scheduler")?);
     let address = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
     command.args(["--listen", &address()?, "--http-listen", &address()?]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log(directory, "scheduler")?);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log(directory, "scheduler")?);
     command.env(DIRECTORY_VARIABLE, &directory.path);
     let mut scheduler = Daemon::spawn("scheduler", &mut command)?;
     let output = scheduler.output().context("the scheduler has no output")?;
     let lines = read_lines(output);
     let server = interrupt::wait_for("the scheduler to be ready", START_LIMIT, || {
         fail_if_ended(&mut scheduler, directory)?;
-        let line = lines
-            .try_iter()
-            .find_map(|line| line.strip_prefix("ready ").map(str::to_owned));
+        let line = lines.try_iter().find_map(|line| line.strip_prefix("ready ").map(str::to_owned));
         Ok(line)
     })?;
     Ok((scheduler, server.trim().to_owned()))
@@ -258,17 +218,11 @@ fn fail_if_ended(daemon: &mut Daemon, directory: &Directory) -> Result<()> {
     let Some(status) = daemon.ended()? else {
         return Ok(());
     };
-    let path = directory
-        .path
-        .join("log")
-        .join(format!("{}.log", daemon.name));
+    let path = directory.path.join("log").join(format!("{}.log", daemon.name));
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n  ");
-    bail!(
-        "{} ended with {status}; the end of its log:\n  {tail}",
-        daemon.name
-    )
+    bail!("{} ended with {status}; the end of its log:\n  {tail}", daemon.name)
 }
 
 #[cfg(test)]
@@ -284,13 +238,6 @@ mod tests {
             json!({"gpus": [gpu], "simulated": true}),
         ];
         let gpus = Gpus::of(&nodes);
-        assert_eq!(
-            gpus,
-            Gpus {
-                class: "b200".into(),
-                per_node: 1,
-                simulated: true
-            }
-        );
+        assert_eq!(gpus, Gpus { class: "b200".into(), per_node: 1, simulated: true });
     }
 }

@@ -24,23 +24,15 @@ impl Directory {
         let standard = root.join(".gotgan").join("quickstart");
         let candidates: Vec<PathBuf> = match named {
             Some(path) => vec![std::path::absolute(path)?],
-            None => (1..=MOST_AT_ONCE)
-                .map(|number| numbered(&standard, number))
-                .collect(),
+            None => (1..=MOST_AT_ONCE).map(|number| numbered(&standard, number)).collect(),
         };
         for path in &candidates {
             if let Some(lock) = lock(path)? {
                 empty(path)?;
-                return Ok(Self {
-                    path: path.clone(),
-                    _lock: lock,
-                });
+                return Ok(Self { path: path.clone(), _lock: lock });
             }
         }
-        bail!(
-            "another quickstart is running in {}",
-            candidates[0].display()
-        )
+        bail!("another quickstart is running in {}", candidates[0].display())
     }
 
     pub fn create(&self, name: &str) -> Result<PathBuf> {
@@ -51,11 +43,7 @@ impl Directory {
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
-    if number == 1 {
-        path.to_path_buf()
-    } else {
-        path.with_extension(number.to_string())
-    }
+    if number == 1 { path.to_path_buf() } else { path.with_extension(number.to_string()) }
 }
 
 /// None where another run holds it.
@@ -63,10 +51,7 @@ fn lock(path: &Path) -> Result<Option<File>> {
     fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))?;
     let marker = path.join(MARKER);
     if !marker.exists() && fs::read_dir(path)?.next().is_some() {
-        bail!(
-            "{} holds something else; name a new or empty directory",
-            path.display()
-        );
+        bail!("{} holds something else; name a new or empty directory", path.display());
     }
     let file = File::create(&marker).with_context(|| format!("{}", marker.display()))?;
     match file.try_lock() {

@@ -64,12 +64,7 @@ struct Stream {
 
 impl<'a> Follower<'a> {
     pub fn new(client: &'a Client, screen: Screen) -> Self {
-        Self {
-            client,
-            screen,
-            jobs: Vec::new(),
-            outputs: Vec::new(),
-        }
+        Self { client, screen, jobs: Vec::new(), outputs: Vec::new() }
     }
 
     /// From the event after `after` on.
@@ -78,11 +73,7 @@ impl<'a> Follower<'a> {
         let words = ["--json", "watch", "--after", &after, &job_word];
         let command = self.client.command(&words);
         let events = Stream::open("watch", command)?;
-        self.jobs.push(Followed {
-            job,
-            name: name.to_owned(),
-            events,
-        });
+        self.jobs.push(Followed { job, name: name.to_owned(), events });
         Ok(())
     }
 
@@ -146,20 +137,14 @@ impl<'a> Follower<'a> {
 
     fn narrate(&mut self, name: &str, event: &Event) -> Result<()> {
         for (word, text) in event.in_words_of_the_flow() {
-            self.screen
-                .step(word, format!("{name}: {text}").trim_end_matches([':', ' ']));
+            self.screen.step(word, format!("{name}: {text}").trim_end_matches([':', ' ']));
         }
         if event.has_output() && !self.is_shown(event) {
             let (job, attempt) = (event.job, event.attempt);
             let (which, whose) = (attempt.to_string(), job.to_string());
             let words = ["logs", "--follow", "--attempt", &which, &whose];
             let stream = Stream::open_with_errors("logs", self.client.command(&words))?;
-            self.outputs.push(Output {
-                job,
-                attempt,
-                name: name.to_owned(),
-                stream,
-            });
+            self.outputs.push(Output { job, attempt, name: name.to_owned(), stream });
         }
         Ok(())
     }
@@ -206,14 +191,8 @@ impl Event {
             "submitted" => vec![("queued", text)],
             "leased" => vec![
                 ("planned", text),
-                (
-                    "committed",
-                    format!("attempt {attempt} holds its GPUs, for it alone"),
-                ),
-                (
-                    "dispatched",
-                    format!("attempt {attempt} to the workers of its nodes"),
-                ),
+                ("committed", format!("attempt {attempt} holds its GPUs, for it alone")),
+                ("dispatched", format!("attempt {attempt} to the workers of its nodes")),
             ],
             "accepted" => vec![("accepted", text)],
             "started" => vec![("running", text)],
@@ -230,11 +209,7 @@ impl Stream {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut command = Daemon::spawn(name, &mut command)?;
         let output = command.output().context("no output to read")?;
-        Ok(Self {
-            lines: read_lines(output),
-            ended: false,
-            _command: command,
-        })
+        Ok(Self { lines: read_lines(output), ended: false, _command: command })
     }
 
     /// Standard error among standard output, as on a terminal.
@@ -244,11 +219,7 @@ impl Stream {
         let running = Daemon::spawn(name, &mut command)?;
         // It holds our ends for writing; while they are open the output does not end.
         drop(command);
-        Ok(Self {
-            lines: read_lines(reader),
-            ended: false,
-            _command: running,
-        })
+        Ok(Self { lines: read_lines(reader), ended: false, _command: running })
     }
 
     /// The next line, if there is one now.

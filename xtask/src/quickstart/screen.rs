@@ -18,9 +18,7 @@ pub struct Screen {
 
 impl Screen {
     pub fn new() -> Self {
-        Self {
-            colours: stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
-        }
+        Self { colours: stdout().is_terminal() && env::var_os("NO_COLOR").is_none() }
     }
 
     pub fn title(self, text: &str) {
@@ -41,10 +39,7 @@ impl Screen {
 
     /// What a command printed, after the command itself, as in a terminal.
     pub fn transcript(self, command: &str, output: &str) {
-        self.line(&format!(
-            "  {}",
-            self.painted(BOLD, &format!("$ {command}"))
-        ));
+        self.line(&format!("  {}", self.painted(BOLD, &format!("$ {command}"))));
         for line in output.trim_end().lines() {
             self.line(&format!("  {line}"));
         }
@@ -60,10 +55,6 @@ impl Screen {
     }
 
     fn painted(self, colour: &str, text: &str) -> String {
-        if self.colours {
-            format!("{colour}{text}{RESET}")
-        } else {
-            text.to_owned()
-        }
+        if self.colours { format!("{colour}{text}{RESET}") } else { text.to_owned() }
     }
 }

@@ -43,13 +43,7 @@ pub fn tell(
     let examples = workspace.root.join("examples");
     apply_quota(cluster, directory, &examples, screen)?;
     let member = create_member(&cluster.admin, directory, screen)?;
-    let story = Story {
-        cluster,
-        member,
-        examples,
-        directory,
-        screen,
-    };
+    let story = Story { cluster, member, examples, directory, screen };
     story.a_gang_on_two_nodes()?;
     story.a_job_that_waits_and_one_that_resumes()?;
     story.the_books()
@@ -63,9 +57,7 @@ fn apply_quota(
 ) -> Result<()> {
     screen.title("2. Who may hold how many GPUs");
     let tree = quota_for(cluster, directory, &examples.join("quota"))?;
-    let output = cluster
-        .admin
-        .text(&["quota".as_ref(), "apply".as_ref(), tree.as_os_str()])?;
+    let output = cluster.admin.text(&["quota".as_ref(), "apply".as_ref(), tree.as_os_str()])?;
     screen.transcript(&format!("gotgan quota apply {}", tree.display()), &output);
     let output = cluster.admin.text(&["quota", "show"])?;
     screen.transcript("gotgan quota show", &output);
@@ -83,29 +75,15 @@ fn quota_for(cluster: &Cluster, directory: &Directory, tree: &Path) -> Result<Pa
     for entry in fs::read_dir(tree)? {
         let entry = entry?;
         let text = fs::read_to_string(entry.path())?;
-        let text = text.replace(
-            &format!("{EXAMPLE_CLASS} = {TRAIN_GPUS} "),
-            &format!("{fitting} "),
-        );
-        fs::write(
-            copy.join(entry.file_name()),
-            text.replace(EXAMPLE_CLASS, &gpus.class),
-        )?;
+        let text =
+            text.replace(&format!("{EXAMPLE_CLASS} = {TRAIN_GPUS} "), &format!("{fitting} "));
+        fs::write(copy.join(entry.file_name()), text.replace(EXAMPLE_CLASS, &gpus.class))?;
     }
     Ok(copy)
 }
 
 fn create_member(admin: &Client, directory: &Directory, screen: Screen) -> Result<Client> {
-    let words = [
-        "admin",
-        "token",
-        "create",
-        MEMBER,
-        "--role",
-        "member",
-        "--project",
-        PROGRAMME,
-    ];
+    let words = ["admin", "token", "create", MEMBER, "--role", "member", "--project", PROGRAMME];
     let answer = admin.json(&words)?;
     let token = answer["token"].as_str().context("no token in the answer")?;
     let file = directory.path.join(format!("{MEMBER}.token"));
@@ -117,18 +95,13 @@ fn create_member(admin: &Client, directory: &Directory, screen: Screen) -> Resul
 fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     Ok(writeln!(file, "{text}")?)
 }
 
 impl Story<'_> {
     fn a_gang_on_two_nodes(&self) -> Result<()> {
-        self.screen
-            .title("3. A job on two nodes: a ring all-reduce");
+        self.screen.title("3. A job on two nodes: a ring all-reduce");
         let gpus = self.cluster.gpus.per_node.min(8);
         let mut follower = Follower::new(&self.member, self.screen);
         let job = self.submit("allreduce", gpus, &mut follower)?;
@@ -172,12 +145,7 @@ impl Story<'_> {
     fn submit_waiting(&self, follower: &mut Follower) -> Result<u64> {
         let mut words = self.common_options(1);
         words.extend(
-            [
-                "--project=public/nup/startup-077",
-                "--name=evaluate",
-                "--time=5m",
-            ]
-            .map(Into::into),
+            ["--project=public/nup/startup-077", "--name=evaluate", "--time=5m"].map(Into::into),
         );
         words
             .extend(["--cpus-per-node=1", "--mem=256M", "--", "echo", "evaluated"].map(Into::into));
@@ -194,19 +162,12 @@ impl Story<'_> {
 
     fn submit_words(&self, name: &str, words: &[String], follower: &mut Follower) -> Result<u64> {
         let with = |first: &[&str]| -> Vec<String> {
-            first
-                .iter()
-                .map(|word| (*word).to_owned())
-                .chain(words.iter().cloned())
-                .collect()
+            first.iter().map(|word| (*word).to_owned()).chain(words.iter().cloned()).collect()
         };
-        self.screen
-            .note(&format!("$ gotgan submit {}", words.join(" ")));
-        self.screen
-            .step("submitted", &format!("{name} by {MEMBER}"));
+        self.screen.note(&format!("$ gotgan submit {}", words.join(" ")));
+        self.screen.step("submitted", &format!("{name} by {MEMBER}"));
         self.member.json(&with(&["submit", "--dry-run"]))?;
-        self.screen
-            .step("validated", &format!("{name}: a dry run found no fault"));
+        self.screen.step("validated", &format!("{name}: a dry run found no fault"));
         let events = self.cluster.admin.json(&["cluster"])?["event_seq"].as_u64();
         let begin = Instant::now();
         let answer = self.member.json(&with(&["submit"]))?;
@@ -225,30 +186,20 @@ impl Story<'_> {
 
     fn why(&self, job: u64, follower: &mut Follower) -> Result<()> {
         let job = job.to_string();
-        follower.until(
-            "the project's limit as the reason why the job waits",
-            |_| Ok(is_limited(&self.member.json(&["why", &job])?)),
-        )?;
-        self.screen.transcript(
-            &format!("gotgan why {job}"),
-            &self.member.text(&["why", &job])?,
-        );
+        follower.until("the project's limit as the reason why the job waits", |_| {
+            Ok(is_limited(&self.member.json(&["why", &job])?))
+        })?;
+        self.screen.transcript(&format!("gotgan why {job}"), &self.member.text(&["why", &job])?);
         Ok(())
     }
 
     /// An operator takes the node back, as before an upgrade; the job goes on from its checkpoint.
     fn requeue_after_checkpoint(&self, job: u64, follower: &mut Follower) -> Result<()> {
-        let file = self
-            .checkpoints()?
-            .join(format!("job-{job}/checkpoint.json"));
+        let file = self.checkpoints()?.join(format!("job-{job}/checkpoint.json"));
         follower.until("a checkpoint", |_| Ok(file.exists()))?;
         let job = job.to_string();
-        let output = self
-            .cluster
-            .admin
-            .text(&["requeue", &job, "--reason", "to see it resume"])?;
-        self.screen
-            .transcript(&format!("gotgan requeue {job}"), &output);
+        let output = self.cluster.admin.text(&["requeue", &job, "--reason", "to see it resume"])?;
+        self.screen.transcript(&format!("gotgan requeue {job}"), &output);
         Ok(())
     }
 
@@ -262,9 +213,7 @@ impl Story<'_> {
 
     fn account(&self, job: u64) -> Result<()> {
         let answer = self.member.json(&["job", &job.to_string()])?;
-        let paid = answer["paid_gpu_milli_seconds"]
-            .as_i64()
-            .unwrap_or_default();
+        let paid = answer["paid_gpu_milli_seconds"].as_i64().unwrap_or_default();
         let project = answer["project"].as_str().unwrap_or_default();
         let text = format!("job {job}: {} GPU-seconds paid by {project}", paid / 1000);
         self.screen.step("accounted", &text);
@@ -278,13 +227,10 @@ impl Story<'_> {
         self.screen.title("5. The books");
         let admin = &self.cluster.admin;
         for words in [["jobs", "--all"], ["quota", "ledger"], ["quota", "balance"]] {
-            self.screen
-                .transcript(&format!("gotgan {}", words.join(" ")), &admin.text(&words)?);
+            self.screen.transcript(&format!("gotgan {}", words.join(" ")), &admin.text(&words)?);
         }
-        let verdict = Verdict::of(
-            &admin.json(&["jobs", "--all"])?,
-            &admin.json(&["quota", "balance"])?,
-        )?;
+        let verdict =
+            Verdict::of(&admin.json(&["jobs", "--all"])?, &admin.json(&["quota", "balance"])?)?;
         verdict.insist()?;
         Ok(verdict)
     }

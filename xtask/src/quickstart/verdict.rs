@@ -22,24 +22,12 @@ impl Verdict {
             let state = job["state"].as_str().context("a job without a state")?;
             *states.entry(state.to_owned()).or_default() += 1;
         }
-        let projects = balance["projects"]
-            .as_array()
-            .context("no list of balances")?;
-        let sum = |key: &str| {
-            projects
-                .iter()
-                .filter_map(|project| project[key].as_i64())
-                .sum::<i64>()
-        };
+        let projects = balance["projects"].as_array().context("no list of balances")?;
+        let sum =
+            |key: &str| projects.iter().filter_map(|project| project[key].as_i64()).sum::<i64>();
         let paid = sum("charged_gpu_milli_seconds") - sum("refunded_gpu_milli_seconds");
-        let balanced = balance["balanced"]
-            .as_bool()
-            .context("no word on the balance")?;
-        Ok(Self {
-            jobs: states,
-            gpu_seconds: paid / 1000,
-            ledger_balanced: balanced,
-        })
+        let balanced = balance["balanced"].as_bool().context("no word on the balance")?;
+        Ok(Self { jobs: states, gpu_seconds: paid / 1000, ledger_balanced: balanced })
     }
 
     /// Fails unless every job completed and the ledger agrees with the attempts.

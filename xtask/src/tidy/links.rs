@@ -7,10 +7,8 @@ const DECISIONS: &str = "docs/decisions/";
 const INDEX: &str = "docs/decisions/README.md";
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = tree
-        .with_extension("md")
-        .flat_map(|page| dead_links(tree, page))
-        .collect();
+    let mut findings: Vec<Finding> =
+        tree.with_extension("md").flat_map(|page| dead_links(tree, page)).collect();
     findings.extend(decisions(tree));
     findings
 }
@@ -50,10 +48,7 @@ fn targets(line: &str) -> impl Iterator<Item = &str> {
 /// A path seen from a page, seen from the root; None if it leaves the checkout.
 fn resolve(page: &str, target: &str) -> Option<String> {
     let directory = page.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let mut parts: Vec<&str> = directory
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .collect();
+    let mut parts: Vec<&str> = directory.split('/').filter(|part| !part.is_empty()).collect();
     for part in target.split('/') {
         match part {
             "" | "." => {}
@@ -83,11 +78,7 @@ fn decisions(tree: &Tree) -> Vec<Finding> {
             ));
         }
         if !index.contains(&format!("]({name})")) {
-            findings.push(Finding::new(
-                &page.path,
-                0,
-                format!("not linked from {INDEX}"),
-            ));
+            findings.push(Finding::new(&page.path, 0, format!("not linked from {INDEX}")));
         }
         expected += 1;
     }
@@ -102,29 +93,16 @@ mod tests {
     #[test]
     fn a_link_is_followed_from_where_its_page_lies() {
         let tree = tree_of(&[
-            (
-                "docs/a.md",
-                "[b](../b.md#part) [c](c.md)\n[d](https://x/y.md) [e](#e)",
-            ),
+            ("docs/a.md", "[b](../b.md#part) [c](c.md)\n[d](https://x/y.md) [e](#e)"),
             ("b.md", ""),
         ]);
         let found = check(&tree);
-        assert_eq!(
-            found,
-            [Finding::new(
-                "docs/a.md",
-                1,
-                "the link to c.md leads nowhere"
-            )]
-        );
+        assert_eq!(found, [Finding::new("docs/a.md", 1, "the link to c.md leads nowhere")]);
     }
 
     #[test]
     fn a_link_may_lead_to_a_directory_but_not_out_of_the_checkout() {
-        let tree = tree_of(&[
-            ("a.md", "[x](examples/) [y](../secret)"),
-            ("examples/job.sh", ""),
-        ]);
+        let tree = tree_of(&[("a.md", "[x](examples/) [y](../secret)"), ("examples/job.sh", "")]);
         assert_eq!(check(&tree).len(), 1);
     }
 

@@ -26,9 +26,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 
 fn names<'a>(tree: &'a Tree, directory: &str) -> BTreeSet<&'a str> {
     let files = tree.with_extension("sql");
-    files
-        .filter_map(|file| file.path.strip_prefix(directory))
-        .collect()
+    files.filter_map(|file| file.path.strip_prefix(directory)).collect()
 }
 
 /// Sorted by name, the n-th file begins with the number n.
@@ -50,18 +48,12 @@ mod tests {
     fn paths(files: &[&str]) -> Vec<String> {
         let files: Vec<(&str, &str)> = files.iter().map(|path| (*path, "")).collect();
         let findings = check(&tree_of(&files));
-        findings
-            .into_iter()
-            .map(|finding| finding.path.display().to_string())
-            .collect()
+        findings.into_iter().map(|finding| finding.path.display().to_string()).collect()
     }
 
     #[test]
     fn equal_lists_pass() {
-        let both = [
-            "migrations/sqlite/0001_jobs.sql",
-            "migrations/postgres/0001_jobs.sql",
-        ];
+        let both = ["migrations/sqlite/0001_jobs.sql", "migrations/postgres/0001_jobs.sql"];
         assert!(paths(&both).is_empty());
     }
 
@@ -75,10 +67,7 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_numbers_is_found() {
-        let both = [
-            "migrations/sqlite/0002_jobs.sql",
-            "migrations/postgres/0002_jobs.sql",
-        ];
+        let both = ["migrations/sqlite/0002_jobs.sql", "migrations/postgres/0002_jobs.sql"];
         assert_eq!(paths(&both), ["migrations/sqlite/0002_jobs.sql"]);
     }
 }

@@ -7,9 +7,8 @@ use super::source::{Views, views};
 use super::tree::{Tree, TreeFile};
 
 /// Such a file has no idea of its own, so everything ends up in it.
-const BANNED_FILES: [&str; 8] = [
-    "util", "utils", "helper", "helpers", "common", "manager", "misc", "generic",
-];
+const BANNED_FILES: [&str; 8] =
+    ["util", "utils", "helper", "helpers", "common", "manager", "misc", "generic"];
 const BANNED_MACROS: [&str; 3] = ["todo!", "dbg!", "unimplemented!"];
 /// Allowed with the number of an issue, as in `#12`, because only then somebody looks.
 const NOTES: [&str; 3] = ["TODO", "FIXME", "XXX"];
@@ -28,9 +27,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 
 fn banned_file(file: &TreeFile) -> Option<Finding> {
     let path = Path::new(&file.path);
-    let names = path
-        .iter()
-        .filter_map(|part| Path::new(part).file_stem()?.to_str());
+    let names = path.iter().filter_map(|part| Path::new(part).file_stem()?.to_str());
     let banned = names.into_iter().find(|name| BANNED_FILES.contains(name))?;
     let text = format!("`{banned}` says nothing: name it after what it is for");
     Some(Finding::new(path, 0, text))
@@ -38,10 +35,7 @@ fn banned_file(file: &TreeFile) -> Option<Finding> {
 
 /// Attributes may stand before the documentation, code may not.
 fn missing_doc(file: &TreeFile) -> Option<Finding> {
-    let first = file
-        .text
-        .lines()
-        .find(|line| !line.is_empty() && !line.starts_with("#!"))?;
+    let first = file.text.lines().find(|line| !line.is_empty() && !line.starts_with("#!"))?;
     let text = "begin with a `//!` line: what this module is for and what it is not";
     (!first.starts_with("//! ")).then(|| Finding::new(&file.path, 1, text))
 }
@@ -49,10 +43,7 @@ fn missing_doc(file: &TreeFile) -> Option<Finding> {
 fn banned_macros(file: &TreeFile, views: &Views) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, line) in views.code.lines().enumerate() {
-        for banned in BANNED_MACROS
-            .iter()
-            .filter(|banned| line.contains(**banned))
-        {
+        for banned in BANNED_MACROS.iter().filter(|banned| line.contains(**banned)) {
             findings.push(Finding::new(
                 &file.path,
                 at + 1,
@@ -66,9 +57,7 @@ fn banned_macros(file: &TreeFile, views: &Views) -> Vec<Finding> {
 fn notes(file: &TreeFile, views: &Views) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, line) in views.comments.lines().enumerate() {
-        let has_note = line
-            .split(|c: char| !c.is_alphanumeric())
-            .any(|word| NOTES.contains(&word));
+        let has_note = line.split(|c: char| !c.is_alphanumeric()).any(|word| NOTES.contains(&word));
         if has_note && !has_issue_number(line) {
             let text = "a note to self needs the number of an issue, as in `#12`";
             findings.push(Finding::new(&file.path, at + 1, text));
@@ -78,9 +67,7 @@ fn notes(file: &TreeFile, views: &Views) -> Vec<Finding> {
 }
 
 fn has_issue_number(line: &str) -> bool {
-    line.split('#')
-        .skip(1)
-        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    line.split('#').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -89,10 +76,7 @@ mod tests {
     use crate::tidy::tree::tree_of;
 
     fn lines(text: &str) -> Vec<usize> {
-        check(&tree_of(&[("a.rs", text)]))
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        check(&tree_of(&[("a.rs", text)])).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -103,10 +87,7 @@ mod tests {
 
     #[test]
     fn banned_macros_are_found_in_code_and_not_in_strings() {
-        assert_eq!(
-            lines("//! A.\nfn a() { todo!() }\nconst B: &str = \"dbg!\";\n"),
-            [2]
-        );
+        assert_eq!(lines("//! A.\nfn a() { todo!() }\nconst B: &str = \"dbg!\";\n"), [2]);
     }
 
     #[test]
@@ -117,11 +98,8 @@ mod tests {
     #[test]
     fn files_and_directories_named_after_nothing_are_found() {
         let text = "//! A.\n";
-        let tree = tree_of(&[
-            ("a/utils.rs", text),
-            ("a/common/b.rs", text),
-            ("a/utilisation.rs", text),
-        ]);
+        let tree =
+            tree_of(&[("a/utils.rs", text), ("a/common/b.rs", text), ("a/utilisation.rs", text)]);
         assert_eq!(check(&tree).len(), 2);
     }
 }

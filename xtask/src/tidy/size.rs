@@ -45,15 +45,9 @@ pub fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let allow_list = tree.files.iter().find(|file| file.path == ALLOW_LIST);
     let allowed = parse_allow_list(allow_list.map_or("", |file| &file.text))?;
     let sizes: Vec<Size> = tree.with_extension("rs").flat_map(sizes_of).collect();
-    let mut findings: Vec<Finding> = sizes
-        .iter()
-        .filter_map(|size| judge(size, &allowed))
-        .collect();
-    findings.extend(
-        allowed
-            .iter()
-            .filter_map(|entry| judge_entry(entry, &sizes)),
-    );
+    let mut findings: Vec<Finding> =
+        sizes.iter().filter_map(|size| judge(size, &allowed)).collect();
+    findings.extend(allowed.iter().filter_map(|entry| judge_entry(entry, &sizes)));
     Ok(findings)
 }
 
@@ -64,10 +58,7 @@ fn judge(size: &Size, allowed: &[Size]) -> Option<Finding> {
     let (what, lines, limit) = (size.describe(), size.lines, size.limit);
     let text = match allowed.iter().find(|entry| entry.is_same_thing(size)) {
         Some(entry) if lines <= entry.lines => return None,
-        Some(entry) => format!(
-            "{what} grew from its listed {} to {lines} lines",
-            entry.lines
-        ),
+        Some(entry) => format!("{what} grew from its listed {} to {lines} lines", entry.lines),
         None => format!("{what} has {lines} lines, the limit is {limit}: cut it in parts"),
     };
     Some(Finding::new(&size.path, size.line, text))
@@ -75,14 +66,9 @@ fn judge(size: &Size, allowed: &[Size]) -> Option<Finding> {
 
 /// An entry that is not needed any more would let the thing grow again.
 fn judge_entry(entry: &Size, sizes: &[Size]) -> Option<Finding> {
-    let needed = sizes
-        .iter()
-        .any(|size| size.is_same_thing(entry) && size.lines > size.limit);
-    let text = format!(
-        "{} of {} is within the limit or gone: take it out",
-        entry.describe(),
-        entry.path
-    );
+    let needed = sizes.iter().any(|size| size.is_same_thing(entry) && size.lines > size.limit);
+    let text =
+        format!("{} of {} is within the limit or gone: take it out", entry.describe(), entry.path);
     (!needed).then(|| Finding::new(ALLOW_LIST, 0, text))
 }
 
@@ -90,12 +76,7 @@ fn parse_allow_list(text: &str) -> Result<Vec<Size>> {
     let table: Table = text.parse().context(ALLOW_LIST)?;
     let mut entries = Vec::new();
     for kind in ["file", "function"] {
-        for entry in table
-            .get(kind)
-            .and_then(|list| list.as_array())
-            .into_iter()
-            .flatten()
-        {
+        for entry in table.get(kind).and_then(|list| list.as_array()).into_iter().flatten() {
             let parsed = parse_entry(kind, entry);
             entries.push(parsed.with_context(|| {
                 format!("{ALLOW_LIST}: each [[{kind}]] needs path, lines and reason, a function its name")
@@ -108,19 +89,9 @@ fn parse_allow_list(text: &str) -> Result<Vec<Size>> {
 fn parse_entry(kind: &str, entry: &toml::Value) -> Option<Size> {
     let text = |key: &str| entry.get(key)?.as_str().filter(|text| !text.is_empty());
     text("reason")?;
-    let function = if kind == "function" {
-        Some(text("name")?.to_owned())
-    } else {
-        None
-    };
+    let function = if kind == "function" { Some(text("name")?.to_owned()) } else { None };
     let lines = usize::try_from(entry.get("lines")?.as_integer()?).ok()?;
-    Some(Size {
-        path: text("path")?.to_owned(),
-        function,
-        line: 0,
-        lines,
-        limit: lines,
-    })
+    Some(Size { path: text("path")?.to_owned(), function, line: 0, lines, limit: lines })
 }
 
 fn sizes_of(file: &TreeFile) -> Vec<Size> {
@@ -133,13 +104,7 @@ fn sizes_of(file: &TreeFile) -> Vec<Size> {
         (FILE_LINES, test_module_lines(&lines))
     };
     let counted = lines.len() - tests;
-    sizes.push(Size {
-        path: file.path.clone(),
-        function: None,
-        line: 1,
-        lines: counted,
-        limit,
-    });
+    sizes.push(Size { path: file.path.clone(), function: None, line: 1, lines: counted, limit });
     sizes
 }
 
@@ -196,9 +161,7 @@ fn data_lines(code: &[&str], written: &[&str]) -> usize {
 fn function_name(line: &str) -> Option<&str> {
     let (before, after) = line.split_once("fn ")?;
     let is_word = before.is_empty() || before.ends_with(|c: char| c.is_whitespace());
-    let end = after
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(after.len());
+    let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
     (is_word && end > 0).then(|| &after[..end])
 }
 
@@ -230,44 +193,25 @@ mod tests {
     use crate::tidy::tree::tree_of;
 
     fn long_function(lines: usize) -> String {
-        format!(
-            "//! Doc.\nfn long(a: [u8; 4])\n{{\n{}}}\n",
-            "    call();\n".repeat(lines - 3)
-        )
+        format!("//! Doc.\nfn long(a: [u8; 4])\n{{\n{}}}\n", "    call();\n".repeat(lines - 3))
     }
 
     fn texts(tree: &Tree) -> Vec<String> {
-        check(tree)
-            .unwrap()
-            .into_iter()
-            .map(|finding| finding.text)
-            .collect()
+        check(tree).unwrap().into_iter().map(|finding| finding.text).collect()
     }
 
     #[test]
     fn a_function_at_the_limit_passes_and_one_line_more_does_not() {
         assert!(texts(&tree_of(&[("a.rs", &long_function(70))])).is_empty());
         let found = texts(&tree_of(&[("a.rs", &long_function(71))]));
-        assert_eq!(
-            found,
-            ["function long has 71 lines, the limit is 70: cut it in parts"]
-        );
+        assert_eq!(found, ["function long has 71 lines, the limit is 70: cut it in parts"]);
     }
 
     #[test]
     fn a_listed_function_may_stay_but_not_grow() {
         let list = "[[function]]\npath = \"a.rs\"\nname = \"long\"\nlines = 80\nreason = \"r\"\n";
-        assert!(
-            texts(&tree_of(&[
-                ("a.rs", &long_function(80)),
-                (ALLOW_LIST, list)
-            ]))
-            .is_empty()
-        );
-        let found = texts(&tree_of(&[
-            ("a.rs", &long_function(81)),
-            (ALLOW_LIST, list),
-        ]));
+        assert!(texts(&tree_of(&[("a.rs", &long_function(80)), (ALLOW_LIST, list)])).is_empty());
+        let found = texts(&tree_of(&[("a.rs", &long_function(81)), (ALLOW_LIST, list)]));
         assert_eq!(found, ["function long grew from its listed 80 to 81 lines"]);
     }
 
@@ -289,10 +233,7 @@ mod tests {
 
     #[test]
     fn lines_of_a_literal_do_not_make_a_function_long() {
-        let text = format!(
-            "//! Doc.\nfn f() {{\n    check(\"\n{}\");\n}}\n",
-            "row\n".repeat(100)
-        );
+        let text = format!("//! Doc.\nfn f() {{\n    check(\"\n{}\");\n}}\n", "row\n".repeat(100));
         assert!(texts(&tree_of(&[("a.rs", &text)])).is_empty());
     }
 

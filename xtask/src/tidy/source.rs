@@ -32,13 +32,8 @@ pub fn views(text: &str) -> Views {
 impl Views {
     fn push(&mut self, kind: Kind, character: char) {
         let blank = if character == '\n' { '\n' } else { ' ' };
-        self.code
-            .push(if kind == Kind::Code { character } else { blank });
-        self.comments.push(if kind == Kind::Comment {
-            character
-        } else {
-            blank
-        });
+        self.code.push(if kind == Kind::Code { character } else { blank });
+        self.comments.push(if kind == Kind::Comment { character } else { blank });
     }
 }
 
@@ -56,9 +51,7 @@ fn piece(rest: &[char], before: Option<char>) -> (Kind, usize) {
 }
 
 fn line_length(rest: &[char]) -> usize {
-    rest.iter()
-        .position(|character| *character == '\n')
-        .unwrap_or(rest.len())
+    rest.iter().position(|character| *character == '\n').unwrap_or(rest.len())
 }
 
 /// Block comments nest.
@@ -105,25 +98,15 @@ fn literal_or_lifetime(rest: &[char]) -> (Kind, usize) {
 
 /// Raw and byte strings: `r"…"`, `r#"…"#`, `br#"…"#`, `b"…"`, `b'x'`.
 fn prefixed(rest: &[char]) -> (Kind, usize) {
-    let letters = rest
-        .iter()
-        .take_while(|character| matches!(character, 'r' | 'b' | 'c'))
-        .count();
-    let hashes = rest[letters..]
-        .iter()
-        .take_while(|character| **character == '#')
-        .count();
+    let letters = rest.iter().take_while(|character| matches!(character, 'r' | 'b' | 'c')).count();
+    let hashes = rest[letters..].iter().take_while(|character| **character == '#').count();
     let raw = rest[..letters].contains(&'r');
     match rest.get(letters + hashes) {
-        Some('"') if raw => (
-            Kind::Literal,
-            raw_length(rest, letters + hashes + 1, hashes),
-        ),
+        Some('"') if raw => (Kind::Literal, raw_length(rest, letters + hashes + 1, hashes)),
         Some('"') if hashes == 0 => (Kind::Literal, letters + string_length(&rest[letters..])),
-        Some('\'') if hashes == 0 && rest[..letters] == ['b'] => (
-            Kind::Literal,
-            letters + quoted_length(&rest[letters..], '\''),
-        ),
+        Some('\'') if hashes == 0 && rest[..letters] == ['b'] => {
+            (Kind::Literal, letters + quoted_length(&rest[letters..], '\''))
+        }
         _ => (Kind::Code, 1),
     }
 }
@@ -144,10 +127,7 @@ mod tests {
     #[test]
     fn strings_and_comments_leave_the_code() {
         let views = views("let a = \"{ // no\"; // {\n/* { /* { */ } */ b()");
-        assert_eq!(
-            views.code.split_whitespace().collect::<String>(),
-            "leta=;b()"
-        );
+        assert_eq!(views.code.split_whitespace().collect::<String>(), "leta=;b()");
         assert!(views.comments.contains("// {"));
         assert!(!views.comments.contains("no"));
     }

@@ -51,19 +51,14 @@ impl Tree {
     }
 
     pub fn with_extension<'a>(&'a self, extension: &'a str) -> impl Iterator<Item = &'a TreeFile> {
-        self.files
-            .iter()
-            .filter(move |file| has_extension(Path::new(&file.path), extension))
+        self.files.iter().filter(move |file| has_extension(Path::new(&file.path), extension))
     }
 
     /// Whether there is a file or a directory of this name.
     pub fn contains(&self, path: &str) -> bool {
         let directory = format!("{path}/");
         path.is_empty()
-            || self
-                .files
-                .iter()
-                .any(|file| file.path == path || file.path.starts_with(&directory))
+            || self.files.iter().any(|file| file.path == path || file.path.starts_with(&directory))
     }
 }
 
@@ -75,10 +70,7 @@ fn read_file(root: &Path, path: &PathBuf) -> Result<TreeFile> {
     } else {
         String::new()
     };
-    Ok(TreeFile {
-        path: path.to_string_lossy().into_owned(),
-        text,
-    })
+    Ok(TreeFile { path: path.to_string_lossy().into_owned(), text })
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {
@@ -88,11 +80,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 /// A tree for the tests of the rules.
 #[cfg(test)]
 pub fn tree_of(files: &[(&str, &str)]) -> Tree {
-    let file = |(path, text): &(&str, &str)| TreeFile {
-        path: (*path).into(),
-        text: (*text).into(),
-    };
-    Tree {
-        files: files.iter().map(file).collect(),
-    }
+    let file =
+        |(path, text): &(&str, &str)| TreeFile { path: (*path).into(), text: (*text).into() };
+    Tree { files: files.iter().map(file).collect() }
 }

@@ -79,11 +79,7 @@ impl Findings {
     /// Adds a fault of a field below `spec`.
     pub fn fault(&mut self, field: &str, reason: FaultReason, message: impl Into<String>) {
         let field = format!("spec.{field}");
-        self.faults.push(Fault {
-            field,
-            reason,
-            message: message.into(),
-        });
+        self.faults.push(Fault { field, reason, message: message.into() });
     }
 
     /// Adds a warning.
@@ -94,11 +90,7 @@ impl Findings {
     /// Adds a fault unless `value` lies between `least` and `most`.
     pub fn require_range(&mut self, field: &str, value: i64, least: i64, most: i64, unit: &str) {
         if !(least..=most).contains(&value) {
-            let unit = if unit.is_empty() {
-                String::new()
-            } else {
-                format!(" {unit}")
-            };
+            let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
             let message = format!("is {value}; give {least} to {most}{unit}");
             self.fault(field, FaultReason::OutOfRange, message);
         }
@@ -115,11 +107,7 @@ impl Findings {
     /// Adds a fault if the text has a NUL, which no process can be given.
     pub fn require_no_nul(&mut self, field: &str, text: &str) {
         if text.contains('\0') {
-            self.fault(
-                field,
-                FaultReason::Malformed,
-                "has a NUL character; remove it",
-            );
+            self.fault(field, FaultReason::Malformed, "has a NUL character; remove it");
         }
     }
 }

@@ -53,24 +53,18 @@ impl Sizes {
     /// Nodes that have at least `size`, empty.
     #[must_use]
     pub fn covering(&self, size: &NodeSize) -> u32 {
-        let counts = self
-            .0
-            .iter()
-            .filter(|(own, _)| own.covers(size))
-            .map(|(_, count)| *count);
+        let counts = self.0.iter().filter(|(own, _)| own.covers(size)).map(|(_, count)| *count);
         counts.fold(0, u32::saturating_add)
     }
 
     /// The most of each that any node has; not always the same node.
     #[must_use]
     pub fn largest(&self) -> NodeSize {
-        self.0
-            .keys()
-            .fold(NodeSize::default(), |most, size| NodeSize {
-                gpus: most.gpus.max(size.gpus),
-                cpu_milli: most.cpu_milli.max(size.cpu_milli),
-                memory_mib: most.memory_mib.max(size.memory_mib),
-            })
+        self.0.keys().fold(NodeSize::default(), |most, size| NodeSize {
+            gpus: most.gpus.max(size.gpus),
+            cpu_milli: most.cpu_milli.max(size.cpu_milli),
+            memory_mib: most.memory_mib.max(size.memory_mib),
+        })
     }
 
     /// Sizes with how many nodes have them, the largest last.
@@ -109,16 +103,10 @@ impl Fleet {
             *counts.entry(&gpu.class).or_default() += 1;
         }
         for (class, gpus) in counts {
-            self.classes
-                .entry(class.clone())
-                .or_default()
-                .add(size(gpus));
+            self.classes.entry(class.clone()).or_default().add(size(gpus));
         }
         for (key, value) in &inventory.labels {
-            self.labels
-                .entry(key.clone())
-                .or_default()
-                .insert(value.clone());
+            self.labels.entry(key.clone()).or_default().insert(value.clone());
         }
     }
 

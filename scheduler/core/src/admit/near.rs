@@ -79,10 +79,7 @@ mod tests {
     #[test]
     fn a_path_is_found_by_its_last_part() {
         let paths = ["public", "public/nup", "public/nup/startup-042"];
-        assert_eq!(
-            nearest("startup-042", paths.into_iter()),
-            Some("public/nup/startup-042")
-        );
+        assert_eq!(nearest("startup-042", paths.into_iter()), Some("public/nup/startup-042"));
         assert_eq!(nearest("public/nub", paths.into_iter()), Some("public/nup"));
     }
 }

@@ -29,9 +29,7 @@ pub(super) fn project(
         findings.fault("project", FaultReason::Missing, message);
         return None;
     }
-    let known = ProjectPath::new(asked)
-        .ok()
-        .filter(|path| quota.nodes.contains_key(path));
+    let known = ProjectPath::new(asked).ok().filter(|path| quota.nodes.contains_key(path));
     let Some(path) = known else {
         let leaves = quota.nodes.keys().map(ProjectPath::as_str);
         let near = suggestion(asked, leaves, "projects");
@@ -65,12 +63,7 @@ pub(super) fn constraints(
     findings: &mut Findings,
 ) -> Constraints {
     let wanted = node_list("constraints.nodes", &request.nodes, fleet, findings);
-    let unwanted = node_list(
-        "constraints.exclude_nodes",
-        &request.exclude_nodes,
-        fleet,
-        findings,
-    );
+    let unwanted = node_list("constraints.exclude_nodes", &request.exclude_nodes, fleet, findings);
     if let Some(both) = wanted.intersection(&unwanted).next() {
         let message = format!("{both} is also in constraints.nodes; remove it from one of the two");
         findings.fault("constraints.exclude_nodes", FaultReason::Conflict, message);
@@ -83,11 +76,7 @@ pub(super) fn constraints(
         findings.fault("constraints.nodes", FaultReason::Conflict, message);
     }
     labels(&request.labels, fleet, findings);
-    Constraints {
-        nodes: wanted,
-        exclude_nodes: unwanted,
-        labels: request.labels,
-    }
+    Constraints { nodes: wanted, exclude_nodes: unwanted, labels: request.labels }
 }
 
 fn node_list(
@@ -104,9 +93,8 @@ fn node_list(
                 names.insert(name);
             }
             Ok(name) if fleet.nodes().is_empty() => {
-                findings.warn(format!(
-                    "no node has registered yet, so {name} could not be checked"
-                ));
+                findings
+                    .warn(format!("no node has registered yet, so {name} could not be checked"));
                 names.insert(name);
             }
             Ok(_) | Err(_) => {

@@ -32,11 +32,7 @@ pub(super) fn resources(
     let known = class.is_ok();
     let class = class.unwrap_or_default();
     let (nodes, gpus) = gang(request, class, context, findings);
-    let machine = Machine {
-        context,
-        class: gpus.class().cloned(),
-        gpus: &gpus,
-    };
+    let machine = Machine { context, class: gpus.class().cloned(), gpus: &gpus };
     let per_node = machine.with_defaults(request, &gpus);
     if known {
         machine.require_room(request, nodes, &per_node, findings);
@@ -62,49 +58,24 @@ fn conflicts(request: &ResourcesRequest, findings: &mut Findings) {
 }
 
 fn ranges(request: &ResourcesRequest, findings: &mut Findings) {
-    let ResourcesRequest {
-        nodes,
-        gpu_share_milli,
-        ..
-    } = *request;
+    let ResourcesRequest { nodes, gpu_share_milli, .. } = *request;
     if nodes > NODES_MAX {
-        findings.require_range(
-            "resources.nodes",
-            nodes.into(),
-            1,
-            NODES_MAX.into(),
-            "nodes",
-        );
+        findings.require_range("resources.nodes", nodes.into(), 1, NODES_MAX.into(), "nodes");
     }
     if gpu_share_milli > SHARE_MAX {
         let message = format!(
             "is {gpu_share_milli}; a share is 1 to {SHARE_MAX} thousandths of one GPU: for whole \
              GPUs give resources.gpus_per_node"
         );
-        findings.fault(
-            "resources.gpu_share_milli",
-            FaultReason::OutOfRange,
-            message,
-        );
+        findings.fault("resources.gpu_share_milli", FaultReason::OutOfRange, message);
     }
     if request.cpu_milli_per_node > CPU_MILLI_MAX {
         let message = format!("is {}; at most {CPU_MILLI_MAX}", request.cpu_milli_per_node);
-        findings.fault(
-            "resources.cpu_milli_per_node",
-            FaultReason::OutOfRange,
-            message,
-        );
+        findings.fault("resources.cpu_milli_per_node", FaultReason::OutOfRange, message);
     }
     if request.memory_mib_per_node > MEMORY_MIB_MAX {
-        let message = format!(
-            "is {}; at most {MEMORY_MIB_MAX}",
-            request.memory_mib_per_node
-        );
-        findings.fault(
-            "resources.memory_mib_per_node",
-            FaultReason::OutOfRange,
-            message,
-        );
+        let message = format!("is {}; at most {MEMORY_MIB_MAX}", request.memory_mib_per_node);
+        findings.fault("resources.memory_mib_per_node", FaultReason::OutOfRange, message);
     }
 }
 
@@ -130,11 +101,7 @@ fn gpu_class(
         }
         Some(_) | None => {
             let known: Vec<&str> = if has_nodes {
-                context
-                    .fleet
-                    .classes()
-                    .map(|(class, _)| class.as_str())
-                    .collect()
+                context.fleet.classes().map(|(class, _)| class.as_str()).collect()
             } else {
                 classes_in_quota(context).map(GpuClass::as_str).collect()
             };
@@ -147,11 +114,7 @@ fn gpu_class(
 }
 
 fn classes_in_quota(context: &AdmitContext) -> impl Iterator<Item = &GpuClass> {
-    context
-        .quota
-        .nodes
-        .values()
-        .flat_map(|node| node.limits.keys())
+    context.quota.nodes.values().flat_map(|node| node.limits.keys())
 }
 
 fn in_quota(context: &AdmitContext, class: &GpuClass) -> bool {
@@ -167,13 +130,7 @@ fn gang(
 ) -> (u32, GpuRequest) {
     let nodes = request.nodes.max(1);
     if request.gpus_per_node > 0 {
-        return (
-            nodes,
-            GpuRequest::Whole {
-                count: request.gpus_per_node,
-                class,
-            },
-        );
+        return (nodes, GpuRequest::Whole { count: request.gpus_per_node, class });
     }
     if request.gpus_total > 0 {
         let nodes = nodes_for_total(request, class.as_ref(), context, findings);
@@ -206,11 +163,7 @@ fn nodes_for_total(
     }
     let lower = total - total % nodes;
     let upper = lower.saturating_add(nodes);
-    let totals = if lower == 0 {
-        format!("{upper}")
-    } else {
-        format!("{lower} or {upper}")
-    };
+    let totals = if lower == 0 { format!("{upper}") } else { format!("{lower} or {upper}") };
     let message = format!(
         "{total} GPUs do not spread evenly over {nodes} nodes; ask for {totals} GPUs, or give \
          resources.nodes and resources.gpus_per_node"
@@ -223,10 +176,7 @@ fn nodes_for_total(
 fn largest_node(class: Option<&GpuClass>, context: &AdmitContext) -> u32 {
     let classes = context.fleet.classes();
     let asked = classes.filter(|(own, _)| class.is_none_or(|class| class == *own));
-    asked
-        .map(|(_, sizes)| sizes.largest().gpus)
-        .max()
-        .unwrap_or(0)
+    asked.map(|(_, sizes)| sizes.largest().gpus).max().unwrap_or(0)
 }
 
 /// The part of the machine that may serve the request.
@@ -252,9 +202,8 @@ impl Machine<'_> {
         if *self.gpus == GpuRequest::None {
             return vec![fleet.all()];
         }
-        let asked = fleet
-            .classes()
-            .filter(|(own, _)| self.class.as_ref().is_none_or(|c| c == *own));
+        let asked =
+            fleet.classes().filter(|(own, _)| self.class.as_ref().is_none_or(|c| c == *own));
         asked.map(|(_, sizes)| sizes).collect()
     }
 
@@ -284,23 +233,11 @@ impl Machine<'_> {
         let part =
             |whole: u64, gpus: u32| whole.saturating_mul(milli) / (u64::from(gpus).max(1) * 1000);
         let serving = || {
-            let sizes = self
-                .pools()
-                .into_iter()
-                .flat_map(Sizes::iter)
-                .map(|(size, _)| *size);
-            sizes
-                .filter(|size| size.gpus >= self.gpus())
-                .collect::<Vec<NodeSize>>()
+            let sizes = self.pools().into_iter().flat_map(Sizes::iter).map(|(size, _)| *size);
+            sizes.filter(|size| size.gpus >= self.gpus()).collect::<Vec<NodeSize>>()
         };
-        let cpu = serving()
-            .iter()
-            .map(|size| part(size.cpu_milli.0, size.gpus))
-            .max();
-        let memory = serving()
-            .iter()
-            .map(|size| part(size.memory_mib.0, size.gpus))
-            .max();
+        let cpu = serving().iter().map(|size| part(size.cpu_milli.0, size.gpus)).max();
+        let memory = serving().iter().map(|size| part(size.memory_mib.0, size.gpus)).max();
         (
             capped(scaled(policy.default_cpu_per_gpu.0), cpu.unwrap_or(0)),
             capped(scaled(policy.default_memory_per_gpu.0), memory.unwrap_or(0)),
@@ -327,11 +264,7 @@ impl Machine<'_> {
             cpu_milli: per_node.cpu_milli,
             memory_mib: per_node.memory_mib,
         };
-        let most = pools
-            .iter()
-            .map(|sizes| sizes.covering(&size))
-            .max()
-            .unwrap_or(0);
+        let most = pools.iter().map(|sizes| sizes.covering(&size)).max().unwrap_or(0);
         if most >= nodes {
             return;
         }
@@ -342,10 +275,7 @@ impl Machine<'_> {
     }
 
     fn class_word(&self) -> String {
-        self.class
-            .as_ref()
-            .map(|class| format!("{class} "))
-            .unwrap_or_default()
+        self.class.as_ref().map(|class| format!("{class} ")).unwrap_or_default()
     }
 
     /// What of one node is more than the largest node has.
@@ -358,15 +288,11 @@ impl Machine<'_> {
         if most > 0 {
             return None;
         }
-        let largest = self
-            .pools()
-            .into_iter()
-            .map(Sizes::largest)
-            .reduce(|a, b| NodeSize {
-                gpus: a.gpus.max(b.gpus),
-                cpu_milli: a.cpu_milli.max(b.cpu_milli),
-                memory_mib: a.memory_mib.max(b.memory_mib),
-            })?;
+        let largest = self.pools().into_iter().map(Sizes::largest).reduce(|a, b| NodeSize {
+            gpus: a.gpus.max(b.gpus),
+            cpu_milli: a.cpu_milli.max(b.cpu_milli),
+            memory_mib: a.memory_mib.max(b.memory_mib),
+        })?;
         let class = self.class_word();
         if size.gpus > largest.gpus {
             let field = if request.gpus_total > 0 {

@@ -34,10 +34,7 @@ pub(super) fn work(request: Option<WorkRequest>, findings: &mut Findings) -> Wor
                 FaultReason::Missing,
                 "nothing to run; give a script or a command",
             );
-            Work::Command {
-                argv: Vec::new(),
-                layout: TaskLayout::PerNode,
-            }
+            Work::Command { argv: Vec::new(), layout: TaskLayout::PerNode }
         }
     }
 }
@@ -61,10 +58,7 @@ fn script(request: ScriptRequest, findings: &mut Findings) -> Work {
 fn wrong_with_first_line(text: &str) -> Option<(FaultReason, &'static str)> {
     let first = text.lines().next().unwrap_or_default();
     // `lines` drops the carriage return, and the kernel would not.
-    let ends_with_return = text
-        .split('\n')
-        .next()
-        .is_some_and(|line| line.ends_with('\r'));
+    let ends_with_return = text.split('\n').next().is_some_and(|line| line.ends_with('\r'));
     if text.trim().is_empty() {
         return Some((
             FaultReason::Missing,
@@ -102,21 +96,14 @@ fn command(request: CommandRequest, findings: &mut Findings) -> Work {
         let message = "is not a known layout; use one task a node or one a GPU";
         findings.fault("command.layout", FaultReason::Malformed, message);
     }
-    Work::Command {
-        argv,
-        layout: layout.unwrap_or(TaskLayout::PerNode),
-    }
+    Work::Command { argv, layout: layout.unwrap_or(TaskLayout::PerNode) }
 }
 
 fn arguments_fit(field: &str, arguments: &[String], findings: &mut Findings) {
     let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
     findings.require_at_most(field, bytes, ARGUMENTS_BYTES_MAX, "bytes");
     if arguments.iter().any(|argument| argument.contains('\0')) {
-        findings.fault(
-            field,
-            FaultReason::Malformed,
-            "has a NUL character; remove it",
-        );
+        findings.fault(field, FaultReason::Malformed, "has a NUL character; remove it");
     }
 }
 
@@ -127,10 +114,7 @@ pub(super) fn name(asked: &str, work: &Work, findings: &mut Findings) -> String 
         ("", Work::Command { argv, .. }) => {
             let program = argv.first().map(String::as_str).unwrap_or_default();
             let base = program.rsplit('/').next().unwrap_or_default();
-            base.chars()
-                .filter(|c| !c.is_control())
-                .take(NAME_MAX)
-                .collect()
+            base.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
         }
         (asked, _) => asked.to_owned(),
     };
@@ -161,16 +145,8 @@ pub(super) fn surroundings(request: &JobRequest, findings: &mut Findings) {
 }
 
 fn environment(entries: &BTreeMap<String, String>, findings: &mut Findings) {
-    findings.require_at_most(
-        "environment",
-        entries.len(),
-        ENVIRONMENT_ENTRIES_MAX,
-        "entries",
-    );
-    let bytes: usize = entries
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 2)
-        .sum();
+    findings.require_at_most("environment", entries.len(), ENVIRONMENT_ENTRIES_MAX, "entries");
+    let bytes: usize = entries.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     findings.require_at_most("environment", bytes, ENVIRONMENT_BYTES_MAX, "bytes");
     for (name, value) in entries {
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -192,10 +168,8 @@ fn path(field: &str, path: &str, findings: &mut Findings) {
 
 fn output(field: &str, pattern: &str, findings: &mut Findings) {
     path(field, pattern, findings);
-    let unknown = pattern
-        .split('%')
-        .skip(1)
-        .find(|rest| !rest.starts_with(|c| PLACEHOLDERS.contains(c)));
+    let unknown =
+        pattern.split('%').skip(1).find(|rest| !rest.starts_with(|c| PLACEHOLDERS.contains(c)));
     if let Some(rest) = unknown {
         let word: String = rest.chars().take(1).collect();
         let message = format!(
@@ -208,8 +182,5 @@ fn output(field: &str, pattern: &str, findings: &mut Findings) {
 /// What a person gave, short enough for a message.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
-    text.chars()
-        .take(SHOWN_MAX)
-        .filter(|c| !c.is_control())
-        .collect()
+    text.chars().take(SHOWN_MAX).filter(|c| !c.is_control()).collect()
 }

@@ -62,14 +62,8 @@ impl<'w> Shadow<'w> {
         if job.status.state != JobState::Pending {
             wrong.push(format!("is {}, not pending", job.status.state.word()));
         }
-        let first = AttemptId {
-            job: job.id,
-            number: 0,
-        };
-        let last = AttemptId {
-            job: job.id,
-            number: u32::MAX,
-        };
+        let first = AttemptId { job: job.id, number: 0 };
+        let last = AttemptId { job: job.id, number: u32::MAX };
         if self.world.attempts.range(first..=last).next().is_some() {
             wrong.push("has an attempt that has not ended".to_owned());
         }
@@ -129,9 +123,7 @@ impl<'w> Shadow<'w> {
             let taken = add(&mut self.gpu_milli, key, held.milli.0);
             let free = node.free.gpus.get(index).map_or(0, |free| free.0);
             if taken > free {
-                wrong.push(format!(
-                    "GPU {uuid} has {free} thousandths free, {taken} are taken"
-                ));
+                wrong.push(format!("GPU {uuid} has {free} thousandths free, {taken} are taken"));
             }
         }
     }
@@ -139,20 +131,12 @@ impl<'w> Shadow<'w> {
     fn judge_limits(&mut self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
         let project = job.spec.project.as_str();
         let parts: Vec<&str> = project.split('/').collect();
-        let gpus: u64 = placement
-            .nodes
-            .iter()
-            .flat_map(|node| &node.gpus)
-            .map(|gpu| gpu.milli.0)
-            .sum();
+        let gpus: u64 =
+            placement.nodes.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.milli.0).sum();
         for depth in 1..=parts.len() {
             let path = parts[..depth].join("/");
             if let Some(class) = &placement.class {
-                add(
-                    self.held.entry(path.clone()).or_default(),
-                    class.clone(),
-                    gpus,
-                );
+                add(self.held.entry(path.clone()).or_default(), class.clone(), gpus);
             }
             self.judge_level(&path, placement.class.as_ref(), wrong);
         }
@@ -166,22 +150,15 @@ impl<'w> Shadow<'w> {
         };
         let Some(class) = class else { return };
         let given = self.held.get(path);
-        let given_class = given
-            .and_then(|given| given.get(class))
-            .copied()
-            .unwrap_or_default();
+        let given_class = given.and_then(|given| given.get(class)).copied().unwrap_or_default();
         let held = self.world.usage.held(path, class).0 + given_class;
         if quota.limits.get(class).is_some_and(|limit| held > limit.0) {
-            wrong.push(format!(
-                "{path} would hold {held} thousandths of {class}, above its limit"
-            ));
+            wrong.push(format!("{path} would hold {held} thousandths of {class}, above its limit"));
         }
         let all_given: u64 = given.map(|given| given.values().sum()).unwrap_or_default();
         let all = self.world.usage.held_any(path).0 + all_given;
         if quota.any_limit.is_some_and(|limit| all > limit.0) {
-            wrong.push(format!(
-                "{path} would hold {all} thousandths in all, above its limit"
-            ));
+            wrong.push(format!("{path} would hold {all} thousandths in all, above its limit"));
         }
     }
 }
@@ -194,20 +171,12 @@ fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, more: u64) -> u64 {
 
 /// As many distinct nodes as asked, and a class exactly where GPUs are asked.
 fn judge_shape(job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
-    let names: BTreeSet<_> = placement
-        .nodes
-        .iter()
-        .map(|allocation| &allocation.node)
-        .collect();
+    let names: BTreeSet<_> = placement.nodes.iter().map(|allocation| &allocation.node).collect();
     if names.len() != placement.nodes.len() {
         wrong.push("has a node twice".to_owned());
     }
     if placement.nodes.len() != job.spec.nodes as usize {
-        wrong.push(format!(
-            "asks {} nodes and gets {}",
-            job.spec.nodes,
-            placement.nodes.len()
-        ));
+        wrong.push(format!("asks {} nodes and gets {}", job.spec.nodes, placement.nodes.len()));
     }
     let asks_gpus = job.spec.per_node.gpus != GpuRequest::None;
     if asks_gpus != placement.class.is_some() {
@@ -246,15 +215,9 @@ fn judge_amounts(asked: &NodeRequest, given: &NodeAllocation, wrong: &mut Vec<St
         GpuRequest::Share { milli, .. } => amounts == [u64::from(*milli)],
     };
     if !right {
-        wrong.push(format!(
-            "node {} gives {amounts:?} thousandths of GPUs",
-            given.node
-        ));
+        wrong.push(format!("node {} gives {amounts:?} thousandths of GPUs", given.node));
     }
     if given.cpu_milli != asked.cpu_milli || given.memory_mib != asked.memory_mib {
-        wrong.push(format!(
-            "node {} gives other CPUs or memory than asked",
-            given.node
-        ));
+        wrong.push(format!("node {} gives other CPUs or memory than asked", given.node));
     }
 }

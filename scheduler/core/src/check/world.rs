@@ -26,10 +26,7 @@ struct Findings(Vec<Violation>);
 
 impl Findings {
     fn add(&mut self, subject: impl Into<String>, text: impl Into<String>) {
-        self.0.push(Violation {
-            subject: subject.into(),
-            text: text.into(),
-        });
+        self.0.push(Violation { subject: subject.into(), text: text.into() });
     }
 }
 
@@ -52,10 +49,9 @@ fn jobs(world: &World, found: &mut Findings) {
 fn wrong_with_job(job: &Job, attempts: &[u32]) -> Option<String> {
     let state = job.status.state;
     match state {
-        JobState::Held | JobState::Pending if !attempts.is_empty() => Some(format!(
-            "is {} and holds resources in attempts {attempts:?}",
-            state.word()
-        )),
+        JobState::Held | JobState::Pending if !attempts.is_empty() => {
+            Some(format!("is {} and holds resources in attempts {attempts:?}", state.word()))
+        }
         JobState::Starting | JobState::Running if attempts != [job.status.attempt] => {
             Some(format!(
                 "is {} in attempt {} and has attempts {attempts:?}",
@@ -76,57 +72,34 @@ fn attempts(world: &World, found: &mut Findings) {
             found.add(format!("attempt {id}"), text);
         }
     }
-    for (id, step) in world
-        .steps
-        .keys()
-        .filter(|(id, _)| !world.attempts.contains_key(id))
-    {
-        found.add(
-            format!("attempt {id}"),
-            format!("is gone and still has step {step}"),
-        );
+    for (id, step) in world.steps.keys().filter(|(id, _)| !world.attempts.contains_key(id)) {
+        found.add(format!("attempt {id}"), format!("is gone and still has step {step}"));
     }
 }
 
 fn wrong_with_attempt(world: &World, id: AttemptId, attempt: &Attempt) -> Vec<String> {
     let mut wrong = Vec::new();
     if attempt.id != id {
-        wrong.push(format!(
-            "is entered as {id} and calls itself {}",
-            attempt.id
-        ));
+        wrong.push(format!("is entered as {id} and calls itself {}", attempt.id));
     }
     if attempt.state == AttemptState::Ended {
         wrong.push("has ended and is still in the world".to_owned());
     }
     let nodes = &attempt.placement.nodes;
     if attempt.members.len() != nodes.len() {
-        wrong.push(format!(
-            "has {} members on {} nodes",
-            attempt.members.len(),
-            nodes.len()
-        ));
+        wrong.push(format!("has {} members on {} nodes", attempt.members.len(), nodes.len()));
     }
     let names: BTreeSet<_> = nodes.iter().map(|allocation| &allocation.node).collect();
     if names.len() != nodes.len() {
         wrong.push("has a node twice".to_owned());
     }
-    let unknown = names
-        .into_iter()
-        .filter(|name| !world.nodes.contains_key(*name));
+    let unknown = names.into_iter().filter(|name| !world.nodes.contains_key(*name));
     wrong.extend(unknown.map(|name| format!("is on node {name}, which is not known")));
     if attempt.gpus().is_zero() == attempt.placement.class.is_some() {
         wrong.push("has a class without GPUs or GPUs without a class".to_owned());
     }
-    if world
-        .jobs
-        .get(&id.job)
-        .is_some_and(|job| job.spec.project != attempt.project)
-    {
-        wrong.push(format!(
-            "is paid by {}, which is not its job's project",
-            attempt.project
-        ));
+    if world.jobs.get(&id.job).is_some_and(|job| job.spec.project != attempt.project) {
+        wrong.push(format!("is paid by {}, which is not its job's project", attempt.project));
     }
     wrong
 }
@@ -169,17 +142,10 @@ fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
         wrong.push(format!("calls itself {}", inventory.node));
     }
     if node.attempts != held.attempts {
-        wrong.push(format!(
-            "lists attempts {:?}, has {:?}",
-            node.attempts, held.attempts
-        ));
+        wrong.push(format!("lists attempts {:?}, has {:?}", node.attempts, held.attempts));
     }
     if node.free.gpus.len() != inventory.gpus.len() {
-        wrong.push(format!(
-            "has {} GPUs and {} free",
-            inventory.gpus.len(),
-            node.free.gpus.len()
-        ));
+        wrong.push(format!("has {} GPUs and {} free", inventory.gpus.len(), node.free.gpus.len()));
     }
     for (gpu, free) in inventory.gpus.iter().zip(&node.free.gpus) {
         let taken = held.gpu_milli.get(&gpu.uuid).copied().unwrap_or(0);
@@ -187,10 +153,7 @@ fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
             wrong.push(format!("GPU {} is given out {taken} thousandths", gpu.uuid));
         }
         if free.0 != 1000_u64.saturating_sub(taken) {
-            wrong.push(format!(
-                "GPU {} has {free} free beside {taken} thousandths",
-                gpu.uuid
-            ));
+            wrong.push(format!("GPU {} has {free} free beside {taken} thousandths", gpu.uuid));
         }
     }
     let cpu = inventory.cpu_milli.0.saturating_sub(held.cpu_milli);
@@ -202,10 +165,7 @@ fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
     }
     let memory = inventory.memory_mib.0.saturating_sub(held.memory_mib);
     if node.free.memory_mib.0 != memory {
-        wrong.push(format!(
-            "has {} free by its count, {memory} MiB really",
-            node.free.memory_mib
-        ));
+        wrong.push(format!("has {} free by its count, {memory} MiB really", node.free.memory_mib));
     }
     wrong
 }
@@ -215,10 +175,8 @@ fn queue(world: &World, found: &mut Findings) {
     for (id, job) in &world.jobs {
         if (job.status.state == JobState::Pending) != queued.contains(id) {
             let word = if queued.contains(id) { "is" } else { "is not" };
-            found.add(
-                format!("job {id}"),
-                format!("{} and {word} queued", job.status.state.word()),
-            );
+            found
+                .add(format!("job {id}"), format!("{} and {word} queued", job.status.state.word()));
         }
     }
     for key in &world.queue {
@@ -226,10 +184,7 @@ fn queue(world: &World, found: &mut Findings) {
             key.priority.0 == job.spec.priority && key.queued == job.status.queued
         });
         if !right {
-            found.add(
-                format!("job {}", key.job),
-                "is queued at a place that is not its own",
-            );
+            found.add(format!("job {}", key.job), "is queued at a place that is not its own");
         }
     }
     if queued.len() != world.queue.len() {
@@ -245,10 +200,7 @@ fn dependents(world: &World, found: &mut Findings) {
         }
     }
     if derived != world.dependents {
-        found.add(
-            "dependents",
-            format!("are {:?}, should be {derived:?}", world.dependents),
-        );
+        found.add("dependents", format!("are {:?}, should be {derived:?}", world.dependents));
     }
 }
 
@@ -269,16 +221,9 @@ fn usage(world: &World, found: &mut Findings) {
             each_level(&mut derived, project, |usage| usage.waiting += 1);
         }
     }
-    let counted: BTreeMap<String, PathUsage> = world
-        .usage
-        .iter()
-        .map(|(path, usage)| (path.to_owned(), usage.clone()))
-        .collect();
-    for path in derived
-        .keys()
-        .chain(counted.keys())
-        .collect::<BTreeSet<_>>()
-    {
+    let counted: BTreeMap<String, PathUsage> =
+        world.usage.iter().map(|(path, usage)| (path.to_owned(), usage.clone())).collect();
+    for path in derived.keys().chain(counted.keys()).collect::<BTreeSet<_>>() {
         if derived.get(path) != counted.get(path) {
             let (is, should) = (counted.get(path), derived.get(path));
             found.add(path.clone(), format!("counts {is:?}, should {should:?}"));
@@ -295,10 +240,7 @@ fn each_level(
     project: &str,
     change: impl Fn(&mut PathUsage),
 ) {
-    let ends = project
-        .match_indices('/')
-        .map(|(at, _)| at)
-        .chain([project.len()]);
+    let ends = project.match_indices('/').map(|(at, _)| at).chain([project.len()]);
     for end in ends {
         change(derived.entry(project[..end].to_owned()).or_default());
     }
@@ -307,10 +249,7 @@ fn each_level(
 fn sequences(world: &World, found: &mut Findings) {
     let last = world.jobs.keys().next_back().map_or(0, |id| id.0);
     if world.sequences.next_job <= last {
-        let text = format!(
-            "next is {}, job {last} is there already",
-            world.sequences.next_job
-        );
+        let text = format!("next is {}, job {last} is there already", world.sequences.next_job);
         found.add("job numbers", text);
     }
 }

@@ -82,12 +82,7 @@ pub fn act(
     actor: &Actor,
     reason: &str,
 ) -> Result<Changed, ActionRefusal> {
-    let job = draft
-        .world
-        .jobs
-        .get(&id)
-        .cloned()
-        .ok_or(ActionRefusal::NotLive(id))?;
+    let job = draft.world.jobs.get(&id).cloned().ok_or(ActionRefusal::NotLive(id))?;
     match action {
         Action::Cancel => Ok(cancel(draft, &job, actor, reason)),
         Action::Hold => hold(draft, &job, actor, reason),
@@ -99,29 +94,18 @@ pub fn act(
 fn cancel(draft: &mut Draft<'_>, job: &Job, actor: &Actor, reason: &str) -> Changed {
     let detail = by_line("cancelled", actor, reason);
     if job.status.state.is_active() {
-        let action = PendingAction::Cancel {
-            reason: detail.clone(),
-        };
-        let already = matches!(
-            job.status.pending_action,
-            Some(PendingAction::Cancel { .. })
-        );
+        let action = PendingAction::Cancel { reason: detail.clone() };
+        let already = matches!(job.status.pending_action, Some(PendingAction::Cancel { .. }));
         if !already {
             set_pending(draft, job, action);
             stop_attempt(draft, job, Cause::User, detail);
         }
-        return Changed {
-            changed: !already,
-            state: job.status.state,
-        };
+        return Changed { changed: !already, state: job.status.state };
     }
     let mut status = job.status.clone();
     status.detail = detail;
     conclude(draft, job, status, JobEvent::Cancelled, None);
-    Changed {
-        changed: true,
-        state: JobState::Cancelled,
-    }
+    Changed { changed: true, state: JobState::Cancelled }
 }
 
 fn hold(
@@ -131,41 +115,19 @@ fn hold(
     reason: &str,
 ) -> Result<Changed, ActionRefusal> {
     if job.status.state == JobState::Held {
-        return Ok(Changed {
-            changed: false,
-            state: JobState::Held,
-        });
+        return Ok(Changed { changed: false, state: JobState::Held });
     }
     let detail = by_line("held", actor, reason);
     let advice = "; cancel or requeue it instead";
-    move_plainly(
-        draft,
-        job,
-        Action::Hold,
-        JobEvent::Held,
-        EventKind::Held,
-        detail,
-        advice,
-    )
+    move_plainly(draft, job, Action::Hold, JobEvent::Held, EventKind::Held, detail, advice)
 }
 
 fn release(draft: &mut Draft<'_>, job: &Job, actor: &Actor) -> Result<Changed, ActionRefusal> {
     if job.status.state == JobState::Pending {
-        return Ok(Changed {
-            changed: false,
-            state: JobState::Pending,
-        });
+        return Ok(Changed { changed: false, state: JobState::Pending });
     }
     let text = by_line("released", actor, "");
-    move_plainly(
-        draft,
-        job,
-        Action::Release,
-        JobEvent::Released,
-        EventKind::Released,
-        text,
-        "",
-    )
+    move_plainly(draft, job, Action::Release, JobEvent::Released, EventKind::Released, text, "")
 }
 
 /// A move that only changes the state and the detail.
@@ -186,18 +148,11 @@ fn move_plainly(
         state: from,
         advice,
     })?;
-    status.detail = if status.state == JobState::Held {
-        text.clone()
-    } else {
-        String::new()
-    };
+    status.detail = if status.state == JobState::Held { text.clone() } else { String::new() };
     let (state, attempt) = (status.state, status.attempt);
     draft.move_job(job.id, status);
     draft.tell_job(job.id, attempt, state, kind, text);
-    Ok(Changed {
-        changed: true,
-        state,
-    })
+    Ok(Changed { changed: true, state })
 }
 
 fn requeue(
@@ -217,29 +172,13 @@ fn requeue(
         });
     }
     if job.status.pending_action.is_some() {
-        return Ok(Changed {
-            changed: false,
-            state,
-        });
+        return Ok(Changed { changed: false, state });
     }
     let detail = by_line("requeued", actor, reason);
-    set_pending(
-        draft,
-        job,
-        PendingAction::Requeue {
-            reason: detail.clone(),
-        },
-    );
-    let cause = if actor.for_site {
-        Cause::Site
-    } else {
-        Cause::User
-    };
+    set_pending(draft, job, PendingAction::Requeue { reason: detail.clone() });
+    let cause = if actor.for_site { Cause::Site } else { Cause::User };
     stop_attempt(draft, job, cause, detail);
-    Ok(Changed {
-        changed: true,
-        state,
-    })
+    Ok(Changed { changed: true, state })
 }
 
 fn set_pending(draft: &mut Draft<'_>, job: &Job, action: PendingAction) {
@@ -249,16 +188,8 @@ fn set_pending(draft: &mut Draft<'_>, job: &Job, action: PendingAction) {
 }
 
 fn stop_attempt(draft: &mut Draft<'_>, job: &Job, cause: Cause, reason: String) {
-    let id = AttemptId {
-        job: job.id,
-        number: job.status.attempt,
-    };
-    let stop = Stop {
-        cause,
-        reason,
-        exit: None,
-        grace_s: job.spec.grace_s,
-    };
+    let id = AttemptId { job: job.id, number: job.status.attempt };
+    let stop = Stop { cause, reason, exit: None, grace_s: job.spec.grace_s };
     order_stop(draft, id, stop);
 }
 

@@ -29,13 +29,7 @@ impl<'a> Draft<'a> {
     /// An empty draft.
     #[must_use]
     pub fn new(world: &'a mut World, policy: &'a Policy, epoch: Epoch, now: UnixMicros) -> Self {
-        Draft {
-            world,
-            policy,
-            epoch,
-            now,
-            changes: Vec::new(),
-        }
+        Draft { world, policy, epoch, now, changes: Vec::new() }
     }
 
     /// Everything drafted, in order.
@@ -52,10 +46,7 @@ impl<'a> Draft<'a> {
 
     /// Drafts a job's new status.
     pub(super) fn move_job(&mut self, id: JobId, status: JobStatus) {
-        self.push(Change::JobMoved {
-            id,
-            status: Arc::new(status),
-        });
+        self.push(Change::JobMoved { id, status: Arc::new(status) });
     }
 
     /// Drafts an attempt's new state.
@@ -83,13 +74,7 @@ impl<'a> Draft<'a> {
     /// Drafts something to tell.
     pub(super) fn tell(&mut self, subject: Subject, kind: EventKind, text: String) {
         let seq = self.world.sequences.next_event;
-        let event = Event {
-            seq,
-            at: self.now,
-            subject,
-            kind,
-            text,
-        };
+        let event = Event { seq, at: self.now, subject, kind, text };
         self.push(Change::Happened(Arc::new(event)));
     }
 

@@ -31,11 +31,7 @@ pub(super) fn order_stop(draft: &mut Draft<'_>, id: AttemptId, stop: Stop) {
     let reason = stop.reason.clone();
     attempt.stop = Some(stop);
     draft.move_attempt(attempt);
-    let state = draft
-        .world
-        .jobs
-        .get(&id.job)
-        .map_or(JobState::Running, |job| job.status.state);
+    let state = draft.world.jobs.get(&id.job).map_or(JobState::Running, |job| job.status.state);
     draft.tell_job(id.job, id.number, state, EventKind::Stopping, reason);
 }
 
@@ -53,11 +49,8 @@ pub(super) fn end_member(draft: &mut Draft<'_>, id: AttemptId, rank: usize, end:
     }
     member.progress = Progress::Ended(end.clone());
     let finished = attempt.all_members_ended();
-    let stop = if attempt.stop.is_none() {
-        stop_for_others(draft, &attempt, rank, &end)
-    } else {
-        None
-    };
+    let stop =
+        if attempt.stop.is_none() { stop_for_others(draft, &attempt, rank, &end) } else { None };
     draft.move_attempt(attempt.clone());
     if finished {
         finish(draft, &attempt);
@@ -74,25 +67,13 @@ fn stop_for_others(
     end: &MemberEnd,
 ) -> Option<Stop> {
     let failed = end.cause != Cause::User || end.exit.is_some_and(|exit| !exit.is_success());
-    let batch = draft
-        .world
-        .steps
-        .get(&(attempt.id, 0))
-        .is_some_and(|step| step.kind == StepKind::Batch);
+    let batch =
+        draft.world.steps.get(&(attempt.id, 0)).is_some_and(|step| step.kind == StepKind::Batch);
     if !failed && !(batch && rank == 0) {
         return None;
     }
-    let reason = if failed {
-        member_detail(attempt, rank, end)
-    } else {
-        String::new()
-    };
-    Some(Stop {
-        cause: end.cause,
-        reason,
-        exit: end.exit,
-        grace_s: grace_of(draft, attempt),
-    })
+    let reason = if failed { member_detail(attempt, rank, end) } else { String::new() };
+    Some(Stop { cause: end.cause, reason, exit: end.exit, grace_s: grace_of(draft, attempt) })
 }
 
 fn grace_of(draft: &Draft<'_>, attempt: &Attempt) -> u32 {
@@ -101,11 +82,7 @@ fn grace_of(draft: &Draft<'_>, attempt: &Attempt) -> u32 {
 }
 
 fn member_detail(attempt: &Attempt, rank: usize, end: &MemberEnd) -> String {
-    let node = attempt
-        .placement
-        .nodes
-        .get(rank)
-        .map_or("?", |a| a.node.as_str());
+    let node = attempt.placement.nodes.get(rank).map_or("?", |a| a.node.as_str());
     match (&end.exit, end.detail.as_str()) {
         (_, detail) if !detail.is_empty() => format!("{node}: {detail}"),
         (Some(exit), _) => format!("{node} ended with {exit}"),
@@ -125,11 +102,7 @@ fn finish(draft: &mut Draft<'_>, attempt: &Attempt) {
     attempt.ended = Some(ended);
     attempt.outcome = Some(outcome.clone());
     if let Some(class) = attempt.placement.class.clone() {
-        draft.book(
-            &attempt,
-            &class,
-            ledger::lines_at_end(&attempt, ended, outcome.cause),
-        );
+        draft.book(&attempt, &class, ledger::lines_at_end(&attempt, ended, outcome.cause));
     }
     draft.move_attempt(attempt.clone());
     settle_job(draft, &attempt, &outcome);
@@ -137,26 +110,17 @@ fn finish(draft: &mut Draft<'_>, attempt: &Attempt) {
 
 /// When the last member ended.
 fn end_time(attempt: &Attempt, now: UnixMicros) -> UnixMicros {
-    let ends = attempt
-        .members
-        .iter()
-        .filter_map(|member| match &member.progress {
-            Progress::Ended(end) => Some(end.at),
-            Progress::Leased | Progress::Accepted | Progress::Running => None,
-        });
-    ends.max()
-        .unwrap_or(now)
-        .clamp(attempt.leased, now.max(attempt.leased))
+    let ends = attempt.members.iter().filter_map(|member| match &member.progress {
+        Progress::Ended(end) => Some(end.at),
+        Progress::Leased | Progress::Accepted | Progress::Running => None,
+    });
+    ends.max().unwrap_or(now).clamp(attempt.leased, now.max(attempt.leased))
 }
 
 /// The order to stop if there was one, else the worst end of a member, else the first.
 fn outcome_of(draft: &Draft<'_>, attempt: &Attempt) -> Outcome {
     let mut outcome = match &attempt.stop {
-        Some(stop) => Outcome {
-            cause: stop.cause,
-            exit: stop.exit,
-            detail: stop.reason.clone(),
-        },
+        Some(stop) => Outcome { cause: stop.cause, exit: stop.exit, detail: stop.reason.clone() },
         None => worst_end(attempt),
     };
     let failed = outcome.exit.is_some_and(|exit| !exit.is_success());
@@ -169,11 +133,8 @@ fn outcome_of(draft: &Draft<'_>, attempt: &Attempt) -> Outcome {
 }
 
 fn worst_end(attempt: &Attempt) -> Outcome {
-    let ends = attempt
-        .members
-        .iter()
-        .enumerate()
-        .filter_map(|(rank, member)| match &member.progress {
+    let ends =
+        attempt.members.iter().enumerate().filter_map(|(rank, member)| match &member.progress {
             Progress::Ended(end) => Some((rank, end)),
             Progress::Leased | Progress::Accepted | Progress::Running => None,
         });
@@ -186,23 +147,11 @@ fn worst_end(attempt: &Attempt) -> Outcome {
     // The first of the worst, so that ties name the lowest rank.
     let worst = ends.rev_stable_max(badness);
     worst.map_or(
-        Outcome {
-            cause: Cause::Node,
-            exit: None,
-            detail: String::new(),
-        },
+        Outcome { cause: Cause::Node, exit: None, detail: String::new() },
         |(rank, end)| {
             let bad = badness(end) >= 2;
-            let detail = if bad {
-                member_detail(attempt, rank, end)
-            } else {
-                String::new()
-            };
-            Outcome {
-                cause: end.cause,
-                exit: end.exit,
-                detail,
-            }
+            let detail = if bad { member_detail(attempt, rank, end) } else { String::new() };
+            Outcome { cause: end.cause, exit: end.exit, detail }
         },
     )
 }
@@ -210,13 +159,10 @@ fn worst_end(attempt: &Attempt) -> Outcome {
 /// The first element of the greatest badness.
 trait FirstMax<'a>: Iterator<Item = (usize, &'a MemberEnd)> + Sized {
     fn rev_stable_max(self, badness: impl Fn(&MemberEnd) -> u8) -> Option<(usize, &'a MemberEnd)> {
-        self.fold(
-            None,
-            |best: Option<(usize, &MemberEnd)>, (rank, end)| match best {
-                Some((_, kept)) if badness(kept) >= badness(end) => best,
-                _ => Some((rank, end)),
-            },
-        )
+        self.fold(None, |best: Option<(usize, &MemberEnd)>, (rank, end)| match best {
+            Some((_, kept)) if badness(kept) >= badness(end) => best,
+            _ => Some((rank, end)),
+        })
     }
 }
 
@@ -225,17 +171,8 @@ impl<'a, I: Iterator<Item = (usize, &'a MemberEnd)>> FirstMax<'a> for I {}
 /// Names the task that brought the attempt down: of a script, the script and, if the last step it ran failed, the
 /// rank of that step which failed first; of a command, the rank which failed first.
 fn failed_task(draft: &Draft<'_>, id: AttemptId) -> Option<String> {
-    let own = draft
-        .world
-        .steps
-        .get(&(id, 0))
-        .and_then(|step| first_failure(step));
-    let (_, last) = draft
-        .world
-        .steps
-        .range((id, 1)..=(id, u32::MAX))
-        .next_back()
-        .unzip();
+    let own = draft.world.steps.get(&(id, 0)).and_then(|step| first_failure(step));
+    let (_, last) = draft.world.steps.range((id, 1)..=(id, u32::MAX)).next_back().unzip();
     match (own, last.and_then(|step| first_failure(step))) {
         (Some(own), Some(last)) => Some(format!("{last}; {own}")),
         (own, last) => own.or(last),
@@ -245,20 +182,13 @@ fn failed_task(draft: &Draft<'_>, id: AttemptId) -> Option<String> {
 /// The task of a step that failed first, in words.
 fn first_failure(step: &Step) -> Option<String> {
     let failed = step.tasks.iter().filter_map(|task| match &task.state {
-        TaskState::Ended {
-            exit,
-            ended,
-            detail,
-            ..
-        } if !exit.is_success() => Some((*ended, task.rank, &task.node, exit, detail)),
+        TaskState::Ended { exit, ended, detail, .. } if !exit.is_success() => {
+            Some((*ended, task.rank, &task.node, exit, detail))
+        }
         TaskState::Pending | TaskState::Running { .. } | TaskState::Ended { .. } => None,
     });
     let (_, rank, node, exit, detail) = failed.min_by_key(|failure| (failure.0, failure.1))?;
-    let note = if detail.is_empty() {
-        String::new()
-    } else {
-        format!(" ({detail})")
-    };
+    let note = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
     let end = format!("ended with {exit} on {node}{note}");
     Some(match step.kind {
         StepKind::Batch => format!("the script {end}"),
@@ -275,26 +205,12 @@ fn settle_job(draft: &mut Draft<'_>, attempt: &Attempt, outcome: &Outcome) {
     let verdict = match &job.status.pending_action {
         Some(PendingAction::Cancel { reason }) => Settled::Cancelled(reason.clone()),
         Some(PendingAction::Requeue { reason }) => Settled::Requeued(reason.clone()),
-        None => Settled::By(retry::verdict(
-            &job.spec,
-            &job.status,
-            outcome,
-            draft.policy,
-            draft.now,
-        )),
+        None => {
+            Settled::By(retry::verdict(&job.spec, &job.status, outcome, draft.policy, draft.now))
+        }
     };
-    let text = format!(
-        "attempt {} ended: cause {}",
-        attempt.id,
-        outcome.cause.word()
-    );
-    draft.tell_job(
-        job.id,
-        attempt.id.number,
-        job.status.state,
-        EventKind::AttemptEnded,
-        text,
-    );
+    let text = format!("attempt {} ended: cause {}", attempt.id, outcome.cause.word());
+    draft.tell_job(job.id, attempt.id.number, job.status.state, EventKind::AttemptEnded, text);
     settle(draft, &job, attempt, outcome, verdict);
 }
 
@@ -330,10 +246,7 @@ fn settle(draft: &mut Draft<'_>, job: &Job, attempt: &Attempt, outcome: &Outcome
         Settled::By(Verdict::TimedOut) => {
             conclude(draft, job, status, JobEvent::TimedOut, Some(outcome));
         }
-        Settled::By(Verdict::Retry {
-            not_before,
-            by_own_doing,
-        }) => {
+        Settled::By(Verdict::Retry { not_before, by_own_doing }) => {
             status.not_before = not_before;
             let lost = !by_own_doing && outcome.cause != Cause::Preempted;
             status.failures += u32::from(by_own_doing);
@@ -342,10 +255,8 @@ fn settle(draft: &mut Draft<'_>, job: &Job, attempt: &Attempt, outcome: &Outcome
         }
         Settled::By(Verdict::Hold) => {
             status.losses += 1;
-            status.detail = format!(
-                "held after {} losses; the last: {}",
-                status.losses, status.detail
-            );
+            status.detail =
+                format!("held after {} losses; the last: {}", status.losses, status.detail);
             put_back(draft, job, status, JobEvent::RequeuedHeld);
         }
     }
@@ -419,12 +330,7 @@ fn kind_of_end(event: JobEvent) -> EventKind {
 pub(super) fn meet_dependents(draft: &mut Draft<'_>, other: JobId, state: JobState) {
     let mut reached = vec![(other, state)];
     while let Some((other, state)) = reached.pop() {
-        let waiting = draft
-            .world
-            .dependents
-            .get(&other)
-            .cloned()
-            .unwrap_or_default();
+        let waiting = draft.world.dependents.get(&other).cloned().unwrap_or_default();
         for id in waiting {
             let Some(job) = draft.world.jobs.get(&id).cloned() else {
                 continue;
@@ -448,10 +354,8 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
         .collect();
     if let Some((dependency, _)) = standings.iter().find(|(_, s)| *s == Standing::Impossible) {
         let kind = dependency.kind.word();
-        let detail = format!(
-            "{kind}:{other} cannot be fulfilled: job {other} has {}",
-            state.word()
-        );
+        let detail =
+            format!("{kind}:{other} cannot be fulfilled: job {other} has {}", state.word());
         return cancel_for_dependency(draft, job, detail);
     }
     let met = |dependency: &Dependency| standings.contains(&(*dependency, Standing::Met));

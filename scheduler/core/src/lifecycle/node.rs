@@ -19,11 +19,7 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
     let name = inventory.node.clone();
     let known = draft.world.nodes.get(&name);
     if known.is_none_or(|node| *node.inventory != inventory) {
-        let text = format!(
-            "{} GPUs, {} CPUs",
-            inventory.gpus.len(),
-            inventory.cpu_milli
-        );
+        let text = format!("{} GPUs, {} CPUs", inventory.gpus.len(), inventory.cpu_milli);
         draft.push(Change::NodeRegistered(Arc::new(inventory)));
         draft.tell_node(&name, EventKind::NodeRegistered, text);
     }
@@ -36,16 +32,9 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
         .filter(|(id, ended)| !ended && !is_live_on(draft, *id, &name))
         .map(|(id, _)| *id)
         .collect();
-    let before = draft
-        .world
-        .nodes
-        .get(&name)
-        .map(|node| node.leftovers.clone());
+    let before = draft.world.nodes.get(&name).map(|node| node.leftovers.clone());
     if before.is_some_and(|before| !before.iter().eq(leftovers.iter())) {
-        draft.push(Change::NodeLeftovers {
-            node: name,
-            attempts: leftovers,
-        });
+        draft.push(Change::NodeLeftovers { node: name, attempts: leftovers });
     }
 }
 
@@ -61,10 +50,7 @@ fn forgotten_attempts(
     let confirmed = |id: &AttemptId| {
         let attempt = draft.world.attempts.get(id)?;
         let member = attempt.members.get(attempt.rank_of(node)?)?;
-        Some(matches!(
-            member.progress,
-            Progress::Accepted | Progress::Running
-        ))
+        Some(matches!(member.progress, Progress::Accepted | Progress::Running))
     };
     known
         .attempts
@@ -76,11 +62,7 @@ fn forgotten_attempts(
 
 /// Whether the attempt, by the books, still has something on the node.
 pub(super) fn is_live_on(draft: &Draft<'_>, id: AttemptId, node: &NodeName) -> bool {
-    draft
-        .world
-        .attempts
-        .get(&id)
-        .is_some_and(|attempt| attempt.rank_of(node).is_some())
+    draft.world.attempts.get(&id).is_some_and(|attempt| attempt.rank_of(node).is_some())
 }
 
 /// A beat came.
@@ -100,11 +82,7 @@ pub fn give_up(draft: &mut Draft<'_>, node: &NodeName) {
     if !move_liveness(draft, node, LivenessEvent::GivenUp) {
         return;
     }
-    draft.tell_node(
-        node,
-        EventKind::NodeLost,
-        "given up; its attempts end with cause node",
-    );
+    draft.tell_node(node, EventKind::NodeLost, "given up; its attempts end with cause node");
     let attempts: Vec<AttemptId> = draft
         .world
         .nodes
@@ -123,10 +101,7 @@ fn move_liveness(draft: &mut Draft<'_>, node: &NodeName, event: LivenessEvent) -
     if liveness == known.liveness {
         return false;
     }
-    draft.push(Change::NodeHeard {
-        node: node.clone(),
-        liveness,
-    });
+    draft.push(Change::NodeHeard { node: node.clone(), liveness });
     true
 }
 
@@ -137,20 +112,9 @@ pub fn drain(draft: &mut Draft<'_>, node: &NodeName, by: &UserName, reason: &str
         return Some(false);
     }
     let since = draft.now;
-    let admin = Admin::Drain {
-        by: by.to_string(),
-        reason: reason.to_owned(),
-        since,
-    };
-    draft.push(Change::NodeAdministered {
-        node: node.clone(),
-        admin,
-    });
-    draft.tell_node(
-        node,
-        EventKind::NodeDrained,
-        format!("drained by {by}: {reason}"),
-    );
+    let admin = Admin::Drain { by: by.to_string(), reason: reason.to_owned(), since };
+    draft.push(Change::NodeAdministered { node: node.clone(), admin });
+    draft.tell_node(node, EventKind::NodeDrained, format!("drained by {by}: {reason}"));
     Some(true)
 }
 
@@ -160,10 +124,7 @@ pub fn resume(draft: &mut Draft<'_>, node: &NodeName, by: &UserName) -> Option<b
     if known.admin == Admin::Active {
         return Some(false);
     }
-    draft.push(Change::NodeAdministered {
-        node: node.clone(),
-        admin: Admin::Active,
-    });
+    draft.push(Change::NodeAdministered { node: node.clone(), admin: Admin::Active });
     draft.tell_node(node, EventKind::NodeResumed, format!("resumed by {by}"));
     Some(true)
 }

@@ -38,20 +38,16 @@ pub fn for_member(world: &World, attempt: &Arc<Attempt>, rank: usize) -> Vec<Ord
     let Some(member) = attempt.members.get(rank) else {
         return Vec::new();
     };
-    let node = attempt
-        .placement
-        .nodes
-        .get(rank)
-        .map(|allocation| &allocation.node);
+    let node = attempt.placement.nodes.get(rank).map(|allocation| &allocation.node);
     match (&member.progress, &attempt.stop) {
         (Progress::Ended(_), _) => Vec::new(),
         (_, Some(stop)) => vec![Order::Stop(attempt.id, stop.clone())],
         (Progress::Leased, None) => run_order(world, attempt).into_iter().collect(),
         (Progress::Accepted, None) if may_start(attempt) => vec![Order::Start(attempt.id)],
         (Progress::Accepted, None) => Vec::new(),
-        (Progress::Running, None) => node
-            .map(|node| step_orders(world, attempt.id, node))
-            .unwrap_or_default(),
+        (Progress::Running, None) => {
+            node.map(|node| step_orders(world, attempt.id, node)).unwrap_or_default()
+        }
     }
 }
 
@@ -77,9 +73,7 @@ fn may_start(attempt: &Attempt) -> bool {
 /// Further steps that have tasks on the node nobody has reported on yet.
 fn step_orders(world: &World, attempt: AttemptId, node: &NodeName) -> Vec<Order> {
     let waits = |step: &Step| {
-        step.tasks
-            .iter()
-            .any(|task| task.node == *node && task.state == TaskState::Pending)
+        step.tasks.iter().any(|task| task.node == *node && task.state == TaskState::Pending)
     };
     world
         .steps
@@ -107,10 +101,7 @@ pub fn for_node(world: &World, node: &NodeName, held: &[(AttemptId, bool)]) -> V
     let Some(known) = world.nodes.get(node) else {
         return Vec::new();
     };
-    let live = known
-        .attempts
-        .iter()
-        .filter_map(|id| world.attempts.get(id));
+    let live = known.attempts.iter().filter_map(|id| world.attempts.get(id));
     let mut orders: Vec<Order> = live
         .filter_map(|attempt| Some(for_member(world, attempt, attempt.rank_of(node)?)))
         .flatten()
@@ -119,11 +110,7 @@ pub fn for_node(world: &World, node: &NodeName, held: &[(AttemptId, bool)]) -> V
         if known.attempts.contains(id) {
             continue;
         }
-        orders.push(if *ended {
-            Order::Forget(*id)
-        } else {
-            stop_leftover(*id)
-        });
+        orders.push(if *ended { Order::Forget(*id) } else { stop_leftover(*id) });
     }
     orders
 }

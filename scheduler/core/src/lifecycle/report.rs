@@ -97,10 +97,7 @@ pub fn fold(draft: &mut Draft<'_>, report: &Report) -> Folded {
     let Some(rank) = attempt.rank_of(&report.node) else {
         return Folded::Settled;
     };
-    let seen = attempt
-        .members
-        .get(rank)
-        .map_or(0, |member| member.last_seq);
+    let seen = attempt.members.get(rank).map_or(0, |member| member.last_seq);
     if report.seq <= seen {
         return Folded::Repeated;
     }
@@ -123,42 +120,21 @@ fn take_in(draft: &mut Draft<'_>, attempt: Attempt, rank: usize, report: &Report
                 draft,
                 report.attempt,
                 rank,
-                MemberEnd {
-                    cause: *cause,
-                    exit: None,
-                    detail: reason.clone(),
-                    at: draft.now,
-                },
+                MemberEnd { cause: *cause, exit: None, detail: reason.clone(), at: draft.now },
             );
         }
         MemberEvent::TaskStarted { step, rank: task } => {
             draft.move_attempt(attempt);
             task_started(draft, report, *step, *task);
         }
-        MemberEvent::TaskEnded {
-            step,
-            rank: task,
-            exit,
-            detail,
-        } => {
+        MemberEvent::TaskEnded { step, rank: task, exit, detail } => {
             draft.move_attempt(attempt);
             task_ended(draft, report, *step, *task, *exit, detail);
         }
-        MemberEvent::Ended {
-            cause,
-            reason,
-            exit,
-        } => {
-            let at = report
-                .at
-                .clamp(attempt.leased, draft.now.max(attempt.leased));
+        MemberEvent::Ended { cause, reason, exit } => {
+            let at = report.at.clamp(attempt.leased, draft.now.max(attempt.leased));
             draft.move_attempt(attempt);
-            let end = MemberEnd {
-                cause: *cause,
-                exit: *exit,
-                detail: reason.clone(),
-                at,
-            };
+            let end = MemberEnd { cause: *cause, exit: *exit, detail: reason.clone(), at };
             end_member(draft, report.attempt, rank, end);
         }
     }
@@ -169,15 +145,8 @@ fn accepted(draft: &mut Draft<'_>, mut attempt: Attempt, rank: usize) {
     if attempt.members[rank].progress == Progress::Leased {
         attempt.members[rank].progress = Progress::Accepted;
     }
-    let all = attempt
-        .members
-        .iter()
-        .all(|member| member.progress != Progress::Leased);
-    let moved = if all {
-        transition(attempt.state, AttemptEvent::AllAccepted).ok()
-    } else {
-        None
-    };
+    let all = attempt.members.iter().all(|member| member.progress != Progress::Leased);
+    let moved = if all { transition(attempt.state, AttemptEvent::AllAccepted).ok() } else { None };
     if let Some(state) = moved {
         attempt.state = state;
     }
@@ -185,22 +154,13 @@ fn accepted(draft: &mut Draft<'_>, mut attempt: Attempt, rank: usize) {
     draft.move_attempt(attempt);
     if moved.is_some() && nodes > 1 {
         let text = format!("all {nodes} nodes are ready");
-        draft.tell_job(
-            id.job,
-            id.number,
-            JobState::Starting,
-            EventKind::Accepted,
-            text,
-        );
+        draft.tell_job(id.job, id.number, JobState::Starting, EventKind::Accepted, text);
     }
 }
 
 fn started(draft: &mut Draft<'_>, mut attempt: Attempt, rank: usize) {
     let id = attempt.id;
-    if matches!(
-        attempt.members[rank].progress,
-        Progress::Leased | Progress::Accepted
-    ) {
+    if matches!(attempt.members[rank].progress, Progress::Leased | Progress::Accepted) {
         attempt.members[rank].progress = Progress::Running;
     }
     let first = attempt.started.is_none();
@@ -225,13 +185,7 @@ fn job_runs(draft: &mut Draft<'_>, id: AttemptId) {
     status.state = state;
     status.started = Some(draft.now);
     draft.move_job(id.job, status);
-    draft.tell_job(
-        id.job,
-        id.number,
-        state,
-        EventKind::Started,
-        format!("attempt {id} runs"),
-    );
+    draft.tell_job(id.job, id.number, state, EventKind::Started, format!("attempt {id} runs"));
     meet_dependents(draft, id.job, state);
 }
 
@@ -256,12 +210,7 @@ fn task_ended(
             TaskState::Running { started } => Some(*started),
             TaskState::Ended { .. } => return None,
         };
-        Some(TaskState::Ended {
-            started,
-            ended: report.at,
-            exit,
-            detail: detail.to_owned(),
-        })
+        Some(TaskState::Ended { started, ended: report.at, exit, detail: detail.to_owned() })
     });
     if moved {
         step_went_on(draft, report, step, rank, exit);
@@ -276,28 +225,15 @@ fn move_task(
     rank: u32,
     next: impl Fn(&TaskState) -> Option<TaskState>,
 ) -> bool {
-    let found = draft
-        .world
-        .steps
-        .get(&(report.attempt, step))
-        .and_then(|step| {
-            step.tasks
-                .iter()
-                .find(|task| task.rank == rank && task.node == report.node)
-        });
+    let found = draft.world.steps.get(&(report.attempt, step)).and_then(|step| {
+        step.tasks.iter().find(|task| task.rank == rank && task.node == report.node)
+    });
     let Some(state) = found.and_then(|task| next(&task.state)) else {
         return false;
     };
     let Some(task) = found else { return false };
-    let task = Arc::new(Task {
-        state,
-        ..task.clone()
-    });
-    draft.push(Change::TaskMoved {
-        attempt: report.attempt,
-        step,
-        task,
-    });
+    let task = Arc::new(Task { state, ..task.clone() });
+    draft.push(Change::TaskMoved { attempt: report.attempt, step, task });
     true
 }
 
@@ -320,56 +256,26 @@ fn step_went_on(draft: &mut Draft<'_>, report: &Report, number: u32, rank: u32, 
                 step.tasks.len()
             ),
         };
-        draft.tell_job(
-            id.job,
-            id.number,
-            JobState::Running,
-            EventKind::StepEnded,
-            text,
-        );
+        draft.tell_job(id.job, id.number, JobState::Running, EventKind::StepEnded, text);
     }
     if step.kind == StepKind::Command && !exit.is_success() {
         let reason = format!("rank {rank} ended with {exit} on {}", report.node);
-        let grace_s = draft
-            .world
-            .jobs
-            .get(&id.job)
-            .map_or(0, |job| job.spec.grace_s);
-        order_stop(
-            draft,
-            id,
-            Stop {
-                cause: Cause::User,
-                reason,
-                exit: Some(exit),
-                grace_s,
-            },
-        );
+        let grace_s = draft.world.jobs.get(&id.job).map_or(0, |job| job.spec.grace_s);
+        order_stop(draft, id, Stop { cause: Cause::User, reason, exit: Some(exit), grace_s });
     }
 }
 
 /// The last processes of an attempt that had ended in the books are gone.
 fn forget_leftover(draft: &mut Draft<'_>, report: &Report) {
-    let gone = matches!(
-        report.event,
-        MemberEvent::Ended { .. } | MemberEvent::Refused { .. }
-    );
+    let gone = matches!(report.event, MemberEvent::Ended { .. } | MemberEvent::Refused { .. });
     let Some(node) = draft.world.nodes.get(&report.node) else {
         return;
     };
     if !gone || !node.leftovers.contains(&report.attempt) {
         return;
     }
-    let rest = node
-        .leftovers
-        .iter()
-        .copied()
-        .filter(|id| *id != report.attempt)
-        .collect();
-    draft.push(Change::NodeLeftovers {
-        node: report.node.clone(),
-        attempts: rest,
-    });
+    let rest = node.leftovers.iter().copied().filter(|id| *id != report.attempt).collect();
+    draft.push(Change::NodeLeftovers { node: report.node.clone(), attempts: rest });
 }
 
 /// Whether an attempt in this state may still be given steps.

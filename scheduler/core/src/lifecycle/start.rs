@@ -24,28 +24,18 @@ pub fn start(draft: &mut Draft<'_>, decision: &Decision) -> Result<AttemptId, Re
     check::decision(draft.world, decision, draft.now)?;
     let Decision::Start { job, placement } = decision;
     let Some(job) = draft.world.jobs.get(job).cloned() else {
-        return Err(Refusal {
-            job: *job,
-            reason: "there is no such job".to_owned(),
-        });
+        return Err(Refusal { job: *job, reason: "there is no such job".to_owned() });
     };
     let mut status = job.status.clone();
-    status.state = transition(status.state, JobEvent::Leased).map_err(|illegal| Refusal {
-        job: job.id,
-        reason: illegal.to_string(),
-    })?;
+    status.state = transition(status.state, JobEvent::Leased)
+        .map_err(|illegal| Refusal { job: job.id, reason: illegal.to_string() })?;
     status.attempt += 1;
     status.detail.clear();
-    let id = AttemptId {
-        job: job.id,
-        number: status.attempt,
-    };
+    let id = AttemptId { job: job.id, number: status.attempt };
     let attempt = Arc::new(new_attempt(draft, &job, id, placement));
     let text = format!("attempt {id} on {}", node_names(placement));
     draft.push(Change::AttemptLeased(Arc::clone(&attempt)));
-    draft.push(Change::StepCreated(Arc::new(first_step(
-        &job, id, placement, draft.now,
-    ))));
+    draft.push(Change::StepCreated(Arc::new(first_step(&job, id, placement, draft.now))));
     if let Some(class) = &placement.class {
         draft.book(&attempt, class, ledger::lines_at_lease(&attempt));
     }
@@ -67,11 +57,7 @@ pub fn stop_unconfirmed(draft: &mut Draft<'_>, patience_ms: i64) {
         .map(|attempt| attempt.id)
         .collect();
     for id in overdue {
-        let silent = draft
-            .world
-            .attempts
-            .get(&id)
-            .and_then(|attempt| silent_member(attempt));
+        let silent = draft.world.attempts.get(&id).and_then(|attempt| silent_member(attempt));
         let Some(node) = silent else { continue };
         order_stop(
             draft,
@@ -87,22 +73,12 @@ pub fn stop_unconfirmed(draft: &mut Draft<'_>, patience_ms: i64) {
 }
 
 fn silent_member(attempt: &Attempt) -> Option<String> {
-    let silent = attempt
-        .members
-        .iter()
-        .position(|member| member.progress == Progress::Leased)?;
-    attempt
-        .placement
-        .nodes
-        .get(silent)
-        .map(|allocation| allocation.node.to_string())
+    let silent = attempt.members.iter().position(|member| member.progress == Progress::Leased)?;
+    attempt.placement.nodes.get(silent).map(|allocation| allocation.node.to_string())
 }
 
 fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Placement>) -> Attempt {
-    let member = Member {
-        last_seq: 0,
-        progress: Progress::Leased,
-    };
+    let member = Member { last_seq: 0, progress: Progress::Leased };
     Attempt {
         id,
         project: job.spec.project.clone(),
@@ -129,20 +105,10 @@ fn first_step(job: &Job, attempt: AttemptId, placement: &Placement, now: UnixMic
                 (TaskLayout::PerGpu, GpuRequest::Whole { count, .. }) => *count,
                 (TaskLayout::PerGpu | TaskLayout::PerNode, _) => 1,
             };
-            (
-                StepKind::Command,
-                argv.clone(),
-                tasks_per_node(placement, per_node),
-            )
+            (StepKind::Command, argv.clone(), tasks_per_node(placement, per_node))
         }
     };
-    let per_gpu = matches!(
-        &job.spec.work,
-        Work::Command {
-            layout: TaskLayout::PerGpu,
-            ..
-        }
-    );
+    let per_gpu = matches!(&job.spec.work, Work::Command { layout: TaskLayout::PerGpu, .. });
     Step {
         attempt,
         number: 0,
@@ -159,10 +125,7 @@ fn first_step(job: &Job, attempt: AttemptId, placement: &Placement, now: UnixMic
 
 fn batch_task(placement: &Placement) -> Vec<Task> {
     let first = placement.nodes.first();
-    first
-        .map(|allocation| task(0, allocation.node.clone(), 0))
-        .into_iter()
-        .collect()
+    first.map(|allocation| task(0, allocation.node.clone(), 0)).into_iter().collect()
 }
 
 /// Tasks over all nodes, ranks filling node after node.
@@ -171,28 +134,17 @@ fn tasks_per_node(placement: &Placement, per_node: u32) -> Vec<Task> {
         .nodes
         .iter()
         .flat_map(|allocation| (0..per_node).map(move |local| (allocation.node.clone(), local)));
-    (0..)
-        .zip(places)
-        .map(|(rank, (node, local))| task(rank, node, local))
-        .collect()
+    (0..).zip(places).map(|(rank, (node, local))| task(rank, node, local)).collect()
 }
 
 pub(super) fn task(rank: u32, node: crate::ids::NodeName, local_rank: u32) -> Task {
-    Task {
-        rank,
-        node,
-        local_rank,
-        state: TaskState::Pending,
-    }
+    Task { rank, node, local_rank, state: TaskState::Pending }
 }
 
 /// Names for a line of text: all of a few, the ends of many.
 fn node_names(placement: &Placement) -> String {
-    let names: Vec<&str> = placement
-        .nodes
-        .iter()
-        .map(|allocation| allocation.node.as_str())
-        .collect();
+    let names: Vec<&str> =
+        placement.nodes.iter().map(|allocation| allocation.node.as_str()).collect();
     match names.as_slice() {
         [first, .., last] if names.len() > 4 => format!("{} nodes, {first} to {last}", names.len()),
         few => few.join(", "),

@@ -70,25 +70,14 @@ pub fn start_step(
     request: StepRequest,
 ) -> Result<(u32, usize), StepRefusal> {
     let id = request.attempt;
-    let attempt = draft
-        .world
-        .attempts
-        .get(&id)
-        .filter(|attempt| takes_steps(attempt.state));
+    let attempt = draft.world.attempts.get(&id).filter(|attempt| takes_steps(attempt.state));
     let mut attempt = Attempt::clone(attempt.ok_or(StepRefusal::NotRunning(id))?);
     if attempt.next_step > STEPS_MAX {
-        return Err(invalid(
-            "attempt",
-            format!("an attempt has at most {STEPS_MAX} steps"),
-        ));
+        return Err(invalid("attempt", format!("an attempt has at most {STEPS_MAX} steps")));
     }
     let program = request.argv.first().filter(|program| !program.is_empty());
     let program = program.ok_or_else(|| invalid("argv", "name a program to run".to_owned()))?;
-    let name = if request.name.is_empty() {
-        base_name(program)
-    } else {
-        request.name.clone()
-    };
+    let name = if request.name.is_empty() { base_name(program) } else { request.name.clone() };
     let tasks = lay_out(&attempt, &request)?;
     let (number, count) = (attempt.next_step, tasks.len());
     attempt.next_step += 1;
@@ -106,34 +95,18 @@ pub fn start_step(
         tasks,
         gpus_per_task: request.gpus_per_task,
     })));
-    draft.tell_job(
-        id.job,
-        id.number,
-        JobState::Running,
-        EventKind::StepStarted,
-        text,
-    );
+    draft.tell_job(id.job, id.number, JobState::Running, EventKind::StepStarted, text);
     Ok((number, count))
 }
 
 fn base_name(program: &str) -> String {
-    program
-        .rsplit('/')
-        .next()
-        .unwrap_or(program)
-        .chars()
-        .take(128)
-        .collect()
+    program.rsplit('/').next().unwrap_or(program).chars().take(128).collect()
 }
 
 /// Places the tasks: ranks fill node after node.
 fn lay_out(attempt: &Attempt, request: &StepRequest) -> Result<Vec<Task>, StepRefusal> {
     let have = u32::try_from(attempt.placement.nodes.len()).unwrap_or(u32::MAX);
-    let nodes = if request.nodes == 0 {
-        have
-    } else {
-        request.nodes
-    };
+    let nodes = if request.nodes == 0 { have } else { request.nodes };
     if nodes > have {
         return Err(invalid(
             "nodes",
@@ -150,11 +123,7 @@ fn lay_out(attempt: &Attempt, request: &StepRequest) -> Result<Vec<Task>, StepRe
         return Err(invalid("tasks_per_node", message));
     }
     let most = per_node.saturating_mul(nodes);
-    let total = if request.tasks == 0 {
-        most
-    } else {
-        request.tasks
-    };
+    let total = if request.tasks == 0 { most } else { request.tasks };
     if total > most {
         let message = format!("{total} tasks do not fit {nodes} nodes with {per_node} each");
         return Err(invalid("tasks", message));
@@ -170,12 +139,7 @@ fn lay_out(attempt: &Attempt, request: &StepRequest) -> Result<Vec<Task>, StepRe
 
 fn check_gpus(attempt: &Attempt, request: &StepRequest, per_node: u32) -> Result<(), StepRefusal> {
     let wanted = u64::from(per_node) * u64::from(request.gpus_per_task);
-    let fewest = attempt
-        .placement
-        .nodes
-        .iter()
-        .map(|place| place.gpus.len() as u64)
-        .min();
+    let fewest = attempt.placement.nodes.iter().map(|place| place.gpus.len() as u64).min();
     let fewest = fewest.unwrap_or(0);
     if wanted <= fewest {
         return Ok(());

@@ -114,11 +114,7 @@ fn unmet_dependencies(
 ) -> Result<Vec<Dependency>, SubmitRefusal> {
     let mut unmet = Vec::new();
     for &dependency in &submission.spec.dependencies {
-        let live = draft
-            .world
-            .jobs
-            .get(&dependency.job)
-            .map(|job| job.status.state);
+        let live = draft.world.jobs.get(&dependency.job).map(|job| job.status.state);
         let state = live
             .or_else(|| submission.outcomes.get(&dependency.job).copied())
             .ok_or(SubmitRefusal::UnknownDependency(dependency.job))?;

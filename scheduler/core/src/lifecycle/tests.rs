@@ -258,7 +258,8 @@ impl Life {
             };
             for (node, order) in orders {
                 let worker = self.workers.iter_mut().enumerate();
-                let (_, worker) = worker.into_iter().find(|(at, _)| node_name(*at) == node).unwrap();
+                let (_, worker) =
+                    worker.into_iter().find(|(at, _)| node_name(*at) == node).unwrap();
                 if worker.up {
                     worker.obey(&node, self.now, order);
                 }
@@ -455,7 +456,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Action::Release),
         Just(Action::Requeue)
     ];
-    let submit = (1..=3_u32, 0..=GPUS, any::<bool>(), proptest::option::of(any::<u64>()), any::<bool>());
+    let submit =
+        (1..=3_u32, 0..=GPUS, any::<bool>(), proptest::option::of(any::<u64>()), any::<bool>());
     prop_oneof![
         4 => submit.prop_map(|(nodes, gpus, share, after, script)| {
             Happening::Submit { nodes, gpus, share, after, script }

@@ -42,17 +42,12 @@ impl<'w> Machine<'w> {
     /// The machine as the world has it.
     pub fn of(world: &'w World) -> Self {
         let index = classes_of(world);
-        let slots: Vec<_> = world
-            .nodes
-            .iter()
-            .map(|(name, node)| slot_of(name, node, &index))
-            .collect();
+        let slots: Vec<_> =
+            world.nodes.iter().map(|(name, node)| slot_of(name, node, &index)).collect();
         let mut machine = Machine {
             pools: index.iter().map(|_| Pool::default()).collect(),
             classes: index.into_keys().cloned().collect(),
-            unavailable: ids(&slots)
-                .filter(|id| !slots[id.0 as usize].takes_work)
-                .collect(),
+            unavailable: ids(&slots).filter(|id| !slots[id.0 as usize].takes_work).collect(),
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
             slots,
@@ -78,11 +73,7 @@ impl<'w> Machine<'w> {
             });
         }
         for ((pool, whole), shares) in self.pools.iter_mut().zip(whole).zip(shares) {
-            pool.gpus_max = whole
-                .iter()
-                .map(|score| score.whole_free)
-                .max()
-                .unwrap_or(0);
+            pool.gpus_max = whole.iter().map(|score| score.whole_free).max().unwrap_or(0);
             pool.whole = whole.into_iter().collect();
             pool.shares = shares.into_iter().collect();
         }
@@ -96,10 +87,7 @@ impl<'w> Machine<'w> {
 
     /// The node of that name.
     pub fn find(&self, name: &NodeName) -> Option<SlotId> {
-        let found = self
-            .slots
-            .binary_search_by(|slot| slot.name.cmp(name))
-            .ok()?;
+        let found = self.slots.binary_search_by(|slot| slot.name.cmp(name)).ok()?;
         u32::try_from(found).ok().map(SlotId)
     }
 
@@ -127,15 +115,13 @@ impl<'w> Machine<'w> {
         };
         let pool = class.map(|class| &self.pools[usize::from(class.0)]);
         match (need.gpus, pool) {
-            (GpuNeed::None, _) => Box::new(
-                self.cpu_places(need.cpu_milli)
-                    .filter(move |p| fits(p.slot)),
-            ),
+            (GpuNeed::None, _) => {
+                Box::new(self.cpu_places(need.cpu_milli).filter(move |p| fits(p.slot)))
+            }
             (GpuNeed::Whole(_) | GpuNeed::Share(_), None) => Box::new(std::iter::empty()),
-            (GpuNeed::Whole(wanted), Some(pool)) => Box::new(
-                pool.whole_places(wanted, need.cpu_milli)
-                    .filter(move |p| fits(p.slot)),
-            ),
+            (GpuNeed::Whole(wanted), Some(pool)) => {
+                Box::new(pool.whole_places(wanted, need.cpu_milli).filter(move |p| fits(p.slot)))
+            }
             (GpuNeed::Share(milli), Some(pool)) => {
                 Box::new(pool.share_places(milli).filter(move |p| fits(p.slot)))
             }
@@ -143,21 +129,14 @@ impl<'w> Machine<'w> {
     }
 
     fn cpu_places(&self, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
-        let bound = move |gpus: u32, cpu_free| CpuScore {
-            gpus,
-            cpu_free,
-            slot: SlotId(0),
-        };
+        let bound = move |gpus: u32, cpu_free| CpuScore { gpus, cpu_free, slot: SlotId(0) };
         self.cpu_levels
             .iter()
             .flat_map(move |&gpus| {
                 self.cpu
                     .range(bound(gpus, cpu_milli)..bound(gpus.saturating_add(1), CpuMilli::ZERO))
             })
-            .map(|score| Pick {
-                slot: score.slot,
-                gpu: None,
-            })
+            .map(|score| Pick { slot: score.slot, gpu: None })
     }
 
     /// The same as [`Machine::places`] among a few nodes known by name.
@@ -185,14 +164,8 @@ impl<'w> Machine<'w> {
         need: &Need,
         picks: impl IntoIterator<Item = Pick>,
     ) -> Placement {
-        let nodes = picks
-            .into_iter()
-            .map(|pick| self.take_one(class, need, pick))
-            .collect();
-        Placement {
-            class: class.map(|class| self.class_name(class).clone()),
-            nodes,
-        }
+        let nodes = picks.into_iter().map(|pick| self.take_one(class, need, pick)).collect();
+        Placement { class: class.map(|class| self.class_name(class).clone()), nodes }
     }
 
     fn take_one(&mut self, class: Option<ClassIndex>, need: &Need, pick: Pick) -> NodeAllocation {
@@ -207,13 +180,8 @@ impl<'w> Machine<'w> {
         free.memory_mib -= need.memory_mib;
         let inventory = &slot.node.inventory;
         let uuid = |gpu: usize| inventory.gpus[gpu].uuid.clone();
-        let gpus = taken
-            .iter()
-            .map(|&(gpu, milli)| GpuAllocation {
-                uuid: uuid(gpu),
-                milli,
-            })
-            .collect();
+        let gpus =
+            taken.iter().map(|&(gpu, milli)| GpuAllocation { uuid: uuid(gpu), milli }).collect();
         let allocation = NodeAllocation {
             node: slot.name.clone(),
             gpus,
@@ -243,20 +211,14 @@ impl<'w> Machine<'w> {
 
 impl Pool {
     fn whole_places(&self, wanted: u32, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
-        let bound = move |whole_free: u32, cpu_free| WholeScore {
-            whole_free,
-            cpu_free,
-            slot: SlotId(0),
-        };
+        let bound =
+            move |whole_free: u32, cpu_free| WholeScore { whole_free, cpu_free, slot: SlotId(0) };
         (wanted..=self.gpus_max)
             .flat_map(move |level| {
                 self.whole
                     .range(bound(level, cpu_milli)..bound(level.saturating_add(1), CpuMilli::ZERO))
             })
-            .map(|score| Pick {
-                slot: score.slot,
-                gpu: None,
-            })
+            .map(|score| Pick { slot: score.slot, gpu: None })
     }
 
     fn share_places(&self, milli: GpuMilli) -> impl Iterator<Item = Pick> {
@@ -267,39 +229,25 @@ impl Pool {
             slot: SlotId(0),
             gpu: 0,
         };
-        self.shares.range(first..).map(|score| Pick {
-            slot: score.slot,
-            gpu: Some(score.gpu),
-        })
+        self.shares.range(first..).map(|score| Pick { slot: score.slot, gpu: Some(score.gpu) })
     }
 }
 
 fn change<T: Ord>(set: &mut BTreeSet<T>, score: T, enter: bool) -> bool {
-    if enter {
-        set.insert(score)
-    } else {
-        set.remove(&score)
-    }
+    if enter { set.insert(score) } else { set.remove(&score) }
 }
 
 /// The score with its place, if it belongs to the index that serves the need and the GPU has enough.
 fn serves(score: Score, class: Option<ClassIndex>, need: &Need) -> Option<(Score, Pick)> {
     let pick = match (score, need.gpus) {
-        (Score::Cpu(cpu), GpuNeed::None) => Pick {
-            slot: cpu.slot,
-            gpu: None,
-        },
-        (Score::Whole(own, whole), GpuNeed::Whole(_)) if Some(own) == class => Pick {
-            slot: whole.slot,
-            gpu: None,
-        },
+        (Score::Cpu(cpu), GpuNeed::None) => Pick { slot: cpu.slot, gpu: None },
+        (Score::Whole(own, whole), GpuNeed::Whole(_)) if Some(own) == class => {
+            Pick { slot: whole.slot, gpu: None }
+        }
         (Score::Share(own, share), GpuNeed::Share(milli))
             if Some(own) == class && share.gpu_free >= milli =>
         {
-            Pick {
-                slot: share.slot,
-                gpu: Some(share.gpu),
-            }
+            Pick { slot: share.slot, gpu: Some(share.gpu) }
         }
         _ => return None,
     };
@@ -329,11 +277,7 @@ fn gpus_to_take(
 /// Every score of a node as it stands.
 fn for_each_score(id: SlotId, slot: &Slot<'_>, mut enter: impl FnMut(Score)) {
     let cpu_free = slot.free.cpu_milli;
-    enter(Score::Cpu(CpuScore {
-        gpus: slot.gpus,
-        cpu_free,
-        slot: id,
-    }));
+    enter(Score::Cpu(CpuScore { gpus: slot.gpus, cpu_free, slot: id }));
     match &slot.layout {
         Layout::Uniform(class) => for_each_gpu_score(id, slot, *class, &mut enter),
         Layout::Mixed(_) => {
@@ -353,14 +297,7 @@ fn for_each_gpu_score(
     let whole_free = slot.whole_free(class);
     let cpu_free = slot.free.cpu_milli;
     if whole_free > 0 {
-        enter(Score::Whole(
-            class,
-            WholeScore {
-                whole_free,
-                cpu_free,
-                slot: id,
-            },
-        ));
+        enter(Score::Whole(class, WholeScore { whole_free, cpu_free, slot: id }));
     }
     let mut untouched_seen = false;
     for (gpu, gpu_free) in slot.free_of(class) {
@@ -370,16 +307,7 @@ fn for_each_gpu_score(
         }
         untouched_seen |= untouched;
         let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
-        enter(Score::Share(
-            class,
-            ShareScore {
-                gpu_free,
-                whole_free,
-                cpu_free,
-                slot: id,
-                gpu,
-            },
-        ));
+        enter(Score::Share(class, ShareScore { gpu_free, whole_free, cpu_free, slot: id, gpu }));
     }
 }
 
@@ -396,10 +324,7 @@ fn classes_of(world: &World) -> BTreeMap<&GpuClass, ClassIndex> {
             last = Some(gpu);
         }
     }
-    names
-        .into_iter()
-        .zip((0..u16::MAX).map(ClassIndex))
-        .collect()
+    names.into_iter().zip((0..u16::MAX).map(ClassIndex)).collect()
 }
 
 fn ids(slots: &[Slot<'_>]) -> impl Iterator<Item = SlotId> + use<> {

@@ -39,20 +39,12 @@ impl Need {
             GpuRequest::Whole { count, .. } => GpuNeed::Whole(*count),
             GpuRequest::Share { milli, .. } => GpuNeed::Share(GpuMilli(u64::from(*milli))),
         };
-        Need {
-            gpus,
-            cpu_milli: request.cpu_milli,
-            memory_mib: request.memory_mib,
-        }
+        Need { gpus, cpu_milli: request.cpu_milli, memory_mib: request.memory_mib }
     }
 
     /// The same GPUs with nothing beside them.
     pub fn gpus_alone(&self) -> Self {
-        Need {
-            gpus: self.gpus,
-            cpu_milli: CpuMilli::ZERO,
-            memory_mib: MemoryMib::ZERO,
-        }
+        Need { gpus: self.gpus, cpu_milli: CpuMilli::ZERO, memory_mib: MemoryMib::ZERO }
     }
 
     /// Thousandths on each node.
@@ -86,27 +78,17 @@ pub(super) struct Territory<'w> {
 impl Territory<'_> {
     /// Whether the node belongs to it.
     pub fn contains(&self, slot: &Slot<'_>) -> bool {
-        let Constraints {
-            nodes,
-            exclude_nodes,
-            labels,
-        } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels } = self.constraints;
         let own = &slot.node.inventory.labels;
         (nodes.is_empty() || nodes.contains(slot.name))
             && !exclude_nodes.contains(slot.name)
-            && labels
-                .iter()
-                .all(|(key, value)| own.get(key) == Some(value))
+            && labels.iter().all(|(key, value)| own.get(key) == Some(value))
             && !self.avoid.is_some_and(|avoid| avoid.contains(slot.name))
     }
 
     /// Whether it is the whole machine.
     pub fn is_everywhere(&self) -> bool {
-        let Constraints {
-            nodes,
-            exclude_nodes,
-            labels,
-        } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
         nodes.is_empty() && exclude_nodes.is_empty() && labels.is_empty() && !avoids
     }

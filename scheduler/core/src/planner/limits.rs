@@ -43,18 +43,9 @@ struct Level<'w> {
 
 impl<'w> Level<'w> {
     fn of(world: &'w World, path: &'w str, node: &'w QuotaNode) -> Self {
-        let held = world
-            .usage
-            .get(path)
-            .map(|usage| usage.held.clone())
-            .unwrap_or_default();
+        let held = world.usage.get(path).map(|usage| usage.held.clone()).unwrap_or_default();
         let held_any = held.values().copied().sum();
-        Level {
-            path,
-            node,
-            held,
-            held_any,
-        }
+        Level { path, node, held, held_any }
     }
 
     /// Each limit that binds the class, with what counts against it and what it is called.
@@ -66,16 +57,12 @@ impl<'w> Level<'w> {
             let held = self.held.get(class).copied().unwrap_or_default();
             (*limit, held, class.as_str())
         });
-        let any = self
-            .node
-            .any_limit
-            .map(|limit| (limit, self.held_any, ANY_CLASS));
+        let any = self.node.any_limit.map(|limit| (limit, self.held_any, ANY_CLASS));
         own.into_iter().chain(any)
     }
 
     fn allows(&self, class: &GpuClass, gpus: GpuMilli) -> bool {
-        self.binding(class)
-            .all(|(limit, held, _)| held + gpus <= limit)
+        self.binding(class).all(|(limit, held, _)| held + gpus <= limit)
     }
 }
 
@@ -96,15 +83,9 @@ impl<'w> Limits<'w> {
         if let Some(index) = self.known.get(path) {
             return *index;
         }
-        let levels = path
-            .self_and_ancestors()
-            .map(|above| self.level(above))
-            .collect();
+        let levels = path.self_and_ancestors().map(|above| self.level(above)).collect();
         let index = ProjectIndex(u32::try_from(self.projects.len()).unwrap_or(u32::MAX));
-        self.projects.push(Project {
-            path: path.clone(),
-            levels,
-        });
+        self.projects.push(Project { path: path.clone(), levels });
         self.known.insert(path, index);
         index
     }
@@ -125,11 +106,7 @@ impl<'w> Limits<'w> {
         let Some(levels) = &self.projects[project.0 as usize].levels else {
             return false;
         };
-        class.is_none_or(|class| {
-            levels
-                .iter()
-                .all(|level| self.levels[*level].allows(class, gpus))
-        })
+        class.is_none_or(|class| levels.iter().all(|level| self.levels[*level].allows(class, gpus)))
     }
 
     /// Counts what the pass gave to the project.
@@ -162,9 +139,7 @@ impl<'w> Limits<'w> {
             } else {
                 BlockerKind::ParentLimit
             };
-            let passed = level
-                .binding(class)
-                .filter(|(limit, held, _)| *held + gpus > *limit);
+            let passed = level.binding(class).filter(|(limit, held, _)| *held + gpus > *limit);
             blockers.extend(passed.map(|(limit, held, name)| Blocker {
                 kind,
                 subject: level.path.to_owned(),
@@ -181,11 +156,7 @@ impl<'w> Limits<'w> {
 
 /// Names the class; says what is held where the limit was lowered below it, since the numbers then do not tell.
 fn note(class: &str, limit: GpuMilli, held: GpuMilli) -> String {
-    if held > limit {
-        format!("{class} holding {held}")
-    } else {
-        class.to_owned()
-    }
+    if held > limit { format!("{class} holding {held}") } else { class.to_owned() }
 }
 
 fn not_in_tree(project: &ProjectPath) -> Blocker {

@@ -33,13 +33,9 @@ impl DependencyLists {
             [] => None,
             [one] => {
                 let list = self.known.entry((one.job, one.kind.word()));
-                Some(Arc::clone(
-                    list.or_insert_with(|| Arc::new(vec![dependency(world, one)])),
-                ))
+                Some(Arc::clone(list.or_insert_with(|| Arc::new(vec![dependency(world, one)]))))
             }
-            many => Some(Arc::new(
-                many.iter().map(|other| dependency(world, other)).collect(),
-            )),
+            many => Some(Arc::new(many.iter().map(|other| dependency(world, other)).collect())),
         }
     }
 }
@@ -60,10 +56,7 @@ fn retry_delay(until: UnixMicros, now: UnixMicros) -> Blocker {
 
 /// The note has the kind and the other job's state.
 fn dependency(world: &World, other: &Dependency) -> Blocker {
-    let state = world
-        .jobs
-        .get(&other.job)
-        .map_or("ended", |job| job.status.state.word());
+    let state = world.jobs.get(&other.job).map_or("ended", |job| job.status.state.word());
     Blocker {
         kind: BlockerKind::Dependency,
         subject: other.job.to_string(),

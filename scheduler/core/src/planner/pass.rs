@@ -90,14 +90,7 @@ impl<'w> Pass<'w> {
         }
         let deferred = self.world.queue.len() - considered;
         let waiting = self.report();
-        (
-            self.decisions,
-            Report {
-                waiting,
-                considered,
-                deferred,
-            },
-        )
+        (self.decisions, Report { waiting, considered, deferred })
     }
 
     /// Starts the job if some class serves it now.
@@ -115,11 +108,7 @@ impl<'w> Pass<'w> {
             }
         }
         self.keep_if_overdue(job, want);
-        self.waiting.push(Waiting {
-            job: job.id,
-            want,
-            order,
-        });
+        self.waiting.push(Waiting { job: job.id, want, order });
     }
 
     /// Places for the job on nodes of one class; else how the order of the queue bears on that.
@@ -165,10 +154,7 @@ impl<'w> Pass<'w> {
         if let Some(class) = &placement.class {
             self.limits.take(want.project, class, placement.gpus());
         }
-        self.decisions.push(Decision::Start {
-            job: job.id,
-            placement: Arc::new(placement),
-        });
+        self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
 
     /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it.
@@ -178,10 +164,7 @@ impl<'w> Pass<'w> {
         }
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
-            let could = self
-                .families
-                .get_mut(want.family)
-                .capable(place, &self.machine);
+            let could = self.families.get_mut(want.family).capable(place, &self.machine);
             if could >= want.nodes && self.allowed(job, want.project, class) {
                 return self.kept.keep(class, job.id);
             }
@@ -190,10 +173,7 @@ impl<'w> Pass<'w> {
 
     fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
         let mut reasons = Reasons::of(&self.machine, &self.limits, &mut self.families);
-        let found = self
-            .waiting
-            .iter()
-            .map(|waiting| (waiting.job, reasons.list(waiting)));
+        let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
         self.lists.extend(found);
         std::mem::take(&mut self.lists).into_iter().collect()
     }

@@ -51,14 +51,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
         families: &'a mut Families<'w>,
     ) -> Self {
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Reasons {
-            machine,
-            limits,
-            families,
-            capacity,
-            totals,
-            lists,
-        }
+        Reasons { machine, limits, families, capacity, totals, lists }
     }
 
     /// Every reason why the job waits, worst first.
@@ -130,14 +123,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let mut blockers = Vec::new();
         for ((attempt, capable), totals) in family.tries.iter().zip(counts).zip(totals) {
             let (machine, class) = (self.machine, attempt.class);
-            let look = Look {
-                machine,
-                family,
-                class,
-                nodes,
-                capable,
-                totals,
-            };
+            let look = Look { machine, family, class, nodes, capable, totals };
             blockers.extend(look.blockers());
         }
         let list = Arc::new(ranked(keep_possible(blockers, family, nodes)));
@@ -151,10 +137,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
             return Totals::default();
         };
         let key = (class, (!family.territory.is_everywhere()).then_some(id));
-        *self
-            .totals
-            .entry(key)
-            .or_insert_with(|| sum(self.machine, family, class))
+        *self.totals.entry(key).or_insert_with(|| sum(self.machine, family, class))
     }
 }
 
@@ -187,22 +170,14 @@ fn keep_possible(mut blockers: Vec<Blocker>, family: &Family<'_>, nodes: u32) ->
             format!("{} GPUs", class_asked(family)),
         )];
     }
-    if blockers
-        .iter()
-        .any(|blocker| blocker.kind != BlockerKind::Constraints)
-    {
+    if blockers.iter().any(|blocker| blocker.kind != BlockerKind::Constraints) {
         blockers.retain(|blocker| blocker.kind != BlockerKind::Constraints);
     }
     blockers
 }
 
 fn class_asked(family: &Family<'_>) -> String {
-    family
-        .per_node
-        .gpus
-        .class()
-        .map(ToString::to_string)
-        .unwrap_or_default()
+    family.per_node.gpus.class().map(ToString::to_string).unwrap_or_default()
 }
 
 fn impossible(subject: String, needed: u32, available: u32, limit: u32, note: String) -> Blocker {
@@ -255,9 +230,7 @@ impl<'w> Look<'_, 'w> {
     }
 
     fn class_word(&self) -> String {
-        self.class
-            .map(|class| self.machine.class_name(class).to_string())
-            .unwrap_or_default()
+        self.class.map(|class| self.machine.class_name(class).to_string()).unwrap_or_default()
     }
 
     /// What one node must give, in words; `free` is put before each part.
@@ -272,33 +245,17 @@ impl<'w> Look<'_, 'w> {
             }
         };
         let need = &self.family.need;
-        let cpus = if need.cpu_milli.0 == 1000 {
-            "CPU"
-        } else {
-            "CPUs"
-        };
+        let cpus = if need.cpu_milli.0 == 1000 { "CPU" } else { "CPUs" };
         let memory = memory_words(need.memory_mib);
-        format!(
-            "{gpus}{}{free} {cpus} and {memory}{free} memory",
-            need.cpu_milli
-        )
+        format!("{gpus}{}{free} {cpus} and {memory}{free} memory", need.cpu_milli)
     }
 
     /// Not even the whole machine would serve.
     fn never(&self, all: u32) -> Blocker {
-        let asked = if self.family.territory.is_everywhere() {
-            ""
-        } else {
-            " within its constraints"
-        };
+        let asked =
+            if self.family.territory.is_everywhere() { "" } else { " within its constraints" };
         let note = format!("{}{asked}", self.node_words(""));
-        impossible(
-            self.class_word(),
-            self.nodes,
-            all,
-            count(self.of_class()),
-            note,
-        )
+        impossible(self.class_word(), self.nodes, all, count(self.of_class()), note)
     }
 
     /// Nodes that take no work now and would serve if they did and were empty.
@@ -307,22 +264,14 @@ impl<'w> Look<'_, 'w> {
             let slot = self.slot(*id);
             slot.could_fit(self.class, &self.family.need) && self.family.territory.contains(slot)
         };
-        self.machine
-            .unavailable
-            .iter()
-            .copied()
-            .filter(serves)
-            .collect()
+        self.machine.unavailable.iter().copied().filter(serves).collect()
     }
 
     /// Named if they would let the job start now, or if it can never start without some of them.
     fn nodes_unavailable(&self, idle: &[SlotId], all: u32) -> Option<Blocker> {
         let need = &self.family.need;
-        let fitting: Vec<SlotId> = idle
-            .iter()
-            .copied()
-            .filter(|id| self.slot(*id).fits(self.class, need))
-            .collect();
+        let fitting: Vec<SlotId> =
+            idle.iter().copied().filter(|id| self.slot(*id).fits(self.class, need)).collect();
         let now = self.fitting_now();
         let named = if now.saturating_add(count(fitting.iter())) >= self.nodes {
             fitting
@@ -354,10 +303,7 @@ impl<'w> Look<'_, 'w> {
 
     /// Nodes that serve right now.
     fn fitting_now(&self) -> u32 {
-        let places = self
-            .family
-            .territory
-            .places(self.machine, self.class, &self.family.need);
+        let places = self.family.territory.places(self.machine, self.class, &self.family.need);
         let nodes: BTreeSet<_> = places.map(|pick| pick.slot).collect();
         count(nodes.iter())
     }
@@ -365,10 +311,7 @@ impl<'w> Look<'_, 'w> {
     /// What there is too little of: GPUs; else CPUs or memory beside the GPUs; else all on the same nodes.
     fn too_little(&self) -> Vec<Blocker> {
         let alone = self.family.need.gpus_alone();
-        let places = self
-            .family
-            .territory
-            .places(self.machine, self.class, &alone);
+        let places = self.family.territory.places(self.machine, self.class, &alone);
         let with_gpus: BTreeSet<SlotId> = places.map(|pick| pick.slot).collect();
         if count(with_gpus.iter()) < self.nodes {
             return vec![self.too_few_gpus(count(with_gpus.iter()))];
@@ -405,20 +348,12 @@ impl<'w> Look<'_, 'w> {
         let memory = self.last_of_gang(slots().map(|slot| slot.free.memory_mib.0));
         let mut blockers = Vec::new();
         if cpu < need.cpu_milli.0 {
-            let most = self
-                .of_class()
-                .map(|slot| slot.cpu_milli.0)
-                .max()
-                .unwrap_or(0);
+            let most = self.of_class().map(|slot| slot.cpu_milli.0).max().unwrap_or(0);
             let note = self.class_word();
             blockers.push(self.capacity_blocker(Unit::CpuMilli, need.cpu_milli.0, cpu, most, note));
         }
         if memory < need.memory_mib.0 {
-            let most = self
-                .of_class()
-                .map(|slot| slot.memory_mib.0)
-                .max()
-                .unwrap_or(0);
+            let most = self.of_class().map(|slot| slot.memory_mib.0).max().unwrap_or(0);
             let note = self.class_word();
             blockers.push(self.capacity_blocker(
                 Unit::MemoryMib,
@@ -435,8 +370,7 @@ impl<'w> Look<'_, 'w> {
     fn last_of_gang(&self, free: impl Iterator<Item = u64>) -> u64 {
         let mut free: Vec<_> = free.map(Reverse).collect();
         free.sort_unstable();
-        free.get(self.nodes.saturating_sub(1) as usize)
-            .map_or(0, |free| free.0)
+        free.get(self.nodes.saturating_sub(1) as usize).map_or(0, |free| free.0)
     }
 
     fn capacity_blocker(
@@ -448,15 +382,7 @@ impl<'w> Look<'_, 'w> {
         note: String,
     ) -> Blocker {
         let (kind, subject) = (BlockerKind::Capacity, self.class_word());
-        Blocker {
-            kind,
-            subject,
-            needed,
-            available,
-            limit,
-            unit,
-            note,
-        }
+        Blocker { kind, subject, needed, available, limit, unit, note }
     }
 }
 

@@ -55,9 +55,7 @@ impl Family<'_> {
     pub fn capable(&mut self, place: usize, machine: &Machine<'_>) -> u32 {
         let attempt = &mut self.tries[place];
         let (need, territory) = (&self.need, &self.territory);
-        *attempt
-            .capable
-            .get_or_insert_with(|| capable(machine, attempt.class, need, territory))
+        *attempt.capable.get_or_insert_with(|| capable(machine, attempt.class, need, territory))
     }
 }
 
@@ -101,23 +99,13 @@ impl<'w> Families<'w> {
 fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
     let need = Need::of(key.per_node);
     let classes = classes_of(key.per_node, machine);
-    let avoiding = Territory {
-        constraints: key.constraints,
-        avoid: Some(key.avoid),
-    };
-    let anywhere = Territory {
-        constraints: key.constraints,
-        avoid: None,
-    };
+    let avoiding = Territory { constraints: key.constraints, avoid: Some(key.avoid) };
+    let anywhere = Territory { constraints: key.constraints, avoid: None };
     let serves = |class: &Option<ClassIndex>| {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
     let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
-    let as_try = |class| Try {
-        class,
-        failed_nodes: u32::MAX,
-        capable: None,
-    };
+    let as_try = |class| Try { class, failed_nodes: u32::MAX, capable: None };
     Family {
         need,
         territory: if avoids { avoiding } else { anywhere },
@@ -131,11 +119,7 @@ fn classes_of(request: &NodeRequest, machine: &Machine<'_>) -> Vec<Option<ClassI
     match (&request.gpus, request.gpus.class()) {
         (GpuRequest::None, _) => vec![None],
         (_, Some(class)) => machine.class(class).map(Some).into_iter().collect(),
-        (_, None) => machine
-            .classes
-            .iter()
-            .map(|class| machine.class(class))
-            .collect(),
+        (_, None) => machine.classes.iter().map(|class| machine.class(class)).collect(),
     }
 }
 

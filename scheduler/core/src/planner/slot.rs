@@ -76,10 +76,7 @@ impl Slot<'_> {
 
     /// Whole free GPUs of the class.
     pub fn whole_free(&self, class: ClassIndex) -> u32 {
-        count(
-            self.free_of(class)
-                .filter(|(_, free)| *free == GpuMilli::WHOLE),
-        )
+        count(self.free_of(class).filter(|(_, free)| *free == GpuMilli::WHOLE))
     }
 
     /// Whether what is free now serves one node of a gang.

@@ -44,10 +44,7 @@ impl QuotaChangeKind {
 #[must_use]
 pub fn diff(old: &QuotaTree, new: &QuotaTree) -> Vec<QuotaChange> {
     let paths: BTreeSet<&ProjectPath> = old.nodes.keys().chain(new.nodes.keys()).collect();
-    paths
-        .into_iter()
-        .filter_map(|path| change(path, old.get(path), new.get(path)))
-        .collect()
+    paths.into_iter().filter_map(|path| change(path, old.get(path), new.get(path))).collect()
 }
 
 fn change(
@@ -61,31 +58,19 @@ fn change(
         (Some(old), Some(new)) if old != new => (QuotaChangeKind::Changed, compare(old, new)),
         (Some(_), Some(_)) | (None, None) => return None,
     };
-    Some(QuotaChange {
-        path: path.clone(),
-        kind,
-        text,
-    })
+    Some(QuotaChange { path: path.clone(), kind, text })
 }
 
 /// Every limit of a node by name, the one over all classes last.
 fn limits(node: &QuotaNode) -> impl Iterator<Item = (&str, GpuMilli)> {
-    let by_class = node
-        .limits
-        .iter()
-        .map(|(class, limit)| (class.as_str(), *limit));
+    let by_class = node.limits.iter().map(|(class, limit)| (class.as_str(), *limit));
     by_class.chain(node.any_limit.map(|limit| ("any", limit)))
 }
 
 fn describe(node: &QuotaNode) -> String {
-    let limits: Vec<_> = limits(node)
-        .map(|(name, limit)| format!("limit {name}: {limit}"))
-        .collect();
-    if limits.is_empty() {
-        "no limit of its own".to_owned()
-    } else {
-        limits.join(", ")
-    }
+    let limits: Vec<_> =
+        limits(node).map(|(name, limit)| format!("limit {name}: {limit}")).collect();
+    if limits.is_empty() { "no limit of its own".to_owned() } else { limits.join(", ") }
 }
 
 fn compare(old: &QuotaNode, new: &QuotaNode) -> String {
@@ -93,23 +78,13 @@ fn compare(old: &QuotaNode, new: &QuotaNode) -> String {
     if old.title != new.title {
         parts.push(format!("title: \"{}\" -> \"{}\"", old.title, new.title));
     }
-    let named = |node, wanted| {
-        limits(node)
-            .find(|(name, _)| *name == wanted)
-            .map(|(_, limit)| limit)
-    };
-    let names: BTreeSet<&str> = limits(old)
-        .chain(limits(new))
-        .map(|(name, _)| name)
-        .collect();
+    let named =
+        |node, wanted| limits(node).find(|(name, _)| *name == wanted).map(|(_, limit)| limit);
+    let names: BTreeSet<&str> = limits(old).chain(limits(new)).map(|(name, _)| name).collect();
     for name in names {
         let (before, after) = (named(old, name), named(new, name));
         if before != after {
-            parts.push(format!(
-                "limit {name}: {} -> {}",
-                spell(before),
-                spell(after)
-            ));
+            parts.push(format!("limit {name}: {} -> {}", spell(before), spell(after)));
         }
     }
     parts.join(", ")

@@ -59,20 +59,12 @@ pub fn parse(files: &[(String, String)]) -> Result<QuotaTree, Vec<QuotaFault>> {
     files.sort();
     let mut reading = Reading::default();
     for (name, text) in files {
-        FileReader {
-            name,
-            text,
-            reading: &mut reading,
-        }
-        .read();
+        FileReader { name, text, reading: &mut reading }.read();
     }
     reading.require_parents();
     let Reading { nodes, mut faults } = reading;
     if faults.is_empty() {
-        let nodes = nodes
-            .into_iter()
-            .map(|(path, (node, _))| (path, node))
-            .collect();
+        let nodes = nodes.into_iter().map(|(path, (node, _))| (path, node)).collect();
         return Ok(QuotaTree { revision: 0, nodes });
     }
     faults.sort();
@@ -159,10 +151,7 @@ impl FileReader<'_> {
     }
 
     fn enter(&mut self, key: &Spanned<impl AsRef<str>>, path: ProjectPath, node: QuotaNode) {
-        let place = Place {
-            file: self.name.to_owned(),
-            line: self.line(&key.span()),
-        };
+        let place = Place { file: self.name.to_owned(), line: self.line(&key.span()) };
         if let Some((_, first)) = self.reading.nodes.get(&path) {
             let at = format!("{}:{}", first.file, first.line);
             let message = format!("is there already at {at}: keep one of them");
@@ -219,11 +208,7 @@ impl FileReader<'_> {
     }
 
     fn unknown(&mut self, key: &Spanned<impl AsRef<str>>, field: &str, known: &str) {
-        self.fault(
-            key,
-            field,
-            format!("not enforced by this version ({known}): remove it"),
-        );
+        self.fault(key, field, format!("not enforced by this version ({known}): remove it"));
     }
 
     fn fault<T>(&mut self, at: &Spanned<T>, field: &str, message: impl Into<String>) {
@@ -233,20 +218,11 @@ impl FileReader<'_> {
 
     fn fault_at(&mut self, line: usize, field: &str, message: impl Into<String>) {
         let (file, field) = (self.name.to_owned(), field.to_owned());
-        self.reading.faults.push(QuotaFault {
-            file,
-            line,
-            field,
-            message: message.into(),
-        });
+        self.reading.faults.push(QuotaFault { file, line, field, message: message.into() });
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = self
-            .text
-            .as_bytes()
-            .get(..span.start)
-            .unwrap_or(self.text.as_bytes());
+        let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
 }
@@ -261,10 +237,7 @@ fn limit_of(value: &DeValue<'_>) -> Result<Option<GpuMilli>, String> {
             .and_then(|gpus| u64::try_from(gpus).ok())
             .map(|gpus| Some(GpuMilli::WHOLE.times(gpus)))
             .ok_or_else(|| {
-                format!(
-                    "must be 0 to {LIMIT_GPUS_MAX} whole GPUs, not {}",
-                    number.as_str()
-                )
+                format!("must be 0 to {LIMIT_GPUS_MAX} whole GPUs, not {}", number.as_str())
             }),
         DeValue::String(_)
         | DeValue::Float(_)

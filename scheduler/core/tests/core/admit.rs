@@ -40,27 +40,18 @@ fn context_of(cluster: &mut TestCluster) -> AdmitContext {
 fn request() -> JobRequest {
     JobRequest {
         project: "public/lab".to_owned(),
-        work: Some(command(
-            &["/usr/bin/python3", "train.py"],
-            TaskLayout::PerNode,
-        )),
+        work: Some(command(&["/usr/bin/python3", "train.py"], TaskLayout::PerNode)),
         ..JobRequest::default()
     }
 }
 
 fn command(argv: &[&str], layout: TaskLayout) -> WorkRequest {
     let argv = argv.iter().map(ToString::to_string).collect();
-    WorkRequest::Command(CommandRequest {
-        argv,
-        layout: Some(layout),
-    })
+    WorkRequest::Command(CommandRequest { argv, layout: Some(layout) })
 }
 
 fn script(text: &str) -> WorkRequest {
-    WorkRequest::Script(ScriptRequest {
-        text: text.to_owned(),
-        arguments: Vec::new(),
-    })
+    WorkRequest::Script(ScriptRequest { text: text.to_owned(), arguments: Vec::new() })
 }
 
 fn admitted(change: impl FnOnce(&mut JobRequest)) -> Admitted {
@@ -81,40 +72,26 @@ fn refused(change: impl FnOnce(&mut JobRequest)) -> String {
 #[test]
 fn a_bare_command_gets_every_default() {
     let Admitted { spec, warnings } = admitted(|_| {});
-    assert_eq!(
-        (spec.name.as_str(), spec.nodes, spec.time_limit_s),
-        ("python3", 1, 3600)
-    );
+    assert_eq!((spec.name.as_str(), spec.nodes, spec.time_limit_s), ("python3", 1, 3600));
     assert_eq!(
         (spec.per_node.cpu_milli, spec.per_node.memory_mib),
         (CpuMilli(1000), MemoryMib(1024))
     );
-    assert_eq!(
-        (spec.requeue, spec.grace_s, spec.max_retries),
-        (true, 30, 0)
-    );
+    assert_eq!((spec.requeue, spec.grace_s, spec.max_retries), (true, 30, 0));
     assert_eq!(warnings, Vec::<String>::new());
 }
 
 #[test]
 fn cpus_and_memory_follow_the_gpus_but_not_past_their_part_of_a_node() {
     let whole = admitted(|r| r.resources.gpus_per_node = 2).spec.per_node;
-    assert_eq!(
-        (whole.cpu_milli, whole.memory_mib),
-        (CpuMilli(8000), MemoryMib(32 * 1024))
-    );
+    assert_eq!((whole.cpu_milli, whole.memory_mib), (CpuMilli(8000), MemoryMib(32 * 1024)));
     let few = admitted(|r| {
         r.resources.gpus_per_node = 1;
         r.resources.gpu_class = "h200".to_owned();
     });
     assert_eq!(few.spec.per_node.cpu_milli, CpuMilli(2000));
-    let share = admitted(|r| r.resources.gpu_share_milli = 250)
-        .spec
-        .per_node;
-    assert_eq!(
-        (share.cpu_milli, share.memory_mib),
-        (CpuMilli(1000), MemoryMib(4 * 1024))
-    );
+    let share = admitted(|r| r.resources.gpu_share_milli = 250).spec.per_node;
+    assert_eq!((share.cpu_milli, share.memory_mib), (CpuMilli(1000), MemoryMib(4 * 1024)));
 }
 
 #[test]
@@ -125,9 +102,7 @@ fn a_total_of_gpus_goes_on_as_few_nodes_as_have_them() {
             r.resources.nodes = nodes;
         })
         .spec;
-        let GpuRequest::Whole { count, .. } = spec.per_node.gpus else {
-            panic!("no GPUs")
-        };
+        let GpuRequest::Whole { count, .. } = spec.per_node.gpus else { panic!("no GPUs") };
         (spec.nodes, count)
     };
     assert_eq!(
@@ -231,17 +206,9 @@ fn fields_that_exclude_each_other_are_refused() {
 
 #[test]
 fn scripts_are_held_to_their_form() {
-    let texts = [
-        "",
-        "  \n",
-        "echo hi\n",
-        "#!python3\n",
-        "#!/bin/bash\r\necho\r\n",
-    ];
-    let faults: Vec<_> = texts
-        .iter()
-        .map(|text| refused(|r| r.work = Some(script(text))))
-        .collect();
+    let texts = ["", "  \n", "echo hi\n", "#!python3\n", "#!/bin/bash\r\necho\r\n"];
+    let faults: Vec<_> =
+        texts.iter().map(|text| refused(|r| r.work = Some(script(text)))).collect();
     assert_snapshot!(faults.join("\n"), @r"
     spec.script.text MISSING is empty; give a script that begins with #!/bin/bash
     spec.script.text MISSING is empty; give a script that begins with #!/bin/bash
@@ -269,11 +236,8 @@ fn times_and_signals_are_held_to_their_limits() {
     ");
     let late = admitted(|r| {
         r.time_limit_s = 60;
-        r.warning_signal = Some(WarningSignalRequest {
-            signal: 10,
-            ahead_s: 60,
-            batch_only: false,
-        });
+        r.warning_signal =
+            Some(WarningSignalRequest { signal: 10, ahead_s: 60, batch_only: false });
     });
     assert_snapshot!(late.warnings.join("\n"), @"the warning signal comes 60 s before a time limit of 60 s: at once");
 }
@@ -291,15 +255,10 @@ fn dependencies_are_named_by_their_place() {
     spec.dependencies[1].job_id MISSING names no job; give the number that submit answered
     spec.dependencies CONFLICT waits for job 7 both to succeed and to fail; keep one
     ");
-    let many = (1..=65)
-        .map(|job| on(Some(DependencyKind::AfterAny), job))
-        .collect();
+    let many = (1..=65).map(|job| on(Some(DependencyKind::AfterAny), job)).collect();
     assert_snapshot!(refused(|r| r.dependencies = many), @"spec.dependencies TOO_LONG has 65 jobs; give at most 64");
     let twice = vec![on(Some(DependencyKind::After), 3); 2];
-    assert_eq!(
-        admitted(|r| r.dependencies = twice).spec.dependencies.len(),
-        1
-    );
+    assert_eq!(admitted(|r| r.dependencies = twice).spec.dependencies.len(), 1);
 }
 
 #[test]

@@ -75,20 +75,14 @@ impl<'a> NodeBuilder<'a> {
             labels: self.labels,
             simulated: true,
         };
-        self.cluster
-            .world
-            .apply(&Change::NodeRegistered(Arc::new(inventory)));
+        self.cluster.world.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
-        self.cluster
-            .world
-            .apply(&Change::NodeHeard { node, liveness });
+        self.cluster.world.apply(&Change::NodeHeard { node, liveness });
     }
 }
 
 fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
-    let classes = counts
-        .iter()
-        .flat_map(|(class, count)| (0..*count).map(move |_| class));
+    let classes = counts.iter().flat_map(|(class, count)| (0..*count).map(move |_| class));
     let gpu = |(index, class): (u32, &String)| Gpu {
         uuid: GpuUuid::new(&format!("GPU-{node}-{index}")).unwrap(),
         index,
@@ -131,10 +125,7 @@ fn plain_spec() -> JobSpec {
     JobSpec {
         name: "job".to_owned(),
         project: ProjectPath::new(LAB).unwrap(),
-        work: Work::Command {
-            argv: vec!["true".to_owned()],
-            layout: TaskLayout::PerNode,
-        },
+        work: Work::Command { argv: vec!["true".to_owned()], layout: TaskLayout::PerNode },
         nodes: 1,
         per_node: NodeRequest {
             gpus: GpuRequest::None,
@@ -209,9 +200,7 @@ impl<'a> JobBuilder<'a> {
 
     pub fn label(self, key: &str, value: &str) -> Self {
         self.spec(|spec| {
-            spec.constraints
-                .labels
-                .insert(key.to_owned(), value.to_owned());
+            spec.constraints.labels.insert(key.to_owned(), value.to_owned());
         })
     }
 
@@ -226,10 +215,7 @@ impl<'a> JobBuilder<'a> {
     }
 
     pub fn avoiding(mut self, names: &[&str]) -> Self {
-        self.job
-            .status
-            .avoid
-            .extend(names.iter().map(|name| NodeName::new(name).unwrap()));
+        self.job.status.avoid.extend(names.iter().map(|name| NodeName::new(name).unwrap()));
         self
     }
 
@@ -257,9 +243,7 @@ impl<'a> JobBuilder<'a> {
 
     pub fn submit(self) -> JobId {
         let id = self.job.id;
-        self.cluster
-            .world
-            .apply(&Change::JobSubmitted(Arc::new(self.job)));
+        self.cluster.world.apply(&Change::JobSubmitted(Arc::new(self.job)));
         id
     }
 }

@@ -25,23 +25,15 @@ fn cluster() -> (TestCluster, JobId, Placement) {
     cluster.node("n1").gpus(8, "b200").label("hall", "a").add();
     cluster.node("n2").gpus(8, "b200").label("hall", "a").add();
     cluster.node("n3").gpus(8, "h200").add();
-    let job = cluster
-        .job()
-        .project("public/tight")
-        .gpus(4, "b200")
-        .nodes(2)
-        .label("hall", "a")
-        .submit();
+    let job =
+        cluster.job().project("public/tight").gpus(4, "b200").nodes(2).label("hall", "a").submit();
     cluster.job().gpus(1, "b200").submit();
     let placement = cluster.check().placement(job).unwrap().clone();
     (cluster, job, placement)
 }
 
 fn found(cluster: &TestCluster, job: JobId, placement: Placement) -> String {
-    let decision = Decision::Start {
-        job,
-        placement: Arc::new(placement),
-    };
+    let decision = Decision::Start { job, placement: Arc::new(placement) };
     match check::decision(&cluster.world, &decision, cluster.now) {
         Ok(()) => "nothing".to_owned(),
         Err(refusal) => refusal.to_string(),
@@ -59,75 +51,43 @@ fn every_way_to_spoil_a_placement_is_found() {
     let ways: [Way<fn(&mut Placement)>; 14] = [
         ("gets 1", |p| p.nodes.truncate(1)),
         ("a node twice", |p| p.nodes[1] = p.nodes[0].clone()),
-        ("is not known", |p| {
-            p.nodes[0].node = NodeName::new("n9").unwrap()
-        }),
-        ("has no GPU", |p| {
-            p.nodes[0].gpus[0].uuid = GpuUuid::new("GPU-n2-7").unwrap()
-        }),
-        ("thousandths free", |p| {
-            p.nodes[0].gpus[1] = p.nodes[0].gpus[0].clone()
-        }),
+        ("is not known", |p| p.nodes[0].node = NodeName::new("n9").unwrap()),
+        ("has no GPU", |p| p.nodes[0].gpus[0].uuid = GpuUuid::new("GPU-n2-7").unwrap()),
+        ("thousandths free", |p| p.nodes[0].gpus[1] = p.nodes[0].gpus[0].clone()),
         ("thousandths of GPUs", |p| p.nodes[0].gpus.truncate(3)),
-        ("thousandths of GPUs", |p| {
-            p.nodes[0].gpus[0].milli = GpuMilli(500)
-        }),
+        ("thousandths of GPUs", |p| p.nodes[0].gpus[0].milli = GpuMilli(500)),
         ("other CPUs", |p| p.nodes[0].cpu_milli = CpuMilli(1)),
         ("other CPUs", |p| p.nodes[0].memory_mib = MemoryMib(1)),
-        ("too few free CPUs", |p| {
-            p.nodes[0].cpu_milli = CpuMilli(999_000)
-        }),
-        ("too little free memory", |p| {
-            p.nodes[0].memory_mib = MemoryMib(1 << 30)
-        }),
-        ("another class", |p| {
-            p.class = Some(GpuClass::new("h200").unwrap())
-        }),
+        ("too few free CPUs", |p| p.nodes[0].cpu_milli = CpuMilli(999_000)),
+        ("too little free memory", |p| p.nodes[0].memory_mib = MemoryMib(1 << 30)),
+        ("another class", |p| p.class = Some(GpuClass::new("h200").unwrap())),
         ("without a class", |p| p.class = None),
-        ("does not carry", |p| {
-            p.nodes[0].node = NodeName::new("n3").unwrap()
-        }),
+        ("does not carry", |p| p.nodes[0].node = NodeName::new("n3").unwrap()),
     ];
     for (expected, spoil) in ways {
         let (cluster, job, mut placement) = cluster();
         spoil(&mut placement);
-        let decision = Decision::Start {
-            job,
-            placement: Arc::new(placement),
-        };
+        let decision = Decision::Start { job, placement: Arc::new(placement) };
         let found = check::check(&cluster.world, &[decision]);
-        assert!(
-            found.iter().any(|one| one.text.contains(expected)),
-            "{expected}: {found:?}"
-        );
+        assert!(found.iter().any(|one| one.text.contains(expected)), "{expected}: {found:?}");
     }
 }
 
 #[test]
 fn every_way_the_world_may_have_moved_on_is_found() {
     let ways: [Way<Happening>; 9] = [
-        ("is held", |c, job| {
-            c.status(job, |status| status.state = JobState::Held)
-        }),
+        ("is held", |c, job| c.status(job, |status| status.state = JobState::Held)),
         ("waits before", |c, job| {
             let later = c.now.plus_seconds(1);
             c.status(job, |status| status.not_before = later);
         }),
         ("drained by kim: fan", |c, _| c.drain("n1", "fan")),
         ("not heard lately", |c, _| c.heard("n2", Liveness::Suspect)),
-        ("above its limit", |c, _| {
-            c.limit("public/tight", &[("b200", 7)])
-        }),
+        ("above its limit", |c, _| c.limit("public/tight", &[("b200", 7)])),
         ("above its limit", |c, _| c.limit("public", &[("any", 7)])),
-        ("is not known", |c, job| {
-            c.status(job, |status| status.state = JobState::Cancelled)
-        }),
+        ("is not known", |c, job| c.status(job, |status| status.state = JobState::Cancelled)),
         ("thousandths free", |c, _| {
-            c.job()
-                .gpus(8, "b200")
-                .only_on(&["n1"])
-                .priority(9)
-                .submit();
+            c.job().gpus(8, "b200").only_on(&["n1"]).priority(9).submit();
             c.start_all();
         }),
         ("is starting", |c, _| {
@@ -148,9 +108,7 @@ fn a_dependency_that_is_not_met_is_found() {
     let other = cluster.job().submit();
     cluster.status(job, |status| {
         let kind = DependencyKind::AfterOk;
-        status
-            .waits_for
-            .push(gotgan_core::spec::Dependency { kind, job: other });
+        status.waits_for.push(gotgan_core::spec::Dependency { kind, job: other });
     });
     assert!(found(&cluster, job, placement).contains("waits for job 3"));
 }
@@ -158,24 +116,13 @@ fn a_dependency_that_is_not_met_is_found() {
 #[test]
 fn decisions_are_judged_by_what_those_before_them_took() {
     let (cluster, job, placement) = cluster();
-    let decision = Decision::Start {
-        job,
-        placement: Arc::new(placement),
-    };
+    let decision = Decision::Start { job, placement: Arc::new(placement) };
     let found = check::check(&cluster.world, &[decision.clone(), decision]);
     let texts: Vec<_> = found.iter().map(|one| one.text.as_str()).collect();
+    assert!(texts.contains(&"is started twice by the same plan"), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("above its limit")), "{texts:?}");
     assert!(
-        texts.contains(&"is started twice by the same plan"),
-        "{texts:?}"
-    );
-    assert!(
-        texts.iter().any(|text| text.contains("above its limit")),
-        "{texts:?}"
-    );
-    assert!(
-        texts
-            .iter()
-            .any(|text| text.contains("thousandths free, 2000 are taken")),
+        texts.iter().any(|text| text.contains("thousandths free, 2000 are taken")),
         "{texts:?}"
     );
 }
@@ -183,12 +130,8 @@ fn decisions_are_judged_by_what_those_before_them_took() {
 #[test]
 fn a_world_that_does_not_add_up_is_found() {
     let ways: [Way<Happening>; 7] = [
-        ("thousandths", |c, _| {
-            node(c, "n1").free.gpus[0] = GpuMilli(500)
-        }),
-        ("CPUs free", |c, _| {
-            node(c, "n1").free.cpu_milli = CpuMilli(1)
-        }),
+        ("thousandths", |c, _| node(c, "n1").free.gpus[0] = GpuMilli(500)),
+        ("CPUs free", |c, _| node(c, "n1").free.cpu_milli = CpuMilli(1)),
         ("lists attempts", |c, _| node(c, "n1").attempts.clear()),
         ("is not queued", |c, _| {
             let key = *c.world.queue.first().unwrap();
@@ -197,17 +140,10 @@ fn a_world_that_does_not_add_up_is_found() {
         ("not its own", |c, _| {
             let key = *c.world.queue.first().unwrap();
             c.world.queue.remove(&key);
-            c.world.queue.insert(QueueKey {
-                queued: gotgan_core::amount::UnixMicros(0),
-                ..key
-            });
+            c.world.queue.insert(QueueKey { queued: gotgan_core::amount::UnixMicros(0), ..key });
         }),
-        ("counts", |c, _| {
-            c.world.usage = gotgan_core::world::Usage::default()
-        }),
-        ("holds resources", |c, job| {
-            c.status(job, |status| status.state = JobState::Held)
-        }),
+        ("counts", |c, _| c.world.usage = gotgan_core::world::Usage::default()),
+        ("holds resources", |c, job| c.status(job, |status| status.state = JobState::Held)),
     ];
     for (expected, spoil) in ways {
         let (mut cluster, job, _) = cluster();
@@ -215,10 +151,7 @@ fn a_world_that_does_not_add_up_is_found() {
         cluster.job().submit();
         spoil(&mut cluster, job);
         let found = check::world(&cluster.world);
-        assert!(
-            found.iter().any(|one| one.text.contains(expected)),
-            "{expected}: {found:?}"
-        );
+        assert!(found.iter().any(|one| one.text.contains(expected)), "{expected}: {found:?}");
     }
 }
 

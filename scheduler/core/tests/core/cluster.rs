@@ -34,10 +34,7 @@ pub struct TestCluster {
 
 impl Drop for TestCluster {
     fn drop(&mut self) {
-        assert!(
-            self.checked || std::thread::panicking(),
-            "the cluster was never checked"
-        );
+        assert!(self.checked || std::thread::panicking(), "the cluster was never checked");
     }
 }
 
@@ -45,10 +42,7 @@ impl TestCluster {
     pub fn new() -> Self {
         let mut cluster = TestCluster {
             world: World::default(),
-            policy: Policy {
-                drain_after_s: 0,
-                ..Policy::default()
-            },
+            policy: Policy { drain_after_s: 0, ..Policy::default() },
             now: UnixMicros(1_000_000_000_000),
             expected: Vec::new(),
             expected_waiting: Vec::new(),
@@ -62,16 +56,12 @@ impl TestCluster {
     /// Gives a node of the quota tree these limits in whole GPUs; `any` is the one over all classes.
     pub fn limit(&mut self, path: &str, limits: &[(&str, u32)]) {
         let mut tree = QuotaTree::clone(&self.world.quota);
-        let node = tree
-            .nodes
-            .entry(ProjectPath::new(path).unwrap())
-            .or_default();
+        let node = tree.nodes.entry(ProjectPath::new(path).unwrap()).or_default();
         for (class, gpus) in limits {
             match *class {
                 "any" => node.any_limit = Some(GpuMilli::whole(*gpus)),
                 class => {
-                    node.limits
-                        .insert(GpuClass::new(class).unwrap(), GpuMilli::whole(*gpus));
+                    node.limits.insert(GpuClass::new(class).unwrap(), GpuMilli::whole(*gpus));
                 }
             }
         }
@@ -85,11 +75,7 @@ impl TestCluster {
 
     pub fn drain(&mut self, name: &str, reason: &str) {
         let (by, since) = ("kim".to_owned(), self.now);
-        let admin = Admin::Drain {
-            by,
-            reason: reason.to_owned(),
-            since,
-        };
+        let admin = Admin::Drain { by, reason: reason.to_owned(), since };
         let node = NodeName::new(name).unwrap();
         self.world.apply(&Change::NodeAdministered { node, admin });
     }
@@ -105,8 +91,7 @@ impl TestCluster {
     }
 
     pub fn expect_on(&mut self, job: JobId, nodes: &[&str]) {
-        self.expected
-            .push((job, nodes.iter().map(ToString::to_string).collect()));
+        self.expected.push((job, nodes.iter().map(ToString::to_string).collect()));
     }
 
     pub fn expect_waiting(&mut self, job: JobId) {
@@ -124,19 +109,11 @@ impl TestCluster {
         let outcome = Outcome { plan };
         for (job, nodes) in &self.expected {
             let why = outcome.sentences(*job);
-            assert_eq!(
-                outcome.nodes_of(*job).as_ref(),
-                Some(nodes),
-                "job {job}: {why}"
-            );
+            assert_eq!(outcome.nodes_of(*job).as_ref(), Some(nodes), "job {job}: {why}");
         }
         for job in &self.expected_waiting {
             assert_eq!(outcome.nodes_of(*job), None, "job {job} was to wait");
-            assert_ne!(
-                outcome.blockers(*job),
-                [],
-                "job {job} waits without a reason"
-            );
+            assert_ne!(outcome.blockers(*job), [], "job {job} waits without a reason");
         }
         outcome
     }
@@ -167,58 +144,33 @@ impl TestCluster {
             started: None,
             ended: None,
             members: vec![
-                Member {
-                    last_seq: 0,
-                    progress: Progress::Leased
-                };
+                Member { last_seq: 0, progress: Progress::Leased };
                 placement.nodes.len()
             ],
             stop: None,
             outcome: None,
             next_step: 1,
         };
-        let status = JobStatus {
-            state: JobState::Starting,
-            attempt: number,
-            ..job.status.clone()
-        };
+        let status = JobStatus { state: JobState::Starting, attempt: number, ..job.status.clone() };
         self.world.apply(&Change::AttemptLeased(Arc::new(attempt)));
-        self.world.apply(&Change::JobMoved {
-            id,
-            status: Arc::new(status),
-        });
+        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 
     /// Ends the attempt of a job, and the job with it.
     pub fn end(&mut self, id: JobId) {
         let job = &self.world.jobs[&id];
-        let attempt_id = AttemptId {
-            job: id,
-            number: job.status.attempt,
-        };
-        let status = JobStatus {
-            state: JobState::Completed,
-            ..job.status.clone()
-        };
+        let attempt_id = AttemptId { job: id, number: job.status.attempt };
+        let status = JobStatus { state: JobState::Completed, ..job.status.clone() };
         let attempt = Attempt::clone(&self.world.attempts[&attempt_id]);
-        let ended = Attempt {
-            state: AttemptState::Ended,
-            ..attempt
-        };
+        let ended = Attempt { state: AttemptState::Ended, ..attempt };
         self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
-        self.world.apply(&Change::JobMoved {
-            id,
-            status: Arc::new(status),
-        });
+        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 
     pub fn status(&mut self, id: JobId, change: impl FnOnce(&mut JobStatus)) {
         let mut status = self.world.jobs[&id].status.clone();
         change(&mut status);
-        self.world.apply(&Change::JobMoved {
-            id,
-            status: Arc::new(status),
-        });
+        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 }
 
@@ -229,31 +181,18 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn placement(&self, wanted: JobId) -> Option<&Placement> {
-        self.plan
-            .decisions
-            .iter()
-            .find_map(|Decision::Start { job, placement }| {
-                (*job == wanted).then_some(placement.as_ref())
-            })
+        self.plan.decisions.iter().find_map(|Decision::Start { job, placement }| {
+            (*job == wanted).then_some(placement.as_ref())
+        })
     }
 
     pub fn nodes_of(&self, job: JobId) -> Option<Vec<String>> {
         let placement = self.placement(job)?;
-        Some(
-            placement
-                .nodes
-                .iter()
-                .map(|allocation| allocation.node.to_string())
-                .collect(),
-        )
+        Some(placement.nodes.iter().map(|allocation| allocation.node.to_string()).collect())
     }
 
     pub fn blockers(&self, job: JobId) -> &[Blocker] {
-        self.plan
-            .report
-            .waiting
-            .get(&job)
-            .map_or(&[], |list| list.as_slice())
+        self.plan.report.waiting.get(&job).map_or(&[], |list| list.as_slice())
     }
 
     /// Every reason on a line of its own.

@@ -9,13 +9,7 @@ use crate::cluster::TestCluster;
 
 fn why(cluster: &mut TestCluster, job: JobId) -> Explanation {
     let outcome = cluster.check();
-    explain(
-        &cluster.world,
-        job,
-        Some(&outcome.plan.report),
-        Some(cluster.now),
-    )
-    .unwrap()
+    explain(&cluster.world, job, Some(&outcome.plan.report), Some(cluster.now)).unwrap()
 }
 
 #[test]
@@ -47,10 +41,7 @@ fn jobs_ahead_are_those_that_want_the_same() {
     for class in ["b200", "b200", "h200"] {
         cluster.job().gpus(1, class).submit();
     }
-    cluster
-        .job()
-        .after(DependencyKind::AfterAny, JobId(1))
-        .submit();
+    cluster.job().after(DependencyKind::AfterAny, JobId(1)).submit();
     let last = cluster.job().gpus(4, "b200").submit();
     let why = why(&mut cluster, last);
     assert_eq!(why.jobs_ahead, 2);

@@ -56,11 +56,7 @@ fn allowed(world: &World, usage: &Usage, job: &Job, class: Option<&GpuClass>) ->
         };
         let Some(class) = class else { return true };
         let total = job.spec.total_gpus();
-        let limit = node
-            .limits
-            .get(class)
-            .copied()
-            .unwrap_or(GpuMilli(u64::MAX));
+        let limit = node.limits.get(class).copied().unwrap_or(GpuMilli(u64::MAX));
         let any = node.any_limit.unwrap_or(GpuMilli(u64::MAX));
         usage.held(path, class) + total <= limit && usage.held_any(path) + total <= any
     })
@@ -89,13 +85,7 @@ fn place(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) 
 fn could(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -> bool {
     let emptied = nodes.iter().map(|(name, node)| {
         let free = gotgan_core::world::NodeFree::all_of(&node.inventory);
-        (
-            name.clone(),
-            Node {
-                free,
-                ..node.clone()
-            },
-        )
+        (name.clone(), Node { free, ..node.clone() })
     });
     best(&emptied.collect(), job, class).is_some()
 }
@@ -104,11 +94,7 @@ fn best(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -
     let mut scored: Vec<_> = nodes
         .iter()
         .filter(|(name, node)| meets(name, node, job))
-        .flat_map(|(name, node)| {
-            choices(node, job, class)
-                .into_iter()
-                .map(move |c| (c, name))
-        })
+        .flat_map(|(name, node)| choices(node, job, class).into_iter().map(move |c| (c, name)))
         .map(|((score, gpus), name)| (score, name, gpus))
         .collect();
     scored.sort();
@@ -127,10 +113,7 @@ fn meets(name: &NodeName, node: &Node, job: &Job) -> bool {
     let labels = &node.inventory.labels;
     (constraints.nodes.is_empty() || constraints.nodes.contains(name))
         && !constraints.exclude_nodes.contains(name)
-        && constraints
-            .labels
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+        && constraints.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && node.free.cpu_milli >= need.cpu_milli
         && node.free.memory_mib >= need.memory_mib
 }
@@ -146,18 +129,12 @@ fn choices(node: &Node, job: &Job, class: Option<&GpuClass>) -> Vec<([u64; 3], V
         .filter(|(_, gpu)| Some(&gpu.class) == class)
         .map(|(index, _)| (index, node.free.gpus[index].0))
         .collect();
-    let whole: Vec<usize> = of_class
-        .iter()
-        .filter(|(_, free)| *free == 1000)
-        .map(|(index, _)| *index)
-        .collect();
+    let whole: Vec<usize> =
+        of_class.iter().filter(|(_, free)| *free == 1000).map(|(index, _)| *index).collect();
     match job.spec.per_node.gpus {
         GpuRequest::None => vec![([node.inventory.gpus.len() as u64, cpu, 0], Vec::new())],
         GpuRequest::Whole { count, .. } if whole.len() >= count as usize => {
-            vec![(
-                [whole.len() as u64, cpu, 0],
-                whole[..count as usize].to_vec(),
-            )]
+            vec![([whole.len() as u64, cpu, 0], whole[..count as usize].to_vec())]
         }
         GpuRequest::Whole { .. } => Vec::new(),
         GpuRequest::Share { milli, .. } => of_class

@@ -44,9 +44,7 @@ fn gang_waits_until_all_nodes_fit() {
     cluster.expect_on(single, &["n2"]);
     cluster.check();
     cluster.end(blocker);
-    cluster.status(single, |status| {
-        status.not_before = status.not_before.plus_seconds(60)
-    });
+    cluster.status(single, |status| status.not_before = status.not_before.plus_seconds(60));
     cluster.expect_on(gang, &["n1", "n2"]);
 }
 
@@ -55,17 +53,11 @@ fn shares_fill_one_gpu_before_the_next_is_broken() {
     let mut cluster = TestCluster::new();
     cluster.node("n1").gpus(8, "b200").add();
     cluster.node("n2").gpus(8, "b200").add();
-    let jobs: Vec<_> = (0..8)
-        .map(|_| cluster.job().share(250, "b200").submit())
-        .collect();
+    let jobs: Vec<_> = (0..8).map(|_| cluster.job().share(250, "b200").submit()).collect();
     let outcome = cluster.check();
     let mut gpus: Vec<_> = jobs
         .iter()
-        .map(|job| {
-            outcome.placement(*job).unwrap().nodes[0].gpus[0]
-                .uuid
-                .to_string()
-        })
+        .map(|job| outcome.placement(*job).unwrap().nodes[0].gpus[0].uuid.to_string())
         .collect();
     gpus.dedup();
     assert_eq!(gpus, ["GPU-n1-0", "GPU-n1-1"]);
@@ -81,11 +73,7 @@ fn a_share_goes_to_the_fullest_gpu_that_still_has_room() {
     let fits_the_fuller = cluster.job().share(200, "b200").submit();
     let fits_the_other = cluster.job().share(600, "b200").submit();
     let outcome = cluster.check();
-    let gpu = |job| {
-        outcome.placement(job).unwrap().nodes[0].gpus[0]
-            .uuid
-            .to_string()
-    };
+    let gpu = |job| outcome.placement(job).unwrap().nodes[0].gpus[0].uuid.to_string();
     assert_eq!(gpu(fits_the_fuller), "GPU-n1-1");
     assert_eq!(gpu(fits_the_other), "GPU-n1-0");
 }
@@ -124,9 +112,7 @@ fn a_node_of_two_classes_gives_only_gpus_of_the_one_asked() {
     let outcome = cluster.check();
     let uuids = |job| {
         let gpus = &outcome.placement(job).unwrap().nodes[0].gpus;
-        gpus.iter()
-            .map(|gpu| gpu.uuid.to_string())
-            .collect::<Vec<_>>()
+        gpus.iter().map(|gpu| gpu.uuid.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(uuids(job), ["GPU-n1-1", "GPU-n1-2"]);
     assert_eq!(uuids(share), ["GPU-n1-0"]);
@@ -140,11 +126,7 @@ fn labels_and_node_lists_decide_where_a_job_may_go() {
     cluster.node("n3").gpus(8, "b200").label("hall", "b").add();
     let labelled = cluster.job().gpus(1, "b200").label("hall", "b").submit();
     let listed = cluster.job().gpus(1, "b200").only_on(&["n3"]).submit();
-    let excluding = cluster
-        .job()
-        .gpus(8, "b200")
-        .never_on(&["n2", "n3"])
-        .submit();
+    let excluding = cluster.job().gpus(8, "b200").never_on(&["n2", "n3"]).submit();
     cluster.expect_on(labelled, &["n2"]);
     cluster.expect_on(listed, &["n3"]);
     cluster.expect_on(excluding, &["n1"]);
@@ -183,9 +165,7 @@ fn higher_priority_goes_first_then_the_longer_wait_then_the_lower_number() {
     let old = cluster.job().gpus(1, "b200").waiting_since_s(60).submit();
     let high = cluster.job().gpus(1, "b200").priority(5).submit();
     let outcome = cluster.check();
-    let order: Vec<_> = [high, old, late, later]
-        .map(|job| outcome.nodes_of(job).is_some())
-        .into();
+    let order: Vec<_> = [high, old, late, later].map(|job| outcome.nodes_of(job).is_some()).into();
     assert_eq!(order, [true, true, true, false]);
 }
 
@@ -194,16 +174,8 @@ fn a_project_at_its_limit_does_not_keep_others_from_starting() {
     let mut cluster = TestCluster::new();
     cluster.limit("public/small", &[("b200", 2)]);
     cluster.node("n1").gpus(8, "b200").add();
-    let first = cluster
-        .job()
-        .project("public/small")
-        .gpus(2, "b200")
-        .submit();
-    let second = cluster
-        .job()
-        .project("public/small")
-        .gpus(1, "b200")
-        .submit();
+    let first = cluster.job().project("public/small").gpus(2, "b200").submit();
+    let second = cluster.job().project("public/small").gpus(1, "b200").submit();
     let other = cluster.job().gpus(4, "b200").submit();
     cluster.expect_on(first, &["n1"]);
     cluster.expect_waiting(second);
@@ -220,27 +192,16 @@ fn starts_past_the_limit_of_a_pass_are_left_for_the_next() {
         cluster.job().gpus(1, "b200").submit();
     }
     let outcome = cluster.start_all();
-    assert_eq!(
-        (outcome.plan.decisions.len(), outcome.plan.report.deferred),
-        (2, 3)
-    );
+    assert_eq!((outcome.plan.decisions.len(), outcome.plan.report.deferred), (2, 3));
     cluster.start_all();
     let outcome = cluster.start_all();
-    assert_eq!(
-        (outcome.plan.decisions.len(), outcome.plan.report.deferred),
-        (1, 0)
-    );
+    assert_eq!((outcome.plan.decisions.len(), outcome.plan.report.deferred), (1, 0));
 }
 
 #[test]
 fn what_one_decision_takes_the_next_one_does_not_see_as_free() {
     let mut cluster = TestCluster::new();
-    cluster
-        .node("n1")
-        .gpus(8, "b200")
-        .cpus(10)
-        .memory_gib(10)
-        .add();
+    cluster.node("n1").gpus(8, "b200").cpus(10).memory_gib(10).add();
     let by_cpu = cluster.job().gpus(1, "b200").cpus(9).submit();
     let no_cpu = cluster.job().gpus(1, "b200").cpus(2).submit();
     let by_memory = cluster.job().gpus(1, "b200").cpus(1).memory_gib(9).submit();
@@ -260,12 +221,7 @@ fn a_job_that_waited_too_long_keeps_its_class_free() {
     cluster.node("n2").gpus(8, "b200").add();
     cluster.job().gpus(1, "b200").submit();
     cluster.start_all();
-    let patient = cluster
-        .job()
-        .gpus(8, "b200")
-        .nodes(2)
-        .waiting_since_s(4000)
-        .submit();
+    let patient = cluster.job().gpus(8, "b200").nodes(2).waiting_since_s(4000).submit();
     let behind = cluster.job().gpus(1, "b200").submit();
     let other_class = cluster.job().gpus(1, "a100").submit();
     let any_class = cluster.job().gpus(1, "").submit();
@@ -284,12 +240,8 @@ fn a_job_that_waits_for_its_limit_keeps_nothing_free() {
     cluster.policy.drain_after_s = 3600;
     cluster.limit("public/none", &[("b200", 0)]);
     cluster.node("n1").gpus(8, "b200").add();
-    let limited = cluster
-        .job()
-        .project("public/none")
-        .gpus(8, "b200")
-        .waiting_since_s(4000)
-        .submit();
+    let limited =
+        cluster.job().project("public/none").gpus(8, "b200").waiting_since_s(4000).submit();
     let impossible = cluster.job().gpus(9, "b200").waiting_since_s(4000).submit();
     let free = cluster.job().gpus(1, "b200").submit();
     cluster.expect_waiting(limited);

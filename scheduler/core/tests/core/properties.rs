@@ -18,10 +18,7 @@ fn starts(cluster: &TestCluster, decisions: &[Decision]) -> BTreeMap<u64, naive:
         let nodes = placement.nodes.iter().map(|allocation| {
             let node = &cluster.world.nodes[&allocation.node];
             let index = |uuid| node.gpu_index(uuid).unwrap();
-            (
-                allocation.node.clone(),
-                allocation.gpus.iter().map(|gpu| index(&gpu.uuid)).collect(),
-            )
+            (allocation.node.clone(), allocation.gpus.iter().map(|gpu| index(&gpu.uuid)).collect())
         });
         (job.0, nodes.collect())
     };
@@ -36,9 +33,7 @@ fn held(world: &World) -> BTreeMap<(String, String), GpuMilli> {
             continue;
         };
         for path in attempt.project.self_and_ancestors() {
-            *held
-                .entry((path.to_owned(), class.to_string()))
-                .or_default() += attempt.gpus();
+            *held.entry((path.to_owned(), class.to_string())).or_default() += attempt.gpus();
             *held.entry((path.to_owned(), String::new())).or_default() += attempt.gpus();
         }
     }
@@ -47,11 +42,7 @@ fn held(world: &World) -> BTreeMap<(String, String), GpuMilli> {
 
 fn limit(world: &World, path: &str, class: &str) -> GpuMilli {
     let node = &world.quota.nodes[path];
-    let limit = if class.is_empty() {
-        node.any_limit
-    } else {
-        node.limits.get(class).copied()
-    };
+    let limit = if class.is_empty() { node.any_limit } else { node.limits.get(class).copied() };
     limit.unwrap_or(GpuMilli(u64::MAX))
 }
 

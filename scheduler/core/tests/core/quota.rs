@@ -5,10 +5,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 fn files(texts: &[(&str, &str)]) -> Vec<(String, String)> {
-    texts
-        .iter()
-        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-        .collect()
+    texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
 }
 
 fn read(text: &str) -> QuotaTree {
@@ -18,19 +15,12 @@ fn read(text: &str) -> QuotaTree {
 /// All faults, one a line.
 fn faults(texts: &[(&str, &str)]) -> String {
     let faults = parse(&files(texts)).unwrap_err();
-    faults
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_union_of_all_files_is_the_tree_whatever_their_order() {
-    let root = (
-        "root.toml",
-        "[node.public]\nlimit = { b200 = 1024, any = 2048 }\n",
-    );
+    let root = ("root.toml", "[node.public]\nlimit = { b200 = 1024, any = 2048 }\n");
     let nup = (
         "nup.toml",
         "[node.\"public/nup\"]\ntitle = \"Startups\"\nlimit = { b200 = 24, h200 = \"unlimited\" }\n",
@@ -42,24 +32,12 @@ fn the_union_of_all_files_is_the_tree_whatever_their_order() {
 
 #[test]
 fn the_example_tree_is_sound() {
-    let folder = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../examples/quota/public.toml"
-    );
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quota/public.toml");
     assert!(folder.ends_with(".toml"));
     let texts = [
-        (
-            "public.toml",
-            include_str!("../../../../examples/quota/public.toml"),
-        ),
-        (
-            "nup.toml",
-            include_str!("../../../../examples/quota/nup.toml"),
-        ),
-        (
-            "academia.toml",
-            include_str!("../../../../examples/quota/academia.toml"),
-        ),
+        ("public.toml", include_str!("../../../../examples/quota/public.toml")),
+        ("nup.toml", include_str!("../../../../examples/quota/nup.toml")),
+        ("academia.toml", include_str!("../../../../examples/quota/academia.toml")),
     ];
     let tree = parse(&files(&texts)).unwrap();
     assert!(tree.nodes.len() >= 3);
@@ -130,10 +108,7 @@ fn a_difference_is_one_line_a_node_sorted_by_path() {
 fn a_path_is_a_leaf_if_nothing_lies_below_it() {
     let tree = read("[node.a]\n[node.\"a-b\"]\n[node.\"a-b/c\"]\n[node.\"a0\"]\n[node.\"a/x\"]\n");
     let leaf = |path| tree.is_leaf(&gotgan_core::ids::ProjectPath::new(path).unwrap());
-    assert_eq!(
-        ["a", "a-b", "a-b/c", "a0", "a/x"].map(leaf),
-        [false, false, true, true, true]
-    );
+    assert_eq!(["a", "a-b", "a-b/c", "a0", "a/x"].map(leaf), [false, false, true, true, true]);
 }
 
 proptest! {

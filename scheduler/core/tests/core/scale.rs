@@ -40,10 +40,7 @@ fn machine() -> TestCluster {
     let mut cluster = TestCluster::new();
     cluster.policy.max_starts_per_pass = usize::MAX;
     for index in 0..NODES {
-        cluster
-            .node(&format!("node-{index:05}"))
-            .gpus(8, "b200")
-            .add();
+        cluster.node(&format!("node-{index:05}")).gpus(8, "b200").add();
     }
     for project in 0..1000 {
         cluster.limit(&format!("public/p{project}"), &[("b200", 40_000)]);
@@ -84,17 +81,10 @@ fn full_machine_with_many_kinds_of_jobs() {
         let gpus = u32::try_from(1 + index % 8).unwrap();
         let nodes = u32::try_from(1 + index % 13).unwrap();
         let project = format!("public/p{}", index % 1000);
-        let job = cluster
-            .job()
-            .project(&project)
-            .gpus(gpus, "b200")
-            .nodes(nodes);
+        let job = cluster.job().project(&project).gpus(gpus, "b200").nodes(nodes);
         job.cpus(1 + index as u64 % 5).submit();
     }
-    measure(
-        &cluster,
-        "full machine, 100000 jobs of 520 kinds and 1000 projects wait",
-    );
+    measure(&cluster, "full machine, 100000 jobs of 520 kinds and 1000 projects wait");
 }
 
 #[test]

@@ -47,52 +47,22 @@ const CLASSES: [&str; 3] = ["a100", "b200", ""];
 
 pub fn sketch() -> impl Strategy<Value = Sketch> {
     let before = vec((job(), any::<bool>()), 0..12);
-    (
-        vec(node(), 1..7),
-        any::<[u32; 4]>(),
-        before,
-        vec(job(), 1..14),
-    )
-        .prop_map(|(nodes, limits, before, jobs)| Sketch {
-            nodes,
-            limits,
-            before,
-            jobs,
-        })
+    (vec(node(), 1..7), any::<[u32; 4]>(), before, vec(job(), 1..14))
+        .prop_map(|(nodes, limits, before, jobs)| Sketch { nodes, limits, before, jobs })
 }
 
 fn node() -> impl Strategy<Value = NodeSketch> {
-    (
-        0..3_u32,
-        0..5_u32,
-        1..24_u32,
-        1..24_u64,
-        any::<bool>(),
-        0..8_u8,
-    )
-        .prop_map(|(a100, b200, cpus, memory_gib, hall, state)| {
+    (0..3_u32, 0..5_u32, 1..24_u32, 1..24_u64, any::<bool>(), 0..8_u8).prop_map(
+        |(a100, b200, cpus, memory_gib, hall, state)| {
             // Most nodes are of one class.
             let a100 = if hall && b200 > 0 { 0 } else { a100 };
-            NodeSketch {
-                a100,
-                b200,
-                cpus,
-                memory_gib,
-                hall,
-                state,
-            }
-        })
+            NodeSketch { a100, b200, cpus, memory_gib, hall, state }
+        },
+    )
 }
 
 fn job() -> impl Strategy<Value = JobSketch> {
-    let size = (
-        0..4_usize,
-        1..4_u32,
-        0..6_u8,
-        1..5_u32,
-        1..1000_u32,
-        0..3_usize,
-    );
+    let size = (0..4_usize, 1..4_u32, 0..6_u8, 1..5_u32, 1..1000_u32, 0..3_usize);
     let rest = (0..6_u64, 0..6_u64, -1..2_i32, 0..10_u8, 0..12_u8);
     (size, rest).prop_map(|(size, rest)| {
         let (project, nodes, kind, gpus, milli, class) = size;
@@ -126,11 +96,7 @@ impl Sketch {
         for (index, node) in self.nodes.iter().enumerate() {
             node.add(&mut cluster, &format!("n{index}"));
         }
-        let started: Vec<_> = self
-            .before
-            .iter()
-            .map(|(job, _)| job.submit(&mut cluster))
-            .collect();
+        let started: Vec<_> = self.before.iter().map(|(job, _)| job.submit(&mut cluster)).collect();
         cluster.start_all();
         for (id, (_, ends)) in started.into_iter().zip(&self.before) {
             if *ends && cluster.world.jobs[&id].status.state.is_active() {
@@ -150,14 +116,8 @@ impl Sketch {
 impl NodeSketch {
     fn add(&self, cluster: &mut TestCluster, name: &str) {
         let hall = if self.hall { "a" } else { "b" };
-        let node = cluster
-            .node(name)
-            .gpus(self.a100, "a100")
-            .gpus(self.b200, "b200");
-        node.cpus(self.cpus)
-            .memory_gib(self.memory_gib)
-            .label("hall", hall)
-            .add();
+        let node = cluster.node(name).gpus(self.a100, "a100").gpus(self.b200, "b200");
+        node.cpus(self.cpus).memory_gib(self.memory_gib).label("hall", hall).add();
     }
 
     fn befall(&self, cluster: &mut TestCluster, name: &str) {
@@ -172,14 +132,8 @@ impl NodeSketch {
 impl JobSketch {
     fn submit(&self, cluster: &mut TestCluster) -> gotgan_core::ids::JobId {
         let now_s = i64::from(self.trouble);
-        let job = cluster
-            .job()
-            .project(PROJECTS[self.project])
-            .nodes(self.nodes);
-        let job = job
-            .cpus(self.cpus)
-            .memory_gib(self.memory_gib)
-            .priority(self.priority);
+        let job = cluster.job().project(PROJECTS[self.project]).nodes(self.nodes);
+        let job = job.cpus(self.cpus).memory_gib(self.memory_gib).priority(self.priority);
         let job = job.waiting_since_s(now_s);
         let class = CLASSES[self.class];
         let job = match self.kind {

@@ -23,26 +23,12 @@ fn a_project_at_its_limit_is_named_with_what_it_holds() {
     cluster.limit("public/nup/startup-042", &[("b200", 8)]);
     cluster.node("n1").gpus(8, "b200").add();
     cluster.node("n2").gpus(8, "b200").add();
-    cluster
-        .job()
-        .project("public/nup/startup-042")
-        .gpus(8, "b200")
-        .submit();
-    let job = cluster
-        .job()
-        .project("public/nup/startup-042")
-        .gpus(4, "b200")
-        .submit();
+    cluster.job().project("public/nup/startup-042").gpus(8, "b200").submit();
+    let job = cluster.job().project("public/nup/startup-042").gpus(4, "b200").submit();
     let outcome = cluster.check();
     let blocker = &outcome.blockers(job)[0];
-    assert_eq!(
-        (blocker.needed, blocker.available, blocker.limit),
-        (4000, 0, 8000)
-    );
-    assert_eq!(
-        (blocker.kind, blocker.unit),
-        (BlockerKind::ProjectLimit, Unit::GpuMilli)
-    );
+    assert_eq!((blocker.needed, blocker.available, blocker.limit), (4000, 0, 8000));
+    assert_eq!((blocker.kind, blocker.unit), (BlockerKind::ProjectLimit, Unit::GpuMilli));
     assert_snapshot!(outcome.sentences(job), @"project public/nup/startup-042 may hold 8 b200 GPUs and holds 8; this job needs 4 more");
 }
 
@@ -55,22 +41,9 @@ fn every_limit_above_is_named_the_nearest_first() {
     cluster.limit("public/nup/b", &[("b200", 16)]);
     cluster.node("n1").gpus(8, "b200").add();
     cluster.node("n2").gpus(8, "b200").add();
-    cluster
-        .job()
-        .project("public/nup/a")
-        .gpus(8, "b200")
-        .submit();
-    let job = cluster
-        .job()
-        .project("public/nup/b")
-        .gpus(4, "b200")
-        .submit();
-    let alone = cluster
-        .job()
-        .project("public/nup/b")
-        .gpus(4, "b200")
-        .nodes(3)
-        .submit();
+    cluster.job().project("public/nup/a").gpus(8, "b200").submit();
+    let job = cluster.job().project("public/nup/b").gpus(4, "b200").submit();
+    let alone = cluster.job().project("public/nup/b").gpus(4, "b200").nodes(3).submit();
     let outcome = cluster.check();
     assert_snapshot!(outcome.sentences(job), @r"
     all of public/nup may hold 8 b200 GPUs together and holds 8; this job needs 4 more
@@ -111,10 +84,7 @@ fn too_few_free_gpus_are_counted_against_the_class() {
     let job = cluster.job().gpus(8, "b200").submit();
     let outcome = cluster.check();
     let blocker = &outcome.blockers(job)[0];
-    assert_eq!(
-        (blocker.needed, blocker.available, blocker.limit),
-        (8000, 3000, 16000)
-    );
+    assert_eq!((blocker.needed, blocker.available, blocker.limit), (8000, 3000, 16000));
     assert_snapshot!(outcome.sentences(job), @"needs 8 b200 GPUs; 3 of 16 are free");
 }
 
@@ -133,18 +103,8 @@ fn gpus_that_are_free_on_the_wrong_nodes_are_counted_as_nodes() {
 #[test]
 fn cpus_and_memory_are_named_where_they_bind() {
     let mut cluster = TestCluster::new();
-    cluster
-        .node("n1")
-        .gpus(8, "b200")
-        .cpus(32)
-        .memory_gib(64)
-        .add();
-    cluster
-        .job()
-        .gpus(1, "b200")
-        .cpus(28)
-        .memory_gib(60)
-        .submit();
+    cluster.node("n1").gpus(8, "b200").cpus(32).memory_gib(64).add();
+    cluster.job().gpus(1, "b200").cpus(28).memory_gib(60).submit();
     let job = cluster.job().gpus(1, "b200").cpus(8).memory_gib(8).submit();
     let no_gpu = cluster.job().cpus(8).submit();
     let outcome = cluster.check();
@@ -158,38 +118,11 @@ fn cpus_and_memory_are_named_where_they_bind() {
 #[test]
 fn cpus_here_and_memory_there_are_not_enough() {
     let mut cluster = TestCluster::new();
-    cluster
-        .node("n1")
-        .gpus(2, "b200")
-        .cpus(32)
-        .memory_gib(64)
-        .add();
-    cluster
-        .node("n2")
-        .gpus(2, "b200")
-        .cpus(32)
-        .memory_gib(64)
-        .add();
-    cluster
-        .job()
-        .gpus(1, "b200")
-        .only_on(&["n1"])
-        .cpus(30)
-        .memory_gib(1)
-        .submit();
-    cluster
-        .job()
-        .gpus(1, "b200")
-        .only_on(&["n2"])
-        .cpus(1)
-        .memory_gib(60)
-        .submit();
-    let job = cluster
-        .job()
-        .gpus(1, "b200")
-        .cpus(16)
-        .memory_gib(32)
-        .submit();
+    cluster.node("n1").gpus(2, "b200").cpus(32).memory_gib(64).add();
+    cluster.node("n2").gpus(2, "b200").cpus(32).memory_gib(64).add();
+    cluster.job().gpus(1, "b200").only_on(&["n1"]).cpus(30).memory_gib(1).submit();
+    cluster.job().gpus(1, "b200").only_on(&["n2"]).cpus(1).memory_gib(60).submit();
+    let job = cluster.job().gpus(1, "b200").cpus(16).memory_gib(32).submit();
     assert_snapshot!(cluster.check().sentences(job), @"needs 1 node with 1 free b200 GPU, 16 free CPUs and 32 GiB free memory; 0 of 2 have that");
 }
 
@@ -201,14 +134,8 @@ fn a_drained_node_that_would_serve_is_named_with_who_and_why() {
     let job = cluster.job().gpus(8, "b200").submit();
     let outcome = cluster.check();
     let blocker = &outcome.blockers(job)[0];
-    assert_eq!(
-        (blocker.kind, blocker.subject.as_str()),
-        (BlockerKind::NodesUnavailable, "n2")
-    );
-    assert_eq!(
-        (blocker.needed, blocker.available, blocker.limit),
-        (1, 0, 2)
-    );
+    assert_eq!((blocker.kind, blocker.subject.as_str()), (BlockerKind::NodesUnavailable, "n2"));
+    assert_eq!((blocker.needed, blocker.available, blocker.limit), (1, 0, 2));
     assert_snapshot!(outcome.sentences(job), @r"
     needs 1 node and none is free; would serve but take no work: n2 (drained by kim: fan replaced)
     needs 8 b200 GPUs; 0 of 8 are free
@@ -285,12 +212,7 @@ fn jobs_behind_one_that_waited_too_long_name_it() {
     let mut cluster = full();
     cluster.policy.drain_after_s = 60;
     cluster.node("n2").gpus(8, "b200").add();
-    cluster
-        .job()
-        .gpus(8, "b200")
-        .nodes(2)
-        .waiting_since_s(61)
-        .submit();
+    cluster.job().gpus(8, "b200").nodes(2).waiting_since_s(61).submit();
     let behind = cluster.job().gpus(1, "b200").submit();
     let cpu_only = cluster.job().submit();
     let outcome = cluster.check();

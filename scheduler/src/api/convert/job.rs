@@ -35,24 +35,15 @@ pub fn job_brief(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> 
         attempts: Vec::new(),
         paid_gpu_milli_seconds: detail.paid.0,
         simulated: nodes().any(|allocation| simulated(&allocation.node)),
-        nodes: nodes()
-            .map(|allocation| allocation.node.to_string())
-            .collect(),
+        nodes: nodes().map(|allocation| allocation.node.to_string()).collect(),
     }
 }
 
 /// A job with everything.
 #[must_use]
 pub fn job(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> v1::Job {
-    let attempts = detail
-        .attempts
-        .iter()
-        .map(|it| attempt(it, detail, simulated))
-        .collect();
-    v1::Job {
-        attempts,
-        ..job_brief(detail, simulated)
-    }
+    let attempts = detail.attempts.iter().map(|it| attempt(it, detail, simulated)).collect();
+    v1::Job { attempts, ..job_brief(detail, simulated) }
 }
 
 fn micros(at: Option<UnixMicros>) -> i64 {
@@ -66,17 +57,13 @@ fn attempt(
 ) -> v1::Attempt {
     let number = attempt.id.number;
     let outcome = attempt.outcome.as_ref();
-    let allocation = attempt
-        .placement
-        .nodes
-        .iter()
-        .map(|place| v1::NodeAllocation {
-            node: place.node.to_string(),
-            gpus: gpu_allocations(place),
-            cpu_milli: place.cpu_milli.0,
-            memory_mib: place.memory_mib.0,
-            simulated: simulated(&place.node),
-        });
+    let allocation = attempt.placement.nodes.iter().map(|place| v1::NodeAllocation {
+        node: place.node.to_string(),
+        gpus: gpu_allocations(place),
+        cpu_milli: place.cpu_milli.0,
+        memory_mib: place.memory_mib.0,
+        simulated: simulated(&place.node),
+    });
     v1::Attempt {
         number,
         state: attempt_state(attempt.state).into(),
@@ -87,23 +74,14 @@ fn attempt(
         cause: outcome.map(|it| cause(it.cause).into()).unwrap_or_default(),
         exit: outcome.and_then(|it| it.exit).map(exit),
         detail: outcome.map(|it| it.detail.clone()).unwrap_or_default(),
-        steps: detail
-            .steps
-            .iter()
-            .filter(|it| it.attempt == attempt.id)
-            .map(step)
-            .collect(),
+        steps: detail.steps.iter().filter(|it| it.attempt == attempt.id).map(step).collect(),
         charged_gpu_milli_seconds: of_attempt(&detail.charged, number),
         refunded_gpu_milli_seconds: of_attempt(&detail.refunded, number),
     }
 }
 
 fn of_attempt(amounts: &[(u32, GpuMilliSeconds)], number: u32) -> i64 {
-    amounts
-        .iter()
-        .filter(|(of, _)| *of == number)
-        .map(|(_, amount)| amount.0)
-        .sum()
+    amounts.iter().filter(|(of, _)| *of == number).map(|(_, amount)| amount.0).sum()
 }
 
 fn attempt_state(state: AttemptState) -> v1::AttemptState {
@@ -124,16 +102,9 @@ fn step(step: &Arc<Step>) -> v1::Step {
         StepKind::Run => v1::StepKind::Run,
     };
     let tasks: Vec<v1::Task> = step.tasks.iter().map(task).collect();
-    let starts = tasks
-        .iter()
-        .map(|task| task.started_us)
-        .filter(|at| *at != 0);
+    let starts = tasks.iter().map(|task| task.started_us).filter(|at| *at != 0);
     let all_ended = step.has_ended();
-    let ended = tasks
-        .iter()
-        .map(|task| task.ended_us)
-        .max()
-        .filter(|_| all_ended);
+    let ended = tasks.iter().map(|task| task.ended_us).max().filter(|_| all_ended);
     v1::Step {
         number: step.number,
         kind: kind.into(),
@@ -153,21 +124,11 @@ fn task(task: &Task) -> v1::Task {
         ..v1::Task::default()
     };
     match &task.state {
-        TaskState::Pending => v1::Task {
-            state: v1::TaskState::Pending.into(),
-            ..blank
-        },
-        TaskState::Running { started } => v1::Task {
-            state: v1::TaskState::Running.into(),
-            started_us: started.0,
-            ..blank
-        },
-        TaskState::Ended {
-            started,
-            ended,
-            exit: how,
-            detail,
-        } => v1::Task {
+        TaskState::Pending => v1::Task { state: v1::TaskState::Pending.into(), ..blank },
+        TaskState::Running { started } => {
+            v1::Task { state: v1::TaskState::Running.into(), started_us: started.0, ..blank }
+        }
+        TaskState::Ended { started, ended, exit: how, detail } => v1::Task {
             state: v1::TaskState::Ended.into(),
             exit: Some(exit(*how)),
             started_us: micros(*started),

@@ -58,21 +58,14 @@ pub struct NodeView {
 pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let node = world.nodes.get(name)?;
     let attempts = node.attempts.iter().map(ToString::to_string).collect();
-    Some(NodeView {
-        node: node.clone(),
-        attempts,
-    })
+    Some(NodeView { node: node.clone(), attempts })
 }
 
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
     let NodeView { node, attempts } = view;
-    let allocated = node
-        .free
-        .gpus
-        .iter()
-        .map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
+    let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
     v1::Node {
@@ -89,9 +82,7 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         attempts,
         last_heartbeat_us: last,
         readings,
-        gpu_allocated_milli: allocated
-            .map(|it| u32::try_from(it).unwrap_or(1000))
-            .collect(),
+        gpu_allocated_milli: allocated.map(|it| u32::try_from(it).unwrap_or(1000)).collect(),
         inventory: Some(inventory(&node.inventory)),
     }
 }

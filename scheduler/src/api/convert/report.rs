@@ -15,10 +15,7 @@ const DETAIL_MAX: usize = 1_000;
 /// A report; `None` if it carries no event that is known, as from a newer worker.
 #[must_use]
 pub fn report_from(report: v1::Report, node: &NodeName) -> Option<Report> {
-    let attempt = AttemptId {
-        job: JobId(report.job_id),
-        number: report.attempt,
-    };
+    let attempt = AttemptId { job: JobId(report.job_id), number: report.attempt };
     let event = event_from(report.event?);
     Some(Report {
         node: node.clone(),
@@ -37,10 +34,7 @@ fn event_from(event: Event) -> MemberEvent {
             cause: cause_from(refused.cause()),
             reason: cut(&refused.reason),
         },
-        Event::TaskStarted(task) => MemberEvent::TaskStarted {
-            step: task.step,
-            rank: task.rank,
-        },
+        Event::TaskStarted(task) => MemberEvent::TaskStarted { step: task.step, rank: task.rank },
         Event::TaskEnded(task) => MemberEvent::TaskEnded {
             step: task.step,
             rank: task.rank,
@@ -63,14 +57,6 @@ fn cut(text: &str) -> String {
 #[must_use]
 pub fn held_attempts(held: &[v1::HeldAttempt]) -> Vec<(AttemptId, bool)> {
     held.iter()
-        .map(|held| {
-            (
-                AttemptId {
-                    job: JobId(held.job_id),
-                    number: held.attempt,
-                },
-                held.ended,
-            )
-        })
+        .map(|held| (AttemptId { job: JobId(held.job_id), number: held.attempt }, held.ended))
         .collect()
 }

@@ -17,17 +17,10 @@ pub fn job_request(spec: v1::JobSpec) -> JobRequest {
         project: spec.project,
         work: spec.work.map(work_request),
         resources: spec.resources.map(resources_request).unwrap_or_default(),
-        constraints: spec
-            .constraints
-            .map(constraints_request)
-            .unwrap_or_default(),
+        constraints: spec.constraints.map(constraints_request).unwrap_or_default(),
         time_limit_s: spec.time_limit_s,
         priority: spec.priority,
-        dependencies: spec
-            .dependencies
-            .into_iter()
-            .map(dependency_request)
-            .collect(),
+        dependencies: spec.dependencies.into_iter().map(dependency_request).collect(),
         warning_signal: spec.warning_signal.map(|signal| WarningSignalRequest {
             signal: signal.signal,
             ahead_s: signal.ahead_s,
@@ -47,10 +40,9 @@ pub fn job_request(spec: v1::JobSpec) -> JobRequest {
 
 fn work_request(work: v1::job_spec::Work) -> WorkRequest {
     match work {
-        v1::job_spec::Work::Script(script) => WorkRequest::Script(ScriptRequest {
-            text: script.text,
-            arguments: script.arguments,
-        }),
+        v1::job_spec::Work::Script(script) => {
+            WorkRequest::Script(ScriptRequest { text: script.text, arguments: script.arguments })
+        }
         v1::job_spec::Work::Command(command) => {
             let layout = match command.layout() {
                 v1::TaskLayout::Unspecified | v1::TaskLayout::PerNode => TaskLayout::PerNode,
@@ -93,10 +85,7 @@ fn dependency_request(dependency: v1::Dependency) -> DependencyRequest {
         v1::DependencyKind::AfterNotOk => Some(DependencyKind::AfterNotOk),
         v1::DependencyKind::AfterAny => Some(DependencyKind::AfterAny),
     };
-    DependencyRequest {
-        kind,
-        job_id: dependency.job_id,
-    }
+    DependencyRequest { kind, job_id: dependency.job_id }
 }
 
 /// An admitted specification as the API's.
@@ -108,18 +97,8 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         work: Some(work(&spec.work)),
         resources: Some(resources(spec)),
         constraints: Some(v1::Constraints {
-            nodes: spec
-                .constraints
-                .nodes
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            exclude_nodes: spec
-                .constraints
-                .exclude_nodes
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            nodes: spec.constraints.nodes.iter().map(ToString::to_string).collect(),
+            exclude_nodes: spec.constraints.exclude_nodes.iter().map(ToString::to_string).collect(),
             labels: spec.constraints.labels.clone().into_iter().collect(),
         }),
         time_limit_s: spec.time_limit_s,
@@ -166,12 +145,7 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         gpus_per_node,
         gpus_total: 0,
         gpu_share_milli,
-        gpu_class: spec
-            .per_node
-            .gpus
-            .class()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        gpu_class: spec.per_node.gpus.class().map(ToString::to_string).unwrap_or_default(),
         cpu_milli_per_node: spec.per_node.cpu_milli.0,
         memory_mib_per_node: spec.per_node.memory_mib.0,
     }
@@ -184,10 +158,7 @@ fn dependency(dependency: &Dependency) -> v1::Dependency {
         DependencyKind::AfterNotOk => v1::DependencyKind::AfterNotOk,
         DependencyKind::AfterAny => v1::DependencyKind::AfterAny,
     };
-    v1::Dependency {
-        kind: kind.into(),
-        job_id: dependency.job.0,
-    }
+    v1::Dependency { kind: kind.into(), job_id: dependency.job.0 }
 }
 
 fn warning_signal(signal: WarningSignal) -> v1::WarningSignal {

@@ -56,11 +56,8 @@ fn replace(path: &Path, text: &str, secrecy: Secrecy) -> io::Result<()> {
         Err(failed) if failed.kind() != io::ErrorKind::NotFound => return Err(failed),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(secrecy.mode())
-        .open(&draft)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(secrecy.mode()).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
@@ -75,11 +72,7 @@ fn draft_path(path: &Path) -> PathBuf {
 }
 
 fn error(action: &'static str, path: &Path, source: io::Error) -> TlsError {
-    TlsError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    TlsError::File { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -95,10 +88,7 @@ mod tests {
         let path = dir.path().join("ca.key");
         fs::write(draft_path(&path), "left behind").unwrap();
         write(&path, "key", Secrecy::Secret).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read(&path).unwrap(), "key");
         assert!(!draft_path(&path).exists());
     }

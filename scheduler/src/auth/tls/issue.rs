@@ -76,21 +76,15 @@ impl Authority {
         check_certificate(&text, pem, now)?;
         let key_text = files::read(key)?;
         check_key(&key_text, key, &text, pem)?;
-        let not_a_ca = || TlsError::Content {
-            path: pem.to_owned(),
-            what: "the certificate of a CA",
-        };
+        let not_a_ca =
+            || TlsError::Content { path: pem.to_owned(), what: "the certificate of a CA" };
         let der = first_der(&text).ok_or_else(not_a_ca)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| not_a_ca())?;
         if !parsed.is_ca() {
             return Err(not_a_ca());
         }
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key_of(&key_text, key)?)?;
-        Ok(Authority {
-            pem: text,
-            der,
-            issuer,
-        })
+        Ok(Authority { pem: text, der, issuer })
     }
 
     /// A client certificate for the key of the request.
@@ -135,17 +129,12 @@ pub(super) fn server_certificate(
     if let Some((certificate_pem, key_pem)) = kept
         && serves(&certificate_pem, &key_pem, authority, &names, now)
     {
-        return Ok(KeyedCertificate {
-            certificate_pem,
-            key_pem,
-        });
+        return Ok(KeyedCertificate { certificate_pem, key_pem });
     }
     let key = new_key()?;
     let certificate = server_params(&names, now)?.signed_by(&key, &authority.issuer)?;
-    let made = KeyedCertificate {
-        certificate_pem: certificate.pem(),
-        key_pem: key.serialize_pem(),
-    };
+    let made =
+        KeyedCertificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
     files::write(&key_path, &made.key_pem, Secrecy::Secret)?;
     files::write(&pem_path, &made.certificate_pem, Secrecy::Public)?;
     Ok(made)
@@ -219,11 +208,7 @@ fn host_name() -> Option<String> {
 fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<ServerName> {
     let extension = certificate.subject_alternative_name().ok().flatten();
     let names = extension.map(|extension| extension.value.general_names.as_slice());
-    names
-        .unwrap_or_default()
-        .iter()
-        .filter_map(server_name_of)
-        .collect()
+    names.unwrap_or_default().iter().filter_map(server_name_of).collect()
 }
 
 fn server_name_of(name: &GeneralName<'_>) -> Option<ServerName> {
@@ -242,10 +227,7 @@ fn server_name_of(name: &GeneralName<'_>) -> Option<ServerName> {
 /// again for the same key keeps its name.
 fn ca_params(key: &KeyPair, now: UnixMicros) -> CertificateParams {
     let fingerprint = digest::digest(&digest::SHA256, key.der_bytes());
-    let name = format!(
-        "Gotgan cluster CA {}",
-        hex::encode(&fingerprint.as_ref()[..4])
-    );
+    let name = format!("Gotgan cluster CA {}", hex::encode(&fingerprint.as_ref()[..4]));
     let mut params = params_for(&name, CA_DAYS, now);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -271,9 +253,7 @@ fn server_params(
 
 fn worker_params(node: &NodeName, now: UnixMicros) -> CertificateParams {
     let mut params = params_for(node.as_str(), WORKER_DAYS, now);
-    params
-        .distinguished_name
-        .push(DnType::OrganizationalUnitName, WORKER_MARK);
+    params.distinguished_name.push(DnType::OrganizationalUnitName, WORKER_MARK);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
@@ -286,9 +266,7 @@ fn params_for(common_name: &str, days: i64, now: UnixMicros) -> CertificateParam
     let at = |second: i64| epoch + Duration::from_secs(u64::try_from(second).unwrap_or_default());
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = at(now.whole_seconds() - BACKDATE_S);
     params.not_after = at(now.whole_seconds() + days * DAY_S);
     params
@@ -296,16 +274,11 @@ fn params_for(common_name: &str, days: i64, now: UnixMicros) -> CertificateParam
 
 /// Fails unless the text begins with a certificate that has not expired.
 pub(super) fn check_certificate(text: &str, path: &Path, now: UnixMicros) -> Result<(), TlsError> {
-    let bad = || TlsError::Content {
-        path: path.to_owned(),
-        what: "a certificate in PEM",
-    };
+    let bad = || TlsError::Content { path: path.to_owned(), what: "a certificate in PEM" };
     let der = first_der(text).ok_or_else(bad)?;
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|_| bad())?;
     if not_after(&certificate) <= now {
-        return Err(TlsError::Expired {
-            path: path.to_owned(),
-        });
+        return Err(TlsError::Expired { path: path.to_owned() });
     }
     Ok(())
 }
@@ -330,10 +303,7 @@ pub(super) fn check_key(
 }
 
 fn key_of(text: &str, path: &Path) -> Result<KeyPair, TlsError> {
-    let bad = |_| TlsError::Content {
-        path: path.to_owned(),
-        what: "a private key in PEM",
-    };
+    let bad = |_| TlsError::Content { path: path.to_owned(), what: "a private key in PEM" };
     KeyPair::from_pem(text).map_err(bad)
 }
 

@@ -36,19 +36,13 @@ pub(super) struct Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend")
-            .field("kind", &KIND)
-            .finish_non_exhaustive()
+        f.debug_struct("Backend").field("kind", &KIND).finish_non_exhaustive()
     }
 }
 
 impl Backend {
     pub(super) fn new(options: Options, writer: Connection, readers: Pool) -> Self {
-        Backend {
-            options,
-            writer: Mutex::new(Some(writer)),
-            readers,
-        }
+        Backend { options, writer: Mutex::new(Some(writer)), readers }
     }
 
     /// Runs a write in a transaction of its own, again if the database gave it up for another's sake.
@@ -78,19 +72,13 @@ impl Backend {
 
     async fn connect(&self) -> Result<Connection> {
         let connected = Connection::connect_with(&self.options).await;
-        connected.map_err(|source| StoreError::Database {
-            doing: "connect again",
-            source,
-        })
+        connected.map_err(|source| StoreError::Database { doing: "connect again", source })
     }
 
     /// A transaction that sees one state of the database throughout.
     async fn read(&self) -> Result<Transaction<'static, Db>> {
         let begun = self.readers.begin_with(sql::BEGIN_READ).await;
-        begun.map_err(|source| StoreError::Database {
-            doing: "begin to read",
-            source,
-        })
+        begun.map_err(|source| StoreError::Database { doing: "begin to read", source })
     }
 }
 
@@ -98,14 +86,8 @@ async fn write_once<W: WriteOp<Connection>>(
     connection: &mut Connection,
     op: &W,
 ) -> Result<W::Answer> {
-    let failed = |source| StoreError::Database {
-        doing: W::DOING,
-        source,
-    };
-    let mut transaction = connection
-        .begin_with(sql::BEGIN_WRITE)
-        .await
-        .map_err(failed)?;
+    let failed = |source| StoreError::Database { doing: W::DOING, source };
+    let mut transaction = connection.begin_with(sql::BEGIN_WRITE).await.map_err(failed)?;
     match op.run(&mut transaction).await {
         Ok(answer) => transaction.commit().await.map_err(failed).map(|()| answer),
         Err(error) => {
@@ -130,21 +112,11 @@ impl Store for Backend {
         lease_ms: i64,
     ) -> Result<Leadership> {
         let expires = now.plus_millis(lease_ms);
-        self.write(writes::TakeLeadership {
-            holder,
-            address,
-            now,
-            expires,
-        })
-        .await
+        self.write(writes::TakeLeadership { holder, address, now, expires }).await
     }
 
     async fn renew_leadership(&self, epoch: Epoch, now: UnixMicros, lease_ms: i64) -> Result<()> {
-        self.write(writes::RenewLeadership {
-            epoch,
-            expires: now.plus_millis(lease_ms),
-        })
-        .await
+        self.write(writes::RenewLeadership { epoch, expires: now.plus_millis(lease_ms) }).await
     }
 
     async fn resign(&self, epoch: Epoch, now: UnixMicros) -> Result<()> {
@@ -160,11 +132,7 @@ impl Store for Backend {
     }
 
     async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()> {
-        self.write(writes::Commit {
-            epoch,
-            sheets: sheets(round, now)?,
-        })
-        .await
+        self.write(writes::Commit { epoch, sheets: sheets(round, now)? }).await
     }
 
     async fn submissions(

@@ -49,9 +49,7 @@ fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
 }
 
 pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Leadership>> {
-    row!(connection, "read the leadership", sql::LEADERSHIP)
-        .map(decode::leadership)
-        .transpose()
+    row!(connection, "read the leadership", sql::LEADERSHIP).map(decode::leadership).transpose()
 }
 
 pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
@@ -86,10 +84,7 @@ pub(super) async fn submissions(
     keys: &[(UserName, IdempotencyKey)],
 ) -> Result<Vec<RecordedSubmission>> {
     let keys = json!(keys).to_string();
-    each(
-        rows!(connection, "find submissions", sql::SUBMISSIONS, keys),
-        decode::submission,
-    )
+    each(rows!(connection, "find submissions", sql::SUBMISSIONS, keys), decode::submission)
 }
 
 pub(super) async fn answered(
@@ -97,15 +92,9 @@ pub(super) async fn answered(
     owner: &UserName,
     key: &IdempotencyKey,
 ) -> Result<Option<AnsweredRequest>> {
-    row!(
-        connection,
-        "find an answer",
-        sql::ANSWERED,
-        owner.as_str(),
-        key.as_str()
-    )
-    .map(decode::answered)
-    .transpose()
+    row!(connection, "find an answer", sql::ANSWERED, owner.as_str(), key.as_str())
+        .map(decode::answered)
+        .transpose()
 }
 
 pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option<JobDetail>> {
@@ -113,12 +102,7 @@ pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option
     let Some(job) = row!(connection, "read a job", sql::JOB, number) else {
         return Ok(None);
     };
-    let attempts = rows!(
-        connection,
-        "read a job's attempts",
-        sql::ATTEMPTS_OF_JOB,
-        number
-    );
+    let attempts = rows!(connection, "read a job's attempts", sql::ATTEMPTS_OF_JOB, number);
     let steps = rows!(connection, "read a job's steps", sql::STEPS_OF_JOB, number);
     let tasks = rows!(connection, "read a job's tasks", sql::TASKS_OF_JOB, number);
     let sums: Vec<(i64, i64, i64)> =
@@ -126,10 +110,7 @@ pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option
     let mut detail = JobDetail {
         job: decode::job(job)?,
         attempts: each(attempts, decode::attempt)?,
-        steps: decode::steps(steps, tasks)?
-            .into_iter()
-            .map(Arc::new)
-            .collect(),
+        steps: decode::steps(steps, tasks)?.into_iter().map(Arc::new).collect(),
         charged: Vec::new(),
         refunded: Vec::new(),
         paid: GpuMilliSeconds::default(),
@@ -153,12 +134,7 @@ pub(super) async fn jobs(
 ) -> Result<Vec<JobDetail>> {
     let jobs = list(connection, filter, page).await?;
     let ids = json!(jobs.iter().map(|job| job.id).collect::<Vec<_>>()).to_string();
-    let attempts = rows!(
-        connection,
-        "list attempts",
-        sql::LATEST_ATTEMPTS,
-        ids.as_str()
-    );
+    let attempts = rows!(connection, "list attempts", sql::LATEST_ATTEMPTS, ids.as_str());
     let mut attempts: BTreeMap<JobId, Attempt> = each(attempts, decode::attempt)?
         .into_iter()
         .map(|attempt| (attempt.id.job, attempt))
@@ -184,21 +160,13 @@ async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> R
         .bind(list_or_null(&paths(filter)))
         .bind(filter.project.as_ref().map(ProjectPath::as_str))
         .bind(filter.owner.as_ref().map(UserName::as_str))
-        .bind(
-            filter
-                .name
-                .as_deref()
-                .map(|name| name.replace('\0', "\u{fffd}")),
-        )
+        .bind(filter.name.as_deref().map(|name| name.replace('\0', "\u{fffd}")))
         .bind(list_or_null(&filter.ids))
         .bind(i64::from(page.size))
         .persistent(super::KEEPS_LISTINGS_PREPARED)
         .fetch_all(connection)
         .await
-        .map_err(|source| StoreError::Database {
-            doing: "list jobs",
-            source,
-        })?;
+        .map_err(|source| StoreError::Database { doing: "list jobs", source })?;
     each(rows, decode::job)
 }
 
@@ -238,11 +206,7 @@ fn paths(filter: &JobFilter) -> Vec<&str> {
 fn outermost(paths: &[ProjectPath]) -> Vec<&str> {
     let mut outermost: Vec<&str> = paths
         .iter()
-        .filter(|path| {
-            !paths
-                .iter()
-                .any(|other| *path != other && path.is_within(other.as_str()))
-        })
+        .filter(|path| !paths.iter().any(|other| *path != other && path.is_within(other.as_str())))
         .map(ProjectPath::as_str)
         .collect();
     outermost.sort_unstable();
@@ -256,23 +220,17 @@ pub(super) async fn job_states(
 ) -> Result<BTreeMap<JobId, JobState>> {
     let ids = json!(ids).to_string();
     let rows: Vec<(i64, String)> = rows!(connection, "read states of jobs", sql::JOB_STATES, ids);
-    let states = rows.into_iter().map(|(id, state)| {
-        Ok((
-            JobId(decode::unsigned("job", id)?),
-            decode::job_state(&state)?,
-        ))
-    });
+    let states = rows
+        .into_iter()
+        .map(|(id, state)| Ok((JobId(decode::unsigned("job", id)?), decode::job_state(&state)?)));
     states.collect()
 }
 
 pub(super) async fn count_jobs(connection: &mut Connection) -> Result<BTreeMap<JobState, u64>> {
     let rows: Vec<(String, i64)> = rows!(connection, "count jobs", sql::COUNT_JOBS);
-    let counts = rows.into_iter().map(|(state, count)| {
-        Ok((
-            decode::job_state(&state)?,
-            decode::unsigned("count", count)?,
-        ))
-    });
+    let counts = rows
+        .into_iter()
+        .map(|(state, count)| Ok((decode::job_state(&state)?, decode::unsigned("count", count)?)));
     counts.collect()
 }
 
@@ -287,14 +245,7 @@ pub(super) async fn events(
         None => rows!(connection, "read events", sql::EVENTS, after, limit),
         Some(jobs) => {
             let jobs = json!(jobs).to_string();
-            rows!(
-                connection,
-                "read events of jobs",
-                sql::EVENTS_OF_JOBS,
-                after,
-                limit,
-                jobs
-            )
+            rows!(connection, "read events of jobs", sql::EVENTS_OF_JOBS, after, limit, jobs)
         }
     };
     each(rows, decode::event)
@@ -326,16 +277,9 @@ pub(super) async fn balances(
     connection: &mut Connection,
     within: Option<&ProjectPath>,
 ) -> Result<Vec<Balance>> {
-    let statement = if within.is_some() {
-        sql::BALANCES_WITHIN
-    } else {
-        sql::BALANCES
-    };
+    let statement = if within.is_some() { sql::BALANCES_WITHIN } else { sql::BALANCES };
     let path = within.map(ProjectPath::as_str);
-    each(
-        rows!(connection, "sum the ledger", statement, path),
-        decode::balance,
-    )
+    each(rows!(connection, "sum the ledger", statement, path), decode::balance)
 }
 
 /// The next attempts after a job and number, oldest first.
@@ -346,14 +290,7 @@ pub(super) async fn attempts_after(
 ) -> Result<Vec<Attempt>> {
     let (job, number, limit) = (signed(job.0), i64::from(number), i64::from(limit));
     each(
-        rows!(
-            connection,
-            "read attempts",
-            sql::ATTEMPTS_AFTER,
-            job,
-            number,
-            limit
-        ),
+        rows!(connection, "read attempts", sql::ATTEMPTS_AFTER, job, number, limit),
         decode::attempt,
     )
 }
@@ -365,13 +302,7 @@ pub(super) async fn ledger_of_jobs(
     last: JobId,
 ) -> Result<Vec<LedgerEntry>> {
     let (first, last) = (signed(first.0), signed(last.0));
-    let rows = rows!(
-        connection,
-        "read the ledger of jobs",
-        sql::LEDGER_OF_JOBS,
-        first,
-        last
-    );
+    let rows = rows!(connection, "read the ledger of jobs", sql::LEDGER_OF_JOBS, first, last);
     each(rows, decode::ledger_entry)
 }
 
@@ -382,26 +313,15 @@ pub(super) async fn ledger_orphans(
 ) -> Result<Vec<LedgerEntry>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     each(
-        rows!(
-            connection,
-            "find lines of no attempt",
-            sql::LEDGER_ORPHANS,
-            limit
-        ),
+        rows!(connection, "find lines of no attempt", sql::LEDGER_ORPHANS, limit),
         decode::ledger_entry,
     )
 }
 
 pub(super) async fn tokens(connection: &mut Connection) -> Result<Vec<TokenRecord>> {
-    each(
-        rows!(connection, "read the tokens", sql::TOKENS),
-        decode::token,
-    )
+    each(rows!(connection, "read the tokens", sql::TOKENS), decode::token)
 }
 
 pub(super) async fn join_tokens(connection: &mut Connection) -> Result<Vec<JoinTokenRecord>> {
-    each(
-        rows!(connection, "read the join tokens", sql::JOIN_TOKENS),
-        decode::join_token,
-    )
+    each(rows!(connection, "read the join tokens", sql::JOIN_TOKENS), decode::join_token)
 }

@@ -110,11 +110,7 @@ async fn write_sheet(connection: &mut Connection, sheet: &Sheet) -> Result<()> {
         return Ok(());
     }
     let refusal = sheet.target.refusal();
-    Err(StoreError::Conflict(format!(
-        "{refusal} ({} of {})",
-        done.rows_affected(),
-        sheet.rows
-    )))
+    Err(StoreError::Conflict(format!("{refusal} ({} of {})", done.rows_affected(), sheet.rows)))
 }
 
 /// Refuses a leader that was overtaken, or never was.
@@ -124,11 +120,7 @@ async fn check_epoch(connection: &mut Connection, mine: Epoch) -> Result<()> {
         .await
         .map_err(refused("check the leadership"))?;
     let newer = Epoch(decode::unsigned("leadership", stored.unwrap_or(0))?);
-    if newer == mine {
-        Ok(())
-    } else {
-        Err(StoreError::Fenced { mine, newer })
-    }
+    if newer == mine { Ok(()) } else { Err(StoreError::Fenced { mine, newer }) }
 }
 
 pub(super) struct InsertSetting<'a> {

@@ -28,20 +28,11 @@ pub async fn tokens_are_made_changed_and_read_back(place: Arc<Place>) {
     let (first, mut second) = (token("t1"), token("t2"));
     second.expires = None;
     second.projects = Vec::new();
-    let round = Round {
-        tokens: vec![first.clone(), second.clone()],
-        ..Round::default()
-    };
+    let round = Round { tokens: vec![first.clone(), second.clone()], ..Round::default() };
     store.commit(leader.epoch, at(2), &round).await.unwrap();
-    assert_eq!(
-        store.tokens().await.unwrap(),
-        [first.clone(), second.clone()]
-    );
+    assert_eq!(store.tokens().await.unwrap(), [first.clone(), second.clone()]);
     second.revoked = Some(at(3));
-    let round = Round {
-        tokens: vec![token("t2"), second.clone()],
-        ..Round::default()
-    };
+    let round = Round { tokens: vec![token("t2"), second.clone()], ..Round::default() };
     store.commit(leader.epoch, at(3), &round).await.unwrap();
     assert_eq!(store.tokens().await.unwrap(), [first, second]);
 }
@@ -60,27 +51,15 @@ pub async fn a_join_token_is_used_once(place: Arc<Place>) {
         ..free.clone()
     };
     let commit = |token: JoinTokenRecord| {
-        let round = Round {
-            join_tokens: vec![token],
-            ..Round::default()
-        };
+        let round = Round { join_tokens: vec![token], ..Round::default() };
         async move { store.commit(leader.epoch, at(2), &round).await }
     };
     commit(free.clone()).await.unwrap();
-    assert_eq!(
-        store.join_tokens().await.unwrap(),
-        std::slice::from_ref(&free)
-    );
+    assert_eq!(store.join_tokens().await.unwrap(), std::slice::from_ref(&free));
     commit(used(3, "n1")).await.unwrap();
     commit(used(3, "n1")).await.unwrap();
-    assert!(matches!(
-        commit(used(4, "n2")).await,
-        Err(StoreError::Conflict(_))
-    ));
-    assert!(matches!(
-        commit(free.clone()).await,
-        Err(StoreError::Conflict(_))
-    ));
+    assert!(matches!(commit(used(4, "n2")).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(commit(free.clone()).await, Err(StoreError::Conflict(_))));
     assert_eq!(store.join_tokens().await.unwrap(), [used(3, "n1")]);
 }
 
@@ -95,15 +74,9 @@ pub async fn an_answer_is_remembered_under_its_key(place: Arc<Place>) {
         answer: "{\"a\": \"\\u0000'\"}".to_owned(),
         at: at(4),
     };
-    let round = Round {
-        answered: vec![answered.clone()],
-        ..Round::default()
-    };
+    let round = Round { answered: vec![answered.clone()], ..Round::default() };
     store.commit(leader.epoch, at(2), &round).await.unwrap();
-    assert_eq!(
-        store.answered(&user("minji"), &key).await.unwrap(),
-        Some(answered)
-    );
+    assert_eq!(store.answered(&user("minji"), &key).await.unwrap(), Some(answered));
     assert_eq!(store.answered(&user("jun"), &key).await.unwrap(), None);
     let again = store.commit(leader.epoch, at(2), &round).await;
     assert!(matches!(again, Err(StoreError::Conflict(_))));
@@ -112,19 +85,13 @@ pub async fn an_answer_is_remembered_under_its_key(place: Arc<Place>) {
 pub async fn the_first_value_of_a_setting_stays(place: Arc<Place>) {
     let (one, two) = (place.open().await, place.open().await);
     assert_eq!(one.setting_or_insert("ca", "first").await.unwrap(), "first");
-    assert_eq!(
-        two.setting_or_insert("ca", "second").await.unwrap(),
-        "first"
-    );
+    assert_eq!(two.setting_or_insert("ca", "second").await.unwrap(), "first");
     let mut tries = tokio::task::JoinSet::new();
     for number in 0..8 {
         let store = Arc::clone(if number % 2 == 0 { &one } else { &two });
-        tries.spawn(async move {
-            store
-                .setting_or_insert("key", &number.to_string())
-                .await
-                .unwrap()
-        });
+        tries.spawn(
+            async move { store.setting_or_insert("key", &number.to_string()).await.unwrap() },
+        );
     }
     let values = tries.join_all().await;
     assert!(values.iter().all(|value| *value == values[0]), "{values:?}");

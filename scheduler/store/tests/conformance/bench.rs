@@ -28,15 +28,9 @@ async fn measure(place: Arc<Place>) {
         let rounds = SUBMISSIONS / size;
         let began = Instant::now();
         for _ in 0..rounds {
-            let (job, event) = (
-                leader.world.sequences.next_job,
-                leader.world.sequences.next_event,
-            );
+            let (job, event) = (leader.world.sequences.next_job, leader.world.sequences.next_event);
             let changes = (0..size).flat_map(|place| {
-                [
-                    submitted(plain_job(job + place)),
-                    job_event(event + place, job + place),
-                ]
+                [submitted(plain_job(job + place)), job_event(event + place, job + place)]
             });
             leader.commit(changes.collect()).await;
         }

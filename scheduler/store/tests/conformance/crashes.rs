@@ -24,10 +24,7 @@ pub async fn reopening_keeps_everything(place: Arc<Place>) {
         .await;
     leader.store = place.open().await;
     leader.assert_reloads().await;
-    assert_eq!(
-        leader.store.leadership().await.unwrap().unwrap().epoch,
-        leader.epoch
-    );
+    assert_eq!(leader.store.leadership().await.unwrap().unwrap().epoch, leader.epoch);
     leader.commit(vec![submitted(plain_job(2))]).await;
 }
 
@@ -35,26 +32,14 @@ pub async fn a_commit_that_is_dropped_half_way_leaves_all_or_nothing(place: Arc<
     let mut leader = Leader::at(&place).await;
     leader.commit(vec![submitted(plain_job(1))]).await;
     for turn in 0..30_u64 {
-        let next = World::restore(leader.store.load().await.unwrap())
-            .sequences
-            .next_job;
-        let round = round(
-            (next..next + 5)
-                .map(|id| submitted(plain_job(id)))
-                .collect(),
-        );
+        let next = World::restore(leader.store.load().await.unwrap()).sequences.next_job;
+        let round = round((next..next + 5).map(|id| submitted(plain_job(id))).collect());
         let commit = leader.store.commit(leader.epoch, at(5), &round);
         let patience = Duration::from_micros(turn * 40);
         let _dropped = tokio::time::timeout(patience, commit).await;
         // The next write finds the connection in order, whatever became of the one before.
-        leader
-            .store
-            .renew_leadership(leader.epoch, at(6), 1000)
-            .await
-            .unwrap();
-        let after = World::restore(leader.store.load().await.unwrap())
-            .sequences
-            .next_job;
+        leader.store.renew_leadership(leader.epoch, at(6), 1000).await.unwrap();
+        let after = World::restore(leader.store.load().await.unwrap()).sequences.next_job;
         assert!(after == next || after == next + 5, "{next} became {after}");
     }
 }
@@ -65,15 +50,8 @@ pub async fn many_writers_at_once_all_get_through(place: Arc<Place>) {
     for id in 1..=40 {
         let (store, epoch) = (Arc::clone(&leader.store), leader.epoch);
         writers.spawn(async move {
-            store
-                .commit(epoch, at(5), &round(vec![submitted(plain_job(id))]))
-                .await
-                .unwrap();
-            store
-                .job(gotgan_core::ids::JobId(id))
-                .await
-                .unwrap()
-                .unwrap();
+            store.commit(epoch, at(5), &round(vec![submitted(plain_job(id))])).await.unwrap();
+            store.job(gotgan_core::ids::JobId(id)).await.unwrap().unwrap();
         });
     }
     writers.join_all().await;
@@ -89,24 +67,15 @@ pub async fn a_transaction_killed_before_its_commit_leaves_nothing(place: Arc<Pl
         DatabaseKind::Sqlite => {
             let mut other = sqlx::SqliteConnection::connect(&place.url).await.unwrap();
             let mut transaction = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-            sqlx::query(STATEMENT)
-                .execute(&mut *transaction)
-                .await
-                .unwrap();
+            sqlx::query(STATEMENT).execute(&mut *transaction).await.unwrap();
         }
         DatabaseKind::Postgres => {
             let mut other = sqlx::PgConnection::connect(&place.url).await.unwrap();
             let mut transaction = other.begin_with("BEGIN").await.unwrap();
-            sqlx::query(STATEMENT)
-                .execute(&mut *transaction)
-                .await
-                .unwrap();
+            sqlx::query(STATEMENT).execute(&mut *transaction).await.unwrap();
         }
     }
-    let taken = leader
-        .store
-        .take_leadership("two", "two", at(1), 1000)
-        .await;
+    let taken = leader.store.take_leadership("two", "two", at(1), 1000).await;
     assert!(matches!(taken, Err(StoreError::LedByAnother(_))));
     leader.assert_reloads().await;
 }

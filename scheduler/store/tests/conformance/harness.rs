@@ -29,19 +29,11 @@ impl Place {
         match self.kind {
             DatabaseKind::Sqlite => {
                 let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-                sqlx::query(statement)
-                    .execute(&mut connection)
-                    .await
-                    .unwrap()
-                    .rows_affected()
+                sqlx::query(statement).execute(&mut connection).await.unwrap().rows_affected()
             }
             DatabaseKind::Postgres => {
                 let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
-                sqlx::query(statement)
-                    .execute(&mut connection)
-                    .await
-                    .unwrap()
-                    .rows_affected()
+                sqlx::query(statement).execute(&mut connection).await.unwrap().rows_affected()
             }
         }
     }
@@ -51,18 +43,12 @@ impl Place {
         match self.kind {
             DatabaseKind::Sqlite => {
                 let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-                let rows = sqlx::query(on_sqlite)
-                    .fetch_all(&mut connection)
-                    .await
-                    .unwrap();
+                let rows = sqlx::query(on_sqlite).fetch_all(&mut connection).await.unwrap();
                 rows.iter().map(|row| row.get(0)).collect()
             }
             DatabaseKind::Postgres => {
                 let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
-                let rows = sqlx::query(on_postgres)
-                    .fetch_all(&mut connection)
-                    .await
-                    .unwrap();
+                let rows = sqlx::query(on_postgres).fetch_all(&mut connection).await.unwrap();
                 rows.iter().map(|row| row.get(0)).collect()
             }
         }
@@ -76,12 +62,7 @@ where
 {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("store.db").display());
-    promise(Arc::new(Place {
-        kind: DatabaseKind::Sqlite,
-        url,
-        _folder: Some(folder),
-    }))
-    .await;
+    promise(Arc::new(Place { kind: DatabaseKind::Sqlite, url, _folder: Some(folder) })).await;
 }
 
 pub async fn on_postgres<F, Fut>(promise: F)
@@ -96,10 +77,7 @@ where
     let outcome = tokio::spawn(promise(Arc::new(place))).await;
     let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
     let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    sqlx::query(AssertSqlSafe(drop))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::query(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
     if let Err(error) = outcome {
         std::panic::resume_unwind(error.into_panic());
     }
@@ -117,29 +95,15 @@ async fn postgres_place() -> Option<(String, String, Place)> {
     let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
     // A locale whose order differs from that of bytes, where the server has it by default, must not matter.
     let create = format!("CREATE DATABASE {name}");
-    sqlx::query(AssertSqlSafe(create))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.unwrap();
     let (server, _) = admin.rsplit_once('/').unwrap();
     let url = format!("{server}/{name}");
-    Some((
-        admin,
-        name,
-        Place {
-            kind: DatabaseKind::Postgres,
-            url,
-            _folder: None,
-        },
-    ))
+    Some((admin, name, Place { kind: DatabaseKind::Postgres, url, _folder: None }))
 }
 
 #[test]
 fn postgres_is_there_where_it_is_required() {
     let required = std::env::var(POSTGRES_REQUIRED).is_ok_and(|value| value == "1");
     let there = std::env::var(POSTGRES_URL).is_ok();
-    assert!(
-        there || !required,
-        "{POSTGRES_REQUIRED}=1 but {POSTGRES_URL} is not set"
-    );
+    assert!(there || !required, "{POSTGRES_REQUIRED}=1 but {POSTGRES_URL} is not set");
 }

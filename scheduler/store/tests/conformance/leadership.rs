@@ -12,10 +12,7 @@ use crate::things::{LEASE_MS, at, job_event, plain_job, round, submitted};
 pub async fn the_first_to_ask_leads_and_another_must_wait(place: Arc<Place>) {
     let store = place.open().await;
     assert_eq!(store.leadership().await.unwrap(), None);
-    let first = store
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
+    let first = store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
     let expected = Leadership {
         epoch: Epoch(1),
         holder: "one".to_owned(),
@@ -23,48 +20,24 @@ pub async fn the_first_to_ask_leads_and_another_must_wait(place: Arc<Place>) {
         expires: at(10),
     };
     assert_eq!(first, expected);
-    let refused = store
-        .take_leadership("two", "two:1", at(9), LEASE_MS)
-        .await
-        .unwrap_err();
+    let refused = store.take_leadership("two", "two:1", at(9), LEASE_MS).await.unwrap_err();
     assert!(matches!(refused, StoreError::LedByAnother(leader) if leader == expected));
     assert_eq!(store.leadership().await.unwrap(), Some(expected));
 }
 
 pub async fn a_lease_that_ran_out_is_taken_with_a_higher_epoch(place: Arc<Place>) {
     let store = place.open().await;
-    store
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
-    let second = store
-        .take_leadership("two", "two:1", at(10), LEASE_MS)
-        .await
-        .unwrap();
+    store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    let second = store.take_leadership("two", "two:1", at(10), LEASE_MS).await.unwrap();
     assert_eq!((second.epoch, second.expires), (Epoch(2), at(20)));
-    let refused = store
-        .renew_leadership(Epoch(1), at(11), LEASE_MS)
-        .await
-        .unwrap_err();
-    assert!(matches!(
-        refused,
-        StoreError::Fenced {
-            mine: Epoch(1),
-            newer: Epoch(2)
-        }
-    ));
+    let refused = store.renew_leadership(Epoch(1), at(11), LEASE_MS).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { mine: Epoch(1), newer: Epoch(2) }));
 }
 
 pub async fn whoever_led_before_takes_over_from_itself_at_once(place: Arc<Place>) {
     let store = place.open().await;
-    store
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
-    let again = store
-        .take_leadership("one", "one:2", at(1), LEASE_MS)
-        .await
-        .unwrap();
+    store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    let again = store.take_leadership("one", "one:2", at(1), LEASE_MS).await.unwrap();
     assert_eq!((again.epoch, again.address.as_str()), (Epoch(2), "one:2"));
 }
 
@@ -73,9 +46,7 @@ pub async fn of_many_who_ask_at_once_one_leads(place: Arc<Place>) {
     for name in 0..6 {
         let store = place.open().await;
         tries.spawn(async move {
-            let taken = store
-                .take_leadership(&format!("s{name}"), "a", at(0), LEASE_MS)
-                .await;
+            let taken = store.take_leadership(&format!("s{name}"), "a", at(0), LEASE_MS).await;
             match taken {
                 Ok(_) => true,
                 Err(StoreError::LedByAnother(_)) => false,
@@ -83,51 +54,24 @@ pub async fn of_many_who_ask_at_once_one_leads(place: Arc<Place>) {
             }
         });
     }
-    let leaders = tries
-        .join_all()
-        .await
-        .into_iter()
-        .filter(|leads| *leads)
-        .count();
+    let leaders = tries.join_all().await.into_iter().filter(|leads| *leads).count();
     assert_eq!(leaders, 1);
 }
 
 pub async fn a_renewed_lease_runs_longer(place: Arc<Place>) {
     let store = place.open().await;
-    let first = store
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
-    store
-        .renew_leadership(first.epoch, at(8), LEASE_MS)
-        .await
-        .unwrap();
+    let first = store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    store.renew_leadership(first.epoch, at(8), LEASE_MS).await.unwrap();
     assert_eq!(store.leadership().await.unwrap().unwrap().expires, at(18));
-    assert!(
-        store
-            .take_leadership("two", "two:1", at(17), LEASE_MS)
-            .await
-            .is_err()
-    );
-    assert!(
-        store
-            .take_leadership("two", "two:1", at(18), LEASE_MS)
-            .await
-            .is_ok()
-    );
+    assert!(store.take_leadership("two", "two:1", at(17), LEASE_MS).await.is_err());
+    assert!(store.take_leadership("two", "two:1", at(18), LEASE_MS).await.is_ok());
 }
 
 pub async fn who_resigned_need_not_be_waited_for(place: Arc<Place>) {
     let store = place.open().await;
-    let first = store
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
+    let first = store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
     store.resign(first.epoch, at(1)).await.unwrap();
-    let second = store
-        .take_leadership("two", "two:1", at(1), LEASE_MS)
-        .await
-        .unwrap();
+    let second = store.take_leadership("two", "two:1", at(1), LEASE_MS).await.unwrap();
     assert_eq!(second.epoch, Epoch(2));
     store.resign(first.epoch, at(2)).await.unwrap();
     assert_eq!(store.leadership().await.unwrap(), Some(second));
@@ -135,23 +79,12 @@ pub async fn who_resigned_need_not_be_waited_for(place: Arc<Place>) {
 
 pub async fn an_overtaken_leader_writes_nothing(place: Arc<Place>) {
     let (old, new) = (place.open().await, place.open().await);
-    let first = old
-        .take_leadership("one", "one:1", at(0), LEASE_MS)
-        .await
-        .unwrap();
-    new.take_leadership("two", "two:1", at(10), LEASE_MS)
-        .await
-        .unwrap();
+    let first = old.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    new.take_leadership("two", "two:1", at(10), LEASE_MS).await.unwrap();
     let changes = round(vec![submitted(plain_job(1)), job_event(1, 1)]);
     for attempt in [&changes, &Round::default()] {
         let refused = old.commit(first.epoch, at(11), attempt).await.unwrap_err();
-        assert!(matches!(
-            refused,
-            StoreError::Fenced {
-                mine: Epoch(1),
-                newer: Epoch(2)
-            }
-        ));
+        assert!(matches!(refused, StoreError::Fenced { mine: Epoch(1), newer: Epoch(2) }));
     }
     assert_eq!(World::restore(new.load().await.unwrap()), World::default());
     assert!(new.events(0, None, 10).await.unwrap().is_empty());
@@ -159,9 +92,7 @@ pub async fn an_overtaken_leader_writes_nothing(place: Arc<Place>) {
 
 pub async fn nobody_writes_before_there_is_a_leader(place: Arc<Place>) {
     let store = place.open().await;
-    let refused = store
-        .commit(Epoch(1), at(1), &round(vec![submitted(plain_job(1))]))
-        .await;
+    let refused = store.commit(Epoch(1), at(1), &round(vec![submitted(plain_job(1))])).await;
     assert!(matches!(refused, Err(StoreError::Fenced { .. })));
     assert_eq!(store.count_jobs().await.unwrap().len(), 0);
 }

@@ -12,10 +12,7 @@ use gotgan_store::{Balance, LedgerFilter, Page};
 use crate::harness::Place;
 use crate::things::{Leader, attempt, ended, inventory, path, plain_job, submitted};
 
-const ALL: Page = Page {
-    size: 1000,
-    after: None,
-};
+const ALL: Page = Page { size: 1000, after: None };
 
 /// Attempts of three projects: one completed, one lost with its node, one under way.
 async fn leader_with_ledger(place: &Place) -> Leader {
@@ -29,16 +26,8 @@ async fn leader_with_ledger(place: &Place) -> Leader {
         attempt.project = path(project);
         leader.commit(leader.lease(&attempt)).await;
         match id {
-            1 => {
-                leader
-                    .commit(leader.end(&ended(attempt, 20, Cause::User)))
-                    .await
-            }
-            2 => {
-                leader
-                    .commit(leader.end(&ended(attempt, 30, Cause::Hardware)))
-                    .await
-            }
+            1 => leader.commit(leader.end(&ended(attempt, 20, Cause::User))).await,
+            2 => leader.commit(leader.end(&ended(attempt, 30, Cause::Hardware))).await,
             _ => {}
         }
     }
@@ -53,36 +42,16 @@ pub async fn entries_come_in_order_and_by_filter(place: Arc<Place>) {
     };
     assert_eq!(list(LedgerFilter::default(), ALL).await, leader.booked);
     let of = |wanted: &dyn Fn(&LedgerEntry) -> bool| -> Vec<LedgerEntry> {
-        leader
-            .booked
-            .iter()
-            .filter(|entry| wanted(entry))
-            .cloned()
-            .collect()
+        leader.booked.iter().filter(|entry| wanted(entry)).cloned().collect()
     };
-    let job = LedgerFilter {
-        job: Some(JobId(2)),
-        ..LedgerFilter::default()
-    };
-    assert_eq!(
-        list(job, ALL).await,
-        of(&|entry| entry.attempt.job == JobId(2))
-    );
-    let within = LedgerFilter {
-        within: vec![path("public/nup"), path("private")],
-        job: None,
-    };
+    let job = LedgerFilter { job: Some(JobId(2)), ..LedgerFilter::default() };
+    assert_eq!(list(job, ALL).await, of(&|entry| entry.attempt.job == JobId(2)));
+    let within = LedgerFilter { within: vec![path("public/nup"), path("private")], job: None };
     let expected = of(&|entry| entry.attempt.job != JobId(2));
     assert_eq!(list(within.clone(), ALL).await, expected);
-    let page = Page {
-        size: 2,
-        after: Some(expected[0].seq),
-    };
+    let page = Page { size: 2, after: Some(expected[0].seq) };
     assert_eq!(list(within.clone(), page).await, expected[1..3]);
-    let neither = LedgerFilter {
-        job: Some(JobId(2)),
-        ..within
-    };
+    let neither = LedgerFilter { job: Some(JobId(2)), ..within };
     assert!(list(neither, ALL).await.is_empty());
 }
 
@@ -99,14 +68,8 @@ pub async fn balances_sum_what_lies_below_a_path(place: Arc<Place>) {
     let lost = balance("public/nup-b", 20_000, 20_000, 0);
     let paid = balance("public/nup/a", 10_000, 0, 0);
     let store = &leader.store;
-    assert_eq!(
-        store.balances(None).await.unwrap(),
-        [private, lost, paid.clone()]
-    );
-    assert_eq!(
-        store.balances(Some(&path("public/nup"))).await.unwrap(),
-        [paid]
-    );
+    assert_eq!(store.balances(None).await.unwrap(), [private, lost, paid.clone()]);
+    assert_eq!(store.balances(Some(&path("public/nup"))).await.unwrap(), [paid]);
 }
 
 pub async fn a_true_ledger_passes_the_audit(place: Arc<Place>) {
@@ -118,31 +81,15 @@ pub async fn a_true_ledger_passes_the_audit(place: Arc<Place>) {
 pub async fn the_audit_finds_what_was_planted(place: Arc<Place>) {
     let leader = leader_with_ledger(&place).await;
     let planted = [
-        (
-            "UPDATE ledger SET amount = amount + 1 WHERE kind = 'charge' AND job_id = 1",
-            2,
-        ),
-        (
-            "UPDATE ledger SET amount = amount - 1 WHERE kind = 'charge' AND job_id = 1",
-            0,
-        ),
+        ("UPDATE ledger SET amount = amount + 1 WHERE kind = 'charge' AND job_id = 1", 2),
+        ("UPDATE ledger SET amount = amount - 1 WHERE kind = 'charge' AND job_id = 1", 0),
         ("DELETE FROM ledger WHERE kind = 'refund'", 1),
-        (
-            "UPDATE ledger SET project = 'private' WHERE kind = 'release' AND job_id = 1",
-            3,
-        ),
-        (
-            "UPDATE ledger SET job_id = 77 WHERE kind = 'hold' AND job_id = 3",
-            5,
-        ),
+        ("UPDATE ledger SET project = 'private' WHERE kind = 'release' AND job_id = 1", 3),
+        ("UPDATE ledger SET job_id = 77 WHERE kind = 'hold' AND job_id = 3", 5),
     ];
     for (statement, differences) in planted {
         assert_eq!(place.execute(statement).await, 1);
         let audit = leader.store.audit_ledger().await.unwrap();
-        assert_eq!(
-            audit.differences.len(),
-            differences,
-            "{statement}: {audit:?}"
-        );
+        assert_eq!(audit.differences.len(), differences, "{statement}: {audit:?}");
     }
 }

@@ -22,59 +22,37 @@ use crate::things::{
 
 pub async fn an_empty_store_loads_an_empty_world(place: Arc<Place>) {
     let store = place.open().await;
-    assert_eq!(
-        World::restore(store.load().await.unwrap()),
-        World::default()
-    );
+    assert_eq!(World::restore(store.load().await.unwrap()), World::default());
 }
 
 pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
     let mut leader = Leader::at(&place).await;
     let mut waiting = plain_job(2);
-    waiting.status.waits_for = vec![Dependency {
-        kind: DependencyKind::AfterOk,
-        job: JobId(1),
-    }];
+    waiting.status.waits_for = vec![Dependency { kind: DependencyKind::AfterOk, job: JobId(1) }];
     leader
         .commit(vec![
             Change::NodeRegistered(Arc::new(inventory("n1"))),
-            Change::NodeHeard {
-                node: node_name("n1"),
-                liveness: Liveness::Ready,
-            },
+            Change::NodeHeard { node: node_name("n1"), liveness: Liveness::Ready },
             Change::NodeRegistered(Arc::new(inventory("n2"))),
             Change::QuotaApplied(Arc::new(quota(1))),
             Change::QuotaApplied(Arc::new(quota(2))),
             submitted(plain_job(1)),
             submitted(waiting),
             job_event(1, 1),
-            event(
-                2,
-                Subject::Node(node_name("n1")),
-                EventKind::NodeRegistered,
-                "n1",
-            ),
+            event(2, Subject::Node(node_name("n1")), EventKind::NodeRegistered, "n1"),
             event(3, Subject::Quota, EventKind::QuotaApplied, "revision 2"),
         ])
         .await;
     leader.assert_reloads().await;
     let first = attempt(1, 1, "n1", &[0, 1], 1000);
     leader.commit(leader.lease(&first)).await;
-    leader
-        .commit(vec![moved(1, JobState::Starting), drained("n2")])
-        .await;
-    leader
-        .commit(vec![Change::StepCreated(Arc::new(step(1, 1, 0, 3)))])
-        .await;
+    leader.commit(vec![moved(1, JobState::Starting), drained("n2")]).await;
+    leader.commit(vec![Change::StepCreated(Arc::new(step(1, 1, 0, 3)))]).await;
     leader.assert_reloads().await;
     leader.commit(a_stop_with_everything_set()).await;
     leader.assert_reloads().await;
-    leader
-        .commit(leader.end(&ended(first, 40, Cause::Node)))
-        .await;
-    leader
-        .commit(vec![moved(1, JobState::Failed), undrained("n2")])
-        .await;
+    leader.commit(leader.end(&ended(first, 40, Cause::Node))).await;
+    leader.commit(vec![moved(1, JobState::Failed), undrained("n2")]).await;
     leader.assert_reloads().await;
 }
 
@@ -92,33 +70,16 @@ fn a_stop_with_everything_set() -> Vec<Change> {
     status.started = Some(at(12));
     status.attempt = 1;
     status.avoid.insert(node_name("n2"));
-    status.pending_action = Some(PendingAction::Requeue {
-        reason: "\u{0}\"'".to_owned(),
-    });
+    status.pending_action = Some(PendingAction::Requeue { reason: "\u{0}\"'".to_owned() });
     let exit = ExitStatus::Code(3);
-    let state = TaskState::Ended {
-        started: None,
-        ended: at(13),
-        exit,
-        detail: "no such file".to_owned(),
-    };
-    let task = Task {
-        rank: 2,
-        node: node_name("n1"),
-        local_rank: 2,
-        state,
-    };
+    let state =
+        TaskState::Ended { started: None, ended: at(13), exit, detail: "no such file".to_owned() };
+    let task = Task { rank: 2, node: node_name("n1"), local_rank: 2, state };
     vec![
         Change::AttemptMoved(Arc::new(stopping)),
-        Change::JobMoved {
-            id: JobId(1),
-            status: Arc::new(status),
-        },
+        Change::JobMoved { id: JobId(1), status: Arc::new(status) },
         Change::TaskMoved {
-            attempt: AttemptId {
-                job: JobId(1),
-                number: 1,
-            },
+            attempt: AttemptId { job: JobId(1), number: 1 },
             step: 0,
             task: Arc::new(task),
         },
@@ -126,36 +87,20 @@ fn a_stop_with_everything_set() -> Vec<Change> {
 }
 
 fn drained(node: &str) -> Change {
-    let admin = Admin::Drain {
-        by: "yuna".to_owned(),
-        reason: "fan \"3\"".to_owned(),
-        since: at(3),
-    };
-    Change::NodeAdministered {
-        node: node_name(node),
-        admin,
-    }
+    let admin =
+        Admin::Drain { by: "yuna".to_owned(), reason: "fan \"3\"".to_owned(), since: at(3) };
+    Change::NodeAdministered { node: node_name(node), admin }
 }
 
 fn undrained(node: &str) -> Change {
-    Change::NodeAdministered {
-        node: node_name(node),
-        admin: Admin::Active,
-    }
+    Change::NodeAdministered { node: node_name(node), admin: Admin::Active }
 }
 
 fn quota(revision: u64) -> QuotaTree {
     let limits = BTreeMap::from([(GpuClass::new("b200").unwrap(), GpuMilli::whole(8))]);
-    let leaf = QuotaNode {
-        title: "국가 AI".to_owned(),
-        limits,
-        any_limit: Some(GpuMilli(500)),
-    };
+    let leaf = QuotaNode { title: "국가 AI".to_owned(), limits, any_limit: Some(GpuMilli(500)) };
     let paths = ["public", "public/nup", "public/nup/a"];
-    let nodes = paths
-        .into_iter()
-        .map(|text| (path(text), leaf.clone()))
-        .collect();
+    let nodes = paths.into_iter().map(|text| (path(text), leaf.clone())).collect();
     QuotaTree { revision, nodes }
 }
 
@@ -170,19 +115,10 @@ pub async fn terminal_jobs_and_ended_attempts_are_not_loaded(place: Arc<Place>) 
             Change::StepCreated(Arc::new(step(1, 1, 0, 1))),
         ])
         .await;
-    leader
-        .commit(leader.end(&ended(attempt, 20, Cause::User)))
-        .await;
+    leader.commit(leader.end(&ended(attempt, 20, Cause::User))).await;
     leader.commit(vec![moved(1, JobState::Completed)]).await;
     let snapshot = leader.store.load().await.unwrap();
-    assert_eq!(
-        (
-            snapshot.jobs.len(),
-            snapshot.attempts.len(),
-            snapshot.steps.len()
-        ),
-        (0, 0, 0)
-    );
+    assert_eq!((snapshot.jobs.len(), snapshot.attempts.len(), snapshot.steps.len()), (0, 0, 0));
     assert_eq!(snapshot.sequences.next_job, 2);
     leader.assert_reloads().await;
 }
@@ -220,23 +156,14 @@ pub async fn a_long_random_story_survives_a_reload_at_every_turn(place: Arc<Plac
 /// One step in the life of a job, by its state.
 fn next_of(leader: &Leader, id: JobId, dice: &mut Dice) -> Vec<Change> {
     let status = &leader.world.jobs[&id].status;
-    let alive = leader.world.attempts.get(&AttemptId {
-        job: id,
-        number: status.attempt,
-    });
+    let alive = leader.world.attempts.get(&AttemptId { job: id, number: status.attempt });
     match (status.state, alive) {
         (JobState::Pending, _) => start(leader, id),
         (JobState::Starting, Some(attempt)) => {
-            let status = JobStatus {
-                state: JobState::Running,
-                ..status.clone()
-            };
+            let status = JobStatus { state: JobState::Running, ..status.clone() };
             vec![
                 Change::AttemptMoved(Arc::new(running(attempt.as_ref().clone()))),
-                Change::JobMoved {
-                    id,
-                    status: Arc::new(status),
-                },
+                Change::JobMoved { id, status: Arc::new(status) },
             ]
         }
         (_, Some(attempt)) => end(leader, attempt, dice),
@@ -259,16 +186,9 @@ fn start(leader: &Leader, id: JobId) -> Vec<Change> {
     let status = &world.jobs[&id].status;
     let attempt = attempt(id.0, status.attempt + 1, node, &[gpu], 1000);
     let number = attempt.id.number;
-    let status = JobStatus {
-        state: JobState::Starting,
-        attempt: number,
-        ..status.clone()
-    };
+    let status = JobStatus { state: JobState::Starting, attempt: number, ..status.clone() };
     let mut changes = leader.lease(&attempt);
-    changes.push(Change::JobMoved {
-        id,
-        status: Arc::new(status),
-    });
+    changes.push(Change::JobMoved { id, status: Arc::new(status) });
     changes.push(Change::StepCreated(Arc::new(step(id.0, number, 0, 2))));
     changes
 }
@@ -280,15 +200,9 @@ fn end(leader: &Leader, attempt: &Attempt, dice: &mut Dice) -> Vec<Change> {
         _ => (Cause::Limit, JobState::TimedOut),
     };
     let id = attempt.id.job;
-    let status = JobStatus {
-        state,
-        ..leader.world.jobs[&id].status.clone()
-    };
+    let status = JobStatus { state, ..leader.world.jobs[&id].status.clone() };
     let mut changes = leader.end(&ended(attempt.clone(), 20 + id.0 as i64, cause));
-    changes.push(Change::JobMoved {
-        id,
-        status: Arc::new(status),
-    });
+    changes.push(Change::JobMoved { id, status: Arc::new(status) });
     changes
 }
 
@@ -308,10 +222,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }

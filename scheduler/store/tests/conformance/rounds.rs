@@ -34,11 +34,7 @@ fn lease(job: u64, gpus: &[usize], milli: u64) -> Change {
 }
 
 fn end(job: u64, gpus: &[usize], milli: u64) -> Change {
-    Change::AttemptMoved(Arc::new(ended(
-        attempt(job, 1, "n1", gpus, milli),
-        20,
-        Cause::User,
-    )))
+    Change::AttemptMoved(Arc::new(ended(attempt(job, 1, "n1", gpus, milli), 20, Cause::User)))
 }
 
 pub async fn a_key_is_used_once_for_each_owner(place: Arc<Place>) {
@@ -49,15 +45,9 @@ pub async fn a_key_is_used_once_for_each_owner(place: Arc<Place>) {
         job.key = key.clone();
         submitted(job)
     };
-    leader
-        .commit(vec![with_key(1, "minji"), with_key(2, "jun")])
-        .await;
+    leader.commit(vec![with_key(1, "minji"), with_key(2, "jun")]).await;
     assert_conflict(leader.try_commit(vec![with_key(3, "minji")]).await);
-    assert_conflict(
-        leader
-            .try_commit(vec![with_key(3, "sora"), with_key(4, "sora")])
-            .await,
-    );
+    assert_conflict(leader.try_commit(vec![with_key(3, "sora"), with_key(4, "sora")]).await);
     leader.assert_reloads().await;
 }
 
@@ -83,17 +73,9 @@ pub async fn the_last_change_of_a_round_counts(place: Arc<Place>) {
     let mut other = inventory("n1");
     other.kernel = "6.2".to_owned();
     let task = |state| Change::TaskMoved {
-        attempt: AttemptId {
-            job: JobId(1),
-            number: 1,
-        },
+        attempt: AttemptId { job: JobId(1), number: 1 },
         step: 0,
-        task: Arc::new(Task {
-            rank: 1,
-            node: node_name("n1"),
-            local_rank: 1,
-            state,
-        }),
+        task: Arc::new(Task { rank: 1, node: node_name("n1"), local_rank: 1, state }),
     };
     leader
         .commit(vec![
@@ -112,9 +94,7 @@ pub async fn the_last_change_of_a_round_counts(place: Arc<Place>) {
         .await;
     leader.assert_reloads().await;
     let running = task(TaskState::Running { started: at(5) });
-    leader
-        .commit(vec![running, task(TaskState::Running { started: at(6) })])
-        .await;
+    leader.commit(vec![running, task(TaskState::Running { started: at(6) })]).await;
     leader.assert_reloads().await;
 }
 
@@ -126,35 +106,21 @@ pub async fn a_terminal_job_never_changes_again(place: Arc<Place>) {
     }
     let within_one_round = vec![moved(2, JobState::Cancelled), moved(2, JobState::Pending)];
     assert_conflict(leader.try_commit(within_one_round).await);
-    let states = leader
-        .store
-        .job_states(&[JobId(1), JobId(2)])
-        .await
-        .unwrap();
+    let states = leader.store.job_states(&[JobId(1), JobId(2)]).await.unwrap();
     assert_eq!(states[&JobId(1)], JobState::Completed);
     assert_eq!(states[&JobId(2)], JobState::Pending);
 }
 
 pub async fn an_ended_attempt_never_changes_again(place: Arc<Place>) {
     let mut leader = leader_with_jobs(&place).await;
-    leader
-        .commit(vec![lease(1, &[0], 600), lease(2, &[0], 400)])
-        .await;
+    leader.commit(vec![lease(1, &[0], 600), lease(2, &[0], 400)]).await;
     leader.commit(vec![end(1, &[0], 600)]).await;
     assert_conflict(leader.try_commit(vec![end(1, &[0], 600)]).await);
     let back = Change::AttemptMoved(Arc::new(running(attempt(1, 1, "n1", &[0], 600))));
     assert_conflict(leader.try_commit(vec![back.clone()]).await);
-    assert_conflict(
-        leader
-            .try_commit(vec![end(2, &[0], 400), lease(1, &[0], 1)])
-            .await,
-    );
+    assert_conflict(leader.try_commit(vec![end(2, &[0], 400), lease(1, &[0], 1)]).await);
     let alive_again = Change::AttemptMoved(Arc::new(running(attempt(2, 1, "n1", &[0], 400))));
-    assert_conflict(
-        leader
-            .try_commit(vec![end(2, &[0], 400), alive_again])
-            .await,
-    );
+    assert_conflict(leader.try_commit(vec![end(2, &[0], 400), alive_again]).await);
     // What job 2 holds is still counted, and what job 1 held is free once.
     leader.commit(vec![lease(3, &[0], 600)]).await;
     assert_conflict(leader.try_commit(vec![lease(4, &[0], 1)]).await);
@@ -165,15 +131,9 @@ pub async fn a_gpu_is_not_given_twice(place: Arc<Place>) {
     let mut leader = leader_with_jobs(&place).await;
     leader.commit(vec![lease(1, &[0, 1], 1000)]).await;
     assert_conflict(leader.try_commit(vec![lease(2, &[1, 2], 1000)]).await);
-    assert_conflict(
-        leader
-            .try_commit(vec![lease(2, &[3], 1000), lease(3, &[3], 1000)])
-            .await,
-    );
+    assert_conflict(leader.try_commit(vec![lease(2, &[3], 1000), lease(3, &[3], 1000)]).await);
     assert_conflict(leader.try_commit(vec![lease(2, &[4], 1001)]).await);
-    leader
-        .commit(vec![lease(2, &[2], 1000), lease(3, &[3], 1000)])
-        .await;
+    leader.commit(vec![lease(2, &[2], 1000), lease(3, &[3], 1000)]).await;
     leader.commit(vec![end(1, &[0, 1], 1000)]).await;
     leader.commit(vec![lease(4, &[0, 1], 1000)]).await;
     leader.assert_reloads().await;
@@ -181,9 +141,7 @@ pub async fn a_gpu_is_not_given_twice(place: Arc<Place>) {
 
 pub async fn shares_fill_a_gpu_to_the_brim_and_no_further(place: Arc<Place>) {
     let mut leader = leader_with_jobs(&place).await;
-    leader
-        .commit(vec![lease(1, &[0], 333), lease(2, &[0], 333)])
-        .await;
+    leader.commit(vec![lease(1, &[0], 333), lease(2, &[0], 333)]).await;
     leader.commit(vec![lease(3, &[0], 334)]).await;
     assert_conflict(leader.try_commit(vec![lease(4, &[0], 1)]).await);
     leader.commit(vec![end(2, &[0], 333)]).await;
@@ -194,16 +152,8 @@ pub async fn shares_fill_a_gpu_to_the_brim_and_no_further(place: Arc<Place>) {
 pub async fn a_gpu_passes_from_one_attempt_to_the_next_within_a_round(place: Arc<Place>) {
     let mut leader = leader_with_jobs(&place).await;
     leader.commit(vec![lease(1, &[0], 1000)]).await;
-    leader
-        .commit(vec![end(1, &[0], 1000), lease(2, &[0], 1000)])
-        .await;
-    leader
-        .commit(vec![
-            end(2, &[0], 1000),
-            lease(3, &[0], 1000),
-            end(3, &[0], 1000),
-        ])
-        .await;
+    leader.commit(vec![end(1, &[0], 1000), lease(2, &[0], 1000)]).await;
+    leader.commit(vec![end(2, &[0], 1000), lease(3, &[0], 1000), end(3, &[0], 1000)]).await;
     leader.commit(vec![lease(4, &[0], 1000)]).await;
     leader.assert_reloads().await;
 }
@@ -214,17 +164,8 @@ pub async fn what_is_not_stored_is_no_reason_to_fail(place: Arc<Place>) {
     leader.commit(vec![]).await;
     leader
         .commit(vec![
-            Change::NodeHeard {
-                node: node.clone(),
-                liveness: Liveness::Ready,
-            },
-            Change::NodeLeftovers {
-                node,
-                attempts: vec![AttemptId {
-                    job: JobId(1),
-                    number: 1,
-                }],
-            },
+            Change::NodeHeard { node: node.clone(), liveness: Liveness::Ready },
+            Change::NodeLeftovers { node, attempts: vec![AttemptId { job: JobId(1), number: 1 }] },
         ])
         .await;
     leader.assert_reloads().await;
@@ -232,28 +173,13 @@ pub async fn what_is_not_stored_is_no_reason_to_fail(place: Arc<Place>) {
 
 pub async fn what_is_unknown_cannot_move(place: Arc<Place>) {
     let mut leader = leader_with_jobs(&place).await;
-    let task = Task {
-        rank: 9,
-        node: node_name("n1"),
-        local_rank: 0,
-        state: TaskState::Pending,
-    };
-    let unknown = AttemptId {
-        job: JobId(1),
-        number: 7,
-    };
+    let task = Task { rank: 9, node: node_name("n1"), local_rank: 0, state: TaskState::Pending };
+    let unknown = AttemptId { job: JobId(1), number: 7 };
     let unknown_changes = [
         moved(77, JobState::Held),
         end(5, &[0], 1000),
-        Change::TaskMoved {
-            attempt: unknown,
-            step: 0,
-            task: Arc::new(task),
-        },
-        Change::NodeAdministered {
-            node: node_name("nowhere"),
-            admin: Admin::Active,
-        },
+        Change::TaskMoved { attempt: unknown, step: 0, task: Arc::new(task) },
+        Change::NodeAdministered { node: node_name("nowhere"), admin: Admin::Active },
         Change::AttemptLeased(Arc::new(attempt(77, 1, "n1", &[0], 1000))),
         Change::StepCreated(Arc::new(step(1, 7, 0, 1))),
     ];

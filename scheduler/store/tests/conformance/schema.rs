@@ -32,12 +32,7 @@ pub async fn an_empty_database_has_its_tables_after_opening(place: Arc<Place>) {
     let mut columns = place.texts(ON_SQLITE, ON_POSTGRES).await;
     columns.sort();
     let expected: Vec<&str> = COLUMNS.lines().collect();
-    assert_eq!(
-        columns,
-        expected,
-        "columns.txt should be:\n{}",
-        columns.join("\n")
-    );
+    assert_eq!(columns, expected, "columns.txt should be:\n{}", columns.join("\n"));
     let indexes = place.texts(INDEXES_ON_SQLITE, INDEXES_ON_POSTGRES).await;
     assert_eq!(indexes, INDEXES);
     let journal = match place.kind {
@@ -59,18 +54,9 @@ const INDEXES: [&str; 7] = [
 
 #[tokio::test]
 async fn a_url_of_no_known_database_is_refused_without_its_password() {
-    for url in [
-        "mysql://me:secret@host/db",
-        "sqlite://",
-        "sqlite:x",
-        "",
-        "/var/lib/x.db",
-    ] {
+    for url in ["mysql://me:secret@host/db", "sqlite://", "sqlite:x", "", "/var/lib/x.db"] {
         let refused = open(url).await.unwrap_err();
-        assert!(
-            matches!(refused, StoreError::Unsupported(_)),
-            "{url}: {refused:?}"
-        );
+        assert!(matches!(refused, StoreError::Unsupported(_)), "{url}: {refused:?}");
         assert!(!refused.to_string().contains("secret"), "{refused}");
     }
 }

@@ -68,10 +68,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
         },
         nodes: 1,
         per_node: NodeRequest {
-            gpus: GpuRequest::Whole {
-                count: 2,
-                class: GpuClass::new("b200").ok(),
-            },
+            gpus: GpuRequest::Whole { count: 2, class: GpuClass::new("b200").ok() },
             cpu_milli: CpuMilli(8000),
             memory_mib: MemoryMib(65_536),
         },
@@ -113,10 +110,7 @@ pub fn submitted(job: Job) -> Change {
 }
 
 pub fn moved(id: u64, state: JobState) -> Change {
-    Change::JobMoved {
-        id: JobId(id),
-        status: Arc::new(status(state)),
-    }
+    Change::JobMoved { id: JobId(id), status: Arc::new(status(state)) }
 }
 
 pub fn gpu(node: &str, index: usize) -> gotgan_core::ids::GpuUuid {
@@ -151,10 +145,8 @@ pub fn inventory(node: &str) -> Inventory {
 
 /// An attempt that holds these GPUs of one node, each to `milli`.
 pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) -> Attempt {
-    let gpus = gpus.iter().map(|index| GpuAllocation {
-        uuid: gpu(node, *index),
-        milli: GpuMilli(milli),
-    });
+    let gpus =
+        gpus.iter().map(|index| GpuAllocation { uuid: gpu(node, *index), milli: GpuMilli(milli) });
     let placement = Placement {
         class: GpuClass::new("b200").ok(),
         nodes: vec![NodeAllocation {
@@ -165,10 +157,7 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
         }],
     };
     Attempt {
-        id: AttemptId {
-            job: JobId(job),
-            number,
-        },
+        id: AttemptId { job: JobId(job), number },
         project: path("public/nup/a"),
         epoch: Epoch(1),
         leased: at(10),
@@ -177,10 +166,7 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
         state: AttemptState::Leased,
         started: None,
         ended: None,
-        members: vec![Member {
-            last_seq: 0,
-            progress: Progress::Leased,
-        }],
+        members: vec![Member { last_seq: 0, progress: Progress::Leased }],
         stop: None,
         outcome: None,
         next_step: 1,
@@ -190,10 +176,7 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
 pub fn running(mut attempt: Attempt) -> Attempt {
     attempt.state = AttemptState::Running;
     attempt.started = Some(at(12));
-    attempt.members = vec![Member {
-        last_seq: 2,
-        progress: Progress::Running,
-    }];
+    attempt.members = vec![Member { last_seq: 2, progress: Progress::Running }];
     attempt
 }
 
@@ -201,21 +184,9 @@ pub fn ended(mut attempt: Attempt, seconds: i64, cause: Cause) -> Attempt {
     let detail = "rank 1 said \"no\"".to_owned();
     attempt.state = AttemptState::Ended;
     attempt.ended = Some(at(seconds));
-    let end = MemberEnd {
-        cause,
-        exit: None,
-        detail: detail.clone(),
-        at: at(seconds),
-    };
-    attempt.members = vec![Member {
-        last_seq: 3,
-        progress: Progress::Ended(end),
-    }];
-    attempt.outcome = Some(Outcome {
-        cause,
-        exit: None,
-        detail,
-    });
+    let end = MemberEnd { cause, exit: None, detail: detail.clone(), at: at(seconds) };
+    attempt.members = vec![Member { last_seq: 3, progress: Progress::Ended(end) }];
+    attempt.outcome = Some(Outcome { cause, exit: None, detail });
     attempt
 }
 
@@ -227,22 +198,11 @@ pub fn step(job: u64, attempt: u32, number: u32, tasks: u32) -> Step {
         state: TaskState::Pending,
     });
     Step {
-        attempt: AttemptId {
-            job: JobId(job),
-            number: attempt,
-        },
+        attempt: AttemptId { job: JobId(job), number: attempt },
         number,
-        kind: if number == 0 {
-            StepKind::Batch
-        } else {
-            StepKind::Run
-        },
+        kind: if number == 0 { StepKind::Batch } else { StepKind::Run },
         name: "step 'one'".to_owned(),
-        argv: vec![
-            "python".to_owned(),
-            "-c".to_owned(),
-            "print(\"\u{0}\")".to_owned(),
-        ],
+        argv: vec!["python".to_owned(), "-c".to_owned(), "print(\"\u{0}\")".to_owned()],
         environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         working_directory: "/tmp".to_owned(),
         created: at(11),
@@ -252,29 +212,16 @@ pub fn step(job: u64, attempt: u32, number: u32, tasks: u32) -> Step {
 }
 
 pub fn event(seq: u64, subject: Subject, kind: EventKind, text: &str) -> Change {
-    Change::Happened(Arc::new(Event {
-        seq,
-        at: at(2),
-        subject,
-        kind,
-        text: text.to_owned(),
-    }))
+    Change::Happened(Arc::new(Event { seq, at: at(2), subject, kind, text: text.to_owned() }))
 }
 
 pub fn job_event(seq: u64, job: u64) -> Change {
-    let subject = Subject::Job {
-        id: JobId(job),
-        attempt: 0,
-        state: JobState::Pending,
-    };
+    let subject = Subject::Job { id: JobId(job), attempt: 0, state: JobState::Pending };
     event(seq, subject, EventKind::Submitted, "stored")
 }
 
 pub fn round(changes: Vec<Change>) -> Round {
-    Round {
-        changes,
-        ..Round::default()
-    }
+    Round { changes, ..Round::default() }
 }
 
 /// A leader: a store, its epoch, and the world that its changes add up to.
@@ -289,17 +236,10 @@ pub struct Leader {
 impl Leader {
     pub async fn at(place: &Place) -> Self {
         let store = place.open().await;
-        let leadership = store
-            .take_leadership("one", "localhost:1", at(0), LEASE_MS)
-            .await
-            .unwrap();
+        let leadership =
+            store.take_leadership("one", "localhost:1", at(0), LEASE_MS).await.unwrap();
         let world = World::restore(store.load().await.unwrap());
-        Leader {
-            store,
-            epoch: leadership.epoch,
-            world,
-            booked: Vec::new(),
-        }
+        Leader { store, epoch: leadership.epoch, world, booked: Vec::new() }
     }
 
     /// Commits and, if that was allowed, applies.
@@ -307,11 +247,10 @@ impl Leader {
         let round = round(changes);
         self.store.commit(self.epoch, at(5), &round).await?;
         self.world.apply_all(&round.changes);
-        self.booked
-            .extend(round.changes.into_iter().filter_map(|change| match change {
-                Change::Booked(entry) => Some(entry),
-                _ => None,
-            }));
+        self.booked.extend(round.changes.into_iter().filter_map(|change| match change {
+            Change::Booked(entry) => Some(entry),
+            _ => None,
+        }));
         Ok(())
     }
 
@@ -363,10 +302,7 @@ impl Leader {
     /// Compares the world with the one the store remembers.
     pub async fn assert_reloads(&self) {
         let reloaded = World::restore(self.store.load().await.unwrap());
-        assert_eq!(
-            without_volatile(reloaded),
-            without_volatile(self.world.clone())
-        );
+        assert_eq!(without_volatile(reloaded), without_volatile(self.world.clone()));
     }
 }
 
