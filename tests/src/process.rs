@@ -113,9 +113,7 @@ pub fn kill_strays(directory: &Path) {
         if found.is_empty() {
             return;
         }
-        for id in found {
-            let _ = signal::kill(pid(id), Signal::SIGKILL);
-        }
+        found.into_iter().for_each(kill);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
@@ -126,6 +124,17 @@ pub fn strays(directory: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|id| *id != std::process::id() && belongs(*id, directory)).collect()
+}
+
+/// Name of a process's program, as the kernel keeps it; empty if it is gone.
+#[must_use]
+pub fn name(id: u32) -> String {
+    fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// SIGKILL to a process that is not a child of the test.
+pub fn kill(id: u32) {
+    let _ = signal::kill(pid(id), Signal::SIGKILL);
 }
 
 fn belongs(id: u32, directory: &Path) -> bool {

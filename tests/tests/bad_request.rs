@@ -100,7 +100,7 @@ fn bad_work() -> Vec<Wrong> {
     let signal = v1::WarningSignal { signal: 9, ahead_s: 10, batch_only: false };
     let noise = "x".repeat(1_025);
     vec![
-        wrong("nothing to run", with(|spec| spec.work = None), "spec.work", "MISSING"),
+        wrong("nothing to run", with(|spec| spec.work = None), "spec.script", "MISSING"),
         wrong("a command without a program", command(&[]), "spec.command.argv", "MISSING"),
         wrong("an empty script", text(""), "spec.script.text", "MISSING"),
         wrong("a script without an interpreter", text("echo hello\n"), "spec.script.text", "MALFORMED"),

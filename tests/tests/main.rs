@@ -39,6 +39,7 @@ mod layout;
 mod leadership;
 mod limits;
 mod logs;
+mod node_loss;
 mod roles;
 mod steps;
 mod tour;
