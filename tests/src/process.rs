@@ -132,6 +132,14 @@ pub fn name(id: u32) -> String {
     fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default().trim().to_owned()
 }
 
+/// Its parent's id; none if it is gone.
+#[must_use]
+pub fn parent(id: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name is in parentheses and may hold anything; state and parent follow it.
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// SIGKILL to a process that is not a child of the test.
 pub fn kill(id: u32) {
     let _ = signal::kill(pid(id), Signal::SIGKILL);

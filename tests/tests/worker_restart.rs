@@ -93,7 +93,7 @@ async fn a_worker_that_ends_gracefully_leaves_its_jobs_running(database: Databas
     wait_for_output(&cluster, job, "half\n").await;
 
     cluster.worker("node-a").terminate();
-    assert!(!cluster.worker("node-a").processes().is_empty(), "its job goes on");
+    assert!(!cluster.worker("node-a").tasks().is_empty(), "its job goes on");
     cluster.worker("node-a").restart();
     std::fs::write(signs.join("go"), "").unwrap();
 

@@ -11,6 +11,9 @@ use super::Cluster;
 use crate::process::{self, Process};
 use crate::programs;
 
+/// Names the node to whom a process belongs, for the test alone.
+const NODE_VARIABLE: &str = "GOTGAN_TEST_NODE";
+
 /// The daemon of one simulated node.
 #[derive(Debug)]
 pub struct WorkerProcess {
@@ -59,6 +62,8 @@ impl WorkerProcess {
         }
         // Jobs call `gotgan` by its name.
         command.env("PATH", path_with(&programs::directory()));
+        // Shims are forked and have their daemon's environment: by this they are known as the node's.
+        command.env(NODE_VARIABLE, &self.state);
         // Silence of a scheduler that is being restarted must not cost a test seconds.
         let settings = self.state.with_extension("toml");
         std::fs::write(&settings, "reconnect_max_ms = 200\n").expect("a file can be written");
@@ -95,10 +100,19 @@ impl WorkerProcess {
         self.process.iter().for_each(|process| process.signal(Signal::SIGCONT));
     }
 
-    /// Processes of the node: the daemon, shims and jobs.
+    /// Processes of the node's jobs, shims among them; not the daemon and what serves it.
     #[must_use]
-    pub fn processes(&self) -> Vec<u32> {
-        process::strays(&self.state)
+    pub fn job_processes(&self) -> Vec<u32> {
+        let daemon = self.process.as_ref().map(Process::id);
+        let is_of_job = |id: &u32| Some(*id) != daemon && process::parent(*id) != daemon;
+        process::strays(&self.state).into_iter().filter(is_of_job).collect()
+    }
+
+    /// Processes that jobs are made of, shims left out: a shim may still be saying its last word.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<(u32, String)> {
+        let named = self.job_processes().into_iter().map(|id| (id, process::name(id)));
+        named.filter(|(_, name)| !name.is_empty() && name != "gotgan-shim").collect()
     }
 
     /// What the daemon has written since its last start.
