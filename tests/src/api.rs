@@ -139,7 +139,9 @@ impl Api {
     /// # Panics
     /// If it is refused.
     pub async fn submit(&self, spec: v1::JobSpec) -> u64 {
-        self.try_submit(spec).await.unwrap_or_else(|status| panic!("job refused: {}", told(&status)))
+        self.try_submit(spec)
+            .await
+            .unwrap_or_else(|status| panic!("job refused: {}", told(&status)))
     }
 
     /// A job with its attempts.
@@ -370,7 +372,7 @@ impl Api {
         let request = v1::LogsRequest { job_id, step, rank, follow: true, ..Default::default() };
         let what = format!("the output of job {job_id} step {step} rank {rank}");
         deadline::until(&what, async || {
-            let (bytes, end) = self.read_log(request.clone()).await.map_err(|s| told(&s))?;
+            let (bytes, end) = self.read_log(request).await.map_err(|s| told(&s))?;
             let text = String::from_utf8_lossy(&bytes).into_owned();
             if end { Ok(text) } else { Err(format!("no end after {text:?}")) }
         })
@@ -397,7 +399,9 @@ pub fn brief(job: &v1::Job) -> String {
     let attempts: Vec<String> = job
         .attempts
         .iter()
-        .map(|a| format!("{} {:?} {:?} {:?} {:?}", a.number, a.state(), a.cause(), a.exit, a.detail))
+        .map(|a| {
+            format!("{} {:?} {:?} {:?} {:?}", a.number, a.state(), a.cause(), a.exit, a.detail)
+        })
         .collect();
     format!("job {} {:?} {:?} {:?} {attempts:?}", job.job_id, job.state(), job.detail, job.exit)
 }

@@ -145,7 +145,8 @@ async fn classes(api: &Api) -> BTreeMap<String, String> {
         let page = Some(v1::PageRequest { size: 1000, token });
         let answer = api.nodes().list(v1::ListNodesRequest { page, ..Default::default() }).await;
         let answer = answer.unwrap_or_else(|s| panic!("nodes: {}", told(&s))).into_inner();
-        let devices = answer.nodes.into_iter().flat_map(|node| node.inventory.unwrap_or_default().gpus);
+        let devices =
+            answer.nodes.into_iter().flat_map(|node| node.inventory.unwrap_or_default().gpus);
         classes.extend(devices.map(|device| (device.uuid, device.gpu_class)));
         token = answer.next_token;
         if token.is_empty() {

@@ -122,7 +122,11 @@ impl Cluster {
     ///
     /// # Panics
     /// If it cannot join.
-    pub async fn add_virtual_with(&self, inventory: NodeInventory, script: Script) -> VirtualWorker {
+    pub async fn add_virtual_with(
+        &self,
+        inventory: NodeInventory,
+        script: Script,
+    ) -> VirtualWorker {
         let node = inventory.node.clone();
         let link = self.link(&node).await;
         let worker = VirtualWorker::start(link, Journal::new(inventory, script));

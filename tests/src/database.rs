@@ -29,7 +29,9 @@ impl Database {
     /// A fresh database in the server of [`SERVER_VARIABLE`]; none, said loudly, without one.
     pub async fn postgres() -> Option<Self> {
         let Ok(server) = env::var(SERVER_VARIABLE) else {
-            eprintln!("SKIPPED: this scenario on PostgreSQL, because {SERVER_VARIABLE} is not set;");
+            eprintln!(
+                "SKIPPED: this scenario on PostgreSQL, because {SERVER_VARIABLE} is not set;"
+            );
             eprintln!("SKIPPED: `cargo xtask test` starts a server and sets it");
             return None;
         };
@@ -109,6 +111,9 @@ mod tests {
     fn only_the_name_of_the_database_changes() {
         assert_eq!(with_database("postgres://u@h:1/postgres", "x"), "postgres://u@h:1/x");
         assert_eq!(with_database("postgres://u@h:1", "x"), "postgres://u@h:1/x");
-        assert_eq!(with_database("postgres://u@h/p?sslmode=disable", "x"), "postgres://u@h/x?sslmode=disable");
+        assert_eq!(
+            with_database("postgres://u@h/p?sslmode=disable", "x"),
+            "postgres://u@h/x?sslmode=disable"
+        );
     }
 }

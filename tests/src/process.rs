@@ -98,7 +98,12 @@ pub fn show_log_tail(log: &Path) {
     let text = text.unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let skipped = lines.len().saturating_sub(LOG_TAIL_LINES);
-    eprintln!("---- {} (the last {} of {} lines)", log.display(), lines.len() - skipped, lines.len());
+    eprintln!(
+        "---- {} (the last {} of {} lines)",
+        log.display(),
+        lines.len() - skipped,
+        lines.len()
+    );
     for line in &lines[skipped..] {
         eprintln!("{line}");
     }

@@ -115,7 +115,8 @@ async fn reports_of_a_worker_that_lies_do_no_harm(database: Database) {
 
 async fn a_repeated_report_counts_once(database: Database) {
     let mut cluster = Cluster::start(database).await;
-    let mut node = cluster.add_virtual("v0", "b200", 1, Script::succeed_after(Duration::ZERO)).await;
+    let mut node =
+        cluster.add_virtual("v0", "b200", 1, Script::succeed_after(Duration::ZERO)).await;
     let mut known = Vec::new();
     for _ in 0..3 {
         let spec = command(&["/bin/true"]).gpus(1);

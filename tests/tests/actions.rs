@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use gotgan_proto::v1::{Cause, DependencyKind, ExitStatus, JobState, ListJobsRequest, WatchJobsRequest};
+use gotgan_proto::v1::{
+    Cause, DependencyKind, ExitStatus, JobState, ListJobsRequest, WatchJobsRequest,
+};
 use gotgan_tests::jobs::{Shape, command, shell};
 use gotgan_tests::virtual_worker::{Play, Script};
 use gotgan_tests::{Api, Cluster, Database, audit, deadline};
@@ -141,8 +143,9 @@ async fn jobs_wait_for_each_other_and_fall_with_each_other(database: Database) {
 async fn a_job_that_fails_is_tried_again_as_often_as_it_asked(database: Database) {
     let cluster = Cluster::start(database).await;
     let fail = ExitStatus { code: 4, signal: 0 };
-    let node =
-        cluster.add_virtual("v0", "b200", 1, Script::by(move |_| Play::Run(Duration::ZERO, fail))).await;
+    let node = cluster
+        .add_virtual("v0", "b200", 1, Script::by(move |_| Play::Run(Duration::ZERO, fail)))
+        .await;
     let mut spec = command(&["/bin/false"]).gpus(1);
     spec.max_retries = 1;
     let job = cluster.api.submit(spec).await;
@@ -209,7 +212,8 @@ async fn events_tell_the_whole_story_in_order(database: Database) {
     while let Some(event) = deadline::within("the rest", events.message()).await.unwrap() {
         rest.push(event.seq);
     }
-    let expected: Vec<u64> = seen.iter().map(|event| event.seq).filter(|seq| *seq > middle).collect();
+    let expected: Vec<u64> =
+        seen.iter().map(|event| event.seq).filter(|seq| *seq > middle).collect();
     assert_eq!(rest, expected);
 }
 

@@ -49,7 +49,9 @@ async fn bad_jobs_are_refused_with_the_field_and_nothing_is_stored(database: Dat
         gotgan.run(&words).fails_with(code, says);
     }
     gotgan.run(&["submit", "-A", ALPHA]).fails_with(exit::INVALID, &["nothing to run"]);
-    gotgan.run(&["submit", "-A", ALPHA, "--no-such-option", "--", "true"]).fails_with(exit::USAGE, &[]);
+    gotgan
+        .run(&["submit", "-A", ALPHA, "--no-such-option", "--", "true"])
+        .fails_with(exit::USAGE, &[]);
     assert!(cluster.api.all_jobs().await.is_empty(), "something was stored");
 }
 
@@ -63,8 +65,16 @@ async fn bad_scripts_are_refused_with_the_line(database: Database) {
         ("large.sh", large.as_bytes(), &["large.sh", "1 MiB"]),
         ("binary.sh", b"#!/bin/sh\necho \xff\xfe\n", &["binary.sh", "UTF-8"]),
         ("bare.sh", b"echo no interpreter\n", &["bare.sh", "#!"]),
-        ("malformed.sh", b"#!/bin/sh\n#GOTGAN --time=soon\necho\n", &["malformed.sh line 2", "--time"]),
-        ("unknown.sh", b"#!/bin/sh\n#GOTGAN --no-such-thing\necho\n", &["unknown.sh line 2", "--no-such-thing"]),
+        (
+            "malformed.sh",
+            b"#!/bin/sh\n#GOTGAN --time=soon\necho\n",
+            &["malformed.sh line 2", "--time"],
+        ),
+        (
+            "unknown.sh",
+            b"#!/bin/sh\n#GOTGAN --no-such-thing\necho\n",
+            &["unknown.sh line 2", "--no-such-thing"],
+        ),
     ];
     for (name, text, says) in cases {
         fs::write(place.join(name), text).unwrap();
@@ -87,7 +97,11 @@ async fn bad_tokens_and_addresses_are_told_apart(database: Database) {
     let gotgan = cluster.gotgan();
     let without = gotgan.clone().without("GOTGAN_TOKEN");
     without.run(&["jobs"]).fails_with(exit::UNAUTHENTICATED, &["token"]);
-    gotgan.clone().with("GOTGAN_TOKEN", "nonsense").run(&["jobs"]).fails_with(exit::UNAUTHENTICATED, &["token"]);
+    gotgan
+        .clone()
+        .with("GOTGAN_TOKEN", "nonsense")
+        .run(&["jobs"])
+        .fails_with(exit::UNAUTHENTICATED, &["token"]);
     let made = cluster.api.create_token("visitor", Role::Member, &[ALPHA], 0).await;
     cluster.gotgan_as(&made.token).run(&["jobs"]).ok();
     gotgan.run(&["admin", "token", "revoke", &made.token_id]).ok();
@@ -115,7 +129,8 @@ async fn other_peoples_jobs_and_states_are_refused(database: Database) {
     bob.run(&["cancel", &id]).fails_with(exit::NOT_FOUND, &[&id]);
     bob.run(&["job", &id]).fails_with(exit::NOT_FOUND, &[&id]);
     bob.run(&["submit", "-A", ALPHA, "--", "true"]).fails_with(exit::PERMISSION_DENIED, &[ALPHA]);
-    bob.run(&["node", "drain", "v0", "--reason", "mine"]).fails_with(exit::PERMISSION_DENIED, &["member"]);
+    bob.run(&["node", "drain", "v0", "--reason", "mine"])
+        .fails_with(exit::PERMISSION_DENIED, &["member"]);
 
     let gotgan = cluster.gotgan();
     gotgan.run(&["hold", &id]).fails_with(exit::CONFLICT, &["running"]);
@@ -140,7 +155,8 @@ async fn errors_are_json_for_programs(database: Database) {
     let words = ["--json", "submit", "-A", "centre/gamma", "--max-retries", "99", "--", "true"];
     let ran = cluster.gotgan().run(&words);
     assert_eq!(ran.code, exit::INVALID, "{ran:?}");
-    let error: serde_json::Value = serde_json::from_str(ran.stderr.trim()).expect("one line of JSON");
+    let error: serde_json::Value =
+        serde_json::from_str(ran.stderr.trim()).expect("one line of JSON");
     assert_eq!(error["schema"], "gotgan.error/1");
     assert_eq!(error["exit_code"], exit::INVALID);
     assert_eq!(error["kind"], "invalid");

@@ -40,7 +40,10 @@ async fn a_token_that_does_not_count_is_refused_with_the_reason(database: Databa
     visitor.status().await.expect("the token counts");
     let (start, end) = made.token.split_at(made.token.len() - 1);
     let other = if end == "0" { "1" } else { "0" };
-    assert_eq!(refusal(&api.with_token(&format!("{start}{other}"))).await, expected("TOKEN_UNKNOWN"));
+    assert_eq!(
+        refusal(&api.with_token(&format!("{start}{other}"))).await,
+        expected("TOKEN_UNKNOWN")
+    );
 
     let token_id = made.token_id.clone();
     let revoke = v1::RevokeTokenRequest { idempotency_key: fresh_key(), token_id };
@@ -51,7 +54,10 @@ async fn a_token_that_does_not_count_is_refused_with_the_reason(database: Databa
     let guest = api.with_token(&brief.token);
     deadline::until("the token to expire", async || match guest.status().await {
         Ok(_) => Err("it counts".to_owned()),
-        Err(status) => Ok(assert_eq!(reason(&status), expected("TOKEN_EXPIRED"))),
+        Err(status) => {
+            assert_eq!(reason(&status), expected("TOKEN_EXPIRED"));
+            Ok(())
+        }
     })
     .await;
 
@@ -137,19 +143,16 @@ async fn a_worker_with_a_foreign_certificate_is_not_let_in(database: Database) {
     let (certificate, key) = foreign_certificate("v0");
     let (url, ca) = (cluster.scheduler.url(), cluster.scheduler.ca_pem());
     let link = Link::with_certificate(&url, "v0", &ca, &certificate, &key);
-    let register = || v1::Register {
-        inventory: Some(inventory("v0", "b200", 1)),
-        ..Default::default()
-    };
+    let register =
+        || v1::Register { inventory: Some(inventory("v0", "b200", 1)), ..Default::default() };
     // The handshake may already fail; if the call comes through, it is refused.
     if link.connect().await.is_ok() {
         let answer = link.register(register()).await;
         assert!(answer.is_err(), "let in: {answer:?}");
     }
     let bare = cluster.api.without_token();
-    let message = v1::WorkerMessage {
-        message: Some(v1::worker_message::Message::Register(register())),
-    };
+    let message =
+        v1::WorkerMessage { message: Some(v1::worker_message::Message::Register(register())) };
     let answer = bare.workers().session(tokio_stream::iter([message.clone()])).await;
     assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated, "no certificate at all");
     let answer = cluster.api.workers().session(tokio_stream::iter([message])).await;
@@ -163,10 +166,8 @@ async fn a_worker_is_the_node_of_its_certificate_and_no_other(database: Database
     let cluster = Cluster::start(database).await;
     let mut owner = cluster.add_virtual("v0", "b200", 2, Script::forever()).await;
     let thief = cluster.link("v1").await;
-    let register = v1::Register {
-        inventory: Some(inventory("v0", "b200", 64)),
-        ..Default::default()
-    };
+    let register =
+        v1::Register { inventory: Some(inventory("v0", "b200", 64)), ..Default::default() };
     let answer = thief.register(register).await;
     assert!(answer.is_err(), "a node registered under the name of another: {answer:?}");
 
@@ -202,8 +203,15 @@ async fn a_worker_is_the_node_of_its_certificate_and_no_other(database: Database
     // Whatever the request says, the certificate may only be for the node that joins.
     if let Ok(answer) = cluster.api.workers().join(misnamed).await {
         let answer = answer.into_inner();
-        let link = Link::with_certificate(&url, "v9", &answer.ca_pem, &answer.certificate_pem, &other.key_pem);
-        let register = v1::Register { inventory: Some(inventory("v9", "b200", 1)), ..Default::default() };
+        let link = Link::with_certificate(
+            &url,
+            "v9",
+            &answer.ca_pem,
+            &answer.certificate_pem,
+            &other.key_pem,
+        );
+        let register =
+            v1::Register { inventory: Some(inventory("v9", "b200", 1)), ..Default::default() };
         assert!(link.register(register).await.is_err(), "a certificate for another name");
     }
 }

@@ -7,8 +7,8 @@ use gotgan_tests::jobs::{Shape, command, script};
 use gotgan_tests::virtual_worker::{Script, VirtualWorker};
 use gotgan_tests::{Api, Cluster, Database};
 use prost::Message;
-use tonic_prost::ProstCodec;
 use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
 on_each_database! {
@@ -57,9 +57,19 @@ fn unknown_names() -> Vec<Wrong> {
     vec![
         wrong("unknown project", good().project("centre/gamma"), "spec.project", "UNKNOWN_PROJECT"),
         wrong("no project", good().project(""), "spec.project", "MISSING"),
-        wrong("a project with others below", good().project("centre"), "spec.project", "PROJECT_NOT_A_LEAF"),
+        wrong(
+            "a project with others below",
+            good().project("centre"),
+            "spec.project",
+            "PROJECT_NOT_A_LEAF",
+        ),
         wrong("malformed project", good().project("Centre//x"), "spec.project", "UNKNOWN_PROJECT"),
-        wrong("unknown class", good().gpus(1).class("z9000"), "spec.resources.gpu_class", "UNKNOWN_CLASS"),
+        wrong(
+            "unknown class",
+            good().gpus(1).class("z9000"),
+            "spec.resources.gpu_class",
+            "UNKNOWN_CLASS",
+        ),
         wrong("unknown node", good().on("nowhere"), "spec.constraints.nodes", "UNKNOWN_NODE"),
         wrong(
             "unknown label",
@@ -78,19 +88,74 @@ fn unknown_names() -> Vec<Wrong> {
 
 fn bad_amounts() -> Vec<Wrong> {
     vec![
-        wrong("more GPUs than any node", good().gpus(9), "spec.resources.gpus_per_node", "LARGER_THAN_MACHINE"),
-        wrong("more nodes than there are", good().nodes(3).gpus(8), "spec.resources.nodes", "LARGER_THAN_MACHINE"),
-        wrong("more GPUs than the machine", resources(|r| r.gpus_total = 1_000), "spec.resources.gpus_total", "LARGER_THAN_MACHINE"),
-        wrong("more memory than any node", resources(|r| r.memory_mib_per_node = 4 << 20), "spec.resources.memory_mib_per_node", "LARGER_THAN_MACHINE"),
-        wrong("more CPUs than any node", resources(|r| r.cpu_milli_per_node = 1_000_000), "spec.resources.cpu_milli_per_node", "LARGER_THAN_MACHINE"),
+        wrong(
+            "more GPUs than any node",
+            good().gpus(9),
+            "spec.resources.gpus_per_node",
+            "LARGER_THAN_MACHINE",
+        ),
+        wrong(
+            "more nodes than there are",
+            good().nodes(3).gpus(8),
+            "spec.resources.nodes",
+            "LARGER_THAN_MACHINE",
+        ),
+        wrong(
+            "more GPUs than the machine",
+            resources(|r| r.gpus_total = 1_000),
+            "spec.resources.gpus_total",
+            "LARGER_THAN_MACHINE",
+        ),
+        wrong(
+            "more memory than any node",
+            resources(|r| r.memory_mib_per_node = 4 << 20),
+            "spec.resources.memory_mib_per_node",
+            "LARGER_THAN_MACHINE",
+        ),
+        wrong(
+            "more CPUs than any node",
+            resources(|r| r.cpu_milli_per_node = 1_000_000),
+            "spec.resources.cpu_milli_per_node",
+            "LARGER_THAN_MACHINE",
+        ),
         wrong("too many nodes", good().nodes(10_001), "spec.resources.nodes", "OUT_OF_RANGE"),
-        wrong("a share of more than a GPU", resources(|r| r.gpu_share_milli = 1_000), "spec.resources.gpu_share_milli", "OUT_OF_RANGE"),
-        wrong("a share and whole GPUs", resources(|r| (r.gpu_share_milli, r.gpus_per_node) = (500, 1)), "spec.resources.gpu_share_milli", "CONFLICT"),
-        wrong("GPUs in all and on each", resources(|r| (r.gpus_total, r.gpus_per_node) = (2, 1)), "spec.resources.gpus_total", "CONFLICT"),
+        wrong(
+            "a share of more than a GPU",
+            resources(|r| r.gpu_share_milli = 1_000),
+            "spec.resources.gpu_share_milli",
+            "OUT_OF_RANGE",
+        ),
+        wrong(
+            "a share and whole GPUs",
+            resources(|r| (r.gpu_share_milli, r.gpus_per_node) = (500, 1)),
+            "spec.resources.gpu_share_milli",
+            "CONFLICT",
+        ),
+        wrong(
+            "GPUs in all and on each",
+            resources(|r| (r.gpus_total, r.gpus_per_node) = (2, 1)),
+            "spec.resources.gpus_total",
+            "CONFLICT",
+        ),
         wrong("a negative time limit", good().limit(-1), "spec.time_limit_s", "OUT_OF_RANGE"),
-        wrong("a time limit past the maximum", good().limit(365 * 86_400), "spec.time_limit_s", "OUT_OF_RANGE"),
-        wrong("a priority past the end", with(|spec| spec.priority = 1_001), "spec.priority", "OUT_OF_RANGE"),
-        wrong("too many retries", with(|spec| spec.max_retries = 11), "spec.max_retries", "OUT_OF_RANGE"),
+        wrong(
+            "a time limit past the maximum",
+            good().limit(365 * 86_400),
+            "spec.time_limit_s",
+            "OUT_OF_RANGE",
+        ),
+        wrong(
+            "a priority past the end",
+            with(|spec| spec.priority = 1_001),
+            "spec.priority",
+            "OUT_OF_RANGE",
+        ),
+        wrong(
+            "too many retries",
+            with(|spec| spec.max_retries = 11),
+            "spec.max_retries",
+            "OUT_OF_RANGE",
+        ),
         wrong("too long a grace", good().grace(3_601), "spec.grace_s", "OUT_OF_RANGE"),
     ]
 }
@@ -103,10 +168,25 @@ fn bad_work() -> Vec<Wrong> {
         wrong("nothing to run", with(|spec| spec.work = None), "spec.script", "MISSING"),
         wrong("a command without a program", command(&[]), "spec.command.argv", "MISSING"),
         wrong("an empty script", text(""), "spec.script.text", "MISSING"),
-        wrong("a script without an interpreter", text("echo hello\n"), "spec.script.text", "MALFORMED"),
+        wrong(
+            "a script without an interpreter",
+            text("echo hello\n"),
+            "spec.script.text",
+            "MALFORMED",
+        ),
         wrong("a script over 1 MiB", text(&long), "spec.script.text", "TOO_LONG"),
-        wrong("a warning by SIGKILL", with(|spec| spec.warning_signal = Some(signal)), "spec.warning_signal.signal", "OUT_OF_RANGE"),
-        wrong("a relative directory", with(|spec| spec.working_directory = "here".into()), "spec.working_directory", "MALFORMED"),
+        wrong(
+            "a warning by SIGKILL",
+            with(|spec| spec.warning_signal = Some(signal)),
+            "spec.warning_signal.signal",
+            "OUT_OF_RANGE",
+        ),
+        wrong(
+            "a relative directory",
+            with(|spec| spec.working_directory = "here".into()),
+            "spec.working_directory",
+            "MALFORMED",
+        ),
         wrong("a long comment", with(|spec| spec.comment = noise), "spec.comment", "TOO_LONG"),
         wrong("a variable without a name", good().env("", "x"), "spec.environment", "MALFORMED"),
     ]
@@ -136,7 +216,8 @@ fn fault(case: &Wrong, answer: Result<u64, Status>) -> Option<String> {
         .unwrap_or_default();
     // A list's element may be named with its place, as in `spec.dependencies[0].job_id`.
     let named = fields.iter().any(|field| field.starts_with(case.field));
-    let right = status.code() == Code::InvalidArgument && reason == case.reason && domain == ERROR_DOMAIN;
+    let right =
+        status.code() == Code::InvalidArgument && reason == case.reason && domain == ERROR_DOMAIN;
     let saw = format!("{:?} {reason} {fields:?} {:?}", status.code(), status.message());
     (!right || !named).then(|| format!("{what}: wanted {} {}, saw {saw}", case.field, case.reason))
 }
@@ -159,7 +240,9 @@ async fn all_bad_fields_are_named_at_once(database: Database) {
     let status = cluster.api.try_submit(spec).await.unwrap_err();
     let bad = status.get_details_bad_request().expect("fields");
     let fields: Vec<&str> = bad.field_violations.iter().map(|one| one.field.as_str()).collect();
-    for field in ["spec.project", "spec.time_limit_s", "spec.resources.gpu_class", "spec.max_retries"] {
+    for field in
+        ["spec.project", "spec.time_limit_s", "spec.resources.gpu_class", "spec.max_retries"]
+    {
         assert!(fields.contains(&field), "no {field} in {fields:?}");
     }
 }
@@ -254,7 +337,8 @@ async fn text_that_is_not_utf_8_is_refused(database: Database) {
 
 async fn a_bad_quota_tree_changes_nothing(database: Database) {
     let cluster = Cluster::start(database).await;
-    let before = cluster.api.quota().get(v1::GetQuotaRequest::default()).await.unwrap().into_inner();
+    let before =
+        cluster.api.quota().get(v1::GetQuotaRequest::default()).await.unwrap().into_inner();
     let trees = [
         "[node.\"centre\"]\nlimit = { b200 = -1 }",
         "[node.\"centre\"]\nlimt = { b200 = 1 }",
@@ -281,7 +365,11 @@ async fn what_is_not_there_is_not_found(database: Database) {
         api.explain(job_id).await.unwrap_err().code(),
         api.read_log(v1::LogsRequest { job_id, ..Default::default() }).await.unwrap_err().code(),
         api.try_node("nowhere").await.unwrap_err().code(),
-        api.quota().get(v1::GetQuotaRequest { path: "centre/gamma".into() }).await.unwrap_err().code(),
+        api.quota()
+            .get(v1::GetQuotaRequest { path: "centre/gamma".into() })
+            .await
+            .unwrap_err()
+            .code(),
     ];
     assert_eq!(codes, [Code::NotFound; 7]);
     let request = v1::DrainRequest {

@@ -175,7 +175,8 @@ async fn a_scheduler_that_is_stopped_and_started_finds_its_jobs_running(database
     let mut cluster = Cluster::start(database).await;
     cluster.add_worker("node-a", "2xB200").await;
     let go = cluster.scratch("signs").join("go");
-    let line = format!("echo begun; while [ ! -e {} ]; do sleep 0.02; done; echo over", go.display());
+    let line =
+        format!("echo begun; while [ ! -e {} ]; do sleep 0.02; done; echo over", go.display());
     let running = cluster.api.submit(shell(&line).gpus(1)).await;
     let held = cluster.api.submit(command(&["/bin/true"]).held()).await;
     cluster.api.wait_for_state(running, JobState::Running).await;

@@ -52,11 +52,12 @@ async fn a_gang_that_loses_a_node_ends_everywhere_and_runs_again_at_no_cost(data
 /// Waits until nothing is left of any job on a node.
 async fn wait_for_no_jobs(cluster: &mut Cluster, node: &str) {
     let worker = cluster.worker(node);
-    deadline::until(&format!("the processes of jobs on {node} to be gone"), async || {
-        match worker.job_processes().len() {
-            0 => Ok(()),
-            more => Err(format!("{more} processes")),
-        }
+    deadline::until(&format!("the processes of jobs on {node} to be gone"), async || match worker
+        .job_processes()
+        .len()
+    {
+        0 => Ok(()),
+        more => Err(format!("{more} processes")),
     })
     .await;
 }
@@ -69,10 +70,12 @@ async fn a_node_that_comes_back_is_told_to_stop_what_was_given_up(database: Data
     // The daemon says nothing, but its job runs: nobody else may have the GPU until that is known to be over.
     cluster.worker("node-a").pause();
     cluster.api.wait_for_node("node-a", NodeLiveness::Lost).await;
-    cluster.api.wait_for_job(job, "the attempt to end", |job| {
-        job.attempts.first().is_some_and(|attempt| attempt.state() == AttemptState::Ended)
-    })
-    .await;
+    cluster
+        .api
+        .wait_for_job(job, "the attempt to end", |job| {
+            job.attempts.first().is_some_and(|attempt| attempt.state() == AttemptState::Ended)
+        })
+        .await;
     cluster.worker("node-a").resume();
 
     let ended = cluster.api.wait_for_end(job).await;

@@ -13,7 +13,17 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("gotgan-scheduler", &["gotgan-core", "gotgan-store", "gotgan-proto"]),
     ("gotgan-worker", &["gotgan-core", "gotgan-proto"]),
     ("gotgan", &["gotgan-proto"]),
-    ("gotgan-tests", &["gotgan-core", "gotgan-store", "gotgan-scheduler", "gotgan-worker", "gotgan", "gotgan-proto"]),
+    (
+        "gotgan-tests",
+        &[
+            "gotgan-core",
+            "gotgan-store",
+            "gotgan-scheduler",
+            "gotgan-worker",
+            "gotgan",
+            "gotgan-proto",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
@@ -29,10 +39,16 @@ fn crates_know_only_those_they_may() {
         metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
     for package in metadata.workspace_packages() {
         let name = package.name.as_str();
-        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the list of this test"));
-        let of_ours = package.dependencies.iter().filter(|dependency| ours.contains(&dependency.name));
+        let may =
+            allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the list of this test"));
+        let of_ours =
+            package.dependencies.iter().filter(|dependency| ours.contains(&dependency.name));
         for dependency in of_ours {
-            assert!(may.contains(dependency.name.as_str()), "{name} may not depend on {}", dependency.name);
+            assert!(
+                may.contains(dependency.name.as_str()),
+                "{name} may not depend on {}",
+                dependency.name
+            );
         }
     }
 }
@@ -55,7 +71,10 @@ fn every_file_of_scenarios_is_run() {
     for file in std::fs::read_dir(directory).unwrap().flatten() {
         let path = file.path();
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap();
-        assert!(name == "main" || main.contains(&format!("mod {name};")), "{name} is not in main.rs");
+        assert!(
+            name == "main" || main.contains(&format!("mod {name};")),
+            "{name} is not in main.rs"
+        );
     }
 }
 

@@ -20,7 +20,7 @@ async fn output_is_followed_live_and_ends_with_its_task(database: Database) {
     let job_id = cluster.api.submit(shell(&line)).await;
     let request = LogsRequest { job_id, follow: true, ..Default::default() };
     let mut chunks = deadline::until("output to begin", async || {
-        let answer = cluster.api.jobs().logs(request.clone()).await;
+        let answer = cluster.api.jobs().logs(request).await;
         answer.map_err(|status| status.to_string())
     })
     .await
@@ -53,7 +53,11 @@ async fn output_is_read_from_any_offset(database: Database) {
     for (offset, expected) in [(0, "0123456789"), (1, "123456789"), (9, "9"), (10, "")] {
         let request = LogsRequest { job_id, offset, ..Default::default() };
         let (bytes, end) = cluster.api.read_log(request).await.unwrap();
-        assert_eq!((String::from_utf8(bytes).unwrap().as_str(), end), (expected, true), "from {offset}");
+        assert_eq!(
+            (String::from_utf8(bytes).unwrap().as_str(), end),
+            (expected, true),
+            "from {offset}"
+        );
     }
     let stream = LogStream::Stderr.into();
     let request = LogsRequest { job_id, stream, offset: 3, ..Default::default() };
@@ -69,7 +73,8 @@ async fn the_command_line_shows_and_follows_output(database: Database) {
     let mut cluster = Cluster::start(database).await;
     cluster.add_worker("node-a", "").await;
     let go = cluster.scratch("signs").join("go");
-    let line = format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two; exit 3", go.display());
+    let line =
+        format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two; exit 3", go.display());
     let job = cluster.api.submit(shell(&line)).await;
     let log = cluster.directory().join("follow.log");
     let mut follower = cluster.gotgan().start(&["logs", "-f", &job.to_string()], &log);
@@ -79,7 +84,9 @@ async fn the_command_line_shows_and_follows_output(database: Database) {
     });
     assert!(follower.ended().is_none(), "it follows");
     std::fs::write(go, "").unwrap();
-    deadline::until_blocking("the follower to end", || follower.ended().ok_or_else(|| follower.output()));
+    deadline::until_blocking("the follower to end", || {
+        follower.ended().ok_or_else(|| follower.output())
+    });
     assert_eq!(follower.output(), "one\ntwo\n");
     let shown = cluster.gotgan().run(&["logs", &job.to_string()]).ok();
     assert_eq!(shown, "one\ntwo\n");

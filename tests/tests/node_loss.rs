@@ -27,8 +27,11 @@ async fn a_job_whose_shim_was_killed_leaves_nothing_behind_and_runs_again(databa
     })
     .await;
     let worker = cluster.worker("node-a");
-    let shims: Vec<u32> =
-        worker.job_processes().into_iter().filter(|id| process::name(*id) == "gotgan-shim").collect();
+    let shims: Vec<u32> = worker
+        .job_processes()
+        .into_iter()
+        .filter(|id| process::name(*id) == "gotgan-shim")
+        .collect();
     assert_eq!(shims.len(), 1, "one shim an attempt");
     process::kill(shims[0]);
 
@@ -74,7 +77,10 @@ async fn an_attempt_that_is_not_confirmed_is_taken_back(database: Database) {
     let well = Script::succeed_after(Duration::ZERO);
     let other = cluster.add_virtual("v1", "b200", 1, well).await;
     let ended = cluster.api.wait_for_end(job).await;
-    assert_eq!((ended.state(), ended.nodes.as_slice()), (JobState::Completed, &["v1".to_owned()][..]));
+    assert_eq!(
+        (ended.state(), ended.nodes.as_slice()),
+        (JobState::Completed, &["v1".to_owned()][..])
+    );
     assert!(deaf.runs().iter().all(|run| run.starts == 0));
     assert_eq!(other.runs().len(), 1);
     audit::ledger(&cluster.api).await;
@@ -92,7 +98,12 @@ async fn a_gang_of_a_hundred_nodes_starts_and_ends(database: Database) {
     let next = cluster.api.submit(command(&["/bin/true"]).nodes(NODES / 2).gpus(4)).await;
     for job in [gang, next] {
         let ended = cluster.api.wait_for_end(job).await;
-        assert_eq!((ended.state(), ended.attempts.len()), (JobState::Completed, 1), "{}", ended.detail);
+        assert_eq!(
+            (ended.state(), ended.attempts.len()),
+            (JobState::Completed, 1),
+            "{}",
+            ended.detail
+        );
     }
     let runs: Vec<_> = nodes.iter().flat_map(VirtualWorker::runs).collect();
     assert_eq!(runs.len(), (NODES + NODES / 2) as usize);

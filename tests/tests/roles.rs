@@ -38,7 +38,8 @@ fn page() -> BTreeMap<String, Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
     };
-    let lines: Vec<Vec<String>> = text.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+    let lines: Vec<Vec<String>> =
+        text.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     let head = lines[0].clone();
     let rows = lines.into_iter().skip(2).map(|row| {
         let allowed = head.iter().zip(&row).skip(1).filter(|(_, cell)| *cell == "yes");
@@ -123,7 +124,9 @@ async fn reflected(api: &Api) -> Vec<String> {
             for found in &file.service {
                 let name = format!("{}.{}", file.package(), found.name());
                 if name == service.name {
-                    methods.extend(found.method.iter().map(|method| format!("{name}/{}", method.name())));
+                    methods.extend(
+                        found.method.iter().map(|method| format!("{name}/{}", method.name())),
+                    );
                 }
             }
         }

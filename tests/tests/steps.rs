@@ -56,7 +56,8 @@ fn codes(attempt: &Attempt, step: usize) -> Vec<i32> {
 
 fn check_times(attempt: &Attempt) {
     let [batch, first, second] = attempt.steps.as_slice() else { panic!("three steps") };
-    let order = [batch.started_us, first.started_us, first.ended_us, second.started_us, second.ended_us];
+    let order =
+        [batch.started_us, first.started_us, first.ended_us, second.started_us, second.ended_us];
     assert!(order.is_sorted() && order[0] > 0, "steps are not one after the other: {order:?}");
     for task in first.tasks.iter().chain(&second.tasks) {
         assert!(task.started_us > 0 && task.ended_us >= task.started_us, "{task:?}");

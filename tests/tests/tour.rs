@@ -49,7 +49,8 @@ async fn the_tour_of_the_readme_works(database: Database) {
 /// The tree of the examples as one file.
 fn examples_quota() -> String {
     let directory = programs::checkout().join("examples/quota");
-    let mut files: Vec<_> = fs::read_dir(directory).unwrap().flatten().map(|file| file.path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(directory).unwrap().flatten().map(|file| file.path()).collect();
     files.sort();
     files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }

@@ -55,7 +55,11 @@ async fn wait(api: &Api, project: &str, class: &str, gpus: u32) -> u64 {
 #[track_caller]
 fn check(blocker: &Blocker, subject: &str, [needed, available, limit]: [i64; 3]) {
     assert!(blocker.subject.contains(subject), "no {subject:?} in {blocker:?}");
-    assert_eq!((blocker.needed, blocker.available, blocker.limit), (needed, available, limit), "{blocker:?}");
+    assert_eq!(
+        (blocker.needed, blocker.available, blocker.limit),
+        (needed, available, limit),
+        "{blocker:?}"
+    );
     assert_eq!(blocker.unit, "gpu_milli");
 }
 
@@ -125,9 +129,13 @@ async fn a_job_that_depends_on_another_is_told_on_which(database: Database) {
 async fn a_held_job_is_told_who_holds_it(database: Database) {
     let (cluster, _nodes) = cluster(database).await;
     let spec = command(&["/bin/true"]).project("centre/free");
-    let job = cluster.api.submit(spec.after(DependencyKind::AfterAny, {
-        run(&cluster.api, "centre/free", "b200", 1).await
-    })).await;
+    let job =
+        cluster
+            .api
+            .submit(spec.after(DependencyKind::AfterAny, {
+                run(&cluster.api, "centre/free", "b200", 1).await
+            }))
+            .await;
     cluster.api.jobs().hold(Api::action(job, "look at the input first")).await.unwrap();
     cluster.api.wait_for_blocker(job, BlockerKind::Held).await;
     check_line(&cluster, job, &["held", "look at the input first"]);

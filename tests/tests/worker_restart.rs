@@ -16,9 +16,12 @@ const LINES: u32 = 2_000;
 
 /// Prints, waits for a sign, prints on, leaves a sign of its own, ends.
 fn job_that_waits(go: &Path, done: &Path, end: &str) -> String {
-    let print = format!("i=0; while [ $i -lt {LINES} ]; do echo out $i; echo err $i >&2; i=$((i+1)); done");
+    let print =
+        format!("i=0; while [ $i -lt {LINES} ]; do echo out $i; echo err $i >&2; i=$((i+1)); done");
     let (go, done) = (go.display(), done.display());
-    format!("{print}; echo half; while [ ! -e {go} ]; do sleep 0.02; done; {print}; : > {done}; {end}")
+    format!(
+        "{print}; echo half; while [ ! -e {go} ]; do sleep 0.02; done; {print}; : > {done}; {end}"
+    )
 }
 
 fn expected(word: &str, half: &str) -> String {
@@ -81,7 +84,11 @@ async fn check_output(cluster: &Cluster, job_id: u64) {
     assert!(out == expected("out", "half\n"), "standard output has {} bytes", out.len());
     let request = LogsRequest { job_id, stream: LogStream::Stderr.into(), ..Default::default() };
     let (errors, _) = cluster.api.read_log(request).await.unwrap();
-    assert!(errors == expected("err", "").into_bytes(), "standard error has {} bytes", errors.len());
+    assert!(
+        errors == expected("err", "").into_bytes(),
+        "standard error has {} bytes",
+        errors.len()
+    );
 }
 
 async fn a_worker_that_ends_gracefully_leaves_its_jobs_running(database: Database) {

@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn the_middle_run_counts() {
-        let measure = Measure::of("x", "jobs/s", Some(6.0), vec![sample(9.0), sample(1.0), sample(5.0)]);
+        let measure =
+            Measure::of("x", "jobs/s", Some(6.0), vec![sample(9.0), sample(1.0), sample(5.0)]);
         assert_eq!(measure.value, 5.0);
         assert_eq!(measure.runs, [9.0, 1.0, 5.0]);
         assert_eq!(measure.verdict(), "6 MISSED");

@@ -8,8 +8,8 @@ use gotgan_proto::v1::JobState;
 
 use super::load::{Load, connection, submit};
 use super::{Backend, Measure, Sample, Setup};
-use crate::jobs::command;
 use crate::jobs::Shape;
+use crate::jobs::command;
 use crate::virtual_worker::Script;
 use crate::{Cluster, VirtualWorker};
 

@@ -19,9 +19,12 @@ use gotgan_tests::database::SERVER_VARIABLE;
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
 /// change the exit code, because machines differ.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   gotgan-bench submit
-  gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json")]
+  gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json"
+)]
 struct Arguments {
     /// What to measure
     #[arg(value_enum)]
@@ -82,7 +85,9 @@ async fn main() -> ExitCode {
         if setup.held { ", jobs held" } else { "" }
     );
     if !machine.is_durable() {
-        eprintln!("WARNING: databases lie in memory; nothing durable is measured (use --directory)");
+        eprintln!(
+            "WARNING: databases lie in memory; nothing durable is measured (use --directory)"
+        );
     }
     let results = measure(arguments.what, &setup, &backends).await;
     let report = Report {
@@ -133,7 +138,9 @@ fn backends(which: Which) -> Option<Vec<Backend>> {
         (Which::Sqlite, _) => {}
         (Which::Postgres | Which::Both, true) => backends.push(Backend::Postgres),
         (Which::Postgres | Which::Both, false) => {
-            eprintln!("SKIPPED: PostgreSQL, because {SERVER_VARIABLE} is not set; `cargo xtask bench` starts a server");
+            eprintln!(
+                "SKIPPED: PostgreSQL, because {SERVER_VARIABLE} is not set; `cargo xtask bench` starts a server"
+            );
         }
     }
     (!backends.is_empty()).then_some(backends)

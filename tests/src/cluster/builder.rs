@@ -62,7 +62,8 @@ impl ClusterBuilder {
     /// # Panics
     /// If it does not start.
     pub async fn start(self) -> Cluster {
-        let directory = TempDir::with_prefix_in("gotgan-test-", &self.directory).expect("a directory can be made");
+        let directory = TempDir::with_prefix_in("gotgan-test-", &self.directory)
+            .expect("a directory can be made");
         let mut scheduler = SchedulerProcess::new(
             directory.path().join("scheduler"),
             self.database.url(),

@@ -312,7 +312,12 @@ impl Journal {
         held.steps.push(order.step);
         for task in &order.tasks {
             let (step, rank) = (order.step, task.rank);
-            let ended = v1::TaskEnded { step, rank, exit: Some(ExitStatus::default()), ..Default::default() };
+            let ended = v1::TaskEnded {
+                step,
+                rank,
+                exit: Some(ExitStatus::default()),
+                ..Default::default()
+            };
             self.report(key, Event::TaskStarted(v1::TaskStarted { step, rank }), now_us, reports);
             self.report(key, Event::TaskEnded(ended), now_us, reports);
         }

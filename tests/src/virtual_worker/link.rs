@@ -65,7 +65,13 @@ impl Link {
         };
         let mut client = WorkersClient::new(api::channel(url, Some(ca_pem)));
         let answer = client.join(request).await?.into_inner();
-        Ok(Self::with_certificate(url, node, &answer.ca_pem, &answer.certificate_pem, &made.key_pem))
+        Ok(Self::with_certificate(
+            url,
+            node,
+            &answer.ca_pem,
+            &answer.certificate_pem,
+            &made.key_pem,
+        ))
     }
 
     /// With a certificate that was got elsewhere.
@@ -135,7 +141,8 @@ impl Link {
         register: v1::Register,
     ) -> Result<Option<v1::SchedulerMessage>, Status> {
         let mut client = self.connect().await.expect("a connection");
-        let message = WorkerMessage { message: Some(v1::worker_message::Message::Register(register)) };
+        let message =
+            WorkerMessage { message: Some(v1::worker_message::Message::Register(register)) };
         let messages = tokio_stream::iter([message]);
         client.session(self.request(messages)).await?.into_inner().message().await
     }
