@@ -86,7 +86,7 @@ fn unknown_names() -> Vec<Wrong> {
     ]
 }
 
-fn bad_amounts() -> Vec<Wrong> {
+fn more_than_there_is() -> Vec<Wrong> {
     vec![
         wrong(
             "more GPUs than any node",
@@ -118,6 +118,11 @@ fn bad_amounts() -> Vec<Wrong> {
             "spec.resources.cpu_milli_per_node",
             "LARGER_THAN_MACHINE",
         ),
+    ]
+}
+
+fn amounts_out_of_range() -> Vec<Wrong> {
+    vec![
         wrong("too many nodes", good().nodes(10_001), "spec.resources.nodes", "OUT_OF_RANGE"),
         wrong(
             "a share of more than a GPU",
@@ -225,7 +230,12 @@ fn fault(case: &Wrong, answer: Result<u64, Status>) -> Option<String> {
 async fn a_bad_field_is_named_with_its_reason_and_nothing_is_stored(database: Database) {
     let (cluster, _nodes) = cluster(database).await;
     let mut faults = Vec::new();
-    for case in unknown_names().into_iter().chain(bad_amounts()).chain(bad_work()) {
+    for case in unknown_names()
+        .into_iter()
+        .chain(more_than_there_is())
+        .chain(amounts_out_of_range())
+        .chain(bad_work())
+    {
         let answer = cluster.api.try_submit(case.spec.clone()).await;
         faults.extend(fault(&case, answer));
     }
