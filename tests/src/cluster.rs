@@ -19,12 +19,6 @@ pub use builder::ClusterBuilder;
 pub use scheduler::SchedulerProcess;
 pub use worker::WorkerProcess;
 
-/// Settings of a scheduler that a test restarts: the lease of the one that was killed runs out soon.
-pub const QUICK_TO_RESTART: &str = "\
-[timing]
-leader_lease_ms = 1500
-";
-
 /// Settings of a scheduler that gives a silent node up in about two seconds, for tests in which one is lost.
 pub const QUICK_TO_GIVE_UP: &str = "\
 [timing]
@@ -87,6 +81,15 @@ impl Cluster {
         copy_directory(&from.join("tls"), &to.join("tls"));
         second.spawn();
         second
+    }
+
+    /// Starts one more scheduler on the data of the first, which cannot go well.
+    #[must_use]
+    pub fn start_rival_scheduler(&self) -> SchedulerProcess {
+        let log = self.directory().join("rival.log");
+        let mut rival = self.scheduler.rival(&log);
+        rival.spawn();
+        rival
     }
 
     /// Starts a worker with simulated GPUs and waits until it is ready.

@@ -1,4 +1,4 @@
-//! Two schedulers on one PostgreSQL: one leads, the other stands by and takes over.
+//! Two schedulers: on one PostgreSQL one leads and the other stands by; on the same data there is but one.
 
 use gotgan_proto::v1::{JobState, NodeLiveness};
 use gotgan_tests::api::{Api, channel, told};
@@ -6,6 +6,23 @@ use gotgan_tests::cluster::QUICK_TO_GIVE_UP;
 use gotgan_tests::jobs::{Shape, command};
 use gotgan_tests::virtual_worker::{Journal, Script, VirtualWorker, inventory};
 use gotgan_tests::{Cluster, Database, audit, deadline};
+
+/// Lease of a leader with the settings used here.
+const LEASE_US: i64 = 1_500_000;
+
+on_each_database! {
+    a_second_scheduler_on_the_same_data_is_refused,
+}
+
+async fn a_second_scheduler_on_the_same_data_is_refused(database: Database) {
+    let cluster = Cluster::start(database).await;
+    let mut rival = cluster.start_rival_scheduler();
+    let status = rival.wait_until_ready().expect_err("it must not serve");
+    assert!(!status.success());
+    let said = rival.output();
+    assert!(said.contains("another scheduler"), "it says why:\n{said}");
+    cluster.api.submit(command(&["/bin/true"])).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_scheduler_stands_by_and_takes_over_from_a_dead_leader() {
@@ -20,6 +37,14 @@ async fn a_second_scheduler_stands_by_and_takes_over_from_a_dead_leader() {
     let before = cluster.api.status().await.unwrap();
 
     let mut second = cluster.start_second_scheduler();
+    // Longer than the lease: the leader has renewed it meanwhile.
+    let renewed_us = before.started_us + 3 * LEASE_US;
+    deadline::until("the leader to lead on", async || {
+        let node = cluster.api.try_node("v0").await.map_err(|status| told(&status))?;
+        if node.last_heartbeat_us > renewed_us { Ok(()) } else { Err("too early".to_owned()) }
+    })
+    .await;
+    assert!(!second.is_ready(), "two lead");
     cluster.scheduler.kill();
     second.wait_until_ready().expect("it takes over");
     let line = channel(&second.url(), Some(&cluster.scheduler.ca_pem()));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Cluster, QUICK_TO_RESTART, SchedulerProcess};
+use super::{Cluster, SchedulerProcess};
 use crate::api::{self, Api, told};
 use crate::{Database, jobs};
 
@@ -22,7 +22,7 @@ impl ClusterBuilder {
     pub(super) fn new(database: Database) -> Self {
         Self {
             database,
-            settings: QUICK_TO_RESTART.to_owned(),
+            settings: String::new(),
             quota: jobs::QUOTA.to_owned(),
             insecure: false,
             directory: std::env::temp_dir(),

@@ -42,6 +42,18 @@ impl SchedulerProcess {
         Self { directory, log, database, insecure, listen: "127.0.0.1:0".into(), process: None }
     }
 
+    /// Another one on the same data.
+    pub(super) fn rival(&self, log: &Path) -> Self {
+        Self {
+            directory: self.directory.clone(),
+            log: log.to_path_buf(),
+            database: self.database.clone(),
+            insecure: self.insecure,
+            listen: "127.0.0.1:0".into(),
+            process: None,
+        }
+    }
+
     /// Starts it and waits until it serves.
     ///
     /// # Panics
