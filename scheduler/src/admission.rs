@@ -48,6 +48,11 @@ impl Admission {
         }
     }
 
+    /// Notes that anything may have been committed.
+    pub fn note_all(&self) {
+        self.inner.wanted.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The context in force.
     ///
     /// # Errors

@@ -61,6 +61,8 @@ pub struct Services {
     pub identity: Option<Arc<ServerIdentity>>,
     /// Workers that join wait for each other here.
     pub joins: tokio::sync::Mutex<()>,
+    /// Audits of the ledger wait for each other here: each reads all of history.
+    pub audits: tokio::sync::Mutex<()>,
     /// Numbers of the site.
     pub policy: Arc<Policy>,
     /// Beats and patience.

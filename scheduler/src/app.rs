@@ -29,7 +29,7 @@ use crate::api::{
     ClusterService, JobsService, NodesService, QuotaService, Services, WorkersService,
 };
 use crate::auth::tls::{self, ServerIdentity, TlsFiles};
-use crate::auth::{AuthLayer, Authenticator, Role, new_token};
+use crate::auth::{AuthLayer, Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
 use crate::flow::dispatch::Dispatcher;
@@ -46,6 +46,10 @@ const JOB_SECRET: &str = "job_token_secret";
 
 /// Streams one connection may have open at once; a client that wants more opens another.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
+
+/// A peer that is gone without a word is asked this often, and given up after this long without an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +76,17 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let bound = listener.local_addr().context("cannot tell the listening address")?;
     let address = announced(&config, bound, insecure);
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
-    let holder = format!("{}:{}", host_name(), data_dir.display());
+    let holder = holder(&data_dir)?;
     let lease_ms = config.timing.leader_lease_ms;
-    let taken = loops::leadership::take(&store, &holder, &address, lease_ms, &stop).await?;
-    let Some(leadership) = taken else {
-        return Ok(Ended::Asked);
+    // Closed while standing by, so that clients do not wait here for somebody who does not lead.
+    let mut listener = Some(listener);
+    let give_way = || listener = None;
+    let taken =
+        loops::leadership::take(&store, &holder, &address, lease_ms, &stop, give_way).await?;
+    let Some(leadership) = taken else { return Ok(Ended::Asked) };
+    let listener = match listener {
+        Some(listener) => listener,
+        None => listen(bound).await?,
     };
     tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
     let parts = Parts { config, store, identity, address, leadership };
@@ -98,16 +108,24 @@ async fn lead(
     stop: CancellationToken,
 ) -> anyhow::Result<Ended> {
     let epoch = parts.leadership.epoch;
-    let lost = CancellationToken::new();
-    let services = start_flow(&parts, &lost).await?;
-    spawn_loops(&parts, &services, &lost, &stop);
-    serve_http(&parts, &services, &stop).await?;
-    let outcome = serve(&parts, services, listener, &stop, &lost).await;
+    let outcome = run_leader(&parts, listener, &stop).await;
     // So that another need not wait for the lease to run out; if it was lost already, that is no error.
     if let Err(error) = parts.store.resign(epoch, clock::now()).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not given back");
     }
     outcome
+}
+
+async fn run_leader(
+    parts: &Parts,
+    listener: TcpListener,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let lost = CancellationToken::new();
+    let services = start_flow(parts, &lost).await?;
+    spawn_loops(parts, &services, &lost, stop);
+    serve_http(parts, &services, stop).await?;
+    serve(parts, services, listener, stop, &lost).await
 }
 
 /// Loads the world and starts writer and planner on it. `lost` is cancelled when the writer ends.
@@ -133,12 +151,15 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
         admission: admission.clone(),
         metrics: Arc::clone(&metrics),
     });
-    planner.spawn(handle.clone(), Handle::current()).context("cannot start the planner")?;
-    let lost = lost.clone();
+    planner
+        .spawn(handle.clone(), Handle::current(), lost.clone())
+        .context("cannot start the planner")?;
+    let ended = lost.clone();
     tokio::spawn(async move {
+        // However it ends, also by a panic: a leader without a writer must make room for another.
+        let _ended = ended.drop_guard();
         let why = writer.run().await;
         tracing::debug!(%why, "the writer ended");
-        lost.cancel();
     });
     Ok(Arc::new(Services {
         writer: handle,
@@ -151,6 +172,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
         authenticator,
         identity: parts.identity.clone(),
         joins: tokio::sync::Mutex::new(()),
+        audits: tokio::sync::Mutex::new(()),
         policy,
         timing: config.timing,
         epoch: leadership.epoch,
@@ -166,6 +188,18 @@ async fn load(store: &Arc<dyn Store>, dispatcher: &Dispatcher) -> anyhow::Result
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");
     Ok(world)
+}
+
+/// Name of this scheduler to the store: that of its host, and an id of its data directory, since hosts may be called
+/// alike.
+fn holder(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join("scheduler.id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(format!("{}:{}", host_name(), id.trim()));
+    }
+    let id: String = random_secret().chars().take(16).collect();
+    tls::write_secret(&path, &id)?;
+    Ok(format!("{}:{id}", host_name()))
 }
 
 /// Makes sure that no other scheduler works on this data directory. The lock ends with the process, however it
@@ -238,7 +272,7 @@ async fn authenticator(
     leadership: &Leadership,
     data_dir: &Path,
 ) -> anyhow::Result<Authenticator> {
-    let fresh = crate::auth::random_secret();
+    let fresh = random_secret();
     let secret = store.setting_or_insert(JOB_SECRET, &fresh).await?;
     let authenticator = Authenticator::new(secret);
     let tokens = store.tokens().await?;
@@ -322,7 +356,11 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
     let metrics = Arc::clone(&services.metrics);
-    let mut server = Server::builder().max_concurrent_streams(STREAMS_PER_CONNECTION);
+    let dispatcher = Arc::clone(&services.dispatcher);
+    let mut server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     match &parts.identity {
         Some(identity) => {
             server = server.tls_config(identity.server_tls_config()).context("cannot use TLS")?;
@@ -340,19 +378,25 @@ async fn serve(
         .serve_with_incoming_shutdown(incoming, async move {
             closing.cancelled().await;
         });
-    let serving = tokio::spawn(serving);
+    let mut serving = tokio::spawn(serving);
     announce(&parts.address);
     let why = tokio::select! {
         () = stop.cancelled() => Ended::Asked,
         () = lost.cancelled() => Ended::LostLeadership,
+        ended = &mut serving => {
+            ended.context("the server broke")?.context("the server ended")?;
+            bail!("the server ended by itself");
+        }
     };
     ended.cancel();
+    // Workers' streams never end by themselves.
+    dispatcher.close();
     let grace = match why {
         Ended::Asked => Duration::from_millis(timing.shutdown_grace_ms),
         // Another leads; every answer from here could be wrong.
         Ended::LostLeadership => Duration::ZERO,
     };
-    // Workers' streams never end by themselves, so this usually runs out; nothing depends on it.
+    // A stream of events or output that somebody follows may outlast this; nothing depends on it.
     let _ = tokio::time::timeout(grace, serving).await;
     Ok(why)
 }

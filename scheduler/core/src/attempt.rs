@@ -139,6 +139,8 @@ pub struct MemberEnd {
     pub detail: String,
     /// When, by the worker's clock but never before the lease nor after the scheduler's present.
     pub at: UnixMicros,
+    /// It ended by what happened there, not because the attempt was being stopped.
+    pub own: bool,
 }
 
 /// An order to stop, decided once and repeated until obeyed.

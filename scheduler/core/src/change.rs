@@ -62,6 +62,8 @@ pub enum Change {
         node: NodeName,
         /// How it stands now.
         liveness: Liveness,
+        /// Since when.
+        at: UnixMicros,
     },
     /// The worker of a node still has processes of attempts that have ended in the books. Not stored.
     NodeLeftovers {

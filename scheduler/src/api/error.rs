@@ -128,6 +128,7 @@ fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
         SubmitRefusal::UnknownDependency(_) => {
             invalid(&format!("{prefix}spec.dependencies"), "UNKNOWN_JOB", message)
         }
+        SubmitRefusal::StaleDependency(_) => status(Code::Unavailable, "DEPENDENCY_MOVED", message),
         SubmitRefusal::ImpossibleDependency(..) => {
             invalid(&format!("{prefix}spec.dependencies"), "IMPOSSIBLE_DEPENDENCY", message)
         }

@@ -9,7 +9,9 @@ use gotgan_core::admit;
 use gotgan_core::explain;
 use gotgan_core::ids::{AttemptId, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
-use gotgan_core::lifecycle::{self, Action, Actor, StepRequest, Submission};
+use gotgan_core::lifecycle::{
+    self, Action, ActionRefusal, Actor, StepRequest, Submission, SubmitRefusal,
+};
 use gotgan_proto::v1;
 use gotgan_proto::v1::jobs_server::Jobs;
 use gotgan_store::{JobDetail, JobFilter, Page};
@@ -18,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use super::idempotent::{keyed, once};
 use super::{Services, convert, error, jobs_streams, principal};
 use crate::auth::{Principal, Role};
+use crate::flow::command::{SubmitError, Submitted};
 
 /// Most jobs of one SubmitMany, most ids of one List or Watch.
 const MANY_MAX: usize = 1_000;
@@ -28,6 +31,9 @@ const REASON_MAX: usize = 256;
 /// A page when none is asked for, and the largest.
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
+
+/// Looks at jobs depended on that end just then; each look is at most one commit behind.
+const DEPENDENCY_TRIES: u32 = 5;
 
 /// Answers for jobs.
 #[derive(Debug, Clone)]
@@ -173,7 +179,15 @@ impl Jobs for JobsService {
         if who.attempt().is_some_and(|own| own != attempt) {
             return Err(error::no_such_job(request.job_id));
         }
-        self.visible_job(&who, request.job_id).await?;
+        let detail = self.visible_job(&who, request.job_id).await?;
+        let runs_sites = matches!(who.role, Role::Admin | Role::Operator);
+        if detail.job.owner != who.subject && !runs_sites {
+            let message = format!(
+                "job {} is {}'s; only its owner starts steps in it",
+                detail.job.id, detail.job.owner
+            );
+            return Err(error::status(Code::PermissionDenied, "NOT_THE_OWNER", message));
+        }
         let keyed = keyed(&who, &request.idempotency_key, "StartStep", &request, "")?;
         let step = step_request(attempt, request);
         let started = once(&self.0, keyed, move |round| {
@@ -207,9 +221,7 @@ impl JobsService {
             let answer = |warnings| v1::SubmitResponse { job_id: 0, repeated: false, warnings };
             return Ok(warnings.into_iter().map(answer).collect());
         }
-        self.look_up_dependencies(&mut submissions).await?;
-        let stored = self.0.writer.submit(submissions).await;
-        let stored = stored.map_err(|e| error::submit(&e, prefix))?;
+        let stored = self.store(submissions, prefix).await?;
         let both = stored.into_iter().zip(warnings);
         Ok(both
             .map(|(one, warnings)| v1::SubmitResponse {
@@ -218,6 +230,26 @@ impl JobsService {
                 warnings,
             })
             .collect())
+    }
+
+    /// Stores what was admitted. A dependency that ends between the look at the store and the writer's turn is looked
+    /// up again.
+    async fn store(
+        &self,
+        mut submissions: Vec<Submission>,
+        prefix: &(impl Fn(usize) -> String + Sync),
+    ) -> Result<Vec<Submitted>, Status> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.look_up_dependencies(&mut submissions).await?;
+            match self.0.writer.submit(submissions.clone()).await {
+                Ok(stored) => return Ok(stored),
+                Err(SubmitError::Refused(_, SubmitRefusal::StaleDependency(_)))
+                    if tries < DEPENDENCY_TRIES => {}
+                Err(error) => return Err(error::submit(&error, prefix)),
+            }
+        }
     }
 
     /// Fills in the states of the jobs depended on; the world knows only those that have not ended.
@@ -243,19 +275,27 @@ impl JobsService {
         }
         let keyed = keyed(&who, &request.idempotency_key, action.word(), &request, "")?;
         let detail = self.visible_job(&who, request.job_id).await?;
-        if detail.job.status.state.is_terminal() {
-            return act_on_ended(&detail, action);
-        }
         let (id, reason) = (detail.job.id, request.reason);
         let for_site = matches!(who.role, Role::Admin | Role::Operator);
         let actor = Actor { name: who.subject.clone(), for_site };
+        let (gone, has_ended) = tokio::sync::oneshot::channel();
         let done = once(&self.0, keyed, move |round| {
-            let changed = lifecycle::act(&mut round.draft, id, action, &actor, &reason)
-                .map_err(|refusal| error::action(&refusal))?;
+            let acted = lifecycle::act(&mut round.draft, id, action, &actor, &reason);
+            if let Err(ActionRefusal::NotLive(_)) = acted {
+                // Received below, in this very call.
+                let _ = gone.send(());
+            }
+            let changed = acted.map_err(|refusal| error::action(&refusal))?;
             let state = convert::job_state(changed.state).into();
             Ok(v1::JobActionResponse { changed: changed.changed, state })
         });
-        Ok(Response::new(done.await?))
+        match done.await {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(_) if has_ended.await.is_ok() => {
+                act_on_ended(&self.visible_job(&who, id.0).await?, action)
+            }
+            Err(status) => Err(status),
+        }
     }
 
     async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {

@@ -192,10 +192,10 @@ impl Watcher {
             if !self.wants(*id).await? {
                 continue;
             }
-            if let Some(message) = convert::event(event) {
-                if to.send(Ok(message)).await.is_err() {
-                    return Ok(false);
-                }
+            if let Some(message) = convert::event(event)
+                && to.send(Ok(message)).await.is_err()
+            {
+                return Ok(false);
             }
             if state.is_terminal() {
                 self.open.remove(id);
@@ -207,6 +207,9 @@ impl Watcher {
     async fn wants(&mut self, id: JobId) -> Result<bool, Status> {
         if !self.named.is_empty() {
             return Ok(self.named.contains(&id));
+        }
+        if let Some(own) = self.who.attempt() {
+            return Ok(own.job == id);
         }
         if self.who.sees_everything() {
             return Ok(true);

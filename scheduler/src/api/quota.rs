@@ -92,6 +92,7 @@ impl Quota for QuotaService {
         let scope = scope_of(&who)?;
         let store = &self.0.store;
         let found = store.balances(project.as_ref()).await.map_err(|e| error::store(&e))?;
+        let _turn = self.0.audits.lock().await;
         let audit = store.audit_ledger().await.map_err(|e| error::store(&e))?;
         let mine = |path: &ProjectPath| {
             scope.is_empty() || scope.iter().any(|own| path.is_within(own.as_str()))
@@ -165,6 +166,10 @@ fn compare(world: &World, tree: &QuotaTree, base: u64) -> Result<v1::ApplyQuotaR
 
 fn show_tree(world: &World, who: &Principal, below: &str) -> Result<v1::QuotaTree, Status> {
     let below = project_of(who, below)?;
+    if let Some(path) = below.as_ref().filter(|path| world.quota.get(path).is_none()) {
+        let message = format!("the quota tree has no node {path}; see `gotgan quota show`");
+        return Err(error::status(Code::NotFound, "UNKNOWN_PROJECT", message));
+    }
     let wanted = |path: &ProjectPath| {
         who.may_see(path) && below.as_ref().is_none_or(|below| path.is_within(below.as_str()))
     };

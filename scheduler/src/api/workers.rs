@@ -125,8 +125,14 @@ impl WorkersService {
         let name = node.clone();
         let used = self.services.writer.write(move |round| {
             let known = round.draft.world.nodes.get(&name);
-            if known.is_some_and(|node| node.liveness == Liveness::Ready) {
-                let message = format!("node {name} is connected already; choose another name");
+            let ready = known.is_some_and(|node| node.liveness == Liveness::Ready);
+            // A name that is known may be taken again, by a machine that was set up anew, only with a token made
+            // for this very name.
+            if ready || (known.is_some() && record.node.is_none()) {
+                let message = format!(
+                    "node name {name} is in use; choose another, or join again with a token made for this name \
+                     (`gotgan admin join-token --node {name}`) once the node is disconnected"
+                );
                 return Err(error::status(Code::AlreadyExists, "NODE_NAME_IN_USE", message));
             }
             round.join_tokens.push(record);
@@ -156,6 +162,13 @@ impl Session {
             let message =
                 format!("the certificate is for node {}, not {}", self.node, inventory.node);
             return Err(error::status(Code::PermissionDenied, "OTHER_NODE", message));
+        }
+        if register.epoch > self.services.epoch.0 {
+            let message = format!(
+                "the worker has seen epoch {}, this scheduler leads epoch {}; was its database restored?",
+                register.epoch, self.services.epoch
+            );
+            return Err(error::status(Code::FailedPrecondition, "NEWER_LEADER_SEEN", message));
         }
         let inventory = convert::inventory_from(inventory, &self.node)
             .map_err(|bad| error::bad_name("register.inventory", &bad))?;
@@ -200,13 +213,17 @@ impl Session {
             }
         };
         tracing::info!(node = %self.node, why, "worker disconnected");
-        if self.services.dispatcher.detach(&self.node, self.number) {
-            let node = self.node.clone();
-            let missed =
-                self.services.writer.write(move |round| lifecycle::miss(&mut round.draft, &node));
-            // While the scheduler stops there is nobody left to tell.
-            let _ = missed.await;
-        }
+        self.services.dispatcher.detach(&self.node, self.number);
+        // Unless a newer stream of the node is there already, nobody is heard now.
+        let services = Arc::clone(&self.services);
+        let node = self.node.clone();
+        let missed = self.services.writer.write(move |round| {
+            if !services.dispatcher.is_connected(&node) {
+                lifecycle::miss(&mut round.draft, &node);
+            }
+        });
+        // While the scheduler stops there is nobody left to tell.
+        let _ = missed.await;
     }
 
     async fn hear(&self, message: v1::WorkerMessage) -> Result<(), String> {
@@ -217,7 +234,7 @@ impl Session {
             }
             Some(Said::Report(report)) => self.report(report).await,
             Some(Said::LogData(data)) => {
-                self.services.logs.answered(data);
+                self.services.logs.answered(&self.node, data);
                 Ok(())
             }
             Some(Said::Register(_)) => Err("registered twice on one stream".to_owned()),
@@ -259,6 +276,8 @@ fn answer(services: &Services, folded: Folded, report: &Report) {
                 matches!(report.event, MemberEvent::Ended { .. } | MemberEvent::Refused { .. });
             if over {
                 forget(services, &report.node, report.attempt);
+            } else {
+                stop(services, &report.node, report.attempt);
             }
         }
     }
@@ -283,5 +302,19 @@ fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {
         attempt: attempt.number,
     };
     let message = v1::SchedulerMessage { message: Some(Order::ForgetAttempt(forget)) };
+    services.dispatcher.send(node, message);
+}
+
+/// Ends what a worker still reports about though it has ended in the books.
+fn stop(services: &Services, node: &NodeName, attempt: AttemptId) {
+    let stop = v1::StopAttempt {
+        epoch: services.epoch.0,
+        job_id: attempt.job.0,
+        attempt: attempt.number,
+        cause: v1::Cause::Site.into(),
+        reason: "the attempt has ended in the books".to_owned(),
+        grace_s: 0,
+    };
+    let message = v1::SchedulerMessage { message: Some(Order::StopAttempt(stop)) };
     services.dispatcher.send(node, message);
 }

@@ -155,7 +155,7 @@ impl WriterHandle {
             let _ = reply.send(look(world));
         });
         self.send(Command::Read(read)).await?;
-        answer.await.map_err(|_| FlowError::Stopping)
+        answer.await.map_err(|_| FlowError::NotCommitted)
     }
 
     /// Events as they are committed.

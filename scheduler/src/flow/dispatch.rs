@@ -67,8 +67,36 @@ impl Dispatcher {
 
     /// A worker's stream is there; an older session of the node is cut off.
     pub fn attach(&self, node: &NodeName, session: u64, messages: mpsc::Sender<SchedulerMessage>) {
-        let outbox = Outbox { session, messages, sent: BTreeSet::new() };
-        self.lock().insert(node.clone(), outbox);
+        let mut outboxes = self.lock();
+        let newer = outboxes.get(node).is_some_and(|present| present.session > session);
+        if !newer {
+            let outbox = Outbox { session, messages, sent: BTreeSet::new() };
+            outboxes.insert(node.clone(), outbox);
+        }
+    }
+
+    /// Ends the node's stream; its worker opens another, registers again, and is told everything anew.
+    pub fn cut(&self, node: &NodeName) {
+        self.lock().remove(node);
+    }
+
+    /// Ends every stream.
+    pub fn close(&self) {
+        self.lock().clear();
+    }
+
+    /// Tells every worker everything again; after a round of which it is not known what was sent.
+    pub fn redrive(&self, world: &World, epoch: Epoch) {
+        let mut outboxes = self.lock();
+        let nodes: Vec<NodeName> = outboxes.keys().cloned().collect();
+        for node in nodes {
+            if let Some(outbox) = outboxes.get_mut(&node) {
+                outbox.sent.clear();
+            }
+            for order in orders::for_node(world, &node, &[]) {
+                self.send_order(&mut outboxes, world, epoch, &node, order);
+            }
+        }
     }
 
     /// A worker's stream is gone. Returns whether it was the node's present one.

@@ -37,7 +37,14 @@ pub enum LogError {
 pub struct LogRelay {
     dispatcher: Arc<Dispatcher>,
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, oneshot::Sender<LogData>>>,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+}
+
+/// A read that waits, and the node it was sent to.
+#[derive(Debug)]
+struct Waiting {
+    node: NodeName,
+    reply: oneshot::Sender<LogData>,
 }
 
 impl LogRelay {
@@ -56,7 +63,7 @@ impl LogRelay {
         read.request = request;
         let patience = ANSWER_PATIENCE + Duration::from_millis(u64::from(read.wait_ms));
         let (reply, answer) = oneshot::channel();
-        if !self.expect(request, reply) {
+        if !self.expect(request, Waiting { node: node.clone(), reply }) {
             return Err(LogError::Busy);
         }
         let message = SchedulerMessage { message: Some(Message::ReadLog(read)) };
@@ -69,21 +76,24 @@ impl LogRelay {
         outcome.ok().and_then(Result::ok).ok_or_else(|| LogError::NoAnswer(node.clone()))
     }
 
-    /// A worker answered.
-    pub fn answered(&self, data: LogData) {
+    /// The worker of a node answered. An answer from another node than the one asked is ignored.
+    pub fn answered(&self, node: &NodeName, data: LogData) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reply) = waiting.remove(&data.request) {
+        if waiting.get(&data.request).is_none_or(|waits| waits.node != *node) {
+            return;
+        }
+        if let Some(waits) = waiting.remove(&data.request) {
             // A reader that went away needs no answer.
-            let _ = reply.send(data);
+            let _ = waits.reply.send(data);
         }
     }
 
-    fn expect(&self, request: u64, reply: oneshot::Sender<LogData>) -> bool {
+    fn expect(&self, request: u64, waits: Waiting) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= READS_MAX {
             return false;
         }
-        waiting.insert(request, reply);
+        waiting.insert(request, waits);
         true
     }
 

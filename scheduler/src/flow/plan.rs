@@ -18,6 +18,7 @@ use gotgan_core::planner;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::command::WriterHandle;
 use crate::clock;
@@ -130,6 +131,17 @@ pub fn new(policy: Arc<Policy>, metrics: Arc<Metrics>) -> (Planner, PlannerFeed,
     (planner, feed, last)
 }
 
+/// Tells the thread, when dropped, that its plan is settled: committed, refused, or lost with the round it was in.
+#[derive(Debug)]
+struct Settled(SyncSender<PlannerInput>);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        // The thread empties its queue before it rests, so there is room soon; if it is gone, so be it.
+        let _ = self.0.send(PlannerInput::PlanSettled);
+    }
+}
+
 /// What the thread knows.
 #[derive(Debug)]
 struct Replica {
@@ -140,18 +152,27 @@ struct Replica {
     in_flight: bool,
     /// No pass before this.
     rest_until: Instant,
+    /// When the last pass began.
+    last_pass: Instant,
 }
 
 impl Planner {
-    /// Starts the thread; it ends when the writer is gone.
+    /// Starts the thread; it ends when the writer is gone, and cancels `ended` then.
     ///
     /// # Errors
     /// The system's error if no thread can be made.
-    pub fn spawn(self, writer: WriterHandle, runtime: Handle) -> std::io::Result<()> {
-        std::thread::Builder::new()
-            .name("planner".to_owned())
-            .spawn(move || self.run(&writer, &runtime))
-            .map(|_| ())
+    pub fn spawn(
+        self,
+        writer: WriterHandle,
+        runtime: Handle,
+        ended: CancellationToken,
+    ) -> std::io::Result<()> {
+        let run = move || {
+            // However it ends, also by a panic: without a planner nothing would ever start again.
+            let _ended = ended.drop_guard();
+            self.run(&writer, &runtime);
+        };
+        std::thread::Builder::new().name("planner".to_owned()).spawn(run).map(|_| ())
     }
 
     fn run(self, writer: &WriterHandle, runtime: &Handle) {
@@ -160,6 +181,7 @@ impl Planner {
             dirty: false,
             in_flight: false,
             rest_until: Instant::now(),
+            last_pass: Instant::now(),
         };
         while self.absorb(&mut replica) {
             if replica.dirty && !replica.in_flight && Instant::now() >= replica.rest_until {
@@ -182,17 +204,21 @@ impl Planner {
         };
         match self.inputs.recv_timeout(wait) {
             Ok(input) => replica.take(input),
-            Err(RecvTimeoutError::Timeout) => replica.dirty |= !replica.world.queue.is_empty(),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         while let Ok(input) = self.inputs.try_recv() {
             replica.take(input);
         }
+        // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
+        let overdue = replica.last_pass.elapsed() >= IDLE_PASS;
+        replica.dirty |= overdue && !replica.world.queue.is_empty();
         true
     }
 
     fn pass(&self, replica: &mut Replica) -> Plan {
         let began = Instant::now();
+        replica.last_pass = began;
         let mut plan = planner::plan(&replica.world, &self.policy, clock::now());
         let took = began.elapsed();
         self.metrics.plan_seconds.observe(took.as_secs_f64());
@@ -212,14 +238,11 @@ impl Planner {
         runtime: &Handle,
     ) -> bool {
         replica.in_flight = true;
-        let settled = self.feed.sender.clone();
+        let settled = Settled(self.feed.sender.clone());
         let metrics = Arc::clone(&self.metrics);
         let sent = writer.write_then(
             move |round| commit_decisions(&mut round.draft, &plan.decisions, &metrics),
-            move |_| {
-                // The thread empties its queue before it rests, so there is room soon; if it is gone, so be it.
-                let _ = settled.send(PlannerInput::PlanSettled);
-            },
+            move |_| drop(settled),
         );
         runtime.block_on(sent).is_ok()
     }

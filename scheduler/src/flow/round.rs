@@ -56,11 +56,6 @@ impl RecentKeys {
         if self.submissions.insert(place.clone(), (submission.digest, submission.job)).is_none() {
             self.submission_order.push_back(place);
         }
-        while self.submission_order.len() > RECENT_MAX {
-            if let Some(oldest) = self.submission_order.pop_front() {
-                self.submissions.remove(&oldest);
-            }
-        }
     }
 
     /// The answer given under a key.
@@ -73,6 +68,16 @@ impl RecentKeys {
         let place = (answer.owner.clone(), answer.key.clone());
         if self.answers.insert(place.clone(), answer).is_none() {
             self.answer_order.push_back(place);
+        }
+    }
+
+    /// Forgets the oldest. Called between rounds only: within a round no key may be forgotten that was not looked up
+    /// because it was known.
+    pub fn trim(&mut self) {
+        while self.submission_order.len() > RECENT_MAX {
+            if let Some(oldest) = self.submission_order.pop_front() {
+                self.submissions.remove(&oldest);
+            }
         }
         while self.answer_order.len() > RECENT_MAX {
             if let Some(oldest) = self.answer_order.pop_front() {

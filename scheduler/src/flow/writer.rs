@@ -7,14 +7,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, Event};
 use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
 use gotgan_core::lifecycle::Draft;
+use gotgan_core::node::Liveness;
 use gotgan_core::policy::Policy;
-use gotgan_core::world::World;
+use gotgan_core::world::{Snapshot, World};
 use gotgan_store::{Round, Store, StoreError};
 use tokio::sync::{broadcast, mpsc};
 
@@ -32,6 +33,9 @@ const QUEUE_MAX: usize = 8_192;
 
 /// Commands drafted into one transaction; more only makes the first wait longer for its answer.
 const ROUND_MAX: usize = 2_048;
+
+/// Between tries to load the world again from a store that does not answer.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Rounds of events a slow watcher may lag behind before it must catch up from the store.
 const EVENTS_MAX: usize = 4_096;
@@ -96,19 +100,22 @@ impl Writer {
 
     /// One round; an error ends the writer.
     async fn round(&mut self, commands: Vec<Command>) -> Result<(), FlowError> {
+        self.recent.trim();
         let keys = self.unknown_keys(&commands);
-        if let Err(error) = self.look_up(keys).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot look up keys");
-            for command in commands {
-                refuse(command);
+        let looked_up = self.look_up(keys).await;
+        let commands = match looked_up {
+            Ok(()) => commands,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot look up keys");
+                refuse_submissions(commands)
             }
-            return Ok(());
-        }
+        };
         let now = clock::now();
         let drafted = catch_unwind(AssertUnwindSafe(|| self.draft(commands, now)));
         let Ok((round, acknowledgements, reads)) = drafted else {
             tracing::error!("a command panicked; the world is rebuilt from the store");
-            return self.rebuild().await;
+            self.rebuild().await;
+            return Ok(());
         };
         match self.commit(&round, now).await {
             Ok(()) => {
@@ -127,7 +134,8 @@ impl Writer {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "round not committed");
                 acknowledge(acknowledgements, &Err(FlowError::NotCommitted));
-                self.rebuild().await
+                self.rebuild().await;
+                Ok(())
             }
         }
     }
@@ -221,36 +229,59 @@ impl Writer {
     }
 
     /// Drops the world and loads what the store knows. Liveness survives, since it was never in the store.
-    async fn rebuild(&mut self) -> Result<(), FlowError> {
+    ///
+    /// What was sent of a round whose outcome is not known is not known either, so everybody is told anew.
+    async fn rebuild(&mut self) {
         let before = std::mem::take(&mut self.parts.world);
-        let snapshot = self.parts.store.load().await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot reload the world");
-            FlowError::NotCommitted
-        })?;
-        let mut world = World::restore(snapshot);
+        let mut world = World::restore(self.load_again().await);
         for (name, node) in before.nodes {
             if let Some(again) = world.nodes.get_mut(&name) {
-                again.liveness = node.liveness;
+                // Given up in a round that was not committed: its attempts are alive again, so judge it again.
+                let lost = node.liveness == Liveness::Lost;
+                again.liveness = if lost { Liveness::Suspect } else { node.liveness };
+                again.liveness_since = node.liveness_since;
                 again.leftovers = node.leftovers;
             }
         }
         self.recent.clear();
-        self.parts.dispatcher.reset(&world);
         self.parts.world = world;
-        self.parts.planner.reset(&self.parts.world);
-        Ok(())
+        let WriterParts { world, dispatcher, admission, planner, epoch, .. } = &mut self.parts;
+        dispatcher.reset(world);
+        dispatcher.redrive(world, *epoch);
+        admission.note_all();
+        planner.reset(world);
+    }
+
+    /// Loads until it works; if the store stays away, the lease runs out and with it this process.
+    async fn load_again(&self) -> Snapshot {
+        loop {
+            match self.parts.store.load().await {
+                Ok(snapshot) => return snapshot,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot reload the world"
+                    );
+                }
+            }
+            tokio::time::sleep(RELOAD_PAUSE).await;
+        }
     }
 }
 
-fn refuse(command: Command) {
-    match command {
-        Command::Submit { reply, .. } => {
-            // A caller that went away needs no answer.
-            let _ = reply.send(Err(FlowError::NotCommitted.into()));
+/// Answers the submissions, which need their keys looked up, and leaves the rest.
+fn refuse_submissions(commands: Vec<Command>) -> Vec<Command> {
+    let mut rest = Vec::with_capacity(commands.len());
+    for command in commands {
+        match command {
+            Command::Submit { reply, .. } => {
+                // A caller that went away needs no answer.
+                let _ = reply.send(Err(FlowError::NotCommitted.into()));
+            }
+            Command::Write(_) | Command::Read(_) => rest.push(command),
         }
-        // Dropping the closure drops its reply, which the caller reads as an error.
-        Command::Write(_) | Command::Read(_) => {}
     }
+    rest
 }
 
 fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowError>) {

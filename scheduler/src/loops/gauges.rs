@@ -8,7 +8,7 @@ use gotgan_core::job::JobState;
 use gotgan_core::world::World;
 
 use crate::api::capacities;
-use crate::flow::command::WriterHandle;
+use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::dispatch::Dispatcher;
 use crate::metrics::Metrics;
 
@@ -21,9 +21,11 @@ pub async fn run(writer: WriterHandle, dispatcher: Arc<Dispatcher>, metrics: Arc
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Ok((jobs, classes)) = writer.read(|world| (count(world), capacities(world))).await
-        else {
-            return;
+        let looked = writer.read(|world| (count(world), capacities(world))).await;
+        let (jobs, classes) = match looked {
+            Ok(found) => found,
+            Err(FlowError::NotCommitted) => continue,
+            Err(FlowError::NotLeader | FlowError::Stopping) => return,
         };
         metrics.set_jobs(&jobs);
         for (class, capacity) in classes {

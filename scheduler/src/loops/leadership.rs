@@ -12,7 +12,8 @@ use crate::clock;
 /// Between looks of a standby at whether the leader's lease has run out.
 const STANDBY_LOOK: Duration = Duration::from_millis(200);
 
-/// Waits until the store gives this process the leadership; `None` if asked to stop first.
+/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` once if
+/// another leads.
 ///
 /// # Errors
 /// [`StoreError`] if the store fails.
@@ -22,6 +23,7 @@ pub async fn take(
     address: &str,
     lease_ms: i64,
     stop: &CancellationToken,
+    mut on_standby: impl FnMut(),
 ) -> Result<Option<Leadership>, StoreError> {
     let mut told = false;
     loop {
@@ -31,6 +33,7 @@ pub async fn take(
                 if !told {
                     tracing::info!(leader = leader.holder, address = leader.address, "standing by");
                     told = true;
+                    on_standby();
                 }
             }
             Err(error) => return Err(error),
@@ -55,7 +58,13 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             () = tokio::time::sleep(lease / 3) => {}
         }
         let began = Instant::now();
-        match store.renew_leadership(epoch, clock::now(), lease_ms).await {
+        let left = lease.saturating_sub(renewed.elapsed());
+        let renewal = store.renew_leadership(epoch, clock::now(), lease_ms);
+        let Ok(outcome) = tokio::time::timeout(left, renewal).await else {
+            tracing::error!(%epoch, "the store does not answer and the lease has run out");
+            return;
+        };
+        match outcome {
             Ok(()) => renewed = began,
             Err(StoreError::Fenced { newer, .. }) => {
                 tracing::error!(%epoch, %newer, "another scheduler leads");

@@ -8,8 +8,9 @@ use gotgan_core::lifecycle;
 use gotgan_core::node::Liveness;
 
 use crate::config::Timing;
-use crate::flow::command::WriterHandle;
+use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::dispatch::Dispatcher;
+use crate::flow::round::RoundDraft;
 use crate::flow::telemetry::Telemetry;
 
 /// What a look found for a node.
@@ -32,12 +33,17 @@ pub async fn run(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let last = telemetry.last_heard();
         let known = writer.read(|world| {
             let nodes = world.nodes.iter().map(|(name, node)| (name.clone(), node.liveness));
             nodes.collect::<Vec<(NodeName, Liveness)>>()
         });
-        let Ok(known) = known.await else { return };
+        let known = match known.await {
+            Ok(known) => known,
+            Err(FlowError::NotCommitted) => continue,
+            Err(FlowError::NotLeader | FlowError::Stopping) => return,
+        };
+        // Taken after the wait for the writer, so that a stall of the store is not held against the nodes.
+        let last = telemetry.last_heard();
         let findings: Vec<(NodeName, Finding)> = known
             .into_iter()
             .filter_map(|(node, liveness)| {
@@ -47,21 +53,34 @@ pub async fn run(
                 Some((node, finding))
             })
             .collect();
-        if !findings.is_empty() && writer.write(move |round| settle(round, findings)).await.is_err()
-        {
-            return;
+        if findings.is_empty() {
+            continue;
+        }
+        match writer.write(move |round| settle(round, findings)).await {
+            // A node that was given up while its stream held must register anew, so that what still runs there is
+            // found and stopped.
+            Ok(given_up) => given_up.iter().for_each(|node| dispatcher.cut(node)),
+            Err(FlowError::NotCommitted) => {}
+            Err(FlowError::NotLeader | FlowError::Stopping) => return,
         }
     }
 }
 
-fn settle(round: &mut crate::flow::round::RoundDraft<'_>, findings: Vec<(NodeName, Finding)>) {
+/// Carries the findings out; returns the nodes that were given up.
+fn settle(round: &mut RoundDraft<'_>, findings: Vec<(NodeName, Finding)>) -> Vec<NodeName> {
+    let mut given_up = Vec::new();
     for (node, finding) in findings {
         match finding {
             Finding::Heard => lifecycle::hear(&mut round.draft, &node),
             Finding::Missed => lifecycle::miss(&mut round.draft, &node),
-            Finding::GivenUp => lifecycle::give_up(&mut round.draft, &node),
+            Finding::GivenUp => {
+                if lifecycle::give_up(&mut round.draft, &node) {
+                    given_up.push(node);
+                }
+            }
         }
     }
+    given_up
 }
 
 /// What to do about a node last heard `since` ago; `None` if nothing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gotgan_core::lifecycle;
 
 use crate::config::Timing;
-use crate::flow::command::WriterHandle;
+use crate::flow::command::{FlowError, WriterHandle};
 
 /// Looks until the writer is gone.
 pub async fn run(writer: WriterHandle, timing: Timing) {
@@ -16,8 +16,10 @@ pub async fn run(writer: WriterHandle, timing: Timing) {
         let patience = timing.confirm_within_ms;
         let looked =
             writer.write(move |round| lifecycle::stop_unconfirmed(&mut round.draft, patience));
-        if looked.await.is_err() {
-            return;
+        match looked.await {
+            // A round that failed was answered so to everybody in it; the next look comes soon.
+            Ok(()) | Err(FlowError::NotCommitted) => {}
+            Err(FlowError::NotLeader | FlowError::Stopping) => return,
         }
     }
 }

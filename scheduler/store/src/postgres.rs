@@ -13,11 +13,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gotgan_core::ids::Epoch;
 use sqlx::ConnectOptions;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use crate::migrations::migrator;
+use crate::sheets::Sheet;
+use crate::write_op::refused;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
 type Db = sqlx::Postgres;
@@ -48,4 +51,18 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone());
     Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+}
+
+/// Checks the epoch and writes the sheets, one statement each.
+async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
+    writes::check_epoch(connection, epoch).await?;
+    for sheet in sheets {
+        let done = sqlx::query::<Db>(sql::statement(sheet.target))
+            .bind(sheet.json.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(refused(writes::COMMIT))?;
+        writes::check_rows(sheet, done.rows_affected())?;
+    }
+    Ok(())
 }

@@ -12,11 +12,15 @@ mod writes_sql;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
+use futures::TryStreamExt;
+use gotgan_core::ids::Epoch;
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, Row};
 
 use crate::migrations::migrator;
+use crate::sheets::Sheet;
+use crate::write_op::refused;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
 type Db = sqlx::Sqlite;
@@ -70,4 +74,39 @@ fn options(path: &str) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_SIZE_LIMIT)
         .disable_statement_logging()
+}
+
+/// Checks the epoch and writes the sheets, all as one text of several statements.
+///
+/// The driver hands each text to the connection's own thread and waits for it; with a statement a text, a busy
+/// machine spends more on these exchanges than on the writing.
+async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
+    // Made of constants alone; everything that came from outside is a parameter.
+    let mut query = sqlx::query::<Db>(AssertSqlSafe(round_text(sheets)));
+    for sheet in sheets {
+        query = query.bind(sheet.json.as_str());
+    }
+    let mut stored = None;
+    let mut written = Vec::with_capacity(sheets.len() + 1);
+    let mut results = connection.fetch_many(query);
+    while let Some(result) = results.try_next().await.map_err(refused(writes::COMMIT))? {
+        match result {
+            Either::Left(done) => written.push(done.rows_affected()),
+            Either::Right(row) => stored = Some(row.try_get(0).map_err(refused(writes::COMMIT))?),
+        }
+    }
+    writes::compare_epoch(stored, epoch)?;
+    // The first result is of the statement that read the epoch.
+    let mut written = written.into_iter().skip(1);
+    sheets.iter().try_for_each(|sheet| writes::check_rows(sheet, written.next().unwrap_or(0)))
+}
+
+/// The statements of a round, with the parameter of each numbered by its place.
+fn round_text(sheets: &[Sheet]) -> String {
+    let mut text = sql::EPOCH.to_owned();
+    for (place, sheet) in (1_usize..).zip(sheets) {
+        text.push(';');
+        text.push_str(&sql::statement(sheet.target).replace("$1", &format!("${place}")));
+    }
+    text
 }

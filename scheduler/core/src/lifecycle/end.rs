@@ -2,8 +2,7 @@
 
 use crate::amount::UnixMicros;
 use crate::attempt::{
-    Attempt, AttemptEvent, AttemptState, Cause, ExitStatus, MemberEnd, Outcome, Progress, Stop,
-    transition,
+    Attempt, AttemptEvent, AttemptState, Cause, MemberEnd, Outcome, Progress, Stop, transition,
 };
 use crate::change::EventKind;
 use crate::ids::{AttemptId, JobId, NodeName};
@@ -69,7 +68,7 @@ fn stop_for_others(
     let failed = end.cause != Cause::User || end.exit.is_some_and(|exit| !exit.is_success());
     let batch =
         draft.world.steps.get(&(attempt.id, 0)).is_some_and(|step| step.kind == StepKind::Batch);
-    if !failed && !(batch && rank == 0) {
+    if !(failed || batch && rank == 0) {
         return None;
     }
     let reason = if failed { member_detail(attempt, rank, end) } else { String::new() };
@@ -117,7 +116,8 @@ fn end_time(attempt: &Attempt, now: UnixMicros) -> UnixMicros {
     ends.max().unwrap_or(now).clamp(attempt.leased, now.max(attempt.leased))
 }
 
-/// The order to stop if there was one, else the worst end of a member, else the first.
+/// The order to stop if there was one, else the worst end of a member, else the first. A failing task is blamed on a
+/// member that was lost, if there is one: when a node dies, the ranks on the others fail first, with broken links.
 fn outcome_of(draft: &Draft<'_>, attempt: &Attempt) -> Outcome {
     let mut outcome = match &attempt.stop {
         Some(stop) => Outcome { cause: stop.cause, exit: stop.exit, detail: stop.reason.clone() },
@@ -125,11 +125,28 @@ fn outcome_of(draft: &Draft<'_>, attempt: &Attempt) -> Outcome {
     };
     let failed = outcome.exit.is_some_and(|exit| !exit.is_success());
     if outcome.cause == Cause::User && failed {
+        if let Some((rank, end)) = lost_member(attempt) {
+            let detail = member_detail(attempt, rank, end);
+            return Outcome { cause: end.cause, exit: None, detail };
+        }
         if let Some(task) = failed_task(draft, attempt.id) {
             outcome.detail = task;
         }
     }
     outcome
+}
+
+/// Whether the cause is nobody's doing and lies with the place.
+fn is_loss(cause: Cause) -> bool {
+    matches!(cause, Cause::Node | Cause::Hardware | Cause::Network)
+}
+
+/// The first member that ended by what is nobody's doing.
+fn lost_member(attempt: &Attempt) -> Option<(usize, &MemberEnd)> {
+    attempt.members.iter().enumerate().find_map(|(rank, member)| match &member.progress {
+        Progress::Ended(end) if end.own && is_loss(end.cause) => Some((rank, end)),
+        Progress::Ended(_) | Progress::Leased | Progress::Accepted | Progress::Running => None,
+    })
 }
 
 fn worst_end(attempt: &Attempt) -> Outcome {
@@ -268,7 +285,7 @@ fn remember_lost_nodes(status: &mut JobStatus, attempt: &Attempt) {
         let Progress::Ended(end) = &member.progress else {
             continue;
         };
-        if matches!(end.cause, Cause::Hardware | Cause::Node) {
+        if end.own && matches!(end.cause, Cause::Hardware | Cause::Node) {
             if status.avoid.len() >= AVOIDED_MAX {
                 status.avoid.clear();
             }
@@ -391,12 +408,8 @@ pub(super) fn lose_node(draft: &mut Draft<'_>, node: &NodeName, lost: &[AttemptI
         let Some(rank) = attempt.rank_of(node) else {
             continue;
         };
-        let end = MemberEnd {
-            cause: Cause::Node,
-            exit: None::<ExitStatus>,
-            detail: detail.to_owned(),
-            at: draft.now,
-        };
+        let (cause, exit, at) = (Cause::Node, None, draft.now);
+        let end = MemberEnd { cause, exit, detail: detail.to_owned(), at, own: true };
         end_member(draft, *id, rank, end);
     }
 }

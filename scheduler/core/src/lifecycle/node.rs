@@ -9,6 +9,7 @@ use crate::attempt::Progress;
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName, UserName};
 use crate::node::{Admin, Inventory, Liveness, LivenessEvent, transition};
+use crate::world::World;
 
 /// A worker registered. `held` are the attempts in its journal that it has not been told to forget; those marked
 /// true have ended on the node.
@@ -29,7 +30,7 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
     lose_node(draft, &name, &lost, "the node no longer knows the attempt");
     let leftovers: Vec<AttemptId> = held
         .iter()
-        .filter(|(id, ended)| !ended && !is_live_on(draft, *id, &name))
+        .filter(|(id, ended)| !ended && !is_live_on(draft.world, *id, &name))
         .map(|(id, _)| *id)
         .collect();
     let before = draft.world.nodes.get(&name).map(|node| node.leftovers.clone());
@@ -60,9 +61,12 @@ fn forgotten_attempts(
         .collect()
 }
 
-/// Whether the attempt, by the books, still has something on the node.
-pub(super) fn is_live_on(draft: &Draft<'_>, id: AttemptId, node: &NodeName) -> bool {
-    draft.world.attempts.get(&id).is_some_and(|attempt| attempt.rank_of(node).is_some())
+/// Whether the attempt, by the books, still has something on the node. A member that was given up has not, though
+/// its gang may still be stopping elsewhere.
+pub(super) fn is_live_on(world: &World, id: AttemptId, node: &NodeName) -> bool {
+    let attempt = world.attempts.get(&id);
+    let member = attempt.and_then(|attempt| attempt.members.get(attempt.rank_of(node)?));
+    member.is_some_and(|member| !matches!(member.progress, Progress::Ended(_)))
 }
 
 /// A beat came.
@@ -78,9 +82,10 @@ pub fn miss(draft: &mut Draft<'_>, node: &NodeName) {
 }
 
 /// Nothing was heard for so long that the attempts there are decided: they end with cause node.
-pub fn give_up(draft: &mut Draft<'_>, node: &NodeName) {
+/// Returns whether it was given up now.
+pub fn give_up(draft: &mut Draft<'_>, node: &NodeName) -> bool {
     if !move_liveness(draft, node, LivenessEvent::GivenUp) {
-        return;
+        return false;
     }
     draft.tell_node(node, EventKind::NodeLost, "given up; its attempts end with cause node");
     let attempts: Vec<AttemptId> = draft
@@ -90,6 +95,7 @@ pub fn give_up(draft: &mut Draft<'_>, node: &NodeName) {
         .map(|node| node.attempts.iter().copied().collect())
         .unwrap_or_default();
     lose_node(draft, node, &attempts, "the node was lost");
+    true
 }
 
 /// Whether it moved.
@@ -101,7 +107,7 @@ fn move_liveness(draft: &mut Draft<'_>, node: &NodeName, event: LivenessEvent) -
     if liveness == known.liveness {
         return false;
     }
-    draft.push(Change::NodeHeard { node: node.clone(), liveness });
+    draft.push(Change::NodeHeard { node: node.clone(), liveness, at: draft.now });
     true
 }
 

@@ -10,6 +10,8 @@ use crate::ids::{AttemptId, NodeName};
 use crate::step::{Step, TaskState};
 use crate::world::World;
 
+use super::node::is_live_on;
+
 /// One thing a worker is told about one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
@@ -107,7 +109,7 @@ pub fn for_node(world: &World, node: &NodeName, held: &[(AttemptId, bool)]) -> V
         .flatten()
         .collect();
     for (id, ended) in held {
-        if known.attempts.contains(id) {
+        if is_live_on(world, *id, node) {
             continue;
         }
         orders.push(if *ended { Order::Forget(*id) } else { stop_leftover(*id) });

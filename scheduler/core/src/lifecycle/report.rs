@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::end::{end_member, meet_dependents, order_stop};
+use super::end::{end_member, meet_dependents};
 use super::node::is_live_on;
 use crate::amount::UnixMicros;
 use crate::attempt::{
-    Attempt, AttemptEvent, AttemptState, Cause, ExitStatus, MemberEnd, Progress, Stop, transition,
+    Attempt, AttemptEvent, AttemptState, Cause, ExitStatus, MemberEnd, Progress, transition,
 };
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName};
 use crate::job::{JobEvent, JobState};
-use crate::step::{StepKind, Task, TaskState};
+use crate::step::{Task, TaskState};
 
 /// What a worker says about an attempt on its node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub enum Folded {
 
 /// Folds one report in. Everything but [`Folded::Gap`] may be acknowledged once the draft is durable.
 pub fn fold(draft: &mut Draft<'_>, report: &Report) -> Folded {
-    if !is_live_on(draft, report.attempt, &report.node) {
+    if !is_live_on(draft.world, report.attempt, &report.node) {
         forget_leftover(draft, report);
         return Folded::Settled;
     }
@@ -116,12 +116,9 @@ fn take_in(draft: &mut Draft<'_>, attempt: Attempt, rank: usize, report: &Report
         MemberEvent::Started => started(draft, attempt, rank),
         MemberEvent::Refused { cause, reason } => {
             draft.move_attempt(attempt);
-            end_member(
-                draft,
-                report.attempt,
-                rank,
-                MemberEnd { cause: *cause, exit: None, detail: reason.clone(), at: draft.now },
-            );
+            let detail = reason.clone();
+            let end = MemberEnd { cause: *cause, exit: None, detail, at: draft.now, own: true };
+            end_member(draft, report.attempt, rank, end);
         }
         MemberEvent::TaskStarted { step, rank: task } => {
             draft.move_attempt(attempt);
@@ -133,8 +130,9 @@ fn take_in(draft: &mut Draft<'_>, attempt: Attempt, rank: usize, report: &Report
         }
         MemberEvent::Ended { cause, reason, exit } => {
             let at = report.at.clamp(attempt.leased, draft.now.max(attempt.leased));
+            let own = attempt.stop.is_none();
             draft.move_attempt(attempt);
-            let end = MemberEnd { cause: *cause, exit: *exit, detail: reason.clone(), at };
+            let end = MemberEnd { cause: *cause, exit: *exit, detail: reason.clone(), at, own };
             end_member(draft, report.attempt, rank, end);
         }
     }
@@ -213,7 +211,7 @@ fn task_ended(
         Some(TaskState::Ended { started, ended: report.at, exit, detail: detail.to_owned() })
     });
     if moved {
-        step_went_on(draft, report, step, rank, exit);
+        step_went_on(draft, report, step);
     }
 }
 
@@ -237,8 +235,8 @@ fn move_task(
     true
 }
 
-/// A task has ended: tells when the step has, and stops the gang of a command of which one rank failed.
-fn step_went_on(draft: &mut Draft<'_>, report: &Report, number: u32, rank: u32, exit: ExitStatus) {
+/// A task has ended: tells when the step has.
+fn step_went_on(draft: &mut Draft<'_>, report: &Report, number: u32) {
     let Some(step) = draft.world.steps.get(&(report.attempt, number)).cloned() else {
         return;
     };
@@ -257,11 +255,6 @@ fn step_went_on(draft: &mut Draft<'_>, report: &Report, number: u32, rank: u32, 
             ),
         };
         draft.tell_job(id.job, id.number, JobState::Running, EventKind::StepEnded, text);
-    }
-    if step.kind == StepKind::Command && !exit.is_success() {
-        let reason = format!("rank {rank} ended with {exit} on {}", report.node);
-        let grace_s = draft.world.jobs.get(&id.job).map_or(0, |job| job.spec.grace_s);
-        order_stop(draft, id, Stop { cause: Cause::User, reason, exit: Some(exit), grace_s });
     }
 }
 

@@ -9,9 +9,10 @@ use crate::amount::UnixMicros;
 use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use crate::change::{Change, EventKind};
 use crate::check::{self, Refusal};
-use crate::ids::AttemptId;
+use crate::ids::{AttemptId, NodeName};
 use crate::job::{Job, JobEvent, transition};
 use crate::ledger;
+use crate::node::Liveness;
 use crate::plan::Decision;
 use crate::spec::{GpuRequest, TaskLayout, Work};
 use crate::step::{Step, StepKind, Task, TaskState};
@@ -45,36 +46,33 @@ pub fn start(draft: &mut Draft<'_>, decision: &Decision) -> Result<AttemptId, Re
     Ok(id)
 }
 
-/// Stops attempts that some worker has not confirmed within `patience_ms` of the lease, so that a worker that
-/// hears but does not act cannot hold resources for ever.
+/// Stops attempts that a worker which is heard has not confirmed within `patience_ms`, counted from the lease or from
+/// when the worker was heard again, so that a worker that hears but does not act cannot hold resources for ever.
 pub fn stop_unconfirmed(draft: &mut Draft<'_>, patience_ms: i64) {
-    let overdue: Vec<AttemptId> = draft
+    let overdue: Vec<(AttemptId, NodeName)> = draft
         .world
         .attempts
         .values()
         .filter(|attempt| attempt.state == AttemptState::Leased)
-        .filter(|attempt| draft.now.millis_since(attempt.leased) > patience_ms)
-        .map(|attempt| attempt.id)
+        .filter_map(|attempt| Some((attempt.id, silent_node(draft, attempt, patience_ms)?)))
         .collect();
-    for id in overdue {
-        let silent = draft.world.attempts.get(&id).and_then(|attempt| silent_member(attempt));
-        let Some(node) = silent else { continue };
-        order_stop(
-            draft,
-            id,
-            Stop {
-                cause: Cause::Node,
-                reason: format!("node {node} did not confirm the attempt in time"),
-                exit: None,
-                grace_s: 0,
-            },
-        );
+    for (id, node) in overdue {
+        let reason = format!("node {node} did not confirm the attempt in time");
+        order_stop(draft, id, Stop { cause: Cause::Node, reason, exit: None, grace_s: 0 });
     }
 }
 
-fn silent_member(attempt: &Attempt) -> Option<String> {
-    let silent = attempt.members.iter().position(|member| member.progress == Progress::Leased)?;
-    attempt.placement.nodes.get(silent).map(|allocation| allocation.node.to_string())
+/// The first node that is heard and has been silent about the attempt for too long.
+fn silent_node(draft: &Draft<'_>, attempt: &Attempt, patience_ms: i64) -> Option<NodeName> {
+    let members = attempt.members.iter().zip(&attempt.placement.nodes);
+    let silent = members.filter(|(member, _)| member.progress == Progress::Leased);
+    let mut heard = silent.filter(|(_, place)| {
+        draft.world.nodes.get(&place.node).is_some_and(|node| {
+            let since = node.liveness_since.max(attempt.leased);
+            node.liveness == Liveness::Ready && draft.now.millis_since(since) > patience_ms
+        })
+    });
+    heard.next().map(|(_, place)| place.node.clone())
 }
 
 fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Placement>) -> Attempt {
@@ -137,7 +135,7 @@ fn tasks_per_node(placement: &Placement, per_node: u32) -> Vec<Task> {
     (0..).zip(places).map(|(rank, (node, local))| task(rank, node, local)).collect()
 }
 
-pub(super) fn task(rank: u32, node: crate::ids::NodeName, local_rank: u32) -> Task {
+pub(super) fn task(rank: u32, node: NodeName, local_rank: u32) -> Task {
     Task { rank, node, local_rank, state: TaskState::Pending }
 }
 

@@ -47,6 +47,9 @@ pub enum SubmitRefusal {
     /// A dependency names no job.
     #[error("job {0} does not exist; a dependency names a job submitted before")]
     UnknownDependency(JobId),
+    /// A dependency ended between the look at the store and the submission; look again.
+    #[error("job {0} has just ended; submit again")]
+    StaleDependency(JobId),
     /// A dependency can never be fulfilled.
     #[error("{} cannot be fulfilled: job {} has {}", .0.kind.word(), .0.job, .1.word())]
     ImpossibleDependency(Dependency, JobState),
@@ -115,9 +118,13 @@ fn unmet_dependencies(
     let mut unmet = Vec::new();
     for &dependency in &submission.spec.dependencies {
         let live = draft.world.jobs.get(&dependency.job).map(|job| job.status.state);
-        let state = live
-            .or_else(|| submission.outcomes.get(&dependency.job).copied())
-            .ok_or(SubmitRefusal::UnknownDependency(dependency.job))?;
+        let state = match (live, submission.outcomes.get(&dependency.job)) {
+            (Some(state), _) => state,
+            (None, Some(state)) if state.is_terminal() => *state,
+            // It was alive when the store was asked and is not any more: what was read is stale.
+            (None, Some(_)) => return Err(SubmitRefusal::StaleDependency(dependency.job)),
+            (None, None) => return Err(SubmitRefusal::UnknownDependency(dependency.job)),
+        };
         match standing(dependency.kind, state) {
             Standing::Met => {}
             Standing::Open => unmet.push(dependency),

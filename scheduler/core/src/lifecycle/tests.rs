@@ -364,7 +364,7 @@ impl Life {
         if live.is_empty() {
             return;
         }
-        let actor = Actor { name: UserName::new("kim").unwrap(), for_site: pick % 2 == 0 };
+        let actor = Actor { name: UserName::new("kim").unwrap(), for_site: pick.is_multiple_of(2) };
         // A refusal is as good as a change here: the world must add up after both.
         let _ = self.draft(|draft| act(draft, live[pick % live.len()], action, &actor, "drawn"));
     }

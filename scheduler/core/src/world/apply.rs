@@ -34,9 +34,10 @@ impl World {
             Change::NodeAdministered { node, admin } => {
                 self.with_node(node, |node| node.admin = admin.clone());
             }
-            Change::NodeHeard { node, liveness } => {
-                self.with_node(node, |node| node.liveness = *liveness);
-            }
+            Change::NodeHeard { node, liveness, at } => self.with_node(node, |node| {
+                node.liveness = *liveness;
+                node.liveness_since = *at;
+            }),
             Change::NodeLeftovers { node, attempts } => {
                 self.with_node(node, |node| node.leftovers = attempts.iter().copied().collect());
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::NodeAllocation;
 use crate::ids::{AttemptId, GpuUuid};
 use crate::node::{Admin, Inventory, Liveness};
@@ -17,6 +17,8 @@ pub struct Node {
     pub admin: Admin,
     /// What is heard of it.
     pub liveness: Liveness,
+    /// Since when it stands so.
+    pub liveness_since: UnixMicros,
     /// What is free.
     pub free: NodeFree,
     /// Attempts that hold something here.
@@ -25,7 +27,7 @@ pub struct Node {
     pub leftovers: BTreeSet<AttemptId>,
     /// It came back with less than its attempts hold; what is free is then recomputed when one ends, since
     /// adding to a free amount that could not go below nothing would invent some.
-    oversubscribed: bool,
+    pub oversubscribed: bool,
 }
 
 /// What is free on a node.
@@ -60,6 +62,7 @@ impl Node {
             inventory,
             admin,
             liveness: Liveness::Unknown,
+            liveness_since: UnixMicros::default(),
             free,
             attempts: BTreeSet::new(),
             leftovers: BTreeSet::new(),

@@ -77,7 +77,7 @@ impl<'a> NodeBuilder<'a> {
         };
         self.cluster.world.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
-        self.cluster.world.apply(&Change::NodeHeard { node, liveness });
+        self.cluster.world.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
     }
 }
 

@@ -82,7 +82,7 @@ impl TestCluster {
 
     pub fn heard(&mut self, name: &str, liveness: Liveness) {
         let node = NodeName::new(name).unwrap();
-        self.world.apply(&Change::NodeHeard { node, liveness });
+        self.world.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
     }
 
     /// A job on one node with 1 CPU and 1 GiB, submitted now, after all others.

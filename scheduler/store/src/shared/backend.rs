@@ -10,6 +10,7 @@ use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::world::Snapshot;
+use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
@@ -75,6 +76,12 @@ impl Backend {
         connected.map_err(|source| StoreError::Database { doing: "connect again", source })
     }
 
+    /// A connection for a read of one statement, which needs no transaction of its own.
+    async fn read_one(&self) -> Result<PoolConnection<Db>> {
+        let acquired = self.readers.acquire().await;
+        acquired.map_err(|source| StoreError::Database { doing: "begin to read", source })
+    }
+
     /// A transaction that sees one state of the database throughout.
     async fn read(&self) -> Result<Transaction<'static, Db>> {
         let begun = self.readers.begin_with(sql::BEGIN_READ).await;
@@ -124,7 +131,7 @@ impl Store for Backend {
     }
 
     async fn leadership(&self) -> Result<Option<Leadership>> {
-        reads::leadership(&mut *self.read().await?).await
+        reads::leadership(&mut *self.read_one().await?).await
     }
 
     async fn load(&self) -> Result<Snapshot> {
@@ -139,7 +146,7 @@ impl Store for Backend {
         &self,
         keys: &[(UserName, IdempotencyKey)],
     ) -> Result<Vec<RecordedSubmission>> {
-        reads::submissions(&mut *self.read().await?, keys).await
+        reads::submissions(&mut *self.read_one().await?, keys).await
     }
 
     async fn answered(
@@ -147,7 +154,7 @@ impl Store for Backend {
         owner: &UserName,
         key: &IdempotencyKey,
     ) -> Result<Option<AnsweredRequest>> {
-        reads::answered(&mut *self.read().await?, owner, key).await
+        reads::answered(&mut *self.read_one().await?, owner, key).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobDetail>> {
@@ -159,7 +166,7 @@ impl Store for Backend {
     }
 
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
-        reads::job_states(&mut *self.read().await?, ids).await
+        reads::job_states(&mut *self.read_one().await?, ids).await
     }
 
     async fn count_jobs(&self) -> Result<BTreeMap<JobState, u64>> {
@@ -197,11 +204,11 @@ impl Store for Backend {
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRecord>> {
-        reads::tokens(&mut *self.read().await?).await
+        reads::tokens(&mut *self.read_one().await?).await
     }
 
     async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>> {
-        reads::join_tokens(&mut *self.read().await?).await
+        reads::join_tokens(&mut *self.read_one().await?).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String> {

@@ -82,6 +82,9 @@ impl WriteOp<Connection> for Resign {
     }
 }
 
+/// In words for an error.
+pub(super) const COMMIT: &str = "commit a round";
+
 pub(super) struct Commit {
     pub epoch: Epoch,
     pub sheets: Vec<Sheet>,
@@ -89,38 +92,35 @@ pub(super) struct Commit {
 
 impl WriteOp<Connection> for Commit {
     type Answer = ();
-    const DOING: &'static str = "commit a round";
+    const DOING: &'static str = COMMIT;
 
     async fn run(&self, connection: &mut Connection) -> Result<()> {
-        check_epoch(connection, self.epoch).await?;
-        for sheet in &self.sheets {
-            write_sheet(connection, sheet).await?;
-        }
-        Ok(())
+        super::write_sheets(connection, self.epoch, &self.sheets).await
     }
-}
-
-async fn write_sheet(connection: &mut Connection, sheet: &Sheet) -> Result<()> {
-    let done = sqlx::query::<Db>(sql::statement(sheet.target))
-        .bind(sheet.json.as_str())
-        .execute(connection)
-        .await
-        .map_err(refused(Commit::DOING))?;
-    if done.rows_affected() == sheet.rows {
-        return Ok(());
-    }
-    let refusal = sheet.target.refusal();
-    Err(StoreError::Conflict(format!("{refusal} ({} of {})", done.rows_affected(), sheet.rows)))
 }
 
 /// Refuses a leader that was overtaken, or never was.
-async fn check_epoch(connection: &mut Connection, mine: Epoch) -> Result<()> {
+pub(super) async fn check_epoch(connection: &mut Connection, mine: Epoch) -> Result<()> {
     let stored: Option<i64> = sqlx::query_scalar::<Db, _>(sql::EPOCH)
         .fetch_optional(connection)
         .await
         .map_err(refused("check the leadership"))?;
+    compare_epoch(stored, mine)
+}
+
+/// Refuses `mine` if it is not the epoch that is stored.
+pub(super) fn compare_epoch(stored: Option<i64>, mine: Epoch) -> Result<()> {
     let newer = Epoch(decode::unsigned("leadership", stored.unwrap_or(0))?);
     if newer == mine { Ok(()) } else { Err(StoreError::Fenced { mine, newer }) }
+}
+
+/// Refuses a sheet of which not every row was written.
+pub(super) fn check_rows(sheet: &Sheet, written: u64) -> Result<()> {
+    if written == sheet.rows {
+        return Ok(());
+    }
+    let refusal = sheet.target.refusal();
+    Err(StoreError::Conflict(format!("{refusal} ({written} of {})", sheet.rows)))
 }
 
 pub(super) struct InsertSetting<'a> {

@@ -32,7 +32,11 @@ pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
     leader
         .commit(vec![
             Change::NodeRegistered(Arc::new(inventory("n1"))),
-            Change::NodeHeard { node: node_name("n1"), liveness: Liveness::Ready },
+            Change::NodeHeard {
+                node: node_name("n1"),
+                liveness: Liveness::Ready,
+                at: gotgan_core::amount::UnixMicros(7),
+            },
             Change::NodeRegistered(Arc::new(inventory("n2"))),
             Change::QuotaApplied(Arc::new(quota(1))),
             Change::QuotaApplied(Arc::new(quota(2))),

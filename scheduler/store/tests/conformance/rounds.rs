@@ -164,7 +164,11 @@ pub async fn what_is_not_stored_is_no_reason_to_fail(place: Arc<Place>) {
     leader.commit(vec![]).await;
     leader
         .commit(vec![
-            Change::NodeHeard { node: node.clone(), liveness: Liveness::Ready },
+            Change::NodeHeard {
+                node: node.clone(),
+                liveness: Liveness::Ready,
+                at: gotgan_core::amount::UnixMicros(7),
+            },
             Change::NodeLeftovers { node, attempts: vec![AttemptId { job: JobId(1), number: 1 }] },
         ])
         .await;

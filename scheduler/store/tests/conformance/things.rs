@@ -184,7 +184,7 @@ pub fn ended(mut attempt: Attempt, seconds: i64, cause: Cause) -> Attempt {
     let detail = "rank 1 said \"no\"".to_owned();
     attempt.state = AttemptState::Ended;
     attempt.ended = Some(at(seconds));
-    let end = MemberEnd { cause, exit: None, detail: detail.clone(), at: at(seconds) };
+    let end = MemberEnd { cause, exit: None, detail: detail.clone(), at: at(seconds), own: true };
     attempt.members = vec![Member { last_seq: 3, progress: Progress::Ended(end) }];
     attempt.outcome = Some(Outcome { cause, exit: None, detail });
     attempt
@@ -311,6 +311,7 @@ fn without_volatile(mut world: World) -> World {
     world.version = 0;
     for node in world.nodes.values_mut() {
         node.liveness = Liveness::Unknown;
+        node.liveness_since = UnixMicros::default();
         node.leftovers.clear();
     }
     world
