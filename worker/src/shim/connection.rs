@@ -32,6 +32,11 @@ impl Connection {
         !self.output.is_empty()
     }
 
+    /// Whether the worker was sent every event.
+    pub fn has_all(&self, events: &EventLog) -> bool {
+        !self.is_behind() && self.sent.is_some_and(|sent| sent >= events.len())
+    }
+
     /// Reads what is there and returns the whole commands in it; an error when the worker is gone or talks garbage.
     pub fn read(&mut self) -> io::Result<Vec<ShimCommand>> {
         let mut buffer = vec![0; READ_BYTES];
@@ -44,10 +49,11 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        let commands = self.take_commands()?;
         if self.input.len() > LINE_MAX_BYTES {
             return Err(ErrorKind::InvalidData.into());
         }
-        self.take_commands()
+        Ok(commands)
     }
 
     /// Events are wanted after the first `skip`.

@@ -3,6 +3,8 @@
 //! It outlives the daemon, enforces the time limit by its own monotonic clock, and ends only when nothing of the
 //! attempt is left: it is the subreaper of everything its tasks start, so no descendant can hide from it. One
 //! thread, no runtime, no network. What it does not do: confine its tasks.
+//!
+//! Once a task runs, nothing that goes wrong with a file ends the shim: that would end a healthy job.
 
 mod connection;
 pub mod events;
@@ -32,6 +34,10 @@ use stopping::{Stopping, Why};
 
 /// Grace for what is still there after the last task of step 0 has ended by itself, at most.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+/// How long a shim waits, when all is over, for its file or a worker to take the last word.
+const LAST_WORD_WAIT: Duration = Duration::from_secs(60);
+/// How often a file that took nothing is tried again, and what cannot be waited for is looked at.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Workers connected at once; one is normal, two for a moment while one is replaced.
 const CONNECTIONS_MAX: usize = 4;
 
@@ -39,9 +45,13 @@ const CONNECTIONS_MAX: usize = 4;
 pub fn run(attempt: &Path, listener: UnixListener) -> io::Result<()> {
     let mut shim = Shim::begin(attempt, listener)?;
     while !shim.is_over() {
-        shim.wait_and_act()?;
+        shim.wait_and_act();
     }
-    shim.end()
+    shim.end();
+    while !shim.is_heard() {
+        shim.wait_and_act();
+    }
+    Ok(())
 }
 
 struct RunningTask {
@@ -69,6 +79,8 @@ struct Shim<'a> {
     warn_at: Option<Instant>,
     /// No process of the attempt is left.
     childless: bool,
+    /// Since when the last event is out.
+    ended_at: Option<Instant>,
 }
 
 impl<'a> Shim<'a> {
@@ -76,7 +88,8 @@ impl<'a> Shim<'a> {
         nix::sys::prctl::set_child_subreaper(true)?;
         listener.set_nonblocking(true)?;
         let spec: ShimSpec = serde_json::from_slice(&std::fs::read(attempt.join(SPEC))?)?;
-        std::fs::remove_file(attempt.join(SPEC))?;
+        // What cannot be removed is readable by the attempt's own user alone.
+        let _ = std::fs::remove_file(attempt.join(SPEC));
         let now = Instant::now();
         let mut shim = Self {
             attempt,
@@ -87,18 +100,19 @@ impl<'a> Shim<'a> {
             listener,
             connections: Vec::new(),
             signals: Signals::block()?,
-            events: EventLog::create(attempt)?,
+            events: EventLog::create(attempt),
             running: Vec::new(),
             seen: std::collections::BTreeSet::new(),
             failed: None,
             stopping: None,
             childless: true,
+            ended_at: None,
         };
         let pid = getpid().as_raw();
         let start_ticks = tree::process(pid).map_or(0, |own| own.start_ticks);
-        shim.events.push(ShimEvent::Started { pid, start_ticks })?;
+        shim.events.push(ShimEvent::Started { pid, start_ticks });
         let step = std::mem::take(&mut shim.spec.step);
-        shim.start_tasks(&step)?;
+        shim.start_tasks(&step);
         Ok(shim)
     }
 
@@ -107,31 +121,35 @@ impl<'a> Shim<'a> {
         self.stopping.is_some() && self.childless
     }
 
-    fn end(mut self) -> io::Result<()> {
-        let (ending, reason) = match self.stopping.take() {
-            Some(stopping) => (stopping.ending(), stopping.reason),
+    fn end(&mut self) {
+        let (ending, reason) = match &self.stopping {
+            Some(stopping) => (stopping.ending(), stopping.reason.clone()),
             None => (Ending::Own, String::new()),
         };
         let exit = self.failed.unwrap_or_default();
-        self.events.push(ShimEvent::Ended { ending, reason, exit })?;
-        for connection in &mut self.connections {
-            // The worker reads the file if the socket does not take it.
-            let _ = connection.pump(&self.events);
-        }
-        Ok(())
+        self.events.push(ShimEvent::Ended { ending, reason, exit });
+        self.ended_at = Some(Instant::now());
+        self.pump();
     }
 
-    fn wait_and_act(&mut self) -> io::Result<()> {
-        self.wait()?;
-        self.take_signals()?;
-        self.reap()?;
+    /// The last word is where a worker finds it, or nobody has come for it in time.
+    fn is_heard(&self) -> bool {
+        let told = self.connections.iter().any(|connection| connection.has_all(&self.events));
+        let late = self.ended_at.is_none_or(|at| at.elapsed() >= LAST_WORD_WAIT);
+        told || late || self.events.is_kept()
+    }
+
+    fn wait_and_act(&mut self) {
+        self.wait();
+        self.take_signals();
+        self.reap();
         self.accept();
-        self.serve_connections()?;
+        self.serve_connections();
+        self.events.flush();
         self.act_on_time();
-        Ok(())
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) {
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
@@ -142,18 +160,21 @@ impl<'a> Shim<'a> {
             fds.push(PollFd::new(connection.stream.as_fd(), wanted));
         }
         match poll(&mut fds, self.poll_timeout()) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // The system is out of memory for a moment: looking less often is better than ending.
+            Err(_) => std::thread::sleep(RETRY_PAUSE),
         }
     }
 
     fn poll_timeout(&self) -> PollTimeout {
-        if self.is_over() {
+        if self.is_over() && self.ended_at.is_none() {
             return PollTimeout::ZERO;
         }
+        let behind = self.events.is_behind() || self.ended_at.is_some();
+        let retry = behind.then(|| Instant::now() + RETRY_PAUSE);
         let own = if self.stopping.is_some() { None } else { self.limit_at };
-        let next_stop = self.stopping.as_ref().and_then(Stopping::next_at);
-        match [own, self.warn_at, next_stop].into_iter().flatten().min() {
+        let next_stop = self.stopping.as_ref().filter(|_| !self.childless).map(Stopping::next_at);
+        match [own, self.warn_at, next_stop, retry].into_iter().flatten().min() {
             None => PollTimeout::NONE,
             // One more millisecond: the timeout is cut to whole ones, and waking early would spin.
             Some(at) => {
@@ -163,8 +184,8 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn take_signals(&mut self) -> io::Result<()> {
-        while let Some(received) = self.signals.next()? {
+    fn take_signals(&mut self) {
+        while let Ok(Some(received)) = self.signals.next() {
             match received {
                 Received::Child => {}
                 Received::Terminate => self.stop(
@@ -175,51 +196,50 @@ impl<'a> Shim<'a> {
                 ),
             }
         }
-        Ok(())
     }
 
-    fn reap(&mut self) -> io::Result<()> {
+    fn reap(&mut self) {
         loop {
             match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.reaped(pid, Exit::code(code))?,
+                Ok(WaitStatus::Exited(pid, code)) => self.reaped(pid, Exit::code(code)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.reaped(pid, Exit { code: 0, signal: signal as i32 })?;
+                    self.reaped(pid, Exit { code: 0, signal: signal as i32 });
                 }
                 Ok(WaitStatus::StillAlive) => {
                     self.childless = false;
-                    return Ok(());
+                    return;
                 }
                 Err(Errno::ECHILD) => {
                     self.childless = true;
-                    return Ok(());
+                    return;
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(_) => return,
             }
         }
     }
 
     /// A child is dead: one of the tasks, or an orphan of theirs, of which nothing is to be told.
-    fn reaped(&mut self, pid: Pid, exit: Exit) -> io::Result<()> {
+    fn reaped(&mut self, pid: Pid, exit: Exit) {
         let Some(index) = self.running.iter().position(|task| task.pid == pid.as_raw()) else {
-            return Ok(());
+            return;
         };
         let task = self.running.swap_remove(index);
         let detail = match &self.stopping {
             Some(stopping) if !exit.is_success() => stopping.reason.clone(),
             Some(_) | None => String::new(),
         };
-        self.task_ended(task.step, task.rank, exit, detail)
+        self.task_ended(task.step, task.rank, exit, detail);
     }
 
-    fn task_ended(&mut self, step: u32, rank: u32, exit: Exit, detail: String) -> io::Result<()> {
-        write_exit(self.attempt, step, rank, exit)?;
+    fn task_ended(&mut self, step: u32, rank: u32, exit: Exit, detail: String) {
+        // A reader of output goes by the attempt's own end if the file is missing.
+        let _ = write_exit(self.attempt, step, rank, exit);
         let why = if detail.is_empty() { exit.to_string() } else { detail.clone() };
-        self.events.push(ShimEvent::TaskEnded { step, rank, exit, detail })?;
+        self.events.push(ShimEvent::TaskEnded { step, rank, exit, detail });
         if step == 0 {
             self.step_0_task_ended(rank, exit, &why);
         }
-        Ok(())
     }
 
     /// The first failure ends the others; the last end of all ends whatever is left.
@@ -241,30 +261,35 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn start_tasks(&mut self, step: &StepSpec) -> io::Result<()> {
-        std::fs::create_dir_all(self.attempt.join(format!("step-{}", step.step)))?;
+    fn start_tasks(&mut self, step: &StepSpec) {
+        let place = self.attempt.join(format!("step-{}", step.step));
+        let refused = match std::fs::create_dir_all(&place) {
+            Ok(()) => String::new(),
+            Err(error) => format!("cannot start: no place for its output: {error}"),
+        };
         for task in &step.tasks {
             let fresh = self.seen.insert((step.step, task.rank));
-            if fresh {
-                self.start_task(step, task)?;
+            if fresh && refused.is_empty() {
+                self.start_task(step, task);
+            } else if fresh {
+                self.task_ended(step.step, task.rank, NOT_STARTED, refused.clone());
             }
         }
-        self.reap()
+        self.reap();
     }
 
-    fn start_task(&mut self, step: &StepSpec, task: &protocol::TaskSpec) -> io::Result<()> {
+    fn start_task(&mut self, step: &StepSpec, task: &protocol::TaskSpec) {
         if let Some(stopping) = &self.stopping {
             let detail = format!("not started: {}", stopping.reason);
             return self.task_ended(step.step, task.rank, NOT_STARTED, detail);
         }
         // Tasks inherit the mask of blocked signals; a child's end missed meanwhile is found by `reap`.
-        let started = self.signals.unblocked(|| task::start(self.attempt, step, task))?;
-        match started {
+        match self.signals.unblocked(|| task::start(self.attempt, step, task)) {
             Ok(pid) => {
                 self.childless = false;
                 self.running.push(RunningTask { step: step.step, rank: task.rank, pid });
                 let (step, rank) = (step.step, task.rank);
-                self.events.push(ShimEvent::TaskStarted { step, rank, pid })
+                self.events.push(ShimEvent::TaskStarted { step, rank, pid });
             }
             Err(failure) => self.task_ended(step.step, task.rank, failure.exit, failure.detail),
         }
@@ -279,32 +304,34 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn serve_connections(&mut self) -> io::Result<()> {
+    fn serve_connections(&mut self) {
         for mut connection in std::mem::take(&mut self.connections) {
             // A connection that fails is dropped: its worker is gone, the next one connects anew.
             if let Ok(commands) = connection.read() {
-                for command in commands {
-                    self.obey(command, &mut connection)?;
-                }
+                commands.into_iter().for_each(|command| self.obey(command, &mut connection));
                 self.connections.push(connection);
             }
         }
-        let events = &self.events;
-        self.connections.retain_mut(|connection| connection.pump(events).is_ok());
-        Ok(())
+        self.pump();
     }
 
-    fn obey(&mut self, command: ShimCommand, connection: &mut Connection) -> io::Result<()> {
+    fn pump(&mut self) {
+        let events = &self.events;
+        self.connections.retain_mut(|connection| connection.pump(events).is_ok());
+    }
+
+    fn obey(&mut self, command: ShimCommand, connection: &mut Connection) {
         match command {
             ShimCommand::Hello { from, .. } => {
                 connection.follow(usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX));
             }
-            ShimCommand::StartTasks(step) => self.start_tasks(&step)?,
+            // Nothing follows the last event.
+            ShimCommand::StartTasks(_) | ShimCommand::Stop { .. } if self.ended_at.is_some() => {}
+            ShimCommand::StartTasks(step) => self.start_tasks(&step),
             ShimCommand::Stop { cause, reason, grace_ms, warn } => {
                 self.stop(Why::Told(cause), reason, Duration::from_millis(grace_ms), warn);
             }
         }
-        Ok(())
     }
 
     fn stop(&mut self, why: Why, reason: String, grace: Duration, warn: bool) {

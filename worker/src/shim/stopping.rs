@@ -68,8 +68,8 @@ impl Stopping {
     }
 
     /// When there is something to do next.
-    pub fn next_at(&self) -> Option<Instant> {
-        Some(self.term_at.map_or(self.kill_at, |term_at| term_at.min(self.kill_at)))
+    pub fn next_at(&self) -> Instant {
+        self.term_at.map_or(self.kill_at, |term_at| term_at.min(self.kill_at))
     }
 
     /// Does what is due.

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod cluster;
+mod files;
 mod joining;
 mod logs;
 mod restart;
