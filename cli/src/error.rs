@@ -93,6 +93,9 @@ impl Exit {
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line itself makes no sense; nothing was sent.
+    #[error("{message}")]
+    Usage { message: String, hint: String },
     /// The caller's input is wrong; nothing was sent.
     #[error("{message}")]
     Invalid { message: String, hint: String },
@@ -151,6 +154,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Usage { .. } => Exit::Usage,
             Self::Invalid { .. } | Self::InvalidMany(_) | Self::File { .. } => Exit::Invalid,
             Self::Refused(status) => exit_of_status(status.code()),
             Self::Unreachable { .. } => Exit::Unavailable,
@@ -234,7 +238,9 @@ impl Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Invalid { hint, .. } | Self::Unreachable { hint, .. } => {
+            Self::Usage { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::Unreachable { hint, .. } => {
                 (!hint.is_empty()).then(|| hint.clone())
             }
             Self::Refused(status) => self.hint_of_status(status.code()).map(str::to_owned),

@@ -95,6 +95,11 @@ pub fn job_of(
         let work = Work::Command(v1::Command { argv, layout: 0 });
         return Ok((options.into_spec(work, &name)?, Vec::new()));
     }
+    if first.len() > 1 && first.starts_with('-') {
+        let message = format!("unknown option {first}");
+        let hint = "see `gotgan submit --help`; options of a script come after its name".to_owned();
+        return Err(Error::Usage { message, hint });
+    }
     let name = if first == "-" { "stdin".to_owned() } else { base_name(&first) };
     let text = script::check(read_script(&first)?)
         .map_err(|(message, hint)| Error::invalid(format!("{first}: {message}"), hint))?;

@@ -270,7 +270,7 @@ impl Machine<'_> {
         }
         let (field, message) = self
             .too_large(request, &size, most)
-            .unwrap_or_else(|| self.too_many(nodes, &size, most));
+            .unwrap_or_else(|| self.too_many(request, nodes, &size, most));
         findings.fault(field, FaultReason::LargerThanMachine, message);
     }
 
@@ -324,7 +324,14 @@ impl Machine<'_> {
         })
     }
 
-    fn too_many(&self, nodes: u32, size: &NodeSize, most: u32) -> (&'static str, String) {
+    /// Names the field that the nodes come from.
+    fn too_many(
+        &self,
+        request: &ResourcesRequest,
+        nodes: u32,
+        size: &NodeSize,
+        most: u32,
+    ) -> (&'static str, String) {
         let gpus = match size.gpus {
             0 => String::new(),
             gpus => format!("{gpus} {}GPUs, ", self.class_word()),
@@ -335,7 +342,8 @@ impl Machine<'_> {
             size.cpu_milli,
             memory_words(size.memory_mib)
         );
-        ("resources.nodes", message)
+        let total = request.nodes == 0 && request.gpus_total > 0;
+        (if total { "resources.gpus_total" } else { "resources.nodes" }, message)
     }
 }
 

@@ -152,7 +152,7 @@ fn what_the_machine_never_had_is_refused_with_what_it_has() {
         r.resources.gpus_per_node = 8;
         r.resources.nodes = 4;
     }), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
-    assert_snapshot!(refused(|r| r.resources.gpus_total = 32), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
+    assert_snapshot!(refused(|r| r.resources.gpus_total = 32), @"spec.resources.gpus_total LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
     assert_snapshot!(refused(|r| r.resources.cpu_milli_per_node = 999_000), @"spec.resources.cpu_milli_per_node LARGER_THAN_MACHINE asks for 999 CPUs on one node; the largest has 128");
     assert_snapshot!(refused(|r| {
         r.resources.gpus_per_node = 1;
