@@ -16,6 +16,7 @@ pub mod held;
 pub mod inventory;
 pub mod join;
 pub mod journal;
+pub mod limits;
 pub mod logs;
 pub mod orders;
 pub mod retention;

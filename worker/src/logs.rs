@@ -3,14 +3,16 @@
 //! Pull, not push: a slow reader holds up nobody. The end of a stream is said only when the task has ended and
 //! everything before the end was read.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::{LogData, LogStream, ReadLog};
+use nix::fcntl::OFlag;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::exec::NodeContext;
 use crate::handle::{Handle, Input};
@@ -21,16 +23,31 @@ use crate::shim::task::{exit_path, output_path};
 const READ_MAX_BYTES: u32 = 256 << 10;
 /// Longest a read waits for more.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often a waiting read looks.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How often a waiting read looks, at first and after a while.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(40);
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(250);
+/// Answers with data at once: they bound memory to 16 MiB until they are on the wire.
+const READS_MAX: usize = 64;
+/// Reads waiting for output; one more is answered at once, and its reader asks again.
+const WAITING_MAX: usize = 4096;
 
 /// Answers reads of output.
 #[derive(Debug)]
 pub struct Logs {
     /// Where the attempts' directories are.
-    pub context: Arc<NodeContext>,
+    context: Arc<NodeContext>,
     /// Knows which attempts are alive.
-    pub handle: Handle,
+    handle: Handle,
+    reads: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+/// An answer, and the room it takes until it is dropped.
+#[derive(Debug)]
+pub struct Answer {
+    /// For the reader.
+    pub data: LogData,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// One look at a stream.
@@ -42,20 +59,45 @@ enum Look {
 }
 
 impl Logs {
-    /// Reads once, or waits for more as long as the reader wants and the task lives.
-    pub async fn read(&self, read: ReadLog) -> LogData {
+    /// Of the attempts in the context's directory.
+    pub fn new(context: NodeContext, handle: Handle) -> Self {
+        let (reads, waiting) = (Semaphore::new(READS_MAX), Semaphore::new(WAITING_MAX));
+        Self { context: Arc::new(context), handle, reads: Arc::new(reads), waiting }
+    }
+
+    /// Reads once, or waits for more as long as the reader wants and the task lives. Waiting takes no room from
+    /// those who have something to read.
+    pub async fn read(&self, read: ReadLog) -> Answer {
         let key = AttemptKey::new(read.job_id, read.attempt);
-        let deadline = Instant::now() + WAIT_MAX.min(Duration::from_millis(read.wait_ms.into()));
+        let waiting = self.waiting.try_acquire();
+        let wait_ms = if waiting.is_ok() { read.wait_ms } else { 0 };
+        let deadline = Instant::now() + WAIT_MAX.min(Duration::from_millis(wait_ms.into()));
+        let mut pause = LOOK_EVERY_MIN;
         loop {
             // Whether the task had ended is asked before the look: what it wrote last is then in the file.
             let ended = self.has_ended(key, &read).await;
-            let look = self.look(key, read).await;
-            let idle = matches!(look, Look::Nothing | Look::Missing);
+            let idle = !self.may_have_more(key, read).await;
             if !idle || ended || Instant::now() >= deadline {
-                return answer(&read, look, ended);
+                return self.answer(key, &read, ended).await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY_MAX);
         }
+    }
+
+    /// Whether opening the file is worth it: there is something after the offset, or an error to tell.
+    async fn may_have_more(&self, key: AttemptKey, read: ReadLog) -> bool {
+        match tokio::fs::metadata(stream_path(&self.context.directory(key), &read)).await {
+            Ok(meta) => meta.len() > read.offset || !meta.is_file(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
+    }
+
+    async fn answer(&self, key: AttemptKey, read: &ReadLog, ended: bool) -> Answer {
+        // The semaphore is never closed.
+        let room = self.reads.clone().acquire_owned().await.ok();
+        let look = self.look(key, *read).await;
+        Answer { data: answer(read, look, ended), _room: room }
     }
 
     async fn has_ended(&self, key: AttemptKey, read: &ReadLog) -> bool {
@@ -76,7 +118,7 @@ impl Logs {
 fn look(directory: &Path, read: &ReadLog) -> Look {
     let path = stream_path(directory, read);
     let mut data = vec![0; max_bytes(read)];
-    match File::open(path).and_then(|file| read_at_most(&file, &mut data, read.offset)) {
+    match open(&path).and_then(|file| read_at_most(&file, &mut data, read.offset)) {
         Ok(0) => Look::Nothing,
         Ok(count) => {
             data.truncate(count);
@@ -84,6 +126,16 @@ fn look(directory: &Path, read: &ReadLog) -> Look {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Look::Missing,
         Err(error) => Look::Failed(error),
+    }
+}
+
+/// A pipe would wait for a writer, and what it gives to one reader is gone for the next.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

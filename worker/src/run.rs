@@ -17,6 +17,7 @@ use crate::handle::{Handle, Input};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
+use crate::limits;
 use crate::logs::Logs;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
@@ -87,7 +88,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let gpus = inventory.gpu_milli();
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
-    let logs = Arc::new(Logs { context: Arc::new(context), handle: handle.clone() });
+    let logs = Arc::new(Logs::new(context, handle.clone()));
     let session = Session { link, inventory, handle: handle.clone(), logs };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
@@ -189,7 +190,10 @@ fn launcher(config: &Config) -> Result<Launcher, RunError> {
         false => config.shim.clone(),
         true => beside_this_program("gotgan-shim"),
     };
-    Launcher::start(&path).map_err(|source| RunError::Shim { path, source })
+    let open_files = limits::raise_open_files().inspect_err(|error| {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    });
+    Launcher::start(&path, open_files.ok()).map_err(|source| RunError::Shim { path, source })
 }
 
 fn beside_this_program(name: &str) -> PathBuf {

@@ -5,15 +5,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gotgan_proto::WORKER_MESSAGE_MAX_BYTES;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{
-    Heartbeat, LogData, Register, Registered, SchedulerMessage, WorkerMessage,
+    Heartbeat, Register, Registered, SchedulerMessage, WorkerMessage,
     scheduler_message::Message as Order, worker_message::Message,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Streaming};
@@ -25,14 +25,14 @@ use crate::logs::Logs;
 
 /// Messages on their way out; the supervisor's own queue is behind it.
 const OUTPUT_QUEUE: usize = 256;
-/// Log reads answered at once; more wait, and so does the scheduler's next order.
-const LOG_READS_MAX: usize = 64;
 /// A scheduler that does not answer this long is tried no further.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone, whatever TCP thinks.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// First pause after a stream that ended.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// A stream that lasted this long was a good one: the next one is opened without much of a pause.
+const GOOD_STREAM: Duration = Duration::from_secs(30);
 /// Heartbeats when the scheduler names no interval, and bounds of what it may name.
 const HEARTBEAT_DEFAULT_MS: u32 = 5000;
 const HEARTBEAT_MIN_MS: u32 = 50;
@@ -88,6 +88,17 @@ pub enum SessionError {
     /// The first answer was something else than `registered`.
     #[error("the scheduler did not register this worker")]
     NotRegistered,
+    /// A newer leader was seen: every order of this one would be refused.
+    #[error(
+        "the scheduler is not the leader: it is of epoch {epoch}, but this node has seen epoch \
+         {newest}; a restored or an older database leads to this"
+    )]
+    OldLeader {
+        /// Its epoch.
+        epoch: u64,
+        /// The newest one seen.
+        newest: u64,
+    },
     /// The node's name cannot be sent.
     #[error("node name {0:?} cannot be sent")]
     NodeName(String),
@@ -120,8 +131,8 @@ impl Session {
     pub async fn run(&self) -> Stopped {
         let mut pause = BACKOFF_MIN;
         for address in self.link.schedulers.iter().cycle() {
-            let mut registered = false;
-            match self.stream(address, &mut registered).await {
+            let mut registered_at = None;
+            match self.stream(address, &mut registered_at).await {
                 Ok(()) => {}
                 Err(SessionError::Stopped(stopped)) => return stopped,
                 Err(error) => {
@@ -129,13 +140,18 @@ impl Session {
                     tracing::warn!(scheduler = address, error, "no stream to the scheduler");
                 }
             }
-            pause = if registered { BACKOFF_MIN } else { (pause * 2).min(self.link.backoff_max) };
+            let good = registered_at.is_some_and(|at: Instant| at.elapsed() > GOOD_STREAM);
+            pause = if good { BACKOFF_MIN } else { (pause * 2).min(self.link.backoff_max) };
             tokio::time::sleep(jittered(pause)).await;
         }
         Stopped
     }
 
-    async fn stream(&self, address: &str, registered: &mut bool) -> Result<(), SessionError> {
+    async fn stream(
+        &self,
+        address: &str,
+        registered_at: &mut Option<Instant>,
+    ) -> Result<(), SessionError> {
         let channel = connect(address, self.link.tls.as_ref()).await?;
         let attached = self.handle.ask(Input::Attach).await?;
         let Attached { epoch, held, reports } = attached;
@@ -157,7 +173,10 @@ impl Session {
         let Some(SchedulerMessage { message: Some(Order::Registered(welcome)) }) = first else {
             return Err(SessionError::NotRegistered);
         };
-        *registered = true;
+        if welcome.epoch < epoch {
+            return Err(SessionError::OldLeader { epoch: welcome.epoch, newest: epoch });
+        }
+        *registered_at = Some(Instant::now());
         tracing::info!(scheduler = address, epoch = welcome.epoch, "registered");
         self.handle.tell(Input::Order(Order::Registered(welcome))).await?;
         // Reading must not wait for writing, nor the other way round: the peer may do the same.
@@ -185,19 +204,16 @@ impl Session {
         mut orders: Streaming<SchedulerMessage>,
         output: mpsc::Sender<WorkerMessage>,
     ) -> Result<(), SessionError> {
-        let reads = Arc::new(Semaphore::new(LOG_READS_MAX));
         while let Some(SchedulerMessage { message }) = orders.message().await? {
             match message {
+                // Never waited for here: who follows output must not hold up orders.
                 Some(Order::ReadLog(read)) => {
-                    let Ok(permit) = reads.clone().acquire_owned().await else {
-                        continue;
-                    };
                     let (logs, output) = (self.logs.clone(), output.clone());
                     tokio::spawn(async move {
-                        let data: LogData = logs.read(read).await;
+                        let mut answer = logs.read(read).await;
+                        let data = std::mem::take(&mut answer.data);
                         // The stream has ended: whoever reads asks again on the next one.
                         let _ = send(&output, Message::LogData(data)).await;
-                        drop(permit);
                     });
                 }
                 Some(order) => self.handle.tell(Input::Order(order)).await?,

@@ -280,7 +280,7 @@ impl Supervisor {
         self.shims.insert(key, commands);
         let (events, seen_events) = mpsc::channel(SHIM_EVENTS);
         let directory = self.context.directory(key);
-        let client = ShimClient { directory, seen, events, commands: inbox };
+        let client = ShimClient::new(directory, seen, events, inbox);
         let (context, launcher) = (self.context.clone(), self.launcher.clone());
         let passing = tokio::spawn(pass_events_on(key, seen_events, self.handle.clone()));
         let handle = self.handle.clone();

@@ -4,10 +4,13 @@
 
 use std::process::ExitCode;
 
+use gotgan_worker::shim::launcher;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.as_slice() {
-        [mode] if mode == "--launcher" => gotgan_worker::shim::launcher::serve(),
+        [mode] if mode == "--launcher" => launcher::serve(None),
+        [mode, open_files] if mode == "--launcher" => launcher::serve(open_files.parse().ok()),
         [mode] if mode == "--version" => return version(),
         _ => return usage(),
     };

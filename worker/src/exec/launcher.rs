@@ -1,6 +1,6 @@
 //! The daemon's side of the launcher: keeps one alive and matches its answers to who asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,6 +15,10 @@ use crate::shim::launcher::Launched;
 const QUEUE: usize = 1024;
 /// Pause before a launcher that died is replaced, so that a broken program does not spin.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// An answer that takes longer never comes: a launcher forks in less than a millisecond.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Path that the launcher's own library may need; tasks get theirs from their orders.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Why a shim could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum LaunchError {
     /// The launcher is not there.
     #[error("cannot start the shim: the launcher is gone")]
     Gone,
+    /// The launcher hangs.
+    #[error("cannot start the shim: the launcher does not answer")]
+    Silent,
 }
 
 type Answer = oneshot::Sender<Result<(), LaunchError>>;
@@ -37,10 +44,13 @@ pub struct Launcher {
 
 impl Launcher {
     /// Starts the launcher and the task that looks after it.
-    pub fn start(shim: &Path) -> std::io::Result<Self> {
-        let running = Running::spawn(shim)?;
+    ///
+    /// `open_files` is how many open files tasks may have; `None` leaves that as it is.
+    pub fn start(shim: &Path, open_files: Option<u64>) -> std::io::Result<Self> {
+        let program = Program { path: shim.to_owned(), open_files };
+        let running = Running::spawn(&program)?;
         let (requests, inbox) = mpsc::channel(QUEUE);
-        tokio::spawn(look_after(shim.to_owned(), running, inbox));
+        tokio::spawn(look_after(program, running, inbox));
         Ok(Self { requests })
     }
 
@@ -49,7 +59,26 @@ impl Launcher {
         let (answer, answered) = oneshot::channel();
         let request = (directory.to_owned(), answer);
         self.requests.send(request).await.map_err(|_| LaunchError::Gone)?;
-        answered.await.map_err(|_| LaunchError::Gone)?
+        let answered = tokio::time::timeout(ANSWER_LIMIT, answered).await;
+        answered.map_err(|_| LaunchError::Silent)?.map_err(|_| LaunchError::Gone)?
+    }
+}
+
+struct Program {
+    path: PathBuf,
+    open_files: Option<u64>,
+}
+
+impl Program {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg("--launcher").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(self.open_files.map(|count| count.to_string()));
+        // The daemon's environment may hold a join token: it is nothing for what lives as long as jobs.
+        command.env_clear().env("PATH", PATH);
+        // A Ctrl-C for the daemon is not for the launcher: it ends with its input.
+        command.process_group(0).kill_on_drop(true);
+        command
     }
 }
 
@@ -58,26 +87,30 @@ struct Running {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     waiting: HashMap<String, Answer>,
+    /// Requests not written yet. Writing must not wait for reading: the launcher does one after the other.
+    unsent: VecDeque<u8>,
 }
 
 impl Running {
-    fn spawn(shim: &Path) -> std::io::Result<Self> {
-        let mut command = Command::new(shim);
-        command.arg("--launcher").stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A Ctrl-C for the daemon is not for the launcher: it ends with its input.
-        command.process_group(0);
-        let mut child = command.spawn()?;
+    fn spawn(program: &Program) -> std::io::Result<Self> {
+        let mut child = program.command().spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(std::io::Error::other("the launcher has no pipes"));
         };
         let output = BufReader::new(output).lines();
-        Ok(Self { _child: child, input, output, waiting: HashMap::new() })
+        let (waiting, unsent) = (HashMap::new(), VecDeque::new());
+        Ok(Self { _child: child, input, output, waiting, unsent })
     }
 
-    async fn ask(&mut self, directory: String, answer: Answer) -> std::io::Result<()> {
-        let line = format!("{directory}\n");
+    /// Asks what an earlier launcher has left unanswered: asking twice starts once.
+    fn asking_again(mut self, waiting: HashMap<String, Answer>) -> Self {
+        waiting.into_iter().for_each(|(directory, answer)| self.ask(directory, answer));
+        self
+    }
+
+    fn ask(&mut self, directory: String, answer: Answer) {
+        self.unsent.extend(line(&directory));
         self.waiting.insert(directory, answer);
-        self.input.write_all(line.as_bytes()).await
     }
 
     /// Who asked is gone if the attempt was dropped meanwhile; then nobody needs the answer.
@@ -95,14 +128,15 @@ impl Running {
     /// Serves until the launcher dies (true) or nobody can ask any more (false).
     async fn serve(&mut self, inbox: &mut mpsc::Receiver<(String, Answer)>) -> bool {
         loop {
+            let unsent = self.unsent.as_slices().0;
             tokio::select! {
                 request = inbox.recv() => match request {
                     None => return false,
-                    Some((directory, answer)) => {
-                        if self.ask(directory, answer).await.is_err() {
-                            return true;
-                        }
-                    }
+                    Some((directory, answer)) => self.ask(directory, answer),
+                },
+                written = self.input.write(unsent), if !unsent.is_empty() => match written {
+                    Ok(count) => drop(self.unsent.drain(..count)),
+                    Err(_) => return true,
                 },
                 line = self.output.next_line() => match line {
                     Ok(Some(line)) => self.answered(&line),
@@ -113,22 +147,56 @@ impl Running {
     }
 }
 
+fn line(directory: &str) -> impl Iterator<Item = u8> {
+    directory.bytes().chain([b'\n'])
+}
+
 async fn look_after(
-    shim: PathBuf,
+    program: Program,
     mut running: Running,
     mut inbox: mpsc::Receiver<(String, Answer)>,
 ) {
     while running.serve(&mut inbox).await {
-        // Dropping it answers everybody who waits with an error.
         tracing::warn!("the launcher of shims has died and is started again");
+        let mut waiting = running.waiting;
         running = loop {
             tokio::time::sleep(RESTART_PAUSE).await;
-            match Running::spawn(&shim) {
-                Ok(running) => break running,
+            // Who asked and waited too long is gone.
+            waiting.retain(|_, answer| !answer.is_closed());
+            match Running::spawn(&program) {
+                Ok(fresh) => break fresh.asking_again(waiting),
                 Err(error) => {
-                    tracing::error!(%error, shim = %shim.display(), "cannot start the launcher");
+                    tracing::error!(%error, shim = %program.path.display(), "cannot start the launcher");
                 }
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asked_a_launcher_that_died_is_answered_by_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = directory.path().join("mark");
+        let program = directory.path().join("launcher");
+        let text = format!(
+            "#!/bin/sh\nread -r line\n[ -e {mark} ] || {{ : > {mark}; exit 1; }}\n\
+             echo \"{{\\\"already\\\":\\\"$line\\\"}}\"\nread -r line\n",
+            mark = mark.display()
+        );
+        // Under another name first: a program that is open for writing cannot be run.
+        let fresh = directory.path().join("fresh");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(fresh, &program).unwrap();
+        let launcher = Launcher::start(&program, None).unwrap();
+        launcher.launch("/state/attempts/7.1").await.unwrap();
+        assert!(mark.exists());
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod environment;
 pub mod launcher;
+mod outbox;
 pub mod shim_client;
 pub mod spec;
 

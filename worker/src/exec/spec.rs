@@ -38,19 +38,25 @@ pub fn further_step(context: &NodeContext, order: &RunAttempt, tasks: &StartTask
         "" => working_directory(context, order),
         other => other.to_owned(),
     };
-    let plan = StepPlan { context, order, step: tasks.step, argv: &tasks.argv, directory };
+    let plan = StepPlan { context, order, step: tasks.step, directory };
     let starts =
         tasks.tasks.iter().map(|task| plan.task(task, tasks.world_size, &shared)).collect();
-    StepSpec { step: tasks.step, environment: shared, tasks: starts }
+    StepSpec {
+        step: tasks.step,
+        environment: shared,
+        argv: tasks.argv.clone(),
+        tasks: starts,
+        ..StepSpec::default()
+    }
 }
 
 fn first_step(context: &NodeContext, order: &RunAttempt) -> StepSpec {
     let shared = environment::of_first_step(context, order);
     let argv = first_argv(context, order);
     let directory = working_directory(context, order);
-    let plan = StepPlan { context, order, step: 0, argv: &argv, directory };
+    let plan = StepPlan { context, order, step: 0, directory };
     let tasks = order.tasks.iter().map(|task| plan.task(task, task.world_size, &shared)).collect();
-    StepSpec { step: 0, environment: shared, tasks }
+    StepSpec { step: 0, environment: shared, argv, tasks, ..StepSpec::default() }
 }
 
 fn first_argv(context: &NodeContext, order: &RunAttempt) -> Vec<String> {
@@ -76,7 +82,6 @@ struct StepPlan<'a> {
     context: &'a NodeContext,
     order: &'a RunAttempt,
     step: u32,
-    argv: &'a [String],
     directory: String,
 }
 
@@ -90,7 +95,7 @@ impl StepPlan<'_> {
         let (stdout, stderr) = self.outputs(task.rank);
         TaskSpec {
             rank: task.rank,
-            argv: self.argv.to_vec(),
+            argv: Vec::new(),
             environment: environment::of_task(self.order, &task, world_size, shared),
             directory: self.directory.clone(),
             stdout,
@@ -161,7 +166,7 @@ mod tests {
         let task = &spec.step.tasks[0];
         assert_eq!(task.stdout, "/data/out/7.2-0-3@n1 100%");
         assert_eq!(task.stderr, "/data/out/7.2-0-3@n1 100%.stderr");
-        assert_eq!(task.argv, ["true"]);
+        assert_eq!(spec.step.argv, ["true"]);
     }
 
     #[test]
@@ -172,7 +177,7 @@ mod tests {
         let spec = shim_spec(&context, &order);
         let path = format!("{}/script", context.attempt_directory(&order));
         assert!(spec.batch);
-        assert_eq!(spec.step.tasks[0].argv, [path, "x".into()]);
+        assert_eq!(spec.step.argv, [path, "x".into()]);
         assert_eq!(spec.step.tasks[0].stdout, "");
     }
 

@@ -14,6 +14,7 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 use serde::{Deserialize, Serialize};
 
 use super::protocol::SOCKET;
+use crate::limits;
 
 /// The launcher's answer to one line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +28,12 @@ pub enum Launched {
     Failed(String, String),
 }
 
-/// Forks a shim for every line of standard input until it ends.
-pub fn serve() -> io::Result<()> {
+/// Forks a shim for every line of standard input until it ends. Tasks may have `open_files` open files each, if it
+/// is given: the daemon itself may have more.
+pub fn serve(open_files: Option<u64>) -> io::Result<()> {
+    if let Some(count) = open_files {
+        limits::set_open_files(count)?;
+    }
     set_child_signal(SigHandler::SigIgn)?;
     let mut answers = io::stdout();
     for line in io::stdin().lock().lines() {
@@ -44,7 +49,11 @@ fn launch(directory: &str) -> Launched {
     match bind(directory) {
         Ok(listener) => match fork_shim(listener) {
             Ok(()) => Launched::Started(directory.into()),
-            Err(error) => Launched::Failed(directory.into(), format!("cannot fork: {error}")),
+            Err(error) => {
+                // The place is free again: a shim can still be started there, or declared not to be.
+                let _ = std::fs::remove_file(SOCKET);
+                Launched::Failed(directory.into(), format!("cannot fork: {error}"))
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             Launched::Already(directory.into())

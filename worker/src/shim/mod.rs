@@ -264,7 +264,7 @@ impl<'a> Shim<'a> {
     fn start_tasks(&mut self, step: &StepSpec) {
         let place = self.attempt.join(format!("step-{}", step.step));
         let refused = match std::fs::create_dir_all(&place) {
-            Ok(()) => String::new(),
+            Ok(()) => step.refused.clone(),
             Err(error) => format!("cannot start: no place for its output: {error}"),
         };
         for task in &step.tasks {

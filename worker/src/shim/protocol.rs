@@ -53,6 +53,12 @@ pub struct StepSpec {
     pub step: u32,
     /// Environment that its tasks share.
     pub environment: BTreeMap<String, String>,
+    /// Program and arguments that its tasks share.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// Why none of the tasks can be started; empty if they can.
+    #[serde(default)]
+    pub refused: String,
     /// The tasks.
     pub tasks: Vec<TaskSpec>,
 }
@@ -62,7 +68,8 @@ pub struct StepSpec {
 pub struct TaskSpec {
     /// Rank in the step.
     pub rank: u32,
-    /// Program and arguments.
+    /// Program and arguments; empty: those of the step.
+    #[serde(default)]
     pub argv: Vec<String>,
     /// On top of the step's environment.
     pub environment: BTreeMap<String, String>,

@@ -1,5 +1,7 @@
 //! The way to the end: perhaps a warning, then TERM, after the grace KILL, again and again until nothing is left.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -33,6 +35,8 @@ pub struct Stopping {
     term_at: Option<Instant>,
     kill_at: Instant,
     kill_pause: Duration,
+    /// What the last round of KILL found, by process id and start.
+    killed: BTreeSet<(i32, u64)>,
 }
 
 impl Stopping {
@@ -46,13 +50,15 @@ impl Stopping {
     ) -> Self {
         let wait = ahead.map_or(Duration::ZERO, |ahead| ahead.min(grace / 2));
         let (term_at, kill_at) = (Some(now + wait), now + grace);
-        Self { why, reason, term_at, kill_at, kill_pause: KILL_PAUSE_MIN }
+        Self { why, reason, term_at, kill_at, kill_pause: KILL_PAUSE_MIN, killed: BTreeSet::new() }
     }
 
     /// Another reason to end came: the earlier end counts, the sooner KILL is taken. An order that finds only
     /// stragglers of a step that is over changes nothing but the time.
     pub fn hasten(&mut self, why: Why, reason: String, now: Instant, grace: Duration) {
         self.kill_at = self.kill_at.min(now + grace);
+        // A grace that is shorter now leaves less time to wait before TERM as well.
+        self.term_at = self.term_at.map(|at| at.min(now + grace / 2));
         if self.reason.is_empty() && self.why == why {
             self.reason = reason;
         }
@@ -76,15 +82,26 @@ impl Stopping {
     pub fn act(&mut self, now: Instant) {
         if self.kill_at <= now {
             self.term_at = None;
-            signal_all(Signal::SIGKILL);
-            self.kill_at = now + self.kill_pause;
-            self.kill_pause = (self.kill_pause * 2).min(KILL_PAUSE_MAX);
+            self.kill(now);
         } else if self.term_at.is_some_and(|at| at <= now) {
-            self.term_at = None;
-            signal_all(Signal::SIGTERM);
             // A stopped process cannot obey.
-            signal_all(Signal::SIGCONT);
+            let told = signal_all(Signal::SIGTERM).and_then(|()| signal_all(Signal::SIGCONT));
+            // Who could not be found is asked again soon.
+            self.term_at = told.is_err().then(|| now + KILL_PAUSE_MAX);
         }
+    }
+
+    /// One round; the next one comes soon as long as there is something that the last one had not found.
+    fn kill(&mut self, now: Instant) {
+        let own = getpid().as_raw();
+        let found = tree::kill_all(|| tree::descendants(own)).unwrap_or_default();
+        let fresh = found.iter().any(|process| !self.killed.contains(process));
+        self.kill_pause = match fresh {
+            true => KILL_PAUSE_MIN,
+            false => (self.kill_pause * 2).min(KILL_PAUSE_MAX),
+        };
+        self.killed = found;
+        self.kill_at = now + self.kill_pause;
     }
 }
 
@@ -97,17 +114,19 @@ pub fn warn(warning: &Warning, script: Option<i32>, root: i32) {
     if warning.batch_only
         && let Some(script) = script
     {
-        return tree::signal(script, signal);
+        tree::signal(script, signal);
+        return;
     }
-    for process in tree::descendants(root) {
+    for process in tree::descendants(root).unwrap_or_default() {
         if Some(process.pid) != script || tree::catches(process.pid, warning.signal) {
             tree::signal(process.pid, signal);
         }
     }
 }
 
-fn signal_all(signal: Signal) {
-    for process in tree::descendants(getpid().as_raw()) {
+fn signal_all(signal: Signal) -> io::Result<()> {
+    for process in tree::descendants(getpid().as_raw())? {
         tree::signal(process.pid, signal);
     }
+    Ok(())
 }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::protocol::{Exit, StepSpec, TaskSpec};
 
 /// Exit code of a task whose program or directory is not there; a shell says the same.
@@ -61,8 +64,9 @@ fn find_and_spawn(
     }
     let mut environment = step.environment.clone();
     environment.extend(task.environment.clone());
+    let argv = if task.argv.is_empty() { &step.argv } else { &task.argv };
     let (program, arguments) =
-        task.argv.split_first().ok_or_else(|| not_found("no program given".into()))?;
+        argv.split_first().ok_or_else(|| not_found("no program given".into()))?;
     let path = find_program(program, place, environment.get("PATH").map_or("", String::as_str))?;
     let mut command = Command::new(&path);
     // The path is absolute and the environment complete: this lets the library use vfork instead of fork.
@@ -129,9 +133,24 @@ fn open_output(
         if !wanted.is_empty() {
             std::os::unix::fs::symlink(&path, &kept)?;
         }
-        OpenOptions::new().append(true).create(true).mode(0o644).open(&path)
+        open_without_waiting(&path)
     };
     open().map_err(|error| not_started(&format!("output {}", path.display()), &error))
+}
+
+/// A pipe nobody reads is an error at once: waiting for a reader would hold up the whole attempt and its end.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o644).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::ENXIO as i32 => {
+            io::Error::other("it is a pipe that nobody reads, or no device is there")
+        }
+        _ => error,
+    })?;
+    // The task itself writes as it is used to.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
 }
 
 fn not_found(detail: String) -> Failure {

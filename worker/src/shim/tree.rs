@@ -1,11 +1,15 @@
 //! Processes by their place in `/proc`: descendants of one, members of a session, start times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::io;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// Looks in search of what was started since the last one, before all is killed that was found.
+const STOP_ROUNDS_MAX: usize = 64;
 
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +28,27 @@ pub struct Process {
     pub start_ticks: u64,
 }
 
-/// One process, if it is there.
+/// One process, if it is there and can be looked at.
 pub fn process(pid: i32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(pid, &stat)
+    look(pid).ok().flatten()
 }
 
-/// All processes of this machine that this process may see.
-pub fn processes() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(process).collect()
+/// All processes of this machine that this process may see. An error does not mean that there are none.
+pub fn processes() -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            found.extend(look(pid)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Everything below `root`, without `root` itself and without what is dead already.
-pub fn descendants(root: i32) -> Vec<Process> {
+pub fn descendants(root: i32) -> io::Result<Vec<Process>> {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
-    for process in processes() {
+    for process in processes()? {
         children.entry(process.parent).or_default().push(process);
     }
     let mut found = Vec::new();
@@ -55,21 +61,49 @@ pub fn descendants(root: i32) -> Vec<Process> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// Processes that a dead shim has left: of its session, or with `mark` (as in `NAME=value`) in their environment.
 /// A session whose number is a living process again says nothing: the number was given away anew.
-pub fn leftovers(session: Option<i32>, mark: &str) -> Vec<Process> {
-    let session = session.filter(|session| process(*session).is_none());
-    let ours = |process: &Process| Some(process.session) == session || has_mark(process.pid, mark);
-    processes().into_iter().filter(|process| !process.zombie && ours(process)).collect()
+pub fn leftovers(session: Option<i32>, mark: &str) -> io::Result<Vec<Process>> {
+    let reused = session.map(look).transpose()?.flatten().is_some();
+    let session = session.filter(|_| !reused);
+    let mut found = Vec::new();
+    for process in processes()?.into_iter().filter(|process| !process.zombie) {
+        if Some(process.session) == session || has_mark(process.pid, mark)? {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }
 
-/// Signals a process; one that is gone already is fine.
-pub fn signal(pid: i32, signal: Signal) {
+/// Signals a process; one that is gone already is fine. Whether it is one that may be signalled at all.
+pub fn signal(pid: i32, signal: Signal) -> bool {
     // ESRCH: it ended by itself, which is what is wanted.
-    let _ = kill(Pid::from_raw(pid), signal);
+    kill(Pid::from_raw(pid), signal) != Err(Errno::EPERM)
+}
+
+/// Kills all that `look` finds, after stopping them, so that none starts another while it waits for its own death.
+/// Returns what was killed, by process id and start, without what may not be signalled.
+pub fn kill_all(look: impl Fn() -> io::Result<Vec<Process>>) -> io::Result<BTreeSet<(i32, u64)>> {
+    let mut stopped = BTreeSet::new();
+    for _ in 0..STOP_ROUNDS_MAX {
+        let known = stopped.len();
+        for process in look()? {
+            let fresh = !stopped.contains(&(process.pid, process.start_ticks));
+            if fresh && signal(process.pid, Signal::SIGSTOP) {
+                stopped.insert((process.pid, process.start_ticks));
+            }
+        }
+        if stopped.len() == known {
+            break;
+        }
+    }
+    for (pid, _) in &stopped {
+        signal(*pid, Signal::SIGKILL);
+    }
+    Ok(stopped)
 }
 
 /// Whether the process has a handler of its own for a signal.
@@ -80,9 +114,29 @@ pub fn catches(pid: i32, signal: i32) -> bool {
     signal > 0 && signal <= 64 && mask >> (signal - 1) & 1 == 1
 }
 
-fn has_mark(pid: i32, mark: &str) -> bool {
-    let environment = fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
-    environment.is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|var| var == mark.as_bytes()))
+/// A process that ends while it is looked at is not there.
+fn look(pid: i32) -> io::Result<Option<Process>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        // A name may be no UTF-8.
+        Ok(stat) => Ok(parse_stat(pid, &String::from_utf8_lossy(&stat))),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_mark(pid: i32, mark: &str) -> io::Result<bool> {
+    match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(bytes) => Ok(bytes.split(|byte| *byte == 0).any(|var| var == mark.as_bytes())),
+        // What belongs to another user was not started by a task.
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
 /// The name in the second field may hold blanks and parentheses: the fields count from the last parenthesis.
@@ -114,6 +168,6 @@ mod tests {
     #[test]
     fn this_process_is_found_below_its_parent() {
         let own = process(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(descendants(own.parent).iter().any(|process| process.pid == own.pid));
+        assert!(descendants(own.parent).unwrap().iter().any(|process| process.pid == own.pid));
     }
 }

@@ -142,6 +142,7 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
         command.args(["run", "--insecure", "--node", "n1", "--simulate", "2xB200"]);
         command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
+        command.env("GOTGAN_JOIN_TOKEN", "secret");
         command.env("RUST_LOG", "warn").stdin(Stdio::null());
         Daemon { child: command.spawn().unwrap() }
     }

@@ -1,8 +1,8 @@
 //! Jobs on a node whose files cannot be written or are taken away.
 
-use gotgan_proto::v1::Cause;
 use gotgan_proto::v1::report::Event;
 use gotgan_proto::v1::scheduler_message::Message as Order;
+use gotgan_proto::v1::{Cause, ReadLog};
 
 use crate::cluster::{Cluster, end_of, eventually, has_line, script, step, task_end};
 
@@ -42,4 +42,35 @@ async fn a_shim_whose_file_of_events_cannot_be_written_tells_everything_over_its
     assert_eq!(task_end(&reports, 0, 0).exit.unwrap().code, 3);
     let (cause, _, exit) = end_of(&reports);
     assert_eq!((cause, exit.code), (Cause::User, 3));
+}
+
+#[tokio::test]
+async fn output_into_a_pipe_that_nobody_reads_is_an_error_and_holds_up_nothing() {
+    let mut cluster = Cluster::start().await;
+    let _daemon = cluster.daemon();
+    let mut peer = cluster.peer().await;
+    let pipe = cluster.output("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut order = script(7, "echo hello");
+    order.spec.as_mut().unwrap().output_path = pipe.to_string_lossy().into_owned();
+    peer.order(Order::RunAttempt(order)).await;
+    let reports = peer.reports_until_end().await;
+    let ended = task_end(&reports, 0, 0);
+    assert_eq!(ended.exit.unwrap().code, 126);
+    assert!(ended.detail.contains("pipe"), "{}", ended.detail);
+    let data = peer.read_log(ReadLog { job_id: 7, attempt: 1, ..Default::default() }).await;
+    assert!(data.error.contains("no regular file"), "{}", data.error);
+}
+
+#[tokio::test]
+async fn the_tokens_of_the_daemon_are_in_no_process_of_its_jobs() {
+    let mut cluster = Cluster::start().await;
+    let _daemon = cluster.daemon();
+    let mut peer = cluster.peer().await;
+    let out = cluster.output("out");
+    let body = format!("tr '\\0' '\\n' < /proc/$PPID/environ > {}; echo end >> {0}", out.display());
+    peer.order(Order::RunAttempt(script(7, &body))).await;
+    peer.reports_until_end().await;
+    let seen = std::fs::read_to_string(&out).unwrap();
+    assert!(seen.contains("PATH=") && !seen.contains("GOTGAN_JOIN_TOKEN"), "{seen}");
 }

@@ -82,3 +82,23 @@ async fn output_that_never_was_is_an_error_at_once() {
     assert!(data.end);
     assert!(data.error.contains("no output"), "{}", data.error);
 }
+
+#[tokio::test]
+async fn many_who_wait_for_output_hold_up_neither_orders_nor_other_readers() {
+    let mut cluster = Cluster::start().await;
+    let _daemon = cluster.daemon();
+    let mut peer = cluster.peer().await;
+    peer.order(Order::RunAttempt(script(7, "sleep 1000"))).await;
+    peer.until_started().await;
+    for request in 1..200 {
+        peer.order(Order::ReadLog(ReadLog { request, ..read(7, 0, 9000) })).await;
+    }
+    let waiting_since = std::time::Instant::now();
+    peer.order(Order::RunAttempt(script(8, "echo hello"))).await;
+    peer.reports_until_end().await;
+    let data = peer.read_log(ReadLog { request: 1000, ..read(8, 0, 9000) }).await;
+    // The first answer of all: those who wait are still waiting.
+    assert_eq!(data.request, 1000, "{:?}", waiting_since.elapsed());
+    peer.stop(7, gotgan_proto::v1::Cause::User, 1).await;
+    peer.reports_until_end().await;
+}
