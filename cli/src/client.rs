@@ -21,7 +21,11 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use crate::{config::Settings, error::Error, output::progress::Progress};
+use crate::{
+    config::Settings,
+    error::Error,
+    output::{progress::Progress, time},
+};
 
 /// Longest wait for a connection; a scheduler that is there answers in milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -366,16 +370,18 @@ fn random_byte() -> u8 {
     }
 }
 
-/// A key for one request: 128 random bits in hex.
+/// A key for one request: the milliseconds of the clock, then 80 random bits, in hex. Keys made one after the other lie
+/// side by side in the scheduler's index, so that it writes fewer pages.
 ///
 /// # Errors
 /// When the system gives no random bytes.
 pub fn new_idempotency_key() -> Result<String, Error> {
-    let mut bytes = [0_u8; 16];
+    let mut bytes = [0_u8; 10];
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Error::Unexpected("the system gives no random bytes".to_owned()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let random: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{:012x}{random}", time::now_us() / 1_000))
 }
 
 #[cfg(test)]

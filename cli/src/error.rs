@@ -240,9 +240,7 @@ impl Error {
         match self {
             Self::Usage { hint, .. }
             | Self::Invalid { hint, .. }
-            | Self::Unreachable { hint, .. } => {
-                (!hint.is_empty()).then(|| hint.clone())
-            }
+            | Self::Unreachable { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
             Self::Refused(status) => self.hint_of_status(status.code()).map(str::to_owned),
             Self::InvalidMany(_) | Self::File { .. } | Self::Output(_) | Self::Unexpected(_) => {
                 None

@@ -167,3 +167,51 @@ pub fn log(error: &LogError) -> Status {
     };
     status(Code::Unavailable, reason, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCES: [&str; 9] = [
+        include_str!("error.rs"),
+        include_str!("cluster.rs"),
+        include_str!("jobs.rs"),
+        include_str!("jobs_streams.rs"),
+        include_str!("nodes.rs"),
+        include_str!("quota.rs"),
+        include_str!("workers.rs"),
+        include_str!("../auth/error.rs"),
+        include_str!("../../core/src/admit/fault.rs"),
+    ];
+
+    /// Words in quotes that look like reasons.
+    fn reasons(source: &str) -> impl Iterator<Item = &str> {
+        let shouted = |word: &&str| {
+            word.len() >= 5
+                && word.starts_with(|c: char| c.is_ascii_uppercase())
+                && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        };
+        source.split('"').filter(shouted)
+    }
+
+    #[test]
+    fn every_reason_is_documented() {
+        let documented = include_str!("../../../docs/errors.md");
+        let missing: std::collections::BTreeSet<&str> = SOURCES
+            .iter()
+            .flat_map(|source| reasons(source))
+            .filter(|reason| *reason != "CARGO_PKG_VERSION")
+            .filter(|reason| !documented.contains(&format!("`{reason}`")))
+            .collect();
+        assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+    }
+
+    #[test]
+    fn a_fault_names_its_field_and_its_reason() {
+        let status = invalid("spec.name", "TOO_LONG", "at most 128 characters");
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("TOO_LONG"));
+        let fields = details.bad_request().map(|bad| bad.field_violations.clone());
+        assert_eq!(fields.unwrap_or_default()[0].field, "spec.name");
+    }
+}

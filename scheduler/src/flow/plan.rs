@@ -32,7 +32,7 @@ const IDLE_PASS: Duration = Duration::from_secs(1);
 
 /// After a pass the planner rests this many times as long as the pass took, so that planning a long queue over and
 /// over cannot take the processor from those who submit and report.
-const REST_FACTOR: u32 = 3;
+const REST_FACTOR: u32 = 7;
 
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(500);

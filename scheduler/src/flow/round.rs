@@ -30,9 +30,8 @@ impl RoundDraft<'_> {
     }
 }
 
-/// Keys remembered in memory. The store is asked for keys that are not here before a round begins; a key whose
-/// request was committed after that question is here, because it passed through this writer moments ago.
-const RECENT_MAX: usize = 65_536;
+/// Keys remembered in memory: those of the last submissions, loaded at the start.
+pub const RECENT_MAX: u32 = 65_536;
 
 /// Idempotency keys seen lately with what they led to.
 #[derive(Debug, Default)]
@@ -74,12 +73,12 @@ impl RecentKeys {
     /// Forgets the oldest. Called between rounds only: within a round no key may be forgotten that was not looked up
     /// because it was known.
     pub fn trim(&mut self) {
-        while self.submission_order.len() > RECENT_MAX {
+        while self.submission_order.len() > RECENT_MAX as usize {
             if let Some(oldest) = self.submission_order.pop_front() {
                 self.submissions.remove(&oldest);
             }
         }
-        while self.answer_order.len() > RECENT_MAX {
+        while self.answer_order.len() > RECENT_MAX as usize {
             if let Some(oldest) = self.answer_order.pop_front() {
                 self.answers.remove(&oldest);
             }

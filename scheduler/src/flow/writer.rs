@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
 use super::plan::PlannerFeed;
-use super::round::{RecentKeys, RoundDraft};
+use super::round::{RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
 use crate::clock;
@@ -33,6 +33,9 @@ const QUEUE_MAX: usize = 8_192;
 
 /// Commands drafted into one transaction; more only makes the first wait longer for its answer.
 const ROUND_MAX: usize = 2_048;
+
+/// How long keys are looked up after a round was refused.
+const CAREFUL: Duration = Duration::from_secs(60);
 
 /// Between tries to load the world again from a store that does not answer.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
@@ -68,6 +71,8 @@ pub struct Writer {
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<EventRound>,
     recent: RecentKeys,
+    /// When a round was last refused by the store.
+    careful_since: Option<Instant>,
 }
 
 /// Makes a writer and the handle to it.
@@ -76,12 +81,13 @@ pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let handle = WriterHandle::new(sender, events.clone());
-    (Writer { parts, commands, events, recent: RecentKeys::default() }, handle)
+    (Writer { parts, commands, events, recent: RecentKeys::default(), careful_since: None }, handle)
 }
 
 impl Writer {
     /// Runs rounds until every handle is gone, or the leadership is.
     pub async fn run(mut self) -> FlowError {
+        self.remember_recent().await;
         self.parts.planner.reset(&self.parts.world);
         while let Some(first) = self.commands.recv().await {
             let mut commands = vec![first];
@@ -101,7 +107,7 @@ impl Writer {
     /// One round; an error ends the writer.
     async fn round(&mut self, commands: Vec<Command>) -> Result<(), FlowError> {
         self.recent.trim();
-        let keys = self.unknown_keys(&commands);
+        let keys = if self.is_careful() { self.unknown_keys(&commands) } else { Vec::new() };
         let looked_up = self.look_up(keys).await;
         let commands = match looked_up {
             Ok(()) => commands,
@@ -133,6 +139,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "round not committed");
+                self.careful_since = Some(Instant::now());
                 acknowledge(acknowledgements, &Err(FlowError::NotCommitted));
                 self.rebuild().await;
                 Ok(())
@@ -151,6 +158,16 @@ impl Writer {
         metrics.changes_per_round.observe(round.changes.len() as f64);
         metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Whether keys are looked up in the store before a round.
+    ///
+    /// The keys of the last submissions are in memory, so a key used again is nearly always known, and asking for each
+    /// round would cost as much as writing it. A key older than memory is refused by the store's own constraint,
+    /// which costs the whole round; for a while after such a refusal keys are looked up, and the repetition that
+    /// follows finds its job.
+    fn is_careful(&self) -> bool {
+        self.careful_since.is_some_and(|since| since.elapsed() < CAREFUL)
     }
 
     /// Keys of this round's submissions that are not known here.
@@ -244,12 +261,26 @@ impl Writer {
             }
         }
         self.recent.clear();
+        self.remember_recent().await;
         self.parts.world = world;
         let WriterParts { world, dispatcher, admission, planner, epoch, .. } = &mut self.parts;
         dispatcher.reset(world);
         dispatcher.redrive(world, *epoch);
         admission.note_all();
         planner.reset(world);
+    }
+
+    /// Takes the keys of the last submissions into memory.
+    async fn remember_recent(&mut self) {
+        match self.parts.store.recent_submissions(RECENT_MAX).await {
+            Ok(recent) => {
+                recent.into_iter().rev().for_each(|one| self.recent.insert_submission(one));
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "recent keys not loaded");
+                self.careful_since = Some(Instant::now());
+            }
+        }
     }
 
     /// Loads until it works; if the store stays away, the lease runs out and with it this process.

@@ -102,6 +102,9 @@ pub trait Store: Send + Sync + Debug {
         keys: &[(UserName, IdempotencyKey)],
     ) -> Result<Vec<RecordedSubmission>>;
 
+    /// The submissions stored last, at most `limit`, the youngest first.
+    async fn recent_submissions(&self, limit: u32) -> Result<Vec<RecordedSubmission>>;
+
     /// The answer given earlier to another kind of request of this caller under this key.
     async fn answered(
         &self,

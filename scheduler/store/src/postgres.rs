@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gotgan_core::ids::Epoch;
-use sqlx::ConnectOptions;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection as _};
 
 use crate::migrations::migrator;
 use crate::sheets::Sheet;
@@ -53,7 +53,20 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(backend::Backend::new(options, writer, readers)))
 }
 
-/// Checks the epoch and writes the sheets, one statement each.
+/// Begins, checks the epoch, writes the sheets, one statement each, and commits.
+async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
+    let failed = |source| StoreError::Database { doing: writes::COMMIT, source };
+    let mut transaction = connection.begin_with(sql::BEGIN_WRITE).await.map_err(failed)?;
+    match write_sheets(&mut transaction, epoch, sheets).await {
+        Ok(()) => transaction.commit().await.map_err(failed),
+        Err(error) => {
+            // What failed first is what matters; a connection that cannot even roll back fails at its next begin.
+            transaction.rollback().await.ok();
+            Err(error)
+        }
+    }
+}
+
 async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
     writes::check_epoch(connection, epoch).await?;
     for sheet in sheets {

@@ -48,6 +48,10 @@ macro_rules! event_columns {
 pub(crate) use {attempt_columns, event_columns, job_columns, ledger_columns};
 
 /// Whoever holds it already may take it again at once: a process that was killed need not wait for itself.
+/// The youngest first.
+pub(crate) const RECENT_SUBMISSIONS: &str =
+    "SELECT owner, idempotency_key, digest, id FROM jobs ORDER BY id DESC LIMIT $1";
+
 pub(crate) const TAKE_LEADERSHIP: &str = "\
     INSERT INTO leadership (single, epoch, holder, address, expires_us) VALUES (1, 1, $1, $2, $3) \
     ON CONFLICT (single) DO UPDATE SET epoch = leadership.epoch + 1, holder = excluded.holder, \

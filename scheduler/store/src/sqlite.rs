@@ -76,10 +76,21 @@ fn options(path: &str) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Checks the epoch and writes the sheets, all as one text of several statements.
+/// Begins, checks the epoch, writes the sheets, all as one text of several statements, and commits.
 ///
 /// The driver hands each text to the connection's own thread and waits for it; with a statement a text, a busy
 /// machine spends more on these exchanges than on the writing.
+async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
+    let written = write_sheets(connection, epoch, sheets).await;
+    let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = sqlx::query::<Db>(end).execute(connection).await;
+    match written {
+        Ok(()) => ended.map(|_| ()).map_err(refused(writes::COMMIT)),
+        // What failed first is what matters; a connection that cannot even roll back fails at its next begin.
+        Err(error) => Err(error),
+    }
+}
+
 async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
     // Made of constants alone; everything that came from outside is a parameter.
     let mut query = sqlx::query::<Db>(AssertSqlSafe(round_text(sheets)));
@@ -96,14 +107,14 @@ async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet
         }
     }
     writes::compare_epoch(stored, epoch)?;
-    // The first result is of the statement that read the epoch.
-    let mut written = written.into_iter().skip(1);
+    // The first results are of the statements that began and that read the epoch.
+    let mut written = written.into_iter().skip(2);
     sheets.iter().try_for_each(|sheet| writes::check_rows(sheet, written.next().unwrap_or(0)))
 }
 
 /// The statements of a round, with the parameter of each numbered by its place.
 fn round_text(sheets: &[Sheet]) -> String {
-    let mut text = sql::EPOCH.to_owned();
+    let mut text = format!("{};{}", sql::BEGIN_WRITE, sql::EPOCH);
     for (place, sheet) in (1_usize..).zip(sheets) {
         text.push(';');
         text.push_str(&sql::statement(sheet.target).replace("$1", &format!("${place}")));

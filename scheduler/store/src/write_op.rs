@@ -14,7 +14,10 @@ pub(crate) trait WriteOp<C>: Sync {
     /// In words for an error: "the database failed to …".
     const DOING: &'static str;
 
-    /// Writes within the transaction that is open on `connection`.
+    /// It begins and ends its transaction itself.
+    const BEGINS: bool = false;
+
+    /// Writes within the transaction that is open on `connection`, or in its own if it [begins](Self::BEGINS) one.
     fn run(&self, connection: &mut C) -> impl Future<Output = Result<Self::Answer>> + Send;
 }
 

@@ -1,5 +1,7 @@
 //! The jobs that benchmarks submit, and clients that submit them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use gotgan_proto::v1::{self, JobSpec, SubmitManyRequest, SubmitRequest};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -40,8 +42,14 @@ impl Load {
         if self.gpus_max > 0 {
             spec = spec.gpus(self.random.random_range(1..=self.gpus_max));
         }
-        let idempotency_key = format!("{}-{}", self.prefix, self.count);
+        let idempotency_key = self.key();
         SubmitRequest { idempotency_key, spec: Some(spec), dry_run: false }
+    }
+
+    /// A key of the form that the command line makes: time first, then what tells clients apart.
+    fn key(&self) -> String {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{:012x}-{}-{}", since.as_millis(), self.prefix, self.count)
     }
 
     /// The next jobs.

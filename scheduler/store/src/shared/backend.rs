@@ -52,19 +52,19 @@ impl Backend {
         let mut tries = 0;
         loop {
             tries += 1;
-            let connection = match writer.take() {
+            // Out of its place while in use: if this write is given up half way, the connection is closed, and what
+            // was begun on it ends with it.
+            let mut connection = match writer.take() {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
-            let connection = writer.insert(connection);
-            let done = write_once(connection, &op).await;
+            let done = write_once(&mut connection, &op).await;
+            if !done.as_ref().is_err_and(is_broken) {
+                *writer = Some(connection);
+            }
             match done {
                 Err(error) if may_be_run_again(&error) && tries < TRIES_MAX => {
                     tracing::debug!(doing = W::DOING, tries, %error, "a write is run again");
-                }
-                Err(error) if is_broken(&error) => {
-                    *writer = None;
-                    return Err(error);
                 }
                 done => return done,
             }
@@ -93,6 +93,9 @@ async fn write_once<W: WriteOp<Connection>>(
     connection: &mut Connection,
     op: &W,
 ) -> Result<W::Answer> {
+    if W::BEGINS {
+        return op.run(connection).await;
+    }
     let failed = |source| StoreError::Database { doing: W::DOING, source };
     let mut transaction = connection.begin_with(sql::BEGIN_WRITE).await.map_err(failed)?;
     match op.run(&mut transaction).await {
@@ -147,6 +150,10 @@ impl Store for Backend {
         keys: &[(UserName, IdempotencyKey)],
     ) -> Result<Vec<RecordedSubmission>> {
         reads::submissions(&mut *self.read_one().await?, keys).await
+    }
+
+    async fn recent_submissions(&self, limit: u32) -> Result<Vec<RecordedSubmission>> {
+        reads::recent_submissions(&mut *self.read_one().await?, limit).await
     }
 
     async fn answered(

@@ -87,6 +87,17 @@ pub(super) async fn submissions(
     each(rows!(connection, "find submissions", sql::SUBMISSIONS, keys), decode::submission)
 }
 
+pub(super) async fn recent_submissions(
+    connection: &mut Connection,
+    limit: u32,
+) -> Result<Vec<RecordedSubmission>> {
+    let limit = i64::from(limit);
+    each(
+        rows!(connection, "find recent submissions", sql::RECENT_SUBMISSIONS, limit),
+        decode::submission,
+    )
+}
+
 pub(super) async fn answered(
     connection: &mut Connection,
     owner: &UserName,

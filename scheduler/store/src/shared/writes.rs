@@ -93,9 +93,10 @@ pub(super) struct Commit {
 impl WriteOp<Connection> for Commit {
     type Answer = ();
     const DOING: &'static str = COMMIT;
+    const BEGINS: bool = true;
 
     async fn run(&self, connection: &mut Connection) -> Result<()> {
-        super::write_sheets(connection, self.epoch, &self.sheets).await
+        super::commit(connection, self.epoch, &self.sheets).await
     }
 }
 
