@@ -170,8 +170,14 @@ impl Attempt {
         if self.phase == Phase::Waiting && self.held.start_ordered {
             self.phase = Phase::Active;
             effects.push(Effect::Attach { launch: true });
-            effects.extend(self.held.steps.iter().cloned().map(Effect::StartTasks));
+            effects.extend(self.open_steps());
         }
+    }
+
+    /// Steps of which the shim may not know all tasks yet.
+    fn open_steps(&self) -> impl Iterator<Item = Effect> {
+        let open = self.held.steps.iter().filter(|step| !step.tasks.is_empty());
+        open.cloned().map(Effect::StartTasks)
     }
 
     fn stop_ordered(&mut self, stop: v1::StopAttempt, now_us: i64, effects: &mut Vec<Effect>) {
@@ -234,7 +240,7 @@ impl Attempt {
     fn find_again(&self, effects: &mut Vec<Effect>) {
         let stop = self.held.stop.clone();
         effects.push(Effect::Attach { launch: stop.is_none() });
-        effects.extend(self.held.steps.iter().cloned().map(Effect::StartTasks));
+        effects.extend(self.open_steps());
         effects.extend(stop.map(Effect::Stop));
     }
 
@@ -515,6 +521,36 @@ mod tests {
             unreachable!()
         };
         assert_eq!(ended.cause(), Cause::Node);
+    }
+
+    #[test]
+    fn a_step_whose_tasks_are_all_with_the_shim_is_remembered_by_its_number() {
+        let task = |rank| v1::TaskStart { rank, ..Default::default() };
+        let tasks = v1::StartTasks {
+            job_id: KEY.job_id,
+            attempt: KEY.attempt,
+            step: 1,
+            argv: vec!["program".into()],
+            tasks: vec![task(0), task(1)],
+            ..Default::default()
+        };
+        let started = |n, rank| shim(n, ShimEvent::TaskStarted { step: 1, rank, pid: 9 });
+        let begin = [
+            run_order(true),
+            Event::Prepared(Ok(())),
+            Event::TasksOrdered(tasks.clone()),
+            started(1, 0),
+        ];
+        let (attempt, _) = play(begin.clone());
+        assert_eq!(attempt.held.steps[0].tasks.len(), 1);
+        let (attempt, effects) = play(begin.into_iter().chain([started(2, 1)]));
+        assert!(attempt.held.steps[0].argv.is_empty());
+        let again = |effect: &&Effect| matches!(effect, Effect::StartTasks(_));
+        assert_eq!(effects.iter().filter(again).count(), 1);
+        let (attempt, effects) = attempt.transition(Event::TasksOrdered(tasks), 1);
+        assert!(effects.is_empty());
+        let (_, effects) = attempt.transition(Event::Recovered { rebooted: false }, 1);
+        assert_eq!(effects, [Effect::Attach { launch: true }]);
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub struct Held {
     /// The first order to stop it.
     #[prost(message, optional, tag = "4")]
     pub stop: Option<v1::StopAttempt>,
-    /// Further steps it was told to start.
+    /// Further steps it was told to start, each with the tasks that the shim is not known to have. Once it has all,
+    /// the number is left.
     #[prost(message, repeated, tag = "5")]
     pub steps: Vec<v1::StartTasks>,
     /// Reports not acknowledged yet, oldest first.
@@ -85,7 +86,7 @@ pub struct Reported {
 /// One change of what is remembered.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Entry {
-    /// An attempt as a whole: written by compaction.
+    /// An attempt, without its steps and reports: written by compaction.
     #[prost(message, tag = "1")]
     Snapshot(Held),
     /// It was ordered.
@@ -149,19 +150,40 @@ impl Held {
 
     fn apply_report(&mut self, reported: &Reported) {
         let report = &reported.report;
-        match report.event {
+        match &report.event {
             Some(report::Event::Accepted(_)) => self.accepted = true,
             Some(report::Event::Refused(_) | report::Event::Ended(_)) => self.ended = true,
-            Some(
-                report::Event::Started(_)
-                | report::Event::TaskStarted(_)
-                | report::Event::TaskEnded(_),
-            )
-            | None => {}
+            Some(report::Event::TaskStarted(task)) => self.shim_has(task.step, task.rank),
+            Some(report::Event::TaskEnded(task)) => self.shim_has(task.step, task.rank),
+            Some(report::Event::Started(_)) | None => {}
         }
         self.last_seq = self.last_seq.max(report.seq);
         self.shim_seen = self.shim_seen.max(reported.shim_seen);
         self.reports.push(report.clone());
+    }
+}
+
+impl Held {
+    /// A task was started or refused by the shim: nothing needs to be remembered to start it.
+    fn shim_has(&mut self, step: u32, rank: u32) {
+        let Some(tasks) = self.steps.iter_mut().find(|known| known.step == step) else {
+            return;
+        };
+        tasks.tasks.retain(|task| task.rank != rank);
+        if tasks.tasks.is_empty() {
+            let v1::StartTasks { epoch, job_id, attempt, step, .. } = *tasks;
+            *tasks = v1::StartTasks { epoch, job_id, attempt, step, ..Default::default() };
+        }
+    }
+
+    /// Records that rebuild this. Several, because all steps of a long job in one would be larger than a frame.
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let steps = self.steps.iter().cloned().map(Entry::TasksOrdered);
+        let reported = |report: &v1::Report| Reported { report: report.clone(), shim_seen: 0 };
+        let reports = self.reports.iter().map(reported).map(Entry::Reported);
+        let head = Self { steps: Vec::new(), reports: Vec::new(), ..self.clone() };
+        // Steps after reports: what the reports say of them is in them already.
+        std::iter::once(Entry::Snapshot(head)).chain(reports).chain(steps)
     }
 }
 
@@ -203,7 +225,7 @@ impl Image {
     /// Records that rebuild this image, for compaction.
     pub fn entries(&self) -> Vec<Entry> {
         let head = [Entry::Epoch(self.epoch), Entry::Boot(self.boot_id.clone())];
-        let attempts = self.attempts.values().cloned().map(Entry::Snapshot);
+        let attempts = self.attempts.values().flat_map(Held::entries);
         head.into_iter().chain(attempts).collect()
     }
 

@@ -6,12 +6,16 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gotgan_proto::v1::JoinRequest;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use rcgen::{CertificateParams, DnType, KeyPair};
 
 use crate::session::{SessionError, TlsMaterial, connect};
+
+/// A scheduler that takes longer to sign a certificate hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What may go wrong when joining.
 #[derive(Debug, thiserror::Error)]
@@ -64,16 +68,15 @@ pub struct JoinPlan {
 pub async fn join(plan: &JoinPlan) -> Result<(), JoinError> {
     claim_state_directory(&plan.state_directory, &plan.node)?;
     let ca_pem = read(&plan.ca)?;
-    let key = KeyPair::generate()?;
+    let directory = tls_directory(&plan.state_directory);
+    fs::create_dir_all(&directory).map_err(|source| file_error(&directory, source))?;
+    let key = own_key(&directory)?;
     let request = JoinRequest {
         join_token: plan.token.clone(),
         node: plan.node.clone(),
         certificate_request_pem: certificate_request(&plan.node, &key)?,
     };
     let answer = ask(plan, &ca_pem, request).await?;
-    let directory = tls_directory(&plan.state_directory);
-    fs::create_dir_all(&directory).map_err(|source| file_error(&directory, source))?;
-    store(&directory.join("key.pem"), &key.serialize_pem(), 0o600)?;
     let ca_pem = if answer.ca_pem.is_empty() { ca_pem } else { answer.ca_pem };
     store(&directory.join("ca.pem"), &ca_pem, 0o644)?;
     // Last: its presence means that all is there.
@@ -121,6 +124,18 @@ pub fn claim_state_directory(state_directory: &Path, node: &str) -> Result<(), J
     }
 }
 
+/// The key of an earlier try, or a new one. It is stored before anything is asked: an answer that is lost can then
+/// be asked for again with the same key.
+fn own_key(directory: &Path) -> Result<KeyPair, JoinError> {
+    let path = directory.join("key.pem");
+    if path.exists() {
+        return Ok(KeyPair::from_pem(&read(&path)?)?);
+    }
+    let key = KeyPair::generate()?;
+    store(&path, &key.serialize_pem(), 0o600)?;
+    Ok(key)
+}
+
 fn certificate_request(node: &str, key: &KeyPair) -> Result<String, JoinError> {
     let mut params = CertificateParams::new(vec![node.to_owned()])?;
     params.distinguished_name.push(DnType::CommonName, node);
@@ -141,7 +156,9 @@ async fn ask(
     for address in &plan.schedulers {
         match connect(address, Some(&tls)).await {
             Ok(channel) => {
-                let answer = WorkersClient::new(channel).join(request).await;
+                let mut client = WorkersClient::new(channel);
+                let answer = tokio::time::timeout(ANSWER_LIMIT, client.join(request)).await;
+                let answer = answer.map_err(|_| SessionError::Silent)?;
                 let refused = |status| JoinError::Refused(Box::new(status));
                 return answer.map(tonic::Response::into_inner).map_err(refused);
             }

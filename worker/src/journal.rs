@@ -39,6 +39,23 @@ pub enum JournalError {
     /// The file is no journal of this version.
     #[error("journal {0}: not a journal of this version")]
     Foreign(PathBuf),
+    /// A record that no reader would accept.
+    #[error("a record of {bytes} bytes is too large for the journal")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Damage in the middle: what comes after it would be forgotten.
+    #[error(
+        "journal {path}: damaged at byte {at_byte}, with whole records after it; attempts would be \
+         forgotten. Restore it, or end what runs on this node and move it away"
+    )]
+    Damaged {
+        /// File concerned.
+        path: PathBuf,
+        /// Where the first record that cannot be read begins.
+        at_byte: usize,
+    },
     /// The writing thread is gone.
     #[error("journal writer has stopped")]
     Stopped,
@@ -86,9 +103,21 @@ impl Journal {
         Ok((Self { queue, durable, next: 0 }, image))
     }
 
+    /// What a journal remembers, without opening it for writing; nothing if there is none that can be read.
+    pub fn peek(path: &Path) -> Option<Image> {
+        let bytes = std::fs::read(path).ok()?;
+        let (image, good_bytes) = read_frames(&bytes)?;
+        (!has_frame(&bytes[good_bytes..])).then_some(image)
+    }
+
     /// Queues a batch and returns its number; it is durable once [`Self::durable`] has reached it. A batch that
     /// needs no `sync` counts as done as soon as everything before it is durable and it is written.
     pub async fn append(&mut self, entries: Vec<Entry>, sync: bool) -> Result<u64, JournalError> {
+        let bytes: usize = entries.iter().map(Entry::encoded_len).sum();
+        // Length and tag of each record in its frame are small beside what is left below the limit.
+        if bytes.saturating_add(entries.len() * 16) > FRAME_MAX_BYTES {
+            return Err(JournalError::TooLarge { bytes });
+        }
         self.next += 1;
         let batch = Batch { number: self.next, entries, sync };
         self.queue.send(batch).await.map_err(|_| JournalError::Stopped)?;
@@ -140,6 +169,9 @@ impl Writer {
             Some(read) => read,
             None => return Err(JournalError::Foreign(path.into())),
         };
+        if good_bytes > 0 && has_frame(&bytes[good_bytes..]) {
+            return Err(JournalError::Damaged { path: path.into(), at_byte: good_bytes });
+        }
         if good_bytes < bytes.len() {
             let cut_bytes = bytes.len() - good_bytes;
             tracing::warn!(path = %path.display(), cut_bytes, "cut a torn tail off the journal");
@@ -259,11 +291,17 @@ fn next_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     let (length, sum) = head.split_at(4);
     let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
     let sum = u32::from_le_bytes(sum.try_into().ok()?);
-    if length > FRAME_MAX_BYTES {
+    // No frame is empty: zeros are what a file system leaves where data was never written.
+    if length == 0 || length > FRAME_MAX_BYTES {
         return None;
     }
     let (body, after) = rest.split_at_checked(length)?;
     (checksum(body) == sum).then(|| Frame::decode(body).ok()).flatten().map(|frame| (frame, after))
+}
+
+/// Whether a whole frame begins anywhere in what follows the last good one. A write that was cut short leaves none.
+fn has_frame(bytes: &[u8]) -> bool {
+    (1..bytes.len()).any(|start| next_frame(&bytes[start..]).is_some())
 }
 
 /// CRC-32 (the polynomial of Ethernet and zip).
@@ -367,6 +405,69 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(image_of(&path).attempts.len(), 1);
+    }
+
+    #[test]
+    fn damage_before_whole_records_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        for job_id in [7, 8, 9] {
+            write(&path, vec![order(job_id)]);
+        }
+        let whole = std::fs::read(&path).unwrap();
+        let frame_bytes = (whole.len() - MAGIC.len()) / 3;
+        for at in MAGIC.len()..whole.len() - frame_bytes {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            std::fs::write(&path, &bytes).unwrap();
+            let opened = Writer::open(&path, COMPACT_MIN_BYTES);
+            assert!(matches!(opened, Err(JournalError::Damaged { .. })), "damaged at {at}");
+            assert!(std::fs::read(&path).unwrap() == bytes);
+            assert!(Journal::peek(&path).is_none());
+        }
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_a_torn_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        write(&path, vec![order(7)]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let whole_bytes = bytes.len();
+        bytes.resize(whole_bytes + 4096, 0);
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(image_of(&path).attempts.len(), 1);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), whole_bytes as u64);
+    }
+
+    #[test]
+    fn compaction_writes_an_attempt_in_pieces_however_many_steps_it_has() {
+        let mut image = Image::default();
+        for step in 1..=50 {
+            image.apply(&Entry::TasksOrdered(v1::StartTasks {
+                job_id: 7,
+                attempt: 1,
+                step,
+                argv: vec!["x".repeat(1000)],
+                tasks: vec![v1::TaskStart::default()],
+                ..Default::default()
+            }));
+            image.apply(&reported(7, step.into()));
+        }
+        let entries = image.entries();
+        assert!(entries.iter().all(|entry| entry.encoded_len() < 2000));
+        let mut again = Image::default();
+        entries.iter().for_each(|entry| again.apply(entry));
+        assert_eq!(again, image);
+    }
+
+    #[tokio::test]
+    async fn a_record_larger_than_a_frame_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(&dir.path().join("journal")).unwrap();
+        let boot = Entry::Boot("x".repeat(FRAME_MAX_BYTES + 1));
+        let refused = journal.append(vec![boot], true).await;
+        assert!(matches!(refused, Err(JournalError::TooLarge { .. })));
     }
 
     #[test]

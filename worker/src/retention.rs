@@ -4,10 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::held::AttemptKey;
+
+/// Unit of a file's blocks, whatever the file system's own is.
+const BLOCK_BYTES: u64 = 512;
 
 /// How long and how much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +76,8 @@ fn measure(path: PathBuf) -> Kept {
         let Ok(meta) = fs::symlink_metadata(&next) else {
             continue;
         };
-        bytes += meta.len();
+        // What it takes on the disk: a file with holes may take much less than its length.
+        bytes += meta.blocks() * BLOCK_BYTES;
         changed = changed.max(meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
         if meta.is_dir() {
             let entries = fs::read_dir(&next).into_iter().flatten();

@@ -1,6 +1,6 @@
 //! Putting the daemon together: state directory, identity, inventory, journal, supervisor, session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
@@ -12,8 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::{Config, ConfigError, is_node_name};
 use crate::exec::launcher::Launcher;
-use crate::exec::{ATTEMPTS, NodeContext, environment};
+use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
 use crate::handle::{Handle, Input};
+use crate::held::{AttemptKey, Image};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
@@ -83,6 +84,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
     let context = context(config, &state, &node);
     let launcher = launcher(config)?;
+    clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
     let boot_id = inventory.node.boot_id.clone();
     let gpus = inventory.gpu_milli();
@@ -231,6 +233,23 @@ fn absolute(path: &Path) -> Result<PathBuf, RunError> {
     std::path::absolute(path).map_err(|source| file_error(path, source))
 }
 
+/// Makes room, since a full disk would keep the journal from being opened, and ends what the journal does not know.
+async fn clear_up(state: &Path, retention: Retention) {
+    let path = state.join("journal");
+    // Of a journal that cannot be read, nothing is known about what to leave alone.
+    let image = match path.exists() {
+        true => Journal::peek(&path),
+        false => Some(Image::default()),
+    };
+    let Some(image) = image else {
+        return;
+    };
+    let held: BTreeSet<AttemptKey> = image.attempts.into_keys().collect();
+    let attempts = state.join(ATTEMPTS);
+    strays::end(&attempts, &held).await;
+    sweep_once(&attempts, held, retention).await;
+}
+
 async fn sweep_for_ever(attempts: &Path, handle: &Handle, retention: Retention) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -238,13 +257,17 @@ async fn sweep_for_ever(attempts: &Path, handle: &Handle, retention: Retention) 
         let Ok(held) = handle.ask(Input::Held).await else {
             return;
         };
-        let attempts = attempts.to_owned();
-        let sweeping = move || sweep(&attempts, &held, retention, SystemTime::now());
-        match tokio::task::spawn_blocking(sweeping).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed old output of attempts"),
-            Err(error) => tracing::warn!(%error, "looking for old output failed"),
-        }
+        sweep_once(attempts, held, retention).await;
+    }
+}
+
+async fn sweep_once(attempts: &Path, held: BTreeSet<AttemptKey>, retention: Retention) {
+    let attempts = attempts.to_owned();
+    let sweeping = move || sweep(&attempts, &held, retention, SystemTime::now());
+    match tokio::task::spawn_blocking(sweeping).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed old output of attempts"),
+        Err(error) => tracing::warn!(%error, "looking for old output failed"),
     }
 }
 

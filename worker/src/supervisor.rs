@@ -57,7 +57,8 @@ pub struct Supervisor {
     session: Option<mpsc::Sender<WorkerMessage>>,
     /// Reports for the session that its queue had no room for yet.
     backlog: VecDeque<v1::Report>,
-    resend_at: Instant,
+    /// When an attempt with reports that are not acknowledged was last acknowledged or sent from the first on.
+    heard_at: BTreeMap<AttemptKey, Instant>,
     handle: Handle,
 }
 
@@ -86,13 +87,14 @@ impl Supervisor {
             waiting: VecDeque::new(),
             session: None,
             backlog: VecDeque::new(),
-            resend_at: Instant::now() + RESEND_AFTER,
+            heard_at: BTreeMap::new(),
             handle: handle.clone(),
         };
-        supervisor.journal.append(vec![Entry::Boot(boot_id.to_owned())], true).await?;
         for key in supervisor.attempts.keys().copied().collect::<Vec<_>>() {
             supervisor.happen(key, Event::Recovered { rebooted }).await?;
         }
+        // After the ends that a reboot has caused: before them, a crash between the two would lose these.
+        supervisor.journal.append(vec![Entry::Boot(boot_id.to_owned())], true).await?;
         Ok((handle, supervisor.run(inputs)))
     }
 
@@ -120,7 +122,11 @@ impl Supervisor {
     async fn take(&mut self, input: Input) -> Result<(), JournalError> {
         match input {
             Input::Order(order) => self.obey(order).await?,
-            Input::Event(key, event) => self.happen(key, *event).await?,
+            // What is told of an attempt after it was dropped must not bring it back.
+            Input::Event(key, event) if self.attempts.contains_key(&key) => {
+                self.happen(key, *event).await?;
+            }
+            Input::Event(..) => {}
             Input::Attach(answer) => {
                 // Whoever asked and is gone again leaves a closed queue, found by the next send.
                 let _ = answer.send(self.attach());
@@ -153,6 +159,11 @@ impl Supervisor {
         let Some((key, event)) = event_of(order) else {
             return Ok(());
         };
+        if let Event::Acked(seq) = event
+            && self.first_open(key).is_some_and(|first| first <= seq)
+        {
+            self.heard_at.insert(key, Instant::now());
+        }
         self.happen_to_known(key, event).await
     }
 
@@ -216,6 +227,11 @@ impl Supervisor {
         }
     }
 
+    /// Number of the first report that is not acknowledged.
+    fn first_open(&self, key: AttemptKey) -> Option<u64> {
+        Some(self.attempts.get(&key)?.held.reports.first()?.seq)
+    }
+
     fn order(&self, key: AttemptKey) -> Option<&RunAttempt> {
         self.attempts.get(&key)?.held.order.as_deref()
     }
@@ -224,6 +240,7 @@ impl Supervisor {
         self.attempts.remove(&key);
         self.shims.remove(&key);
         self.claims.remove(&key);
+        self.heard_at.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {
@@ -319,8 +336,15 @@ impl Supervisor {
         active.map(|attempt| attempt.held.listed()).collect()
     }
 
-    /// Everything not acknowledged, except what still waits for the journal and comes by itself.
+    /// Everything not acknowledged, for a new stream.
     fn fill_backlog(&mut self) {
+        self.backlog.clear();
+        self.send_again(&self.attempts.keys().copied().collect());
+    }
+
+    /// All reports of attempts that are not acknowledged, from the first on: a scheduler that misses one takes none
+    /// of those after it. What still waits for the journal comes by itself.
+    fn send_again(&mut self, keys: &BTreeSet<AttemptKey>) {
         let undurable: BTreeSet<(AttemptKey, u64)> = self
             .waiting
             .iter()
@@ -330,27 +354,33 @@ impl Supervisor {
                 _ => None,
             })
             .collect();
-        let all = self.attempts.iter().flat_map(|(key, attempt)| {
-            attempt.held.reports.iter().map(move |report| (*key, report))
-        });
-        let durable = all.filter(|(key, report)| !undurable.contains(&(*key, report.seq)));
-        self.backlog = durable.map(|(_, report)| report.clone()).collect();
-        self.resend_at = Instant::now() + RESEND_AFTER;
+        let now = Instant::now();
+        for key in keys {
+            let reports = self.attempts.get(key).map_or(&[][..], |attempt| &attempt.held.reports);
+            let durable = reports.iter().filter(|report| !undurable.contains(&(*key, report.seq)));
+            self.backlog.extend(durable.cloned());
+            self.heard_at.insert(*key, now);
+        }
     }
 
-    /// Sends all again what has not been acknowledged for long; repeated reports are harmless.
+    /// Sends again what has not been acknowledged for long; repeated reports are harmless.
     fn resend_if_due(&mut self) {
-        if !self.backlog.is_empty() || Instant::now() < self.resend_at {
+        if !self.backlog.is_empty() || self.session.is_none() {
             return;
         }
-        let oldest_us = now_us() - i64::try_from(RESEND_AFTER.as_micros()).unwrap_or(i64::MAX);
-        let overdue = self
-            .attempts
-            .values()
-            .any(|attempt| attempt.held.reports.first().is_some_and(|r| r.at_us < oldest_us));
-        if overdue && self.session.is_some() {
-            self.fill_backlog();
+        let now = Instant::now();
+        let mut overdue = BTreeSet::new();
+        for (key, attempt) in &self.attempts {
+            if attempt.held.reports.is_empty() {
+                self.heard_at.remove(key);
+                continue;
+            }
+            let heard_at = *self.heard_at.entry(*key).or_insert(now);
+            if now.duration_since(heard_at) >= RESEND_AFTER {
+                overdue.insert(*key);
+            }
         }
+        self.send_again(&overdue);
     }
 
     fn send_next(&mut self, permit: Option<mpsc::OwnedPermit<WorkerMessage>>) {

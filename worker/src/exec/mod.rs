@@ -7,6 +7,7 @@ pub mod launcher;
 mod outbox;
 pub mod shim_client;
 pub mod spec;
+pub mod strays;
 
 use std::fs;
 use std::io::{self, Write};

@@ -14,12 +14,7 @@ pub struct Outbox {
 impl Outbox {
     /// Adds a command. Tasks whose line would be too long for a shim are replaced by their refusal.
     pub fn push(&mut self, command: &ShimCommand) -> io::Result<()> {
-        let mut line = serde_json::to_vec(command)?;
-        if let ShimCommand::StartTasks(step) = command
-            && line.len() > LINE_MAX_BYTES
-        {
-            line = serde_json::to_vec(&ShimCommand::StartTasks(refused(step, line.len())))?;
-        }
+        let mut line = line(command, LINE_MAX_BYTES)?;
         self.bytes.append(&mut line);
         self.bytes.push(b'\n');
         Ok(())
@@ -37,6 +32,16 @@ impl Outbox {
             self.bytes.clear();
             self.sent = 0;
         }
+    }
+}
+
+fn line(command: &ShimCommand, max_bytes: usize) -> io::Result<Vec<u8>> {
+    let line = serde_json::to_vec(command)?;
+    match command {
+        ShimCommand::StartTasks(step) if line.len() > max_bytes => {
+            Ok(serde_json::to_vec(&ShimCommand::StartTasks(refused(step, line.len())))?)
+        }
+        _ => Ok(line),
     }
 }
 
@@ -77,9 +82,8 @@ mod tests {
 
     #[test]
     fn a_step_too_long_for_a_shim_is_refused_task_by_task() {
-        let mut outbox = Outbox::default();
-        outbox.push(&step(LINE_MAX_BYTES, 2)).unwrap();
-        let command: ShimCommand = serde_json::from_slice(outbox.rest()).unwrap();
+        let line = line(&step(1000, 2), 1000).unwrap();
+        let command: ShimCommand = serde_json::from_slice(&line).unwrap();
         let ShimCommand::StartTasks(step) = command else { panic!("{command:?}") };
         assert_eq!((step.step, step.tasks.len()), (1, 2));
         assert!(step.refused.contains("bytes"), "{}", step.refused);

@@ -344,6 +344,8 @@ impl<'a> Shim<'a> {
         if ahead.is_some() {
             self.warn();
         }
+        // A warning that would come before the time limit says nothing any more.
+        self.warn_at = None;
         // Acted on in this turn of the loop, once it is known whether anything is left to stop.
         self.stopping = Some(Stopping::new(why, reason, now, grace, ahead));
     }

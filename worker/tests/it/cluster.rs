@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
@@ -42,6 +44,8 @@ impl Orders {
 pub struct Service {
     pub peers: mpsc::Sender<Peer>,
     pub authority: Option<Authority>,
+    /// Epoch of the leader that it plays.
+    pub epoch: Arc<AtomicU64>,
 }
 
 #[tonic::async_trait]
@@ -70,7 +74,8 @@ impl Workers for Service {
         let first = messages.message().await?.unwrap().message.unwrap();
         let Message::Register(register) = first else { panic!("not registered: {first:?}") };
         let (orders, stream) = mpsc::channel(64);
-        let welcome = Registered { epoch: EPOCH, heartbeat_ms: 200 };
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let welcome = Registered { epoch, heartbeat_ms: 200 };
         let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
         orders.send(Ok(welcome)).await.unwrap();
         let orders = Orders(orders);
@@ -111,6 +116,7 @@ impl Authority {
 
 /// The fake scheduler.
 pub struct Cluster {
+    pub epoch: Arc<AtomicU64>,
     pub address: String,
     peers: mpsc::Receiver<Peer>,
     pub directory: tempfile::TempDir,
@@ -121,12 +127,14 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
-        let service = WorkersServer::new(Service { peers: sender, authority: None });
+        let epoch = Arc::new(AtomicU64::new(EPOCH));
+        let service = Service { peers: sender, authority: None, epoch: epoch.clone() };
+        let service = WorkersServer::new(service);
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
-        Self { address, peers, directory: tempfile::tempdir().unwrap() }
+        Self { epoch, address, peers, directory: tempfile::tempdir().unwrap() }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -159,6 +167,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -179,6 +191,12 @@ impl Peer {
 
     pub async fn order(&self, order: Order) {
         self.orders.order(order).await;
+    }
+
+    /// Whether the worker closes the stream instead of sending its heartbeats.
+    pub async fn is_left(&mut self) -> bool {
+        let next = tokio::time::timeout(PATIENCE, self.messages.next()).await;
+        !matches!(next.expect("the worker says nothing"), Some(Ok(_)))
     }
 
     pub async fn message(&mut self) -> Message {

@@ -21,7 +21,11 @@ async fn start_with_tls(directory: &std::path::Path) -> (String, mpsc::Receiver<
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", listener.local_addr().unwrap());
     let (peers, streams) = mpsc::channel(1);
-    let service = WorkersServer::new(Service { peers, authority: Some(authority) });
+    let service = WorkersServer::new(Service {
+        peers,
+        authority: Some(authority),
+        epoch: std::sync::Arc::new(crate::cluster::EPOCH.into()),
+    });
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (address, streams)
@@ -77,4 +81,10 @@ async fn a_token_that_is_not_valid_is_refused_with_the_schedulers_words() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("join token is not valid"), "{text}");
+    // The next try asks for a certificate of the same key: the first one may have been signed unheard.
+    let path = directory.path().join("state/tls/key.pem");
+    let key = std::fs::read(&path).unwrap();
+    let joining = with_subcommand(worker(directory.path(), &address), "join", &["--token", "once"]);
+    assert!(run(joining).await.status.success());
+    assert!(std::fs::read(&path).unwrap() == key);
 }
