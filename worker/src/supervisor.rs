@@ -416,3 +416,24 @@ async fn pass_events_on(key: AttemptKey, mut events: mpsc::Receiver<EventLine>, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_told_of_an_attempt_after_it_was_dropped_does_not_bring_it_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let launcher = Launcher::start(std::path::Path::new("/bin/false"), None).unwrap();
+        let journal = Journal::open(&directory.path().join("journal")).unwrap();
+        let context = NodeContext::for_tests();
+        let started = Supervisor::start(context, launcher, journal, GpuMilli::new(), "boot");
+        let (handle, supervising) = started.await.unwrap();
+        tokio::spawn(supervising);
+        let late = Event::Prepared(Ok(()));
+        let late = Input::Event(AttemptKey::new(7, 1), Box::new(late));
+        handle.tell(late).await.unwrap();
+        assert!(handle.ask(Input::Held).await.unwrap().is_empty());
+    }
+}

@@ -420,6 +420,38 @@ mod tests {
         assert!(matches!(client.follow_to_the_end().await, Followed::Lost(_)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_hangs_after_its_stop_is_killed() {
+        let Fixture { directory, commands, client, .. } = fixture();
+        let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+        let mut hanging = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(hanging.id()).unwrap();
+        let start_ticks = tree::process(pid).unwrap().start_ticks;
+        let mut log = events::EventLog::create(directory.path());
+        log.push(ShimEvent::Started { pid, start_ticks });
+        let following = tokio::spawn(client.follow_to_the_end());
+        commands.send(stop()).await.unwrap();
+        // Time passes only while everybody waits.
+        while hanging.try_wait().unwrap().is_none() {
+            tokio::time::sleep(KILL_PAUSE).await;
+        }
+        drop(listener);
+        assert!(matches!(following.await.unwrap(), Followed::Lost(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_has_the_number_of_a_shim_but_not_its_start_is_left_alone() {
+        let Fixture { directory, mut client, .. } = fixture();
+        let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut log = events::EventLog::create(directory.path());
+        let pid = i32::try_from(other.id()).unwrap();
+        log.push(ShimEvent::Started { pid, start_ticks: 1 });
+        client.kill_shim().await;
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
     #[tokio::test]
     async fn an_attempt_said_not_to_have_started_cannot_start_later() {
         let Fixture { directory, client, .. } = fixture();
