@@ -51,13 +51,15 @@ pub fn verdict(
             Verdict::Hold
         }
         Cause::Hardware | Cause::Node | Cause::Network | Cause::Site => {
-            Verdict::Retry { not_before: now, by_own_doing: false }
+            // The first loss is tried elsewhere at once; where there is no elsewhere, the tries are spread out.
+            let wait_ms = status.losses.checked_sub(1).map_or(0, |before| delay_ms(policy, before));
+            Verdict::Retry { not_before: now.plus_millis(wait_ms), by_own_doing: false }
         }
     }
 }
 
 /// Doubles from the first delay up to the longest.
-fn delay_ms(policy: &Policy, failures: u32) -> i64 {
-    let doubled = policy.retry_delay_ms.saturating_mul(1_i64 << failures.min(30));
+fn delay_ms(policy: &Policy, tries: u32) -> i64 {
+    let doubled = policy.retry_delay_ms.saturating_mul(1_i64 << tries.min(30));
     doubled.min(policy.retry_delay_max_ms)
 }

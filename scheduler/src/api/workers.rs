@@ -276,8 +276,6 @@ fn answer(services: &Services, folded: Folded, report: &Report) {
                 matches!(report.event, MemberEvent::Ended { .. } | MemberEvent::Refused { .. });
             if over {
                 forget(services, &report.node, report.attempt);
-            } else {
-                stop(services, &report.node, report.attempt);
             }
         }
     }
@@ -302,19 +300,5 @@ fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {
         attempt: attempt.number,
     };
     let message = v1::SchedulerMessage { message: Some(Order::ForgetAttempt(forget)) };
-    services.dispatcher.send(node, message);
-}
-
-/// Ends what a worker still reports about though it has ended in the books.
-fn stop(services: &Services, node: &NodeName, attempt: AttemptId) {
-    let stop = v1::StopAttempt {
-        epoch: services.epoch.0,
-        job_id: attempt.job.0,
-        attempt: attempt.number,
-        cause: v1::Cause::Site.into(),
-        reason: "the attempt has ended in the books".to_owned(),
-        grace_s: 0,
-    };
-    let message = v1::SchedulerMessage { message: Some(Order::StopAttempt(stop)) };
     services.dispatcher.send(node, message);
 }

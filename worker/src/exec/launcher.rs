@@ -17,8 +17,8 @@ const QUEUE: usize = 1024;
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// An answer that takes longer never comes: a launcher forks in less than a millisecond.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// Path that the launcher's own library may need; tasks get theirs from their orders.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Where a join token may be given to the daemon.
+const JOIN_TOKEN_VARIABLE: &str = "GOTGAN_JOIN_TOKEN";
 
 /// Why a shim could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ impl Program {
         command.arg("--launcher").stdin(Stdio::piped()).stdout(Stdio::piped());
         command.args(self.open_files.map(|count| count.to_string()));
         // The daemon's environment may hold a join token: it is nothing for what lives as long as jobs.
-        command.env_clear().env("PATH", PATH);
+        command.env_remove(JOIN_TOKEN_VARIABLE);
         // A Ctrl-C for the daemon is not for the launcher: it ends with its input.
         command.process_group(0).kill_on_drop(true);
         command

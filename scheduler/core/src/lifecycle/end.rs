@@ -286,12 +286,17 @@ fn remember_lost_nodes(status: &mut JobStatus, attempt: &Attempt) {
             continue;
         };
         if end.own && matches!(end.cause, Cause::Hardware | Cause::Node) {
-            if status.avoid.len() >= AVOIDED_MAX {
-                status.avoid.clear();
-            }
-            status.avoid.insert(allocation.node.clone());
+            avoid(status, &allocation.node);
         }
     }
+}
+
+/// The node is avoided from now on; past the limit the older ones are forgotten.
+pub(super) fn avoid(status: &mut JobStatus, node: &NodeName) {
+    if status.avoid.len() >= AVOIDED_MAX {
+        status.avoid.clear();
+    }
+    status.avoid.insert(node.clone());
 }
 
 fn put_back(draft: &mut Draft<'_>, job: &Job, mut status: JobStatus, event: JobEvent) {

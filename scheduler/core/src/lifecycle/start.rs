@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::end::order_stop;
+use super::end::{avoid, order_stop};
 use crate::amount::UnixMicros;
 use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use crate::change::{Change, EventKind};
@@ -59,6 +59,11 @@ pub fn stop_unconfirmed(draft: &mut Draft<'_>, patience_ms: i64) {
     for (id, node) in overdue {
         let reason = format!("node {node} did not confirm the attempt in time");
         order_stop(draft, id, Stop { cause: Cause::Node, reason, exit: None, grace_s: 0 });
+        // It ends because it was told to, so its end will not tell whose fault it was.
+        if let Some(mut status) = draft.world.jobs.get(&id.job).map(|job| job.status.clone()) {
+            avoid(&mut status, &node);
+            draft.move_job(id.job, status);
+        }
     }
 }
 
