@@ -7,7 +7,7 @@
 
 mod authenticator;
 mod error;
-mod hex;
+pub(crate) mod hex;
 mod layer;
 mod principal;
 pub mod table;

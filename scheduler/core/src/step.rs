@@ -6,15 +6,6 @@ use crate::amount::UnixMicros;
 use crate::attempt::ExitStatus;
 use crate::ids::{AttemptId, NodeName};
 
-/// A step of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepId {
-    /// In which attempt.
-    pub attempt: AttemptId,
-    /// 0 is the script or the job's command.
-    pub number: u32,
-}
-
 /// What a step is and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

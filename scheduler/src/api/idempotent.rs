@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use tonic::Status;
 
 use super::{Services, error};
-use crate::auth::Principal;
+use crate::auth::{Principal, hex};
 use crate::clock;
 use crate::flow::round::RoundDraft;
 
@@ -39,7 +39,7 @@ pub fn keyed(
     let mut body = kind.as_bytes().to_vec();
     body.push(0);
     body.extend(message.encode_to_vec());
-    let digest = Digest(hex(digest(&SHA256, &body).as_ref()).into());
+    let digest = Digest(hex::encode(digest(&SHA256, &body).as_ref()).into());
     Ok(Keyed { owner: principal.subject.clone(), key, digest })
 }
 
@@ -72,7 +72,7 @@ pub async fn once_hiding<T: Message + Default + Clone + 'static>(
             return again(&keyed, answer);
         }
         let value = change(round)?;
-        let answer = hex(&stored(&value).encode_to_vec());
+        let answer = hex::encode(&stored(&value).encode_to_vec());
         let Keyed { owner, key, digest } = keyed;
         round.remember(AnsweredRequest { owner, key, digest, answer, at: clock::now() });
         Ok(value)
@@ -85,33 +85,7 @@ fn again<T: Message + Default>(keyed: &Keyed, answer: &AnsweredRequest) -> Resul
         let message = "this key was used before for another request; choose a new one".to_owned();
         return Err(error::key_reused("idempotency_key", message));
     }
-    let bytes = unhex(&answer.answer);
+    let bytes = hex::decode(&answer.answer);
     let decoded = bytes.and_then(|bytes| T::decode(bytes.as_slice()).ok());
     decoded.ok_or_else(|| Status::internal("the answer remembered for this key cannot be read"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = (0..text.len()).step_by(2);
-    pairs.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_reads_back() {
-        assert_eq!(unhex(&hex(&[0, 15, 255])), Some(vec![0, 15, 255]));
-        assert_eq!(unhex("0"), None);
-        assert_eq!(unhex("zz"), None);
-    }
 }

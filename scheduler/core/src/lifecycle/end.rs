@@ -162,7 +162,8 @@ fn worst_end(attempt: &Attempt) -> Outcome {
         _ => 3,
     };
     // The first of the worst, so that ties name the lowest rank.
-    let worst = ends.rev_stable_max(badness);
+    let worst =
+        ends.reduce(|kept, next| if badness(next.1) > badness(kept.1) { next } else { kept });
     worst.map_or(
         Outcome { cause: Cause::Node, exit: None, detail: String::new() },
         |(rank, end)| {
@@ -172,18 +173,6 @@ fn worst_end(attempt: &Attempt) -> Outcome {
         },
     )
 }
-
-/// The first element of the greatest badness.
-trait FirstMax<'a>: Iterator<Item = (usize, &'a MemberEnd)> + Sized {
-    fn rev_stable_max(self, badness: impl Fn(&MemberEnd) -> u8) -> Option<(usize, &'a MemberEnd)> {
-        self.fold(None, |best: Option<(usize, &MemberEnd)>, (rank, end)| match best {
-            Some((_, kept)) if badness(kept) >= badness(end) => best,
-            _ => Some((rank, end)),
-        })
-    }
-}
-
-impl<'a, I: Iterator<Item = (usize, &'a MemberEnd)>> FirstMax<'a> for I {}
 
 /// Names the task that brought the attempt down: of a script, the script and, if the last step it ran failed, the
 /// rank of that step which failed first; of a command, the rank which failed first.
@@ -313,13 +302,24 @@ fn put_back(draft: &mut Draft<'_>, job: &Job, mut status: JobStatus, event: JobE
 pub(super) fn conclude(
     draft: &mut Draft<'_>,
     job: &Job,
-    mut status: JobStatus,
+    status: JobStatus,
     event: JobEvent,
     outcome: Option<&Outcome>,
 ) {
-    let Ok(state) = crate::job::transition(status.state, event) else {
-        return;
-    };
+    if let Some(state) = make_terminal(draft, job, status, event, outcome) {
+        meet_dependents(draft, job.id, state);
+    }
+}
+
+/// Makes a job terminal and tells it; `None` if the machine has no such move.
+fn make_terminal(
+    draft: &mut Draft<'_>,
+    job: &Job,
+    mut status: JobStatus,
+    event: JobEvent,
+    outcome: Option<&Outcome>,
+) -> Option<JobState> {
+    let state = crate::job::transition(status.state, event).ok()?;
     status.state = state;
     status.ended = Some(draft.now);
     status.waits_for.clear();
@@ -328,7 +328,7 @@ pub(super) fn conclude(
     let (attempt, text) = (status.attempt, status.detail.clone());
     draft.move_job(job.id, status);
     draft.tell_job(job.id, attempt, state, kind_of_end(event), text);
-    meet_dependents(draft, job.id, state);
+    Some(state)
 }
 
 fn kind_of_end(event: JobEvent) -> EventKind {
@@ -378,7 +378,8 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
         let kind = dependency.kind.word();
         let detail =
             format!("{kind}:{other} cannot be fulfilled: job {other} has {}", state.word());
-        return cancel_for_dependency(draft, job, detail);
+        let status = JobStatus { detail, ..job.status.clone() };
+        return make_terminal(draft, job, status, JobEvent::Cancelled, None);
     }
     let met = |dependency: &Dependency| standings.contains(&(*dependency, Standing::Met));
     if standings.iter().any(|(_, s)| *s == Standing::Met) {
@@ -390,18 +391,6 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
         draft.tell_job(job.id, attempt, now, EventKind::DependencyMet, text);
     }
     None
-}
-
-fn cancel_for_dependency(draft: &mut Draft<'_>, job: &Job, detail: String) -> Option<JobState> {
-    let mut status = job.status.clone();
-    status.state = crate::job::transition(status.state, JobEvent::Cancelled).ok()?;
-    status.ended = Some(draft.now);
-    status.waits_for.clear();
-    status.detail.clone_from(&detail);
-    let (attempt, state) = (status.attempt, status.state);
-    draft.move_job(job.id, status);
-    draft.tell_job(job.id, attempt, state, EventKind::Cancelled, detail);
-    Some(state)
 }
 
 /// Ends the part of every live attempt on `node` with cause node.

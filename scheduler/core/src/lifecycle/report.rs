@@ -6,9 +6,7 @@ use super::draft::Draft;
 use super::end::{end_member, meet_dependents};
 use super::node::is_live_on;
 use crate::amount::UnixMicros;
-use crate::attempt::{
-    Attempt, AttemptEvent, AttemptState, Cause, ExitStatus, MemberEnd, Progress, transition,
-};
+use crate::attempt::{Attempt, AttemptEvent, Cause, ExitStatus, MemberEnd, Progress, transition};
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName};
 use crate::job::{JobEvent, JobState};
@@ -269,9 +267,4 @@ fn forget_leftover(draft: &mut Draft<'_>, report: &Report) {
     }
     let rest = node.leftovers.iter().copied().filter(|id| *id != report.attempt).collect();
     draft.push(Change::NodeLeftovers { node: report.node.clone(), attempts: rest });
-}
-
-/// Whether an attempt in this state may still be given steps.
-pub(super) fn takes_steps(state: AttemptState) -> bool {
-    state == AttemptState::Running
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::report::takes_steps;
 use super::start::task;
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, AttemptState};
 use crate::change::{Change, EventKind};
 use crate::ids::AttemptId;
 use crate::job::JobState;
@@ -70,7 +69,8 @@ pub fn start_step(
     request: StepRequest,
 ) -> Result<(u32, usize), StepRefusal> {
     let id = request.attempt;
-    let attempt = draft.world.attempts.get(&id).filter(|attempt| takes_steps(attempt.state));
+    let attempt =
+        draft.world.attempts.get(&id).filter(|attempt| attempt.state == AttemptState::Running);
     let mut attempt = Attempt::clone(attempt.ok_or(StepRefusal::NotRunning(id))?);
     if attempt.next_step > STEPS_MAX {
         return Err(invalid("attempt", format!("an attempt has at most {STEPS_MAX} steps")));
