@@ -12,6 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// A submission is a few hundred small allocations, made on one thread and freed on another; the system's allocator
+/// makes the threads wait for each other there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The scheduler of Gotgan.
 ///
 /// Prints one line, "ready URL", on standard output once it serves; logs go to standard error. SIGTERM and SIGINT

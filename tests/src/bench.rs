@@ -38,6 +38,8 @@ pub struct Setup {
     pub plaintext: bool,
     /// Submit jobs held, so that the planner has nothing to look at.
     pub held: bool,
+    /// Measure only what has this in its name.
+    pub only: String,
     /// Where databases lie; on a disk, or durability is not measured.
     pub directory: PathBuf,
 }

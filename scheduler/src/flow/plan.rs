@@ -34,6 +34,10 @@ const IDLE_PASS: Duration = Duration::from_secs(1);
 /// over cannot take the processor from those who submit and report.
 const REST_FACTOR: u32 = 7;
 
+/// The same after a pass that started nothing, as long as nothing but new jobs came since: most of them only join
+/// the queue, and the next pass would do its work over again to say so.
+const FULL_REST_FACTOR: u32 = 50;
+
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(500);
 
@@ -146,14 +150,42 @@ impl Drop for Settled {
 #[derive(Debug)]
 struct Replica {
     world: World,
-    /// Something changed that a pass could use.
-    dirty: bool,
+    /// What changed that a pass could use.
+    news: News,
     /// A plan is on its way through the writer.
     in_flight: bool,
-    /// No pass before this.
-    rest_until: Instant,
+    /// What the last pass cost and achieved.
+    rest: Rest,
     /// When the last pass began.
     last_pass: Instant,
+}
+
+/// What changed since the last pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    /// Nothing that a pass could use.
+    None,
+    /// More jobs wait.
+    Jobs,
+    /// Something was freed, came, or is allowed now.
+    Room,
+}
+
+/// The pause after a pass.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    since: Instant,
+    took: Duration,
+    started_any: bool,
+}
+
+impl Rest {
+    /// Until when the planner rests, with this news.
+    fn until(self, news: News) -> Instant {
+        let is_full = !self.started_any && news == News::Jobs;
+        let factor = if is_full { FULL_REST_FACTOR } else { REST_FACTOR };
+        self.since + (self.took * factor).min(REST_MAX)
+    }
 }
 
 impl Planner {
@@ -178,13 +210,13 @@ impl Planner {
     fn run(self, writer: &WriterHandle, runtime: &Handle) {
         let mut replica = Replica {
             world: World::default(),
-            dirty: false,
+            news: News::None,
             in_flight: false,
-            rest_until: Instant::now(),
+            rest: Rest { since: Instant::now(), took: Duration::ZERO, started_any: false },
             last_pass: Instant::now(),
         };
         while self.absorb(&mut replica) {
-            if replica.dirty && !replica.in_flight && Instant::now() >= replica.rest_until {
+            if replica.next_pass().is_some_and(|due| Instant::now() >= due) {
                 let plan = self.pass(&mut replica);
                 if !plan.decisions.is_empty()
                     && !self.hand_over(&mut replica, plan, writer, runtime)
@@ -197,11 +229,9 @@ impl Planner {
 
     /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
     fn absorb(&self, replica: &mut Replica) -> bool {
-        let wait = if replica.dirty && !replica.in_flight {
-            replica.rest_until.saturating_duration_since(Instant::now())
-        } else {
-            IDLE_PASS
-        };
+        let wait = replica
+            .next_pass()
+            .map_or(IDLE_PASS, |due| due.saturating_duration_since(Instant::now()));
         match self.inputs.recv_timeout(wait) {
             Ok(input) => replica.take(input),
             Err(RecvTimeoutError::Timeout) => {}
@@ -212,7 +242,9 @@ impl Planner {
         }
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
         let overdue = replica.last_pass.elapsed() >= IDLE_PASS;
-        replica.dirty |= overdue && !replica.world.queue.is_empty();
+        if overdue && !replica.world.queue.is_empty() {
+            replica.news = News::Room;
+        }
         true
     }
 
@@ -223,8 +255,9 @@ impl Planner {
         let took = began.elapsed();
         self.metrics.plan_seconds.observe(took.as_secs_f64());
         self.metrics.decisions.inc_by(plan.decisions.len() as u64);
-        replica.dirty = plan.report.deferred > 0;
-        replica.rest_until = Instant::now() + (took * REST_FACTOR).min(REST_MAX);
+        replica.news = if plan.report.deferred > 0 { News::Room } else { News::None };
+        let started_any = !plan.decisions.is_empty();
+        replica.rest = Rest { since: Instant::now(), took, started_any };
         self.last.set(std::mem::take(&mut plan.report), plan.planned, took);
         plan
     }
@@ -249,15 +282,22 @@ impl Planner {
 }
 
 impl Replica {
+    /// When the next pass may begin; `None` while there is nothing to plan or a plan is on its way.
+    fn next_pass(&self) -> Option<Instant> {
+        let wanted = self.news != News::None && !self.in_flight;
+        wanted.then(|| self.rest.until(self.news))
+    }
+
     fn take(&mut self, input: PlannerInput) {
         match input {
             PlannerInput::Changes(changes) => {
-                self.dirty |= changes.iter().any(may_let_a_job_start);
+                let news = changes.iter().map(news_of).max().unwrap_or(News::None);
+                self.news = self.news.max(news);
                 self.world.apply_all(changes.iter());
             }
             PlannerInput::Reset(world) => {
                 self.world = *world;
-                self.dirty = true;
+                self.news = News::Room;
             }
             PlannerInput::PlanSettled => self.in_flight = false,
         }
@@ -274,21 +314,23 @@ fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], me
     }
 }
 
-/// Whether a pass after this change could start a job that the pass before could not.
-fn may_let_a_job_start(change: &Change) -> bool {
+/// What a pass after this change could use that the pass before could not.
+fn news_of(change: &Change) -> News {
     match change {
-        Change::JobSubmitted(_)
-        | Change::NodeRegistered(_)
+        Change::JobSubmitted(_) => News::Jobs,
+        Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
-        | Change::QuotaApplied(_) => true,
-        Change::JobMoved { status, .. } => status.state == JobState::Pending,
-        Change::AttemptMoved(attempt) => attempt.state == AttemptState::Ended,
-        Change::AttemptLeased(_)
+        | Change::QuotaApplied(_) => News::Room,
+        Change::JobMoved { status, .. } if status.state == JobState::Pending => News::Room,
+        Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => News::Room,
+        Change::JobMoved { .. }
+        | Change::AttemptMoved(_)
+        | Change::AttemptLeased(_)
         | Change::StepCreated(_)
         | Change::TaskMoved { .. }
         | Change::Booked(_)
-        | Change::Happened(_) => false,
+        | Change::Happened(_) => News::None,
     }
 }

@@ -1,7 +1,7 @@
 //! The writer: the one task that owns the leader's world and writes the store.
 //!
 //! A round takes what is in the queue, drafts it command by command against the world, commits all of it in one
-//! transaction, and only then answers. If the commit fails, the world in memory is ahead of the store, so it is
+//! transaction, and only then answers, while the next round is written. If the commit fails, the world in memory is ahead of the store, so it is
 //! dropped and rebuilt from the store; every command of the round is answered with an error and may be repeated
 //! under its idempotency key.
 
@@ -75,6 +75,19 @@ pub struct Writer {
     careful_since: Option<Instant>,
 }
 
+/// Answers of the round that was committed last.
+///
+/// They are given once the next round is on its way to the disk: callers that are answered ask again at once, and
+/// the disk would wait until all of them have been heard. With nothing to do next they are given right away.
+#[derive(Default)]
+struct Owed(Vec<Acknowledge>);
+
+impl Owed {
+    fn pay(&mut self) {
+        acknowledge(std::mem::take(&mut self.0), &Ok(()));
+    }
+}
+
 /// Makes a writer and the handle to it.
 #[must_use]
 pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
@@ -89,47 +102,52 @@ impl Writer {
     pub async fn run(mut self) -> FlowError {
         self.remember_recent().await;
         self.parts.planner.reset(&self.parts.world);
-        while let Some(first) = self.commands.recv().await {
-            let mut commands = vec![first];
-            while commands.len() < ROUND_MAX {
-                let Ok(next) = self.commands.try_recv() else {
-                    break;
-                };
-                commands.push(next);
+        let mut owed = Owed::default();
+        loop {
+            let commands = self.gather(&mut owed).await;
+            if commands.is_empty() {
+                return FlowError::Stopping;
             }
-            if let Err(error) = self.round(commands).await {
+            if let Err(error) = self.round(commands, &mut owed).await {
                 return error;
             }
         }
-        FlowError::Stopping
     }
 
-    /// One round; an error ends the writer.
-    async fn round(&mut self, commands: Vec<Command>) -> Result<(), FlowError> {
+    /// The commands of the next round; none if nobody is left to send one.
+    async fn gather(&mut self, owed: &mut Owed) -> Vec<Command> {
+        let mut commands = Vec::new();
+        while commands.len() < ROUND_MAX
+            && let Ok(next) = self.commands.try_recv()
+        {
+            commands.push(next);
+        }
+        if commands.is_empty() {
+            owed.pay();
+            self.commands.recv_many(&mut commands, ROUND_MAX).await;
+        }
+        commands
+    }
+
+    /// One round; an error ends the writer. What was owed is paid while the store is at work.
+    async fn round(&mut self, commands: Vec<Command>, owed: &mut Owed) -> Result<(), FlowError> {
         self.recent.trim();
-        let keys = if self.is_careful() { self.unknown_keys(&commands) } else { Vec::new() };
-        let looked_up = self.look_up(keys).await;
-        let commands = match looked_up {
-            Ok(()) => commands,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "cannot look up keys");
-                refuse_submissions(commands)
-            }
-        };
+        let commands = self.look_up_if_careful(commands).await;
         let now = clock::now();
         let drafted = catch_unwind(AssertUnwindSafe(|| self.draft(commands, now)));
         let Ok((round, acknowledgements, reads)) = drafted else {
+            owed.pay();
             tracing::error!("a command panicked; the world is rebuilt from the store");
             self.rebuild().await;
             return Ok(());
         };
-        match self.commit(&round, now).await {
+        // The commit is polled first, so it is on its way when the answers of the round before wake their callers.
+        let (committed, ()) = tokio::join!(self.commit(&round, now), async { owed.pay() });
+        match committed {
             Ok(()) => {
                 self.publish(round);
-                acknowledge(acknowledgements, &Ok(()));
-                for look in reads {
-                    look(&self.parts.world);
-                }
+                reads.into_iter().for_each(|look| look(&self.parts.world));
+                *owed = Owed(acknowledgements);
                 Ok(())
             }
             Err(StoreError::Fenced { mine, newer }) => {
@@ -168,6 +186,18 @@ impl Writer {
     /// follows finds its job.
     fn is_careful(&self) -> bool {
         self.careful_since.is_some_and(|since| since.elapsed() < CAREFUL)
+    }
+
+    /// Looks keys up where that is needed; without an answer from the store, submissions are refused.
+    async fn look_up_if_careful(&mut self, commands: Vec<Command>) -> Vec<Command> {
+        let keys = if self.is_careful() { self.unknown_keys(&commands) } else { Vec::new() };
+        match self.look_up(keys).await {
+            Ok(()) => commands,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot look up keys");
+                refuse_submissions(commands)
+            }
+        }
     }
 
     /// Keys of this round's submissions that are not known here.

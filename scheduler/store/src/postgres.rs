@@ -44,13 +44,17 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
         .map_err(failed)?
         .application_name("gotgan-scheduler")
         .disable_statement_logging();
-    let mut writer = options.connect().await.map_err(failed)?;
+    let mut writer = connect(&options).await.map_err(failed)?;
     migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone());
     Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+}
+
+async fn connect(options: &Options) -> sqlx::Result<Connection> {
+    options.connect().await
 }
 
 /// Begins, checks the epoch, writes the sheets, one statement each, and commits.
@@ -75,7 +79,16 @@ async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet
             .execute(&mut *connection)
             .await
             .map_err(refused(writes::COMMIT))?;
-        writes::check_rows(sheet, done.rows_affected())?;
+        check_rows(sheet, done.rows_affected())?;
     }
     Ok(())
+}
+
+/// Refuses a sheet of which not every row was written.
+fn check_rows(sheet: &Sheet, written: u64) -> Result<()> {
+    if written == sheet.rows {
+        return Ok(());
+    }
+    let refusal = sheet.target.refusal();
+    Err(StoreError::Conflict(format!("{refusal} ({written} of {})", sheet.rows)))
 }

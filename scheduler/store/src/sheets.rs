@@ -38,6 +38,28 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// All of them, in the order of writing.
+    pub(crate) const ALL: [Target; 18] = [
+        Target::Jobs,
+        Target::JobSpecs,
+        Target::MovedJobs,
+        Target::Attempts,
+        Target::MovedAttempts,
+        Target::GpusGivenBack,
+        Target::GpusTaken,
+        Target::Steps,
+        Target::Tasks,
+        Target::MovedTasks,
+        Target::Ledger,
+        Target::Nodes,
+        Target::Admins,
+        Target::Quota,
+        Target::Events,
+        Target::Tokens,
+        Target::JoinTokens,
+        Target::Answered,
+    ];
+
     /// What it means if fewer rows were written than the sheet has.
     pub(crate) fn refusal(self) -> &'static str {
         match self {

@@ -9,17 +9,16 @@ mod sql;
 mod writes;
 mod writes_sql;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use gotgan_core::ids::Epoch;
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use crate::migrations::migrator;
-use crate::sheets::Sheet;
+use crate::sheets::{Sheet, Target};
 use crate::write_op::refused;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
@@ -50,7 +49,7 @@ const LOG_SIZE_LIMIT: &str = "134217728";
 pub(crate) async fn open(path: &str) -> Result<Arc<dyn Store>> {
     let options = options(path);
     let failed = |source| StoreError::Database { doing: "open the file", source };
-    let mut writer = options.connect().await.map_err(failed)?;
+    let mut writer = connect(&options).await.map_err(failed)?;
     migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
@@ -76,48 +75,35 @@ fn options(path: &str) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Begins, checks the epoch, writes the sheets, all as one text of several statements, and commits.
-///
-/// The driver hands each text to the connection's own thread and waits for it; with a statement a text, a busy
-/// machine spends more on these exchanges than on the writing.
+/// Opens the file; every connection that writes has what writes a round.
+async fn connect(options: &Options) -> sqlx::Result<Connection> {
+    let mut connection = options.connect().await?;
+    for statement in sql::make_round() {
+        // Made of constants alone.
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
+/// Writes the round in one exchange with the driver, which is one transaction.
 async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
-    let written = write_sheets(connection, epoch, sheets).await;
-    let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = sqlx::query::<Db>(end).execute(connection).await;
-    match written {
-        Ok(()) => ended.map(|_| ()).map_err(refused(writes::COMMIT)),
-        // What failed first is what matters; a connection that cannot even roll back fails at its next begin.
-        Err(error) => Err(error),
+    static WRITE_ROUND: LazyLock<String> = LazyLock::new(sql::write_round);
+    let mut query = sqlx::query::<Db>(WRITE_ROUND.as_str()).bind(writes::signed(epoch.0));
+    let mut sheets = sheets.iter().peekable();
+    for target in Target::ALL {
+        let sheet = sheets.next_if(|sheet| sheet.target == target);
+        let rows = sheet.map(|sheet| writes::signed(sheet.rows));
+        query = query.bind(sheet.map(|sheet| sheet.json.as_str())).bind(rows);
     }
+    debug_assert!(sheets.next().is_none(), "sheets are in the order of Target::ALL");
+    query.execute(connection).await.map(|_| ()).map_err(|error| refused_round(error, epoch))
 }
 
-async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
-    // Made of constants alone; everything that came from outside is a parameter.
-    let mut query = sqlx::query::<Db>(AssertSqlSafe(round_text(sheets)));
-    for sheet in sheets {
-        query = query.bind(sheet.json.as_str());
+/// Tells a round that was overtaken from one that was refused.
+fn refused_round(error: sqlx::Error, mine: Epoch) -> StoreError {
+    let message = error.as_database_error().map_or("", |error| error.message());
+    match message.strip_prefix(sql::FENCED).and_then(|newer| newer.parse().ok()) {
+        Some(newer) => StoreError::Fenced { mine, newer: Epoch(newer) },
+        None => refused(writes::COMMIT)(error),
     }
-    let mut stored = None;
-    let mut written = Vec::with_capacity(sheets.len() + 1);
-    let mut results = connection.fetch_many(query);
-    while let Some(result) = results.try_next().await.map_err(refused(writes::COMMIT))? {
-        match result {
-            Either::Left(done) => written.push(done.rows_affected()),
-            Either::Right(row) => stored = Some(row.try_get(0).map_err(refused(writes::COMMIT))?),
-        }
-    }
-    writes::compare_epoch(stored, epoch)?;
-    // The first results are of the statements that began and that read the epoch.
-    let mut written = written.into_iter().skip(2);
-    sheets.iter().try_for_each(|sheet| writes::check_rows(sheet, written.next().unwrap_or(0)))
-}
-
-/// The statements of a round, with the parameter of each numbered by its place.
-fn round_text(sheets: &[Sheet]) -> String {
-    let mut text = format!("{};{}", sql::BEGIN_WRITE, sql::EPOCH);
-    for (place, sheet) in (1_usize..).zip(sheets) {
-        text.push(';');
-        text.push_str(&sql::statement(sheet.target).replace("$1", &format!("${place}")));
-    }
-    text
 }

@@ -33,6 +33,8 @@ pub(crate) fn refused(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError
 
 /// `SQLITE_CONSTRAINT_DATATYPE`: a number that fits no column.
 const SQLITE_WRONG_TYPE: &str = "3091";
+/// `SQLITE_CONSTRAINT_TRIGGER`: the trigger that writes a round refused it.
+const SQLITE_TRIGGER: &str = "1811";
 /// Class of the codes of PostgreSQL for values that cannot be stored.
 const POSTGRES_DATA_EXCEPTION: &str = "22";
 
@@ -48,7 +50,9 @@ fn is_conflict(error: &dyn sqlx::error::DatabaseError) -> bool {
     };
     let code = error.code();
     let value = code.is_some_and(|code| {
-        code == SQLITE_WRONG_TYPE || (code.len() == 5 && code.starts_with(POSTGRES_DATA_EXCEPTION))
+        code == SQLITE_WRONG_TYPE
+            || code == SQLITE_TRIGGER
+            || (code.len() == 5 && code.starts_with(POSTGRES_DATA_EXCEPTION))
     });
     constraint || value
 }

@@ -45,13 +45,16 @@ impl Runner {
 pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
     let mut measures = Vec::new();
     for runner in [Runner::Virtual, Runner::Real] {
+        let name = format!("lifecycle/{}/{}", backend.word(), runner.word());
+        if !name.contains(&setup.only) {
+            continue;
+        }
         let mut samples = Vec::new();
         for run in 0..setup.runs {
             let sample = one_run(setup, backend, runner).await;
-            eprintln!("lifecycle {} {} run {}: {sample}", backend.word(), runner.word(), run + 1);
+            eprintln!("{name} run {}: {sample}", run + 1);
             samples.push(sample);
         }
-        let name = format!("lifecycle/{}/{}", backend.word(), runner.word());
         let is_mark = backend == Backend::Sqlite && runner == Runner::Real;
         measures.push(Measure::of(&name, "jobs/s", is_mark.then_some(MARK), samples));
     }

@@ -18,6 +18,7 @@ pub struct Load {
     count: u64,
     template: JobSpec,
     gpus_max: u32,
+    dry_run: bool,
 }
 
 impl Load {
@@ -27,7 +28,21 @@ impl Load {
         let mut template = command(&["/bin/true"]);
         template.hold = held;
         let random = StdRng::seed_from_u64(seed.wrapping_add(client as u64));
-        Self { random, prefix: format!("bench-{client}"), count: 0, template, gpus_max }
+        Self {
+            random,
+            prefix: format!("bench-{client}"),
+            count: 0,
+            template,
+            gpus_max,
+            dry_run: false,
+        }
+    }
+
+    /// The same jobs, checked and answered but not stored.
+    #[must_use]
+    pub fn dry(mut self) -> Self {
+        self.dry_run = true;
+        self
     }
 
     /// The next job.
@@ -43,7 +58,7 @@ impl Load {
             spec = spec.gpus(self.random.random_range(1..=self.gpus_max));
         }
         let idempotency_key = self.key();
-        SubmitRequest { idempotency_key, spec: Some(spec), dry_run: false }
+        SubmitRequest { idempotency_key, spec: Some(spec), dry_run: self.dry_run }
     }
 
     /// A key of the form that the command line makes: time first, then what tells clients apart.

@@ -20,34 +20,66 @@ const GPUS: u32 = 8;
 /// Calls before the clock starts: connections are made and pages are warm.
 const WARM_UP: usize = 20;
 
-/// Clients and jobs a call.
-const CASES: [(usize, usize); 4] = [(1, 1), (8, 1), (1, 100), (8, 100)];
+/// What a client does in a loop.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    clients: usize,
+    batch: usize,
+    /// Only checked: what the calls alone cost on this machine, which no store can undercut.
+    dry: bool,
+}
+
+/// In the order measured. The dry ones stand beside the figure that they limit.
+const CASES: [Case; 6] = [
+    Case { clients: 1, batch: 1, dry: false },
+    Case { clients: 8, batch: 1, dry: false },
+    Case { clients: 8, batch: 1, dry: true },
+    Case { clients: 64, batch: 1, dry: false },
+    Case { clients: 1, batch: 100, dry: false },
+    Case { clients: 8, batch: 100, dry: false },
+];
+
+impl Case {
+    fn name(self) -> String {
+        let Self { clients, batch, dry } = self;
+        format!("clients={clients}/batch={batch}{}", if dry { "/not-stored" } else { "" })
+    }
+
+    fn mark(self, backend: Backend) -> Option<f64> {
+        let is_mark = matches!(self, Self { clients: 8, batch: 1, dry: false });
+        (is_mark && backend == Backend::Sqlite).then_some(MARK)
+    }
+}
 
 /// Measures every case on one database.
 pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
     let mut measures = Vec::new();
-    for (clients, batch) in CASES {
+    for case in CASES {
+        let name = format!("submit/{}/{}", backend.word(), case.name());
+        if !name.contains(&setup.only) {
+            continue;
+        }
         let mut samples = Vec::new();
         for run in 0..setup.runs {
-            let sample = one_run(setup, backend, clients, batch).await;
-            eprintln!("submit {} c={clients} b={batch} run {}: {sample}", backend.word(), run + 1);
+            let sample = one_run(setup, backend, case).await;
+            eprintln!("{name} run {}: {sample}", run + 1);
             samples.push(sample);
         }
-        let name = format!("submit/{}/clients={clients}/batch={batch}", backend.word());
-        let is_mark = backend == Backend::Sqlite && (clients, batch) == (8, 1);
-        measures.push(Measure::of(&name, "jobs/s", is_mark.then_some(MARK), samples));
+        measures.push(Measure::of(&name, "jobs/s", case.mark(backend), samples));
     }
     measures
 }
 
-async fn one_run(setup: &Setup, backend: Backend, clients: usize, batch: usize) -> Sample {
+async fn one_run(setup: &Setup, backend: Backend, case: Case) -> Sample {
+    let Case { clients, batch, dry } = case;
     let cluster = setup.cluster(backend).await;
     let _node = full_node(&cluster).await;
     let mut tasks = Vec::new();
     let begin = std::sync::Arc::new(tokio::sync::Barrier::new(clients));
     for number in 0..clients {
         let mut jobs = connection(&cluster).jobs();
-        let mut load = Load::new(setup.seed, number, GPUS, setup.held);
+        let load = Load::new(setup.seed, number, GPUS, setup.held);
+        let mut load = if dry { load.dry() } else { load };
         let (begin, duration) = (begin.clone(), setup.duration);
         tasks.push(tokio::spawn(async move {
             for _ in 0..WARM_UP {
@@ -72,7 +104,8 @@ async fn one_run(setup: &Setup, backend: Backend, clients: usize, batch: usize) 
         longest = longest.max(elapsed);
     }
     let jobs = all.len() * batch;
-    check_stored(&cluster, jobs + clients * WARM_UP * batch).await;
+    let stored = if dry { 0 } else { jobs + clients * WARM_UP * batch };
+    check_stored(&cluster, stored).await;
     Sample::new(jobs, longest, all)
 }
 

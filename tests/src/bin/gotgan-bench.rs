@@ -14,6 +14,10 @@ use gotgan_tests::bench::report::Report;
 use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, submit};
 use gotgan_tests::database::SERVER_VARIABLE;
 
+// The measuring side shares the machine with what it measures; see the scheduler's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures acknowledged durable submissions, or whole lifecycles, a second.
 ///
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
@@ -50,6 +54,9 @@ struct Arguments {
     /// Submit jobs held: nothing for the planner to look at
     #[arg(long)]
     held: bool,
+    /// Measure only what has this in its name, as the table shows it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
     /// Where databases lie while measured; on a disk [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -123,6 +130,7 @@ fn setup(arguments: &Arguments) -> Setup {
         seed: arguments.seed,
         plaintext: arguments.plaintext,
         held: arguments.held,
+        only: arguments.only.clone(),
         directory: arguments.directory.clone().unwrap_or(usual),
     }
 }

@@ -72,7 +72,7 @@ impl Backend {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let connected = Connection::connect_with(&self.options).await;
+        let connected = super::connect(&self.options).await;
         connected.map_err(|source| StoreError::Database { doing: "connect again", source })
     }
 

@@ -115,15 +115,6 @@ pub(super) fn compare_epoch(stored: Option<i64>, mine: Epoch) -> Result<()> {
     if newer == mine { Ok(()) } else { Err(StoreError::Fenced { mine, newer }) }
 }
 
-/// Refuses a sheet of which not every row was written.
-pub(super) fn check_rows(sheet: &Sheet, written: u64) -> Result<()> {
-    if written == sheet.rows {
-        return Ok(());
-    }
-    let refusal = sheet.target.refusal();
-    Err(StoreError::Conflict(format!("{refusal} ({written} of {})", sheet.rows)))
-}
-
 pub(super) struct InsertSetting<'a> {
     pub name: &'a str,
     pub value: &'a str,

@@ -2,7 +2,7 @@
 
 use crate::sql::{attempt_columns, event_columns, job_columns, ledger_columns};
 
-pub(crate) use super::writes_sql::statement;
+pub(crate) use super::writes_sql::{FENCED, make_round, write_round};
 pub(crate) use crate::sql::*;
 
 pub(crate) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";

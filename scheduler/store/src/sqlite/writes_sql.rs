@@ -1,9 +1,54 @@
-//! Statements that write a sheet, whose rows are the objects of one JSON array, on SQLite.
+//! What writes a round on SQLite: one `INSERT` into a view, whose trigger writes the sheets.
+//!
+//! The driver hands each statement to a thread of the connection and waits for every result of it; with a statement a
+//! sheet, a busy machine spends more on these exchanges than on the writing. One statement is one exchange, and being
+//! alone it is a transaction as well. View and trigger are temporary, so they are of this program's version whatever
+//! the file's history is.
 
 use crate::sheets::Target;
 
-/// The statement that writes a sheet for `target`; its one parameter is the sheet.
-pub(crate) fn statement(target: Target) -> &'static str {
+/// Fails the round that another leader has overtaken; what follows it in the message is the epoch that is stored.
+pub(crate) const FENCED: &str = "fenced by epoch ";
+
+/// Makes the view `round` and its trigger on a connection.
+///
+/// The view has the writer's epoch and two columns a sheet: its rows, and how many of them must be written.
+pub(crate) fn make_round() -> [String; 2] {
+    let places = 0..Target::ALL.len();
+    let columns = places.map(|place| format!(", NULL AS rows{place}, NULL AS count{place}"));
+    let view =
+        format!("CREATE TEMP VIEW round AS SELECT NULL AS epoch{}", columns.collect::<String>());
+    let sheets = Target::ALL.iter().enumerate().map(|(place, target)| write_sheet(place, *target));
+    let trigger = format!(
+        "CREATE TEMP TRIGGER write_round INSTEAD OF INSERT ON round BEGIN {}{} END",
+        format_args!(
+            "SELECT RAISE(ABORT, '{FENCED}' || leader.epoch) FROM \
+             (SELECT coalesce((SELECT epoch FROM leadership WHERE single = 1), 0) AS epoch) AS leader \
+             WHERE leader.epoch <> NEW.epoch;"
+        ),
+        sheets.collect::<String>()
+    );
+    [view, trigger]
+}
+
+/// One sheet within the trigger. Without rows it touches nothing.
+fn write_sheet(place: usize, target: Target) -> String {
+    let write = statement(target).replace("$1", &format!("NEW.rows{place}"));
+    let refusal = target.refusal();
+    format!(
+        "{write}; SELECT RAISE(ABORT, '{refusal} (' || changes() || ' of ' || NEW.count{place} || ')') \
+         WHERE NEW.count{place} <> changes();"
+    )
+}
+
+/// Writes a round: the epoch, then rows and their number for each of [`Target::ALL`], null for a sheet without rows.
+pub(crate) fn write_round() -> String {
+    let values = (2..=2 * Target::ALL.len() + 1).map(|number| format!(", ${number}"));
+    format!("INSERT INTO round VALUES ($1{})", values.collect::<String>())
+}
+
+/// The statement that writes a sheet for `target`; `$1` stands for the sheet.
+fn statement(target: Target) -> &'static str {
     match target {
         Target::Jobs => JOBS,
         Target::JobSpecs => JOB_SPECS,
