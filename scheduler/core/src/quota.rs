@@ -1,4 +1,4 @@
-//! The quota tree: who may hold how many GPUs at once.
+//! The quota tree: who may hold how many GPUs at once, and who is sure of how many.
 //!
 //! A node's limit covers everything below it. No limit at a node means only those above it bind; a limit of zero
 //! means zero.
@@ -27,14 +27,32 @@ pub struct QuotaTree {
 }
 
 /// A node of the tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct QuotaNode {
     /// For people.
     pub title: String,
+    /// GPUs that the node gets whenever it asks for them, by class; a class that is absent has none.
+    pub guarantees: BTreeMap<GpuClass, GpuMilli>,
+    /// Its part of what is left over among its siblings, at least 1.
+    pub weight: u32,
     /// Most GPUs at once, by class; a class that is absent is bound only by the nodes above.
     pub limits: BTreeMap<GpuClass, GpuMilli>,
     /// Most GPUs at once over all classes together; `None`: bound only by the nodes above.
     pub any_limit: Option<GpuMilli>,
+}
+
+impl Default for QuotaNode {
+    /// No guarantee, no limit of its own, the weight of one.
+    fn default() -> Self {
+        QuotaNode {
+            title: String::new(),
+            guarantees: BTreeMap::new(),
+            weight: 1,
+            limits: BTreeMap::new(),
+            any_limit: None,
+        }
+    }
 }
 
 impl QuotaTree {

@@ -27,7 +27,7 @@ fn the_union_of_all_files_is_the_tree_whatever_their_order() {
     );
     let tree = parse(&files(&[root, nup])).unwrap();
     assert_eq!(tree, parse(&files(&[nup, root])).unwrap());
-    assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","limits":{"b200":1024000},"any_limit":2048000},"public/nup":{"title":"Startups","limits":{"b200":24000},"any_limit":null}}}"#);
+    assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","guarantees":{},"weight":1,"limits":{"b200":1024000},"any_limit":2048000},"public/nup":{"title":"Startups","guarantees":{},"weight":1,"limits":{"b200":24000},"any_limit":null}}}"#);
 }
 
 #[test]

@@ -102,7 +102,12 @@ fn undrained(node: &str) -> Change {
 
 fn quota(revision: u64) -> QuotaTree {
     let limits = BTreeMap::from([(GpuClass::new("b200").unwrap(), GpuMilli::whole(8))]);
-    let leaf = QuotaNode { title: "국가 AI".to_owned(), limits, any_limit: Some(GpuMilli(500)) };
+    let leaf = QuotaNode {
+        title: "국가 AI".to_owned(),
+        limits,
+        any_limit: Some(GpuMilli(500)),
+        ..QuotaNode::default()
+    };
     let paths = ["public", "public/nup", "public/nup/a"];
     let nodes = paths.into_iter().map(|text| (path(text), leaf.clone())).collect();
     QuotaTree { revision, nodes }
