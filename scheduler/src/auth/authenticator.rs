@@ -87,6 +87,13 @@ impl Authenticator {
         job_token(&self.inner.job_key, *attempt, owner, project)
     }
 
+    /// A number of this cluster's own, the same after a restart: two clusters that share a machine differ in it.
+    #[must_use]
+    pub fn cluster_number(&self) -> u64 {
+        let mac = hmac::sign(&self.inner.job_key, b"cluster number");
+        mac.as_ref().iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// Who sent these headers over a connection of `peer_node`. A token counts before a certificate. `None` if
     /// there is neither.
     ///
@@ -302,6 +309,13 @@ mod tests {
         authenticator.set_job_check(Box::new(|_| false));
         assert_eq!(ask(), Err(AuthError::JobEnded));
         assert!(!authenticator.still_valid(&found, NOW));
+    }
+
+    #[test]
+    fn two_clusters_have_different_numbers_and_keep_them() {
+        let number = |secret: &str| Authenticator::new(secret.into()).cluster_number();
+        assert_eq!(number("one"), number("one"));
+        assert_ne!(number("one"), number("two"));
     }
 
     #[test]

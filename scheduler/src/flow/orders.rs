@@ -66,8 +66,7 @@ impl OrderWriter {
         let job = world.jobs.get(&attempt.id.job)?;
         let rank = attempt.rank_of(node)?;
         let allocation = attempt.placement.nodes.get(rank)?;
-        let port = (attempt.id.job.0.wrapping_mul(31)).wrapping_add(u64::from(attempt.id.number));
-        let master_port = MASTER_PORTS.0 + port % MASTER_PORTS.1;
+        let master_port = master_port(self.authenticator.cluster_number(), attempt.id);
         Some(v1::RunAttempt {
             epoch: epoch.0,
             job_id: attempt.id.job.0,
@@ -91,6 +90,13 @@ impl OrderWriter {
             start_now,
         })
     }
+}
+
+/// Where a gang's ranks meet. Attempts that follow each other differ, and so do clusters on one machine: otherwise the
+/// ranks of one would join the gang of the other.
+fn master_port(cluster: u64, attempt: AttemptId) -> u64 {
+    let port = attempt.job.0.wrapping_mul(31).wrapping_add(u64::from(attempt.number));
+    MASTER_PORTS.0 + cluster.wrapping_add(port) % MASTER_PORTS.1
 }
 
 fn forget(epoch: Epoch, id: AttemptId) -> Message {
@@ -166,4 +172,20 @@ fn gpus_of_task(step: &Step, local_rank: u32, allocation: Option<&NodeAllocation
 
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use gotgan_core::ids::JobId;
+
+    use super::*;
+
+    #[test]
+    fn the_same_attempt_of_two_clusters_meets_at_two_ports() {
+        let attempt = AttemptId { job: JobId(2), number: 1 };
+        assert_ne!(master_port(7, attempt), master_port(8, attempt));
+        let next = AttemptId { job: JobId(3), number: 1 };
+        assert_ne!(master_port(7, attempt), master_port(7, next));
+        assert!((20_000..32_000).contains(&master_port(u64::MAX, attempt)));
+    }
 }
