@@ -41,8 +41,14 @@ impl Admission {
     /// Notes that these were committed; called before the round is acknowledged, so that whoever saw the answer
     /// is checked against what it says.
     pub fn note(&self, changes: &[Change]) {
-        let matters =
-            |change: &Change| matches!(change, Change::NodeRegistered(_) | Change::QuotaApplied(_));
+        let matters = |change: &Change| {
+            matches!(
+                change,
+                Change::NodeRegistered(_)
+                    | Change::QuotaApplied { .. }
+                    | Change::QuotaTurned { .. }
+            )
+        };
         if changes.iter().any(matters) {
             self.inner.wanted.fetch_add(1, Ordering::SeqCst);
         }

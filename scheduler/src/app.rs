@@ -182,7 +182,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
 }
 
 async fn load(store: &Arc<dyn Store>, dispatcher: &Dispatcher) -> anyhow::Result<World> {
-    let world = World::restore(store.load().await?);
+    let world = World::restore(store.load().await?, clock::now());
     dispatcher.reset(&world);
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");

@@ -376,7 +376,7 @@ async fn what_is_not_there_is_not_found(database: Database) {
         api.read_log(v1::LogsRequest { job_id, ..Default::default() }).await.unwrap_err().code(),
         api.try_node("nowhere").await.unwrap_err().code(),
         api.quota()
-            .get(v1::GetQuotaRequest { path: "centre/gamma".into() })
+            .get(v1::GetQuotaRequest { path: "centre/gamma".into(), at_us: 0 })
             .await
             .unwrap_err()
             .code(),

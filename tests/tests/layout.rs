@@ -12,7 +12,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("gotgan-store", &["gotgan-core"]),
     ("gotgan-scheduler", &["gotgan-core", "gotgan-store", "gotgan-proto"]),
     ("gotgan-worker", &["gotgan-core", "gotgan-proto"]),
-    ("gotgan", &["gotgan-proto"]),
+    ("gotgan", &["gotgan-core", "gotgan-proto"]),
     (
         "gotgan-tests",
         &[

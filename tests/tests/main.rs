@@ -40,6 +40,7 @@ mod leadership;
 mod limits;
 mod logs;
 mod node_loss;
+mod quota;
 mod roles;
 mod steps;
 mod tour;

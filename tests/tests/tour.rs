@@ -48,7 +48,7 @@ async fn the_tour_of_the_readme_works(database: Database) {
 
 /// The tree of the examples as one file.
 fn examples_quota() -> String {
-    let directory = programs::checkout().join("examples/quota");
+    let directory = programs::checkout().join("examples/quota/small");
     let mut files: Vec<_> =
         fs::read_dir(directory).unwrap().flatten().map(|file| file.path()).collect();
     files.sort();

@@ -15,6 +15,7 @@ pub mod quota;
 pub mod run;
 pub mod step;
 pub mod submit;
+pub mod validate;
 pub mod wait;
 pub mod watch;
 pub mod whoami;

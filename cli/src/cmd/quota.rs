@@ -7,10 +7,14 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use gotgan_core::amount::UnixMicros;
 use gotgan_proto::v1;
 
 use crate::{
-    cmd::ledger::{Balance, Ledger},
+    cmd::{
+        ledger::{Balance, Ledger},
+        validate::ValidateQuota,
+    },
     context::Context,
     error::{Error, Exit},
     output::table::{Table, Tone, column},
@@ -37,6 +41,7 @@ pub struct QuotaCommand {
 const EXAMPLES: &str = "\
 Examples:
   gotgan quota show public/nup
+  gotgan quota validate quota/
   gotgan quota apply quota/ --dry-run
   gotgan quota ledger --project public/nup --json
   gotgan quota balance";
@@ -44,6 +49,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Action {
     Show(ShowQuota),
+    Validate(ValidateQuota),
     Apply(ApplyQuota),
     Ledger(Ledger),
     Balance(Balance),
@@ -51,11 +57,16 @@ enum Action {
 
 /// Show the tree with what is in use
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  gotgan quota show public/nup")]
+#[command(
+    after_help = "Examples:\n  gotgan quota show public/nup\n  gotgan quota show --at 2027-01-04"
+)]
 struct ShowQuota {
     /// This node and what is below [default: all]
     #[arg(default_value = "", hide_default_value = true)]
     path: String,
+    /// As it will be at that date by what is applied now, as in 2027-01-04 (midnight, KST)
+    #[arg(long, value_name = "DATE", value_parser = gotgan_core::quota::read_moment)]
+    at: Option<UnixMicros>,
 }
 
 /// Replace the tree by files, all or nothing
@@ -79,6 +90,7 @@ impl QuotaCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         match self.action {
             Action::Show(command) => command.run(context).await?,
+            Action::Validate(command) => return command.run(context),
             Action::Apply(command) => command.run(context).await?,
             Action::Ledger(command) => command.run(context).await?,
             Action::Balance(command) => return command.run(context).await,
@@ -89,7 +101,7 @@ impl QuotaCommand {
 
 impl ShowQuota {
     async fn run(self, context: &Context) -> Result<(), Error> {
-        let request = v1::GetQuotaRequest { path: self.path };
+        let request = v1::GetQuotaRequest { path: self.path, at_us: self.at.map_or(0, |at| at.0) };
         let tree =
             context.client()?.call(async |api| api.quota().get(request.clone()).await).await?;
         let view = QuotaView::of(&tree);
@@ -190,7 +202,7 @@ impl ApplyQuota {
 }
 
 /// The files by name, from files and folders; in folders those that end in .toml.
-fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error> {
+pub(super) fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error> {
     let mut found = BTreeMap::new();
     for path in paths {
         if path.is_dir() {

@@ -6,4 +6,5 @@ pub mod event;
 pub mod job;
 pub mod node;
 pub mod quota;
+pub mod validation;
 pub mod word;

@@ -15,7 +15,7 @@ use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::ledger::LedgerEntry;
 use crate::node::{Admin, Inventory, Liveness};
-use crate::quota::QuotaTree;
+use crate::quota::QuotaBook;
 use crate::step::{Step, Task};
 
 /// One change of one object.
@@ -72,8 +72,19 @@ pub enum Change {
         /// All of them; empty once they are gone.
         attempts: Vec<AttemptId>,
     },
-    /// The quota tree was replaced.
-    QuotaApplied(Arc<QuotaTree>),
+    /// The quota book was replaced; from then on, what it says for that moment is in force.
+    QuotaApplied {
+        /// All of it.
+        book: Arc<QuotaBook>,
+        /// When.
+        at: UnixMicros,
+    },
+    /// A date of the quota book has come: what it says for that moment is in force. Not stored, as it follows from the
+    /// quota book and the clock.
+    QuotaTurned {
+        /// When.
+        at: UnixMicros,
+    },
     /// Something to tell those who watch.
     Happened(Arc<Event>),
 }
@@ -182,4 +193,6 @@ event_kinds! {
     NodeResumed => "node_resumed",
     /// The quota tree was replaced.
     QuotaApplied => "quota_applied",
+    /// The quota tree changed by its dates.
+    QuotaTurned => "quota_turned",
 }

@@ -3,8 +3,13 @@
 //! A node's limit covers everything below it. No limit at a node means only those above it bind; a limit of zero
 //! means zero.
 
+mod book;
+mod check;
+mod dated;
 mod diff;
+mod moment;
 mod parse;
+mod sums;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,8 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
 
-pub use diff::{QuotaChange, QuotaChangeKind, diff};
+pub use book::{Batch, Capacity, ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
+pub use dated::{Dated, Interval, Overlap};
+pub use diff::{QuotaChange, QuotaChangeKind, changed_between, diff};
+pub use moment::{read as read_moment, show as show_moment};
 pub use parse::{QuotaFault, parse};
+pub use sums::{ClassSums, Sums};
 
 /// The whole tree at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,14 +18,14 @@ use crate::attempt::Attempt;
 use crate::ids::{AttemptId, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
-use crate::quota::QuotaTree;
+use crate::quota::{Interval, QuotaBook, QuotaTree};
 use crate::step::Step;
 
 pub use node::{Node, NodeFree};
 pub use usage::{PathUsage, Usage};
 
 /// Everything decisions are made from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct World {
     /// Grows by one with every change.
     pub version: u64,
@@ -33,8 +33,12 @@ pub struct World {
     pub sequences: Sequences,
     /// Nodes that ever registered.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// The quota tree in force.
+    /// Everything that was decided about quotas, over all time.
+    pub book: Arc<QuotaBook>,
+    /// The quota tree in force: what the quota book says for now.
     pub quota: Arc<QuotaTree>,
+    /// When another tree comes into force by its date; at the end of time if none does.
+    pub quota_until: UnixMicros,
     /// Jobs that are not terminal.
     pub jobs: BTreeMap<JobId, Job>,
     /// Attempts that have not ended.
@@ -92,8 +96,8 @@ pub struct Snapshot {
     pub sequences: Sequences,
     /// Every node with what people decided for it.
     pub nodes: Vec<(Arc<Inventory>, Admin)>,
-    /// The quota tree in force.
-    pub quota: Arc<QuotaTree>,
+    /// Everything that was decided about quotas.
+    pub book: Arc<QuotaBook>,
     /// Jobs that are not terminal.
     pub jobs: Vec<Job>,
     /// Attempts that have not ended.
@@ -102,12 +106,33 @@ pub struct Snapshot {
     pub steps: Vec<Step>,
 }
 
+impl Default for World {
+    fn default() -> Self {
+        World {
+            version: 0,
+            sequences: Sequences::default(),
+            nodes: BTreeMap::new(),
+            book: Arc::default(),
+            quota: Arc::default(),
+            quota_until: Interval::ALWAYS.until,
+            jobs: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            dependents: BTreeMap::new(),
+            usage: Usage::default(),
+        }
+    }
+}
+
 impl World {
-    /// Rebuilds the world from what the store knows. Every node is unknown until its worker is heard.
+    /// Rebuilds the world of that moment from what the store knows. Every node is unknown until its worker is heard.
     #[must_use]
-    pub fn restore(snapshot: Snapshot) -> Self {
-        let mut world =
-            World { sequences: snapshot.sequences, quota: snapshot.quota, ..World::default() };
+    pub fn restore(snapshot: Snapshot, now: UnixMicros) -> Self {
+        let Snapshot { sequences, book, .. } = &snapshot;
+        let book = Arc::clone(book);
+        let mut world = World { sequences: *sequences, book, ..World::default() };
+        world.turn_quota(now);
         for (inventory, admin) in snapshot.nodes {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
         }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use gotgan_core::amount::GpuMilli;
+use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::ids::{GpuClass, JobId, ProjectPath};
 use gotgan_core::ledger::LedgerKind;
 use gotgan_core::lifecycle;
-use gotgan_core::quota::{self, QuotaFault, QuotaNode, QuotaTree};
+use gotgan_core::quota::{self, QuotaBook, QuotaFault, QuotaNode};
 use gotgan_core::world::World;
 use gotgan_proto::v1;
 use gotgan_proto::v1::quota_server::Quota;
@@ -36,16 +36,16 @@ impl Quota for QuotaService {
         let who = principal(&request)?;
         let request = request.into_inner();
         let keyed = keyed(&who, &request.idempotency_key, "ApplyQuota", &request, "")?;
-        let tree = parse(&request.files)?;
+        let book = parse(&request.files)?;
         let (base, by) = (request.base_revision, who.subject.clone());
         if request.dry_run {
-            let dry = self.0.writer.read(move |world| compare(world, &tree, base));
+            let dry = self.0.writer.read(move |world| compare(world, &book, base));
             return Ok(Response::new(dry.await.map_err(|e| error::flow(&e))??));
         }
         let applied = once(&self.0, keyed, move |round| {
-            let mut answer = compare(round.draft.world, &tree, base)?;
+            let mut answer = compare(round.draft.world, &book, base)?;
             if !answer.changes.is_empty() {
-                answer.revision = lifecycle::apply_quota(&mut round.draft, tree, &by);
+                answer.revision = lifecycle::apply_quota(&mut round.draft, book, &by);
             }
             Ok(answer)
         });
@@ -57,8 +57,9 @@ impl Quota for QuotaService {
         request: Request<v1::GetQuotaRequest>,
     ) -> Result<Response<v1::QuotaTree>, Status> {
         let who = principal(&request)?;
-        let path = request.into_inner().path;
-        let tree = self.0.writer.read(move |world| show_tree(world, &who, &path));
+        let v1::GetQuotaRequest { path, at_us } = request.into_inner();
+        let at = Some(UnixMicros(at_us)).filter(|at| at.0 != 0);
+        let tree = self.0.writer.read(move |world| show_tree(world, &who, &path, at));
         let tree = tree.await.map_err(|e| error::flow(&e))?;
         Ok(Response::new(tree?))
     }
@@ -114,7 +115,7 @@ impl Quota for QuotaService {
     }
 }
 
-fn parse(files: &[v1::QuotaFile]) -> Result<QuotaTree, Status> {
+fn parse(files: &[v1::QuotaFile]) -> Result<QuotaBook, Status> {
     if files.is_empty() || files.len() > FILES_MAX {
         let message = format!("send 1 to {FILES_MAX} files");
         return Err(error::invalid("files", "OUT_OF_RANGE", message));
@@ -127,16 +128,14 @@ fn parse(files: &[v1::QuotaFile]) -> Result<QuotaTree, Status> {
     }
     let texts: Vec<(String, String)> =
         files.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
-    quota::parse(&texts).map_err(|faults| refused(&faults))
+    let book = quota::parse(&texts).map_err(|faults| refused("INVALID_QUOTA", &faults))?;
+    let beyond = book.beyond_this_version();
+    if beyond.is_empty() { Ok(book) } else { Err(refused("NOT_ENFORCED", &beyond)) }
 }
 
-fn refused(faults: &[QuotaFault]) -> Status {
+fn refused(reason: &str, faults: &[QuotaFault]) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(
-        "INVALID_QUOTA",
-        gotgan_proto::ERROR_DOMAIN,
-        std::collections::HashMap::new(),
-    );
+    details.set_error_info(reason, gotgan_proto::ERROR_DOMAIN, std::collections::HashMap::new());
     let mut lines = Vec::with_capacity(faults.len());
     for fault in faults {
         let place = format!("{}:{}: {}", fault.file, fault.line, fault.field);
@@ -147,8 +146,8 @@ fn refused(faults: &[QuotaFault]) -> Status {
 }
 
 /// What would change; refuses if the tree is not at the revision the caller looked at.
-fn compare(world: &World, tree: &QuotaTree, base: u64) -> Result<v1::ApplyQuotaResponse, Status> {
-    let present = &world.quota;
+fn compare(world: &World, book: &QuotaBook, base: u64) -> Result<v1::ApplyQuotaResponse, Status> {
+    let present = &world.book;
     if base != 0 && base != present.revision {
         let message = format!(
             "the tree is at revision {}, not {base}; look at it again before applying",
@@ -156,26 +155,33 @@ fn compare(world: &World, tree: &QuotaTree, base: u64) -> Result<v1::ApplyQuotaR
         );
         return Err(error::status(Code::FailedPrecondition, "STALE_REVISION", message));
     }
-    let changes = quota::diff(present, tree).into_iter().map(|change| v1::QuotaChange {
-        path: change.path.to_string(),
+    let changes = quota::diff(present, book).into_iter().map(|change| v1::QuotaChange {
+        path: change.path,
         kind: change.kind.word().to_owned(),
         text: change.text,
     });
     Ok(v1::ApplyQuotaResponse { revision: present.revision, changes: changes.collect() })
 }
 
-fn show_tree(world: &World, who: &Principal, below: &str) -> Result<v1::QuotaTree, Status> {
+/// The tree in force, or the one that the book has for `at`.
+fn show_tree(
+    world: &World,
+    who: &Principal,
+    below: &str,
+    at: Option<UnixMicros>,
+) -> Result<v1::QuotaTree, Status> {
+    let tree = at.map_or_else(|| Arc::clone(&world.quota), |at| Arc::new(world.book.at(at)));
     let below = project_of(who, below)?;
-    if let Some(path) = below.as_ref().filter(|path| world.quota.get(path).is_none()) {
+    if let Some(path) = below.as_ref().filter(|path| tree.get(path).is_none()) {
         let message = format!("the quota tree has no node {path}; see `gotgan quota show`");
         return Err(error::status(Code::NotFound, "UNKNOWN_PROJECT", message));
     }
     let wanted = |path: &ProjectPath| {
         who.may_see(path) && below.as_ref().is_none_or(|below| path.is_within(below.as_str()))
     };
-    let nodes = world.quota.nodes.iter().filter(|(path, _)| wanted(path));
+    let nodes = tree.nodes.iter().filter(|(path, _)| wanted(path));
     let nodes = nodes.map(|(path, node)| show_node(world, path, node));
-    Ok(v1::QuotaTree { revision: world.quota.revision, nodes: nodes.collect() })
+    Ok(v1::QuotaTree { revision: tree.revision, nodes: nodes.collect() })
 }
 
 fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNode {

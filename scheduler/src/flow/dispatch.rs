@@ -258,7 +258,8 @@ fn attempt_of(change: &Change) -> Option<AttemptId> {
         | Change::NodeAdministered { .. }
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
-        | Change::QuotaApplied(_)
+        | Change::QuotaApplied { .. }
+        | Change::QuotaTurned { .. }
         | Change::Happened(_) => None,
     }
 }

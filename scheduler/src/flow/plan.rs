@@ -322,7 +322,8 @@ fn news_of(change: &Change) -> News {
         | Change::NodeAdministered { .. }
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
-        | Change::QuotaApplied(_) => News::Room,
+        | Change::QuotaApplied { .. }
+        | Change::QuotaTurned { .. } => News::Room,
         Change::JobMoved { status, .. } if status.state == JobState::Pending => News::Room,
         Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => News::Room,
         Change::JobMoved { .. }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, Event};
 use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
-use gotgan_core::lifecycle::Draft;
+use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::node::Liveness;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::{Snapshot, World};
@@ -238,6 +238,7 @@ impl Writer {
         let mut acknowledgements: Vec<Acknowledge> = Vec::with_capacity(commands.len());
         // Looked at after the commit, so that nobody sees what is not durable.
         let mut reads = Vec::new();
+        lifecycle::turn_quota(&mut round.draft);
         for command in commands {
             match command {
                 Command::Submit { submissions, reply } => {
@@ -280,7 +281,7 @@ impl Writer {
     /// What was sent of a round whose outcome is not known is not known either, so everybody is told anew.
     async fn rebuild(&mut self) {
         let before = std::mem::take(&mut self.parts.world);
-        let mut world = World::restore(self.load_again().await);
+        let mut world = World::restore(self.load_again().await, clock::now());
         for (name, node) in before.nodes {
             if let Some(again) = world.nodes.get_mut(&name) {
                 // Given up in a round that was not committed: its attempts are alive again, so judge it again.

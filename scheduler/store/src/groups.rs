@@ -10,7 +10,7 @@ use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::node::{Admin, Inventory};
-use gotgan_core::quota::QuotaTree;
+use gotgan_core::quota::QuotaBook;
 use gotgan_core::step::{Step, Task};
 
 use crate::{Result, StoreError};
@@ -31,7 +31,7 @@ pub(crate) struct Groups<'r> {
     pub entries: Vec<&'r LedgerEntry>,
     pub nodes: BTreeMap<&'r NodeName, &'r Inventory>,
     pub admins: BTreeMap<&'r NodeName, &'r Admin>,
-    pub quota: BTreeMap<u64, &'r QuotaTree>,
+    pub quota: BTreeMap<u64, &'r QuotaBook>,
     pub events: Vec<&'r Event>,
 }
 
@@ -71,11 +71,13 @@ impl<'r> Groups<'r> {
             Change::NodeAdministered { node, admin } => {
                 self.admins.insert(node, admin);
             }
-            Change::QuotaApplied(tree) => {
-                self.quota.insert(tree.revision, tree);
+            Change::QuotaApplied { book, .. } => {
+                self.quota.insert(book.revision, book);
             }
             Change::Happened(event) => self.events.push(event),
-            Change::NodeHeard { .. } | Change::NodeLeftovers { .. } => {}
+            Change::NodeHeard { .. }
+            | Change::NodeLeftovers { .. }
+            | Change::QuotaTurned { .. } => {}
         }
         Ok(())
     }

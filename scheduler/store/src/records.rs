@@ -70,7 +70,9 @@ impl Round {
 #[must_use]
 pub fn is_stored(change: &Change) -> bool {
     match change {
-        Change::NodeHeard { .. } | Change::NodeLeftovers { .. } => false,
+        Change::NodeHeard { .. } | Change::NodeLeftovers { .. } | Change::QuotaTurned { .. } => {
+            false
+        }
         Change::JobSubmitted(_)
         | Change::JobMoved { .. }
         | Change::AttemptLeased(_)
@@ -80,7 +82,7 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
-        | Change::QuotaApplied(_)
+        | Change::QuotaApplied { .. }
         | Change::Happened(_) => true,
     }
 }

@@ -9,7 +9,7 @@ use gotgan_core::ids::{AttemptId, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::node::{Admin, Inventory};
-use gotgan_core::quota::QuotaTree;
+use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::JobSpec;
 use gotgan_core::step::{Step, Task, TaskState};
 use serde::{Serialize, Serializer};
@@ -269,7 +269,7 @@ pub(crate) struct QuotaRow<'r> {
     pub revision: u64,
     pub applied_us: i64,
     #[serde(serialize_with = "as_text")]
-    pub tree: &'r QuotaTree,
+    pub tree: &'r QuotaBook,
 }
 
 #[derive(Serialize)]

@@ -56,7 +56,7 @@ fn apply_quota(
     screen: Screen,
 ) -> Result<()> {
     screen.title("2. Who may hold how many GPUs");
-    let tree = quota_for(cluster, directory, &examples.join("quota"))?;
+    let tree = quota_for(cluster, directory, &examples.join("quota/small"))?;
     let output = cluster.admin.text(&["quota".as_ref(), "apply".as_ref(), tree.as_os_str()])?;
     screen.transcript(&format!("gotgan quota apply {}", tree.display()), &output);
     let output = cluster.admin.text(&["quota", "show"])?;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use crate::change::{Change, EventKind, Subject};
+use crate::change::{Change, EventKind};
 use crate::ids::{IdempotencyKey, JobId, UserName};
 use crate::job::{Digest, Job, JobState, JobStatus};
-use crate::quota::QuotaTree;
 use crate::spec::{Dependency, DependencyKind, JobSpec};
 
 /// An admitted job on its way into the store.
@@ -159,14 +158,4 @@ pub(super) fn standing(kind: DependencyKind, state: JobState) -> Standing {
         (K::AfterOk, JobState::Failed | JobState::Cancelled | JobState::TimedOut)
         | (K::AfterNotOk, JobState::Completed) => Standing::Impossible,
     }
-}
-
-/// Replaces the quota tree; nothing happens to what runs.
-pub fn apply_quota(draft: &mut Draft<'_>, mut tree: QuotaTree, by: &UserName) -> u64 {
-    tree.revision = draft.world.quota.revision + 1;
-    let revision = tree.revision;
-    draft.push(Change::QuotaApplied(Arc::new(tree)));
-    let text = format!("quota tree revision {revision} applied by {by}");
-    draft.tell(Subject::Quota, EventKind::QuotaApplied, text);
-    revision
 }

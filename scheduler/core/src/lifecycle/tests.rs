@@ -197,7 +197,7 @@ impl Life {
             starts: BTreeSet::new(),
             submitted: 0,
         };
-        life.draft(|draft| apply_quota(draft, tree, &UserName::new("office").unwrap()));
+        life.draft(|draft| apply_quota(draft, tree.into(), &UserName::new("office").unwrap()));
         for index in 0..NODES {
             life.connect(index);
         }

@@ -1,27 +1,19 @@
-//! Reads a quota tree from the files that people keep.
+//! Reads the book from the files that people keep.
 //!
-//! Everything that is not understood is refused by name: a limit that is written down and not enforced would be
+//! Everything that is not understood is refused by name: a term that is written down and not enforced would be
 //! worse than none. All faults of all files are reported at once.
+
+mod file;
+mod fleet;
+mod node;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
-use super::{QuotaNode, QuotaTree};
-use crate::amount::GpuMilli;
-use crate::ids::{GpuClass, ProjectPath};
-
-/// Key of a limit over all classes together; no class may be called so.
-const ANY: &str = "any";
-/// Word for no limit of one's own.
-const UNLIMITED: &str = "unlimited";
-/// Most whole GPUs a limit may say: a thousand times the largest machine there is, and far from overflow.
-const LIMIT_GPUS_MAX: i64 = 1_000_000_000;
-/// Longest title, characters.
-const TITLE_MAX: usize = 256;
+use super::book::QuotaBook;
+use super::check;
+use crate::ids::ProjectPath;
 
 /// One thing wrong with the files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,210 +41,109 @@ impl fmt::Display for QuotaFault {
     }
 }
 
-/// Reads the union of `files`, each a name and its text; their order does not matter. The revision of the tree is 0:
-/// whoever applies it gives it the next one.
+/// Reads the union of `files`, each a name and its text, and checks it at every moment at which something changes;
+/// the order of the files does not matter. The revision is 0: whoever applies it gives it the next one.
 ///
 /// # Errors
-/// Every [`QuotaFault`] of all files, sorted by file and line.
-pub fn parse(files: &[(String, String)]) -> Result<QuotaTree, Vec<QuotaFault>> {
+/// Every [`QuotaFault`] of all files, sorted by file and line. Sums are checked once all files can be read.
+pub fn parse(files: &[(String, String)]) -> Result<QuotaBook, Vec<QuotaFault>> {
     let mut files: Vec<_> = files.iter().collect();
     files.sort();
     let mut reading = Reading::default();
     for (name, text) in files {
-        FileReader { name, text, reading: &mut reading }.read();
+        file::FileReader { name, text, reading: &mut reading }.read();
     }
     reading.require_parents();
-    let Reading { nodes, mut faults } = reading;
+    reading.require_references();
+    let Reading { book, places, mut faults } = reading;
     if faults.is_empty() {
-        let nodes = nodes.into_iter().map(|(path, (node, _))| (path, node)).collect();
-        return Ok(QuotaTree { revision: 0, nodes });
+        faults = check::check(&book, &places);
+    }
+    if faults.is_empty() {
+        return Ok(book);
     }
     faults.sort();
+    faults.dedup();
     Err(faults)
 }
 
-/// Where a node was written down.
+/// Where something was written down.
 #[derive(Debug, Clone)]
 struct Place {
     file: String,
     line: usize,
 }
 
+/// Where every node and every field of it was written down.
+#[derive(Debug, Default)]
+pub(super) struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// A fault at the place of `field`, or of the nearest thing around it.
+    pub fn fault(&self, field: &str, message: String) -> QuotaFault {
+        let mut around = Some(field);
+        let mut place = None;
+        while let (None, Some(name)) = (place, around) {
+            place = self.0.get(name);
+            around = name.rfind('.').map(|dot| &name[..dot]);
+        }
+        let Place { file, line } = place.cloned().unwrap_or(Place { file: String::new(), line: 0 });
+        QuotaFault { file, line, field: field.to_owned(), message }
+    }
+}
+
 /// What was read so far.
 #[derive(Debug, Default)]
 struct Reading {
-    nodes: BTreeMap<ProjectPath, (QuotaNode, Place)>,
+    book: QuotaBook,
+    places: Places,
     faults: Vec<QuotaFault>,
 }
 
 impl Reading {
     fn require_parents(&mut self) {
-        for (path, (_, place)) in &self.nodes {
+        for path in self.book.nodes.keys() {
             let Some(parent) = path.parent() else {
                 continue;
             };
-            if !self.nodes.contains_key(parent) {
-                self.faults.push(QuotaFault {
-                    file: place.file.clone(),
-                    line: place.line,
-                    field: node_field(path.as_str()),
-                    message: format!("its parent is missing: add [node.\"{parent}\"] to any file"),
-                });
+            if !self.book.nodes.contains_key(parent) {
+                let message = format!("its parent is missing: add [node.\"{parent}\"] to any file");
+                self.faults.push(self.places.fault(&node_field(path), message));
             }
         }
     }
-}
 
-/// Reads one file.
-struct FileReader<'a> {
-    name: &'a str,
-    text: &'a str,
-    reading: &'a mut Reading,
-}
-
-impl FileReader<'_> {
-    fn read(&mut self) {
-        let table = match DeTable::parse(self.text) {
-            Ok(table) => table,
-            Err(error) => {
-                let line = error.span().map_or(0, |span| self.line(&span));
-                return self.fault_at(line, "", format!("not TOML: {}", one_line(error.message())));
-            }
+    /// Names that must be declared elsewhere. Classes need not be, but if one is, all must be.
+    fn require_references(&mut self) {
+        let QuotaBook { classes, clusters, lots, nodes, .. } = &self.book;
+        let mut faults = Vec::new();
+        let known = |class| classes.is_empty() || classes.contains_key(class);
+        let no_class = |class| {
+            format!(
+                "no class {class} is declared: add [class.{class}] to any file, or correct the name"
+            )
         };
-        for (key, value) in table.get_ref() {
-            match (key.get_ref().as_ref(), value.get_ref()) {
-                ("node", DeValue::Table(nodes)) => self.read_nodes(nodes),
-                ("node", _) => {
-                    self.fault(key, "node", "must be a table, as in [node.\"public/nup\"]");
-                }
-                (other, _) => self.unknown(key, other, "only [node.\"PATH\"] is"),
+        for (name, cluster) in clusters.iter().filter(|(_, cluster)| !known(&cluster.class)) {
+            let field = format!("cluster.{name}.class");
+            faults.push(self.places.fault(&field, no_class(&cluster.class)));
+        }
+        for (name, lot) in lots.iter().filter(|(_, lot)| !clusters.contains_key(&lot.cluster)) {
+            let message =
+                format!("no cluster {0} is declared: add [cluster.{0}] to any file", lot.cluster);
+            faults.push(self.places.fault(&format!("lot.{name}.cluster"), message));
+        }
+        for (path, node) in nodes {
+            let guaranteed = node.guarantees.keys().map(|class| ("guarantee", class));
+            let limited = node.limits.keys().map(|class| ("limit", class));
+            for (what, class) in guaranteed.chain(limited).filter(|(_, class)| !known(class)) {
+                let field = format!("{}.{what}.{class}", node_field(path));
+                faults.push(self.places.fault(&field, no_class(class)));
             }
         }
-    }
-
-    fn read_nodes(&mut self, nodes: &DeTable<'_>) {
-        for (key, value) in nodes {
-            let field = node_field(key.get_ref());
-            let path = match ProjectPath::new(key.get_ref()) {
-                Ok(path) => path,
-                Err(bad) => {
-                    self.fault(key, &field, bad.to_string());
-                    continue;
-                }
-            };
-            match value.get_ref() {
-                DeValue::Table(table) => {
-                    let node = self.read_node(&field, table);
-                    self.enter(key, path, node);
-                }
-                _ => self.fault(key, &field, "must be a table with title and limit"),
-            }
-        }
-    }
-
-    fn enter(&mut self, key: &Spanned<impl AsRef<str>>, path: ProjectPath, node: QuotaNode) {
-        let place = Place { file: self.name.to_owned(), line: self.line(&key.span()) };
-        if let Some((_, first)) = self.reading.nodes.get(&path) {
-            let at = format!("{}:{}", first.file, first.line);
-            let message = format!("is there already at {at}: keep one of them");
-            return self.fault(key, &node_field(path.as_str()), message);
-        }
-        self.reading.nodes.insert(path, (node, place));
-    }
-
-    fn read_node(&mut self, field: &str, table: &DeTable<'_>) -> QuotaNode {
-        let mut node = QuotaNode::default();
-        for (key, value) in table {
-            match (key.get_ref().as_ref(), value.get_ref()) {
-                ("title", DeValue::String(title)) if title.chars().count() <= TITLE_MAX => {
-                    node.title = title.clone().into_owned();
-                }
-                ("title", _) => {
-                    let message = format!("must be a text of at most {TITLE_MAX} characters");
-                    self.fault(value, &format!("{field}.title"), message);
-                }
-                ("limit", DeValue::Table(limits)) => {
-                    self.read_limits(&format!("{field}.limit"), limits, &mut node);
-                }
-                ("limit", _) => {
-                    let message = "must be a table of classes, as in limit = { b200 = 16 }";
-                    self.fault(value, &format!("{field}.limit"), message);
-                }
-                (other, _) => {
-                    self.unknown(key, &format!("{field}.{other}"), "only title and limit are");
-                }
-            }
-        }
-        node
-    }
-
-    fn read_limits(&mut self, field: &str, limits: &DeTable<'_>, node: &mut QuotaNode) {
-        for (key, value) in limits {
-            let field = format!("{field}.{}", key.get_ref());
-            let limit = match limit_of(value.get_ref()) {
-                Ok(limit) => limit,
-                Err(message) => {
-                    self.fault(value, &field, message);
-                    continue;
-                }
-            };
-            if key.get_ref() == ANY {
-                node.any_limit = limit;
-                continue;
-            }
-            match GpuClass::new(key.get_ref()) {
-                Ok(class) => node.limits.extend(limit.map(|limit| (class, limit))),
-                Err(bad) => self.fault(key, &field, bad.to_string()),
-            }
-        }
-    }
-
-    fn unknown(&mut self, key: &Spanned<impl AsRef<str>>, field: &str, known: &str) {
-        self.fault(key, field, format!("not enforced by this version ({known}): remove it"));
-    }
-
-    fn fault<T>(&mut self, at: &Spanned<T>, field: &str, message: impl Into<String>) {
-        let line = self.line(&at.span());
-        self.fault_at(line, field, message);
-    }
-
-    fn fault_at(&mut self, line: usize, field: &str, message: impl Into<String>) {
-        let (file, field) = (self.name.to_owned(), field.to_owned());
-        self.reading.faults.push(QuotaFault { file, line, field, message: message.into() });
-    }
-
-    fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
-        before.iter().filter(|byte| **byte == b'\n').count() + 1
+        self.faults.extend(faults);
     }
 }
 
-/// Whole GPUs, or `None` for no limit of its own.
-fn limit_of(value: &DeValue<'_>) -> Result<Option<GpuMilli>, String> {
-    match value {
-        DeValue::String(word) if word.as_ref() == UNLIMITED => Ok(None),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .ok()
-            .filter(|gpus| (0..=LIMIT_GPUS_MAX).contains(gpus))
-            .and_then(|gpus| u64::try_from(gpus).ok())
-            .map(|gpus| Some(GpuMilli::WHOLE.times(gpus)))
-            .ok_or_else(|| {
-                format!("must be 0 to {LIMIT_GPUS_MAX} whole GPUs, not {}", number.as_str())
-            }),
-        DeValue::String(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_)
-        | DeValue::Table(_) => Err("must be whole GPUs, as in 16, or \"unlimited\"".to_owned()),
-    }
-}
-
-fn node_field(path: &str) -> String {
+pub(super) fn node_field(path: &ProjectPath) -> String {
     format!("node.\"{path}\"")
-}
-
-/// The parser's messages may have lines of their own; a fault is one line.
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

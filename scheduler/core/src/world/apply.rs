@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::amount::UnixMicros;
+
 use super::{Node, QueueKey, World};
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
@@ -41,11 +43,21 @@ impl World {
             Change::NodeLeftovers { node, attempts } => {
                 self.with_node(node, |node| node.leftovers = attempts.iter().copied().collect());
             }
-            Change::QuotaApplied(tree) => self.quota = Arc::clone(tree),
+            Change::QuotaApplied { book, at } => {
+                self.book = Arc::clone(book);
+                self.turn_quota(*at);
+            }
+            Change::QuotaTurned { at } => self.turn_quota(*at),
             Change::Happened(event) => {
                 self.sequences.next_event = self.sequences.next_event.max(event.seq + 1);
             }
         }
+    }
+
+    /// Puts in force what the quota book says for that moment.
+    pub(super) fn turn_quota(&mut self, at: UnixMicros) {
+        self.quota = Arc::new(self.book.at(at));
+        self.quota_until = self.book.next_change(at);
     }
 
     /// Applies a list of changes in order.

@@ -65,7 +65,8 @@ impl TestCluster {
                 }
             }
         }
-        self.world.apply(&Change::QuotaApplied(Arc::new(tree)));
+        let book = Arc::new(tree.into());
+        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.

@@ -12,6 +12,7 @@ mod naive;
 mod placement;
 mod properties;
 mod quota;
+mod reference;
 mod scale;
 mod sketch;
 mod waiting;

@@ -1,6 +1,7 @@
 //! Quota trees from files, and what differs between two.
 
-use gotgan_core::quota::{QuotaTree, diff, parse};
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::quota::{QuotaBook, diff, parse};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -8,7 +9,7 @@ fn files(texts: &[(&str, &str)]) -> Vec<(String, String)> {
     texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
 }
 
-fn read(text: &str) -> QuotaTree {
+fn read(text: &str) -> QuotaBook {
     parse(&files(&[("quota.toml", text)])).unwrap()
 }
 
@@ -27,17 +28,18 @@ fn the_union_of_all_files_is_the_tree_whatever_their_order() {
     );
     let tree = parse(&files(&[root, nup])).unwrap();
     assert_eq!(tree, parse(&files(&[nup, root])).unwrap());
+    let tree = tree.at(UnixMicros(0));
     assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","guarantees":{},"weight":1,"limits":{"b200":1024000},"any_limit":2048000},"public/nup":{"title":"Startups","guarantees":{},"weight":1,"limits":{"b200":24000},"any_limit":null}}}"#);
 }
 
 #[test]
 fn the_example_tree_is_sound() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quota/public.toml");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quota/small/public.toml");
     assert!(folder.ends_with(".toml"));
     let texts = [
-        ("public.toml", include_str!("../../../../examples/quota/public.toml")),
-        ("nup.toml", include_str!("../../../../examples/quota/nup.toml")),
-        ("academia.toml", include_str!("../../../../examples/quota/academia.toml")),
+        ("public.toml", include_str!("../../../../examples/quota/small/public.toml")),
+        ("nup.toml", include_str!("../../../../examples/quota/small/nup.toml")),
+        ("academia.toml", include_str!("../../../../examples/quota/small/academia.toml")),
     ];
     let tree = parse(&files(&texts)).unwrap();
     assert!(tree.nodes.len() >= 3);
@@ -49,7 +51,7 @@ fn every_fault_is_named_with_its_line_and_fix() {
 owner = "kim"
 [node.public]
 limit = { b200 = -1, h200 = 1.5, "B200" = 3, a100 = "many", any = true }
-weight = 7
+borrow = 7
 [node."public/x/y"]
 title = 3
 [node."Public"]
@@ -57,13 +59,13 @@ title = 3
 limit = 8
 "#;
     assert_snapshot!(faults(&[("q.toml", text)]), @r#"
-    q.toml:2: owner: not enforced by this version (only [node."PATH"] is): remove it
+    q.toml:2: owner: not enforced by this version (only [node."PATH"], [class.NAME], [cluster.NAME] and [lot.NAME] are): remove it
     q.toml:4: node."public".limit.B200: GPU class "B200" must be 1 to 32 lower-case letters, digits or inner hyphens
     q.toml:4: node."public".limit.a100: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.b200: must be 0 to 1000000000 whole GPUs, not -1
     q.toml:4: node."public".limit.h200: must be whole GPUs, as in 16, or "unlimited"
-    q.toml:5: node."public".weight: not enforced by this version (only title and limit are): remove it
+    q.toml:5: node."public".borrow: not enforced by this version (only title, kind, decision, allocator, from, until, guarantee, limit, weight and group are): remove it
     q.toml:6: node."public/x/y": its parent is missing: add [node."public/x"] to any file
     q.toml:7: node."public/x/y".title: must be a text of at most 256 characters
     q.toml:8: node."Public": project path "Public" must be 1 to 16 parts of lower-case letters, digits or inner hyphens, joined by /, at most 255 characters
@@ -97,7 +99,7 @@ fn a_difference_is_one_line_a_node_sorted_by_path() {
         .map(|change| format!("{} {} {}", change.path, change.kind.word(), change.text))
         .collect();
     assert_snapshot!(lines.join("\n"), @r#"
-    public changed title: "" -> "All", limit b200: 16 -> 32, limit h200: unlimited -> 8
+    public changed limit b200: 16 -> 32, limit h200: unlimited -> 8, title: "" -> "All"
     public/a removed limit any: 4
     public/c added limit b200: 1
     "#);
@@ -107,8 +109,54 @@ fn a_difference_is_one_line_a_node_sorted_by_path() {
 #[test]
 fn a_path_is_a_leaf_if_nothing_lies_below_it() {
     let tree = read("[node.a]\n[node.\"a-b\"]\n[node.\"a-b/c\"]\n[node.\"a0\"]\n[node.\"a/x\"]\n");
+    let tree = tree.at(UnixMicros(0));
     let leaf = |path| tree.is_leaf(&gotgan_core::ids::ProjectPath::new(path).unwrap());
     assert_eq!(["a", "a-b", "a-b/c", "a0", "a/x"].map(leaf), [false, false, true, true, true]);
+}
+
+#[test]
+fn a_dated_change_is_told_with_its_dates() {
+    let old = read("[node.public]\nlimit = { b200 = 16 }\n[class.b200]\nweight_milli = 2000\n");
+    let new = read(
+        "[node.public]\ndecision = \"D-1\"\nweight = 2\nlimit = [{ class = \"b200\", gpus = 16 },\n\
+         { class = \"b200\", gpus = \"unlimited\", from = \"2027-01-04\", until = \"2028-01-01\" }]\n\
+         guarantee = [{ class = \"b200\", gpus = 8, from = \"2026-02-01\" }]\n[class.b200]\nweight_milli = 2500\n\
+         [cluster.a]\nclass = \"b200\"\n[lot.a]\ncluster = \"a\"\ndue = \"2026-01-01\"\n\
+         batch = [{ gpus = 16, spare = 8, accepted = \"2026-02-01\" }, { gpus = 8 }]\n",
+    );
+    let lines: Vec<_> = diff(&old, &new)
+        .iter()
+        .map(|change| format!("{} {} {}", change.path, change.kind.word(), change.text))
+        .collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    class b200 changed weight_milli: 2000 -> 2500
+    cluster a added class: b200
+    lot a added batch 001: 16 and 8 spare, accepted 2026-02-01, batch 002: 8 and 0 spare, not accepted, cluster: a, due: 2026-01-01
+    public changed decision: none -> D-1, guarantee b200: none -> 8 from 2026-02-01, limit b200: 16 -> 16, unlimited from 2027-01-04 until 2028-01-01, weight: 1 -> 2
+    "#);
+}
+
+#[test]
+fn the_tree_in_force_follows_the_dates() {
+    let book = read(
+        "[node.public]\nlimit = [{ class = \"b200\", gpus = 16 }, { class = \"b200\", gpus = 8, from = \"2027-01-04\" }]\n\
+         [node.\"public/lab\"]\nfrom = \"2026-06-01\"\nuntil = \"2028-01-01\"\n\
+         [node.\"public/lab/a\"]\n",
+    );
+    let mut seen = Vec::new();
+    let mut at = UnixMicros(0);
+    while at < gotgan_core::quota::Interval::ALWAYS.until {
+        let tree = book.at(at);
+        let nodes: Vec<&str> = tree.nodes.keys().map(|path| path.as_str()).collect();
+        seen.push(format!("{} b200 {}", nodes.join(" "), tree.nodes["public"].limits["b200"]));
+        at = book.next_change(at);
+    }
+    assert_snapshot!(seen.join("\n"), @"
+    public b200 16
+    public public/lab public/lab/a b200 16
+    public public/lab public/lab/a b200 8
+    public b200 8
+    ");
 }
 
 proptest! {
@@ -120,9 +168,10 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_a_sound_file_cut_or_changed_anywhere(at in 0..200_usize, byte in any::<char>()) {
+    fn nor_does_a_sound_file_cut_or_changed_anywhere(at in 0..330_usize, byte in any::<char>()) {
         let sound = "[node.public]\ntitle = \"All\"\nlimit = { b200 = 16, any = \"unlimited\" }\n\
-                     [node.\"public/nup\"]\nlimit = { h200 = 0x10 }\n";
+                     [node.\"public/nup\"]\nlimit = { h200 = 0x10 }\nguarantee = [{ class = \"h200\", gpus = 1, \
+                     from = 2027-01-04 }]\n[[node.\"public/nup\".group]]\nid = \"a\"\ncount = 3\n";
         let at = at.min(sound.len());
         let changed = format!("{}{byte}{}", &sound[..at], &sound[at..]);
         for text in [changed, sound[..at].to_owned()] {

@@ -64,7 +64,7 @@ pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
     Ok(Snapshot {
         sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
         nodes: each(nodes, decode::node)?,
-        quota: Arc::new(tree.transpose()?.unwrap_or_default()),
+        book: Arc::new(tree.transpose()?.unwrap_or_default()),
         jobs: each(jobs, decode::job)?,
         attempts: each(attempts, decode::attempt)?,
         steps: decode::steps(steps, tasks)?,

@@ -86,7 +86,7 @@ pub async fn an_overtaken_leader_writes_nothing(place: Arc<Place>) {
         let refused = old.commit(first.epoch, at(11), attempt).await.unwrap_err();
         assert!(matches!(refused, StoreError::Fenced { mine: Epoch(1), newer: Epoch(2) }));
     }
-    assert_eq!(World::restore(new.load().await.unwrap()), World::default());
+    assert_eq!(World::restore(new.load().await.unwrap(), at(1)), World::default());
     assert!(new.events(0, None, 10).await.unwrap().is_empty());
 }
 

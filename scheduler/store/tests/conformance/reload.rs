@@ -22,7 +22,7 @@ use crate::things::{
 
 pub async fn an_empty_store_loads_an_empty_world(place: Arc<Place>) {
     let store = place.open().await;
-    assert_eq!(World::restore(store.load().await.unwrap()), World::default());
+    assert_eq!(World::restore(store.load().await.unwrap(), at(1)), World::default());
 }
 
 pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
@@ -38,8 +38,8 @@ pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
                 at: gotgan_core::amount::UnixMicros(7),
             },
             Change::NodeRegistered(Arc::new(inventory("n2"))),
-            Change::QuotaApplied(Arc::new(quota(1))),
-            Change::QuotaApplied(Arc::new(quota(2))),
+            Change::QuotaApplied { book: Arc::new(quota(1).into()), at: at(1) },
+            Change::QuotaApplied { book: Arc::new(quota(2).into()), at: at(1) },
             submitted(plain_job(1)),
             submitted(waiting),
             job_event(1, 1),

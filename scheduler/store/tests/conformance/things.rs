@@ -238,7 +238,7 @@ impl Leader {
         let store = place.open().await;
         let leadership =
             store.take_leadership("one", "localhost:1", at(0), LEASE_MS).await.unwrap();
-        let world = World::restore(store.load().await.unwrap());
+        let world = World::restore(store.load().await.unwrap(), at(1));
         Leader { store, epoch: leadership.epoch, world, booked: Vec::new() }
     }
 
@@ -301,7 +301,7 @@ impl Leader {
 
     /// Compares the world with the one the store remembers.
     pub async fn assert_reloads(&self) {
-        let reloaded = World::restore(self.store.load().await.unwrap());
+        let reloaded = World::restore(self.store.load().await.unwrap(), at(1));
         assert_eq!(without_volatile(reloaded), without_volatile(self.world.clone()));
     }
 }

@@ -1,0 +1,257 @@
+//! The quota book: everything that was decided, the quota tree and the capacity behind it, over all time.
+//!
+//! People write it down once, with dates; what holds now follows from the clock. [`QuotaBook::at`] is the tree in
+//! force at one moment, and [`QuotaBook::breakpoints`] are all moments at which anything changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::dated::{Dated, Interval};
+use super::{QuotaFault, QuotaNode, QuotaTree};
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
+
+/// Everything that was decided, at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaBook {
+    /// Grows by one with every change.
+    pub revision: u64,
+    /// Classes of GPUs; if none is named, any is allowed.
+    pub classes: BTreeMap<GpuClass, ClassTerms>,
+    /// Clusters, each one fabric with GPUs of one class.
+    pub clusters: BTreeMap<ClusterName, ClusterTerms>,
+    /// Deliveries; without any, nothing is known of capacity and nothing is checked against it.
+    pub lots: BTreeMap<LotName, Lot>,
+    /// The tree, by path; every parent is there.
+    pub nodes: BTreeMap<ProjectPath, NodeTerms>,
+}
+
+/// A class of GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassTerms {
+    /// For people.
+    pub title: String,
+    /// Normalised GPU-hours for an hour of one GPU, thousandths; 1000 where nothing is said.
+    pub weight_milli: Dated<u32>,
+}
+
+/// A cluster: the largest gang is one that fits it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterTerms {
+    /// For people.
+    pub title: String,
+    /// Class of all of its GPUs.
+    pub class: GpuClass,
+}
+
+/// A delivery, in batches that are accepted one by one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lot {
+    /// Where it goes.
+    pub cluster: ClusterName,
+    /// When all of it is to be there.
+    pub due: UnixMicros,
+    /// In their order.
+    pub batches: Vec<Batch>,
+}
+
+/// Part of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// GPUs that count for quotas.
+    pub gpus: GpuMilli,
+    /// GPUs beside them: spares, tests, operation.
+    pub spare: GpuMilli,
+    /// When it was accepted; until then it is a promise, and nothing is ever placed on a promise.
+    pub accepted: Option<UnixMicros>,
+}
+
+/// A node of the tree with its terms over time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTerms {
+    /// For people.
+    pub title: String,
+    /// Sort of programme, for reports.
+    pub kind: String,
+    /// Who may change what lies below.
+    pub allocator: Option<UserName>,
+    /// The document that decided it.
+    pub decision: Option<String>,
+    /// When the node is there at all.
+    pub valid: Interval,
+    /// GPUs it is sure of, by class.
+    pub guarantees: BTreeMap<GpuClass, Dated<GpuMilli>>,
+    /// Most GPUs at once, by class; `None`: no limit of its own.
+    pub limits: BTreeMap<GpuClass, Dated<Option<GpuMilli>>>,
+    /// The same over all classes together.
+    pub any_limit: Dated<Option<GpuMilli>>,
+    /// Its part of what is left over among its siblings.
+    pub weight: Dated<u32>,
+}
+
+impl Default for NodeTerms {
+    fn default() -> Self {
+        NodeTerms {
+            title: String::new(),
+            kind: String::new(),
+            allocator: None,
+            decision: None,
+            valid: Interval::ALWAYS,
+            guarantees: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            any_limit: Dated::default(),
+            weight: Dated::default(),
+        }
+    }
+}
+
+/// GPUs of a class at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Accepted and in service: these can be given out.
+    pub accepted: GpuMilli,
+    /// Due by now and not accepted.
+    pub promised: GpuMilli,
+    /// Accepted, but kept out of quotas.
+    pub spare: GpuMilli,
+}
+
+impl QuotaBook {
+    /// The tree in force at `at`. A node is there while it and all nodes above it are.
+    #[must_use]
+    pub fn at(&self, at: UnixMicros) -> QuotaTree {
+        let nodes = self.nodes.iter().filter(|(path, _)| self.is_valid(path, at));
+        let nodes = nodes.map(|(path, terms)| (path.clone(), terms.at(at))).collect();
+        QuotaTree { revision: self.revision, nodes }
+    }
+
+    /// Whether the node and all above it are there at `at`.
+    #[must_use]
+    pub fn is_valid(&self, path: &ProjectPath, at: UnixMicros) -> bool {
+        let mut chain = path.self_and_ancestors();
+        chain.all(|above| self.nodes.get(above).is_some_and(|node| node.valid.contains(at)))
+    }
+
+    /// The first moment after `at` at which something changes; the end of time if nothing does.
+    #[must_use]
+    pub fn next_change(&self, at: UnixMicros) -> UnixMicros {
+        let after = (std::ops::Bound::Excluded(at), std::ops::Bound::Unbounded);
+        self.breakpoints().range(after).next().copied().unwrap_or(Interval::ALWAYS.until)
+    }
+
+    /// Every moment at which something changes, in order.
+    #[must_use]
+    pub fn breakpoints(&self) -> BTreeSet<UnixMicros> {
+        let nodes = self.nodes.values().flat_map(NodeTerms::edges);
+        let lots = self
+            .lots
+            .values()
+            .flat_map(|lot| lot.batches.iter().filter_map(|batch| batch.accepted).chain([lot.due]));
+        let weights = self.classes.values().flat_map(|class| class.weight_milli.edges());
+        nodes.chain(lots).chain(weights).collect()
+    }
+
+    /// What there is of every class at `at`, by the lots.
+    #[must_use]
+    pub fn capacity(&self, at: UnixMicros) -> BTreeMap<GpuClass, Capacity> {
+        let mut by_class: BTreeMap<GpuClass, Capacity> = BTreeMap::new();
+        for lot in self.lots.values() {
+            let Some(cluster) = self.clusters.get(&lot.cluster) else {
+                continue;
+            };
+            let capacity = by_class.entry(cluster.class.clone()).or_default();
+            for batch in &lot.batches {
+                if batch.accepted.is_some_and(|accepted| accepted <= at) {
+                    capacity.accepted += batch.gpus;
+                    capacity.spare += batch.spare;
+                } else if lot.due <= at {
+                    capacity.promised += batch.gpus;
+                }
+            }
+        }
+        by_class
+    }
+
+    /// Terms that can be written down and checked, and that this version does not enforce while jobs are planned. An
+    /// book with any of them must not be put in force.
+    #[must_use]
+    pub fn beyond_this_version(&self) -> Vec<QuotaFault> {
+        let nodes = self.nodes.iter().flat_map(|(path, node)| {
+            let guarantee = (!node.guarantees.is_empty()).then_some("guarantee");
+            let weight = (!node.weight.is_empty()).then_some("weight");
+            let allocator = node.allocator.as_ref().map(|_| "allocator");
+            let terms = [guarantee, weight, allocator].into_iter().flatten();
+            terms.map(move |term| format!("node.\"{path}\".{term}"))
+        });
+        let weighted = self.classes.iter().filter(|(_, class)| !class.weight_milli.is_empty());
+        let classes = weighted.map(|(name, _)| format!("class.{name}.weight_milli"));
+        let clusters = self.clusters.keys().map(|name| format!("cluster.{name}"));
+        let lots = self.lots.keys().map(|name| format!("lot.{name}"));
+        let message =
+            "is checked by `gotgan quota validate`, and not enforced by this version: remove it";
+        let fault =
+            |field| QuotaFault { file: String::new(), line: 0, field, message: message.to_owned() };
+        nodes.chain(classes).chain(clusters).chain(lots).map(fault).take(Self::BEYOND_MAX).collect()
+    }
+
+    /// Terms that are named; a national one has thousands, and a few tell it.
+    const BEYOND_MAX: usize = 10;
+
+    /// The decision that a node rests on: its own, or that of the nearest node above.
+    #[must_use]
+    pub fn decision(&self, path: &ProjectPath) -> Option<&str> {
+        let mut chain = path.self_and_ancestors();
+        chain.find_map(|above| self.nodes.get(above)?.decision.as_deref())
+    }
+}
+
+impl From<QuotaTree> for QuotaBook {
+    /// The tree, at all times.
+    fn from(tree: QuotaTree) -> Self {
+        let nodes = tree.nodes.into_iter().map(|(path, node)| (path, NodeTerms::from(node)));
+        QuotaBook { revision: tree.revision, nodes: nodes.collect(), ..QuotaBook::default() }
+    }
+}
+
+impl From<QuotaNode> for NodeTerms {
+    fn from(node: QuotaNode) -> Self {
+        let always = |(class, gpus)| (class, Dated::always(gpus));
+        let limits =
+            node.limits.into_iter().map(|(class, gpus)| (class, Dated::always(Some(gpus))));
+        NodeTerms {
+            title: node.title,
+            guarantees: node.guarantees.into_iter().map(always).collect(),
+            limits: limits.collect(),
+            any_limit: node.any_limit.map_or_else(Dated::default, |gpus| Dated::always(Some(gpus))),
+            weight: Dated::always(node.weight),
+            ..NodeTerms::default()
+        }
+    }
+}
+
+impl NodeTerms {
+    /// What holds at `at`.
+    #[must_use]
+    pub fn at(&self, at: UnixMicros) -> QuotaNode {
+        let guarantees = self.guarantees.iter();
+        let guarantees =
+            guarantees.filter_map(|(class, dated)| Some((class.clone(), *dated.at(at)?)));
+        let limits = self.limits.iter();
+        let limits = limits.filter_map(|(class, dated)| Some((class.clone(), (*dated.at(at)?)?)));
+        QuotaNode {
+            title: self.title.clone(),
+            guarantees: guarantees.filter(|(_, gpus)| !gpus.is_zero()).collect(),
+            weight: self.weight.at(at).copied().unwrap_or(1),
+            limits: limits.collect(),
+            any_limit: self.any_limit.at(at).copied().flatten(),
+        }
+    }
+
+    fn edges(&self) -> impl Iterator<Item = UnixMicros> {
+        let guarantees = self.guarantees.values().flat_map(Dated::edges);
+        let limits = self.limits.values().flat_map(Dated::edges);
+        let others = self.any_limit.edges().chain(self.weight.edges());
+        self.valid.edges().chain(guarantees).chain(limits).chain(others)
+    }
+}

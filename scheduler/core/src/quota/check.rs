@@ -1,0 +1,181 @@
+//! Checks the book at every moment at which something changes: what fits today and not next year is refused
+//! today.
+//!
+//! The rules: guarantees of siblings fit the guarantee of the node above them, class by class; a limit is no lower
+//! than the guarantee beside it; guarantees of the roots fit what was delivered or is due by then; a guarantee rests
+//! on a decision. What is due and not accepted makes guarantees shrink for a while, but does not refuse them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::book::{NodeTerms, QuotaBook};
+use super::dated::{Dated, Interval};
+use super::moment;
+use super::parse::{Places, QuotaFault, node_field};
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::ids::{GpuClass, ProjectPath};
+
+/// Every fault, each at the first moment at which it shows.
+pub(super) fn check(book: &QuotaBook, places: &Places) -> Vec<QuotaFault> {
+    let mut checker = Checker { book, places, told: BTreeSet::new(), faults: Vec::new() };
+    checker.check_decisions();
+    let families = Families::of(book);
+    let moments = std::iter::once(Interval::ALWAYS.from).chain(book.breakpoints());
+    for at in moments {
+        checker.check_at(&families, at);
+    }
+    checker.faults
+}
+
+/// Children of every node, and the roots.
+struct Families<'a> {
+    children: BTreeMap<&'a str, Vec<&'a ProjectPath>>,
+    roots: Vec<&'a ProjectPath>,
+}
+
+impl<'a> Families<'a> {
+    fn of(book: &'a QuotaBook) -> Self {
+        let mut families = Families { children: BTreeMap::new(), roots: Vec::new() };
+        for path in book.nodes.keys() {
+            match path.parent() {
+                Some(parent) => families.children.entry(parent).or_default().push(path),
+                None => families.roots.push(path),
+            }
+        }
+        families
+    }
+}
+
+struct Checker<'a> {
+    book: &'a QuotaBook,
+    places: &'a Places,
+    /// Fields that were found faulty at an earlier moment.
+    told: BTreeSet<String>,
+    faults: Vec<QuotaFault>,
+}
+
+impl Checker<'_> {
+    fn check_decisions(&mut self) {
+        for (path, node) in &self.book.nodes {
+            if !node.guarantees.is_empty() && self.book.decision(path).is_none() {
+                let message = "a guarantee rests on a decision: name the document here or at a node \
+                               above, as in decision = \"GPU-2026-014\"";
+                self.tell(format!("{}.decision", node_field(path)), message.to_owned());
+            }
+        }
+    }
+
+    fn check_at(&mut self, families: &Families<'_>, at: UnixMicros) {
+        for (path, node) in &self.book.nodes {
+            if self.book.is_valid(path, at) {
+                self.check_limits(path, node, at);
+            }
+        }
+        for (parent, children) in &families.children {
+            self.check_nesting(parent, children, at);
+        }
+        self.check_capacity(&families.roots, at);
+    }
+
+    fn check_limits(&mut self, path: &ProjectPath, node: &NodeTerms, at: UnixMicros) {
+        let mut sum = GpuMilli::ZERO;
+        for (class, dated) in &node.guarantees {
+            let guarantee = dated.at(at).copied().unwrap_or_default();
+            sum += guarantee;
+            let limit = node.limits.get(class).and_then(|limit| limit.at(at).copied().flatten());
+            if let Some(limit) = limit.filter(|limit| *limit < guarantee) {
+                let message = format!(
+                    "from {} the limit of {limit} {class} is under the guarantee of {guarantee}: raise it \
+                     by {} or lower the guarantee",
+                    moment::show(at),
+                    guarantee - limit
+                );
+                self.tell(format!("{}.limit.{class}", node_field(path)), message);
+            }
+        }
+        let any = node.any_limit.at(at).copied().flatten();
+        if let Some(limit) = any.filter(|limit| *limit < sum) {
+            let message = format!(
+                "from {} the limit of {limit} over all classes is under the guarantees, which sum to {sum}: \
+                 raise it by {} or lower them",
+                moment::show(at),
+                sum - limit
+            );
+            self.tell(format!("{}.limit.any", node_field(path)), message);
+        }
+    }
+
+    fn check_nesting(&mut self, parent: &str, children: &[&ProjectPath], at: UnixMicros) {
+        for (class, sum) in self.sums(children, at) {
+            let own = self.book.nodes.get_key_value(parent);
+            let Some((path, node)) = own else {
+                continue;
+            };
+            let valid = self.book.is_valid(path, at);
+            let own = node.guarantees.get(&class).filter(|_| valid).and_then(|dated| dated.at(at));
+            let own = own.copied().unwrap_or_default();
+            if sum > own {
+                let message = format!(
+                    "from {} the nodes right below are guaranteed {sum} {class} and it has {own} itself: \
+                     raise it by {} or lower them",
+                    moment::show(at),
+                    sum - own
+                );
+                self.tell(format!("{}.guarantee.{class}", node_field(path)), message);
+            }
+        }
+    }
+
+    fn check_capacity(&mut self, roots: &[&ProjectPath], at: UnixMicros) {
+        if self.book.lots.is_empty() {
+            return;
+        }
+        let capacity = self.book.capacity(at);
+        for (class, sum) in self.sums(roots, at) {
+            let there = capacity.get(&class).copied().unwrap_or_default();
+            let most = there.accepted + there.promised;
+            let Some(root) =
+                roots.iter().find(|root| self.guaranteed(root, &class, at) > GpuMilli::ZERO)
+            else {
+                continue;
+            };
+            if sum > most {
+                let message = format!(
+                    "from {} {sum} {class} are guaranteed, and {} were accepted and {} are due by then, {most} \
+                     in all: lower the guarantees by {} or add a lot",
+                    moment::show(at),
+                    there.accepted,
+                    there.promised,
+                    sum - most
+                );
+                self.tell(format!("{}.guarantee.{class}", node_field(root)), message);
+            }
+        }
+    }
+
+    /// Guarantees of some nodes together, by class.
+    fn sums(&self, paths: &[&ProjectPath], at: UnixMicros) -> BTreeMap<GpuClass, GpuMilli> {
+        let mut sums: BTreeMap<GpuClass, GpuMilli> = BTreeMap::new();
+        for path in paths.iter().filter(|path| self.book.is_valid(path, at)) {
+            let Some(node) = self.book.nodes.get(*path) else {
+                continue;
+            };
+            for (class, dated) in &node.guarantees {
+                *sums.entry(class.clone()).or_default() +=
+                    dated.at(at).copied().unwrap_or_default();
+            }
+        }
+        sums
+    }
+
+    fn guaranteed(&self, path: &ProjectPath, class: &GpuClass, at: UnixMicros) -> GpuMilli {
+        let dated: Option<&Dated<GpuMilli>> =
+            self.book.nodes.get(path).and_then(|node| node.guarantees.get(class));
+        dated.and_then(|dated| dated.at(at)).copied().unwrap_or_default()
+    }
+
+    fn tell(&mut self, field: String, message: String) {
+        if self.told.insert(field.clone()) {
+            self.faults.push(self.places.fault(&field, message));
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The quota book of 50,000 GPUs in `examples/quota/public-50k`: it is sound, its sums are the published ones, and
+//! changed in any of some fifty ways it is refused with the place, the date and the sum that fails.
+
+use std::collections::BTreeMap;
+
+use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::ids::ProjectPath;
+use gotgan_core::quota::{QuotaBook, QuotaFault, QuotaTree, parse, show_moment};
+
+const FLEET: &str = include_str!("../../../../examples/quota/public-50k/fleet.toml");
+const PUBLIC: &str = include_str!("../../../../examples/quota/public-50k/public.toml");
+
+/// The programmes with what each is guaranteed at the five phases, over all classes.
+const PROGRAMMES: [(&str, &str, [u64; 5]); 12] = [
+    (
+        "fm",
+        include_str!("../../../../examples/quota/public-50k/fm.toml"),
+        [3000, 4000, 8000, 8000, 12_000],
+    ),
+    (
+        "nap",
+        include_str!("../../../../examples/quota/public-50k/nap.toml"),
+        [1500, 1500, 3500, 3500, 6000],
+    ),
+    (
+        "reserve",
+        include_str!("../../../../examples/quota/public-50k/reserve.toml"),
+        [500, 500, 1000, 1200, 1500],
+    ),
+    (
+        "ind",
+        include_str!("../../../../examples/quota/public-50k/ind.toml"),
+        [2400, 4000, 6700, 7300, 8500],
+    ),
+    (
+        "nup",
+        include_str!("../../../../examples/quota/public-50k/nup.toml"),
+        [400, 400, 1000, 1400, 1500],
+    ),
+    (
+        "phys",
+        include_str!("../../../../examples/quota/public-50k/phys.toml"),
+        [200, 200, 800, 2500, 3000],
+    ),
+    ("naicc", include_str!("../../../../examples/quota/public-50k/naicc.toml"), [0, 0, 0, 0, 5000]),
+    (
+        "acad",
+        include_str!("../../../../examples/quota/public-50k/acad.toml"),
+        [1700, 3100, 5100, 5100, 6500],
+    ),
+    (
+        "edu",
+        include_str!("../../../../examples/quota/public-50k/edu.toml"),
+        [200, 200, 600, 800, 800],
+    ),
+    (
+        "edge",
+        include_str!("../../../../examples/quota/public-50k/edge.toml"),
+        [100, 100, 300, 1200, 1200],
+    ),
+    (
+        "sci",
+        include_str!("../../../../examples/quota/public-50k/sci.toml"),
+        [0, 3600, 3600, 3600, 3600],
+    ),
+    (
+        "qhyb",
+        include_str!("../../../../examples/quota/public-50k/qhyb.toml"),
+        [0, 400, 400, 400, 400],
+    ),
+];
+
+/// First days of the phases, and what the classes have from then on: b200, h200, gh200, b300, rtx, ng.
+const PHASES: [(&str, [u64; 6]); 5] = [
+    ("2025-12-31", [7776, 2224, 0, 0, 0, 0]),
+    ("2026-07-01", [7776, 2224, 8000, 0, 0, 0]),
+    ("2027-01-04", [7776, 2224, 8000, 13_000, 0, 0]),
+    ("2027-10-01", [7776, 2224, 8000, 13_000, 4000, 0]),
+    ("2028-06-01", [7776, 2224, 8000, 13_000, 4000, 15_000]),
+];
+
+const CLASSES: [&str; 6] = ["b200", "h200", "gh200", "b300", "rtx", "ng"];
+
+fn files() -> Vec<(String, String)> {
+    let programmes = PROGRAMMES.iter().map(|(name, text, _)| (format!("{name}.toml"), *text));
+    let others = [("fleet.toml".to_owned(), FLEET), ("public.toml".to_owned(), PUBLIC)];
+    others.into_iter().chain(programmes).map(|(name, text)| (name, text.to_owned())).collect()
+}
+
+fn reference() -> QuotaBook {
+    parse(&files()).unwrap()
+}
+
+/// The moment that is shown like this.
+fn moment(book: &QuotaBook, date: &str) -> UnixMicros {
+    let mut moments = book.breakpoints().into_iter();
+    moments.find(|at| show_moment(*at) == date).unwrap()
+}
+
+fn guaranteed(tree: &QuotaTree, path: &str, class: &str) -> u64 {
+    let node = tree.get(&ProjectPath::new(path).unwrap());
+    node.and_then(|node| node.guarantees.get(class)).map_or(0, |gpus| gpus.0 / 1000)
+}
+
+#[test]
+fn the_phases_are_the_only_moments_at_which_anything_changes() {
+    let dates: Vec<String> = reference().breakpoints().into_iter().map(show_moment).collect();
+    assert_eq!(dates, PHASES.map(|(date, _)| date));
+}
+
+#[test]
+fn every_programme_and_every_class_sums_to_what_was_published() {
+    let book = reference();
+    for (phase, (date, by_class)) in PHASES.iter().enumerate() {
+        let tree = book.at(moment(&book, date));
+        for (programme, _, totals) in PROGRAMMES {
+            let path = format!("public/{programme}");
+            let total: u64 = CLASSES.iter().map(|class| guaranteed(&tree, &path, class)).sum();
+            assert_eq!(total, totals[phase], "{programme} at {date}");
+        }
+        for (class, expected) in CLASSES.iter().zip(by_class) {
+            let sum: u64 = PROGRAMMES
+                .iter()
+                .map(|(programme, ..)| guaranteed(&tree, &format!("public/{programme}"), class))
+                .sum();
+            assert_eq!(
+                (sum, guaranteed(&tree, "public", class)),
+                (*expected, *expected),
+                "{class} at {date}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_fleet_is_2000_larger_than_its_quotas_and_only_what_was_accepted_counts() {
+    let book = reference();
+    let of_lots = |pick: fn(&gotgan_core::quota::Batch) -> GpuMilli| -> u64 {
+        book.lots.values().flat_map(|lot| &lot.batches).map(|batch| pick(batch).0 / 1000).sum()
+    };
+    assert_eq!((of_lots(|batch| batch.gpus), of_lots(|batch| batch.spare)), (50_000, 2_000));
+    let capacity = book.capacity(moment(&book, "2027-01-04"));
+    assert_eq!(capacity["b300"].accepted, GpuMilli::ZERO);
+    assert_eq!(capacity["b300"].promised, GpuMilli::whole(13_000));
+    assert_eq!(capacity["gh200"].accepted, GpuMilli::whole(8_000));
+}
+
+#[test]
+fn projects_sum_to_their_programmes_where_all_of_them_are_known() {
+    let book = reference();
+    for (date, leaves) in [("2025-12-31", 378), ("2028-06-01", 1125)] {
+        let tree = book.at(moment(&book, date));
+        let leaf =
+            |path: &&ProjectPath| tree.is_leaf(path) && path.as_str().matches('/').count() == 2;
+        assert_eq!(tree.nodes.keys().filter(leaf).count(), leaves, "{date}");
+        let mut sums: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for path in tree.nodes.keys().filter(leaf) {
+            for class in CLASSES {
+                *sums.entry((path.parent().unwrap(), class)).or_default() +=
+                    guaranteed(&tree, path.as_str(), class);
+            }
+        }
+        for ((programme, class), sum) in sums {
+            assert_eq!(sum, guaranteed(&tree, programme, class), "{programme} {class} at {date}");
+        }
+    }
+}
+
+#[test]
+fn the_order_of_files_changes_nothing() {
+    let mut files = files();
+    let forward = parse(&files).unwrap();
+    files.reverse();
+    assert_eq!(parse(&files).unwrap(), forward);
+}
+
+/// What a text of one file becomes, and words of the fault that must come of it.
+type Broken = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// In `fleet.toml`.
+const BROKEN_FLEET: [Broken; 16] = [
+    ("fleet.toml", "[class.h200]", "[class.h200", &["fleet.toml:4", "not TOML"]),
+    ("fleet.toml", "[class.h200]", "[klass.h200]", &["fleet.toml:4", "klass", "not enforced"]),
+    ("fleet.toml", "[class.h200]", "[class.H200]", &["class.H200", "lower-case"]),
+    (
+        "fleet.toml",
+        "weight_milli = 600",
+        "weight_milli = 0",
+        &["class.rtx.weight_milli", "must be 1 to 1000000"],
+    ),
+    ("fleet.toml", "weight_milli = 600", "weight = 600", &["class.rtx.weight", "not enforced"]),
+    (
+        "fleet.toml",
+        "weight_milli = 600",
+        "weight_milli = [{ value = 600, until = \"2028-01-01\" }, { value = 700, from = \"2027-06-01\" }]",
+        &["class.rtx.weight_milli", "two values hold from 2027-06-01"],
+    ),
+    (
+        "fleet.toml",
+        "class = \"gh200\"",
+        "class = \"gb200\"",
+        &["cluster.hangang.class", "no class gb200"],
+    ),
+    ("fleet.toml", "class = \"gh200\"", "nodes = 2124", &["cluster.hangang", "not enforced"]),
+    (
+        "fleet.toml",
+        "cluster = \"hangang\"",
+        "cluster = \"hangan\"",
+        &["lot.hangang.cluster", "no cluster hangan"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = -8000",
+        &["lot.hangang.batch.gpus", "not -8000"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 8000.5",
+        &["lot.hangang.batch.gpus", "whole GPUs"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 99999999999999999999",
+        &["lot.hangang.batch.gpus", "must be 0 to"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "spares = 496",
+        &["lot.hangang.batch", "not enforced"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 7999, spare = 497",
+        &[
+            "public.toml",
+            "node.\"public\".guarantee.gh200",
+            "from 2026-07-01 8000 gh200",
+            "7999 in all",
+            "by 1",
+        ],
+    ),
+    (
+        "fleet.toml",
+        "due = \"2026-07-01\"",
+        "due = \"2026-13-01\"",
+        &["lot.hangang.due", "must be a date"],
+    ),
+    ("fleet.toml", "due = \"2026-07-01\"\n", "", &["lot.hangang", "needs cluster, due"]),
+];
+
+/// In `public.toml`.
+const BROKEN_ROOT: [Broken; 10] = [
+    (
+        "public.toml",
+        "decision = \"GPU-2025-001\"",
+        "decision = \"\"",
+        &["node.\"public\".decision", "document"],
+    ),
+    (
+        "public.toml",
+        "decision = \"GPU-2025-001\"\n",
+        "",
+        &["node.\"public\".decision", "rests on a decision"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = 49_999 }",
+        &["node.\"public\".limit.any", "from 2028-06-01", "49999", "sum to 50000", "by 1"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = 50_000, b300 = 12_999 }",
+        &["node.\"public\".limit.b300", "from 2027-01-04", "12999", "13000"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = \"all\" }",
+        &["node.\"public\".limit.any", "unlimited"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limits = { any = 50_000 }",
+        &["node.\"public\".limits", "not enforced"],
+    ),
+    ("public.toml", "[node.public]", "[node.Public]", &["node.\"Public\"", "lower-case"]),
+    (
+        "public.toml",
+        "[node.public]",
+        "[node.other]",
+        &["node.\"public/fm\"", "its parent is missing"],
+    ),
+    (
+        "public.toml",
+        "gpus = 13000, from = \"2027-01-04\"",
+        "gpus = 13000, from = \"2027-01-05\"",
+        &["node.\"public\".guarantee.b300", "from 2027-01-04", "13000 b300", "it has 0 itself"],
+    ),
+    (
+        "public.toml",
+        "gpus = 13000, from = \"2027-01-04\"",
+        "gpus = 13001, from = \"2027-01-04\"",
+        &["node.\"public\".guarantee.b300", "13001", "13000 are due", "by 1"],
+    ),
+];
+
+/// In the programmes' files.
+const BROKEN_PROGRAMME: [Broken; 22] = [
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\", gpus = 3,",
+        &[
+            "nup.toml",
+            "node.\"public/nup\".guarantee.h200",
+            "from 2025-12-31",
+            "475 h200",
+            "has 324",
+            "by 151",
+        ],
+    ),
+    (
+        "nup.toml",
+        "class = \"b300\", gpus = 3, from = \"2028-06-01\"",
+        "class = \"b300\", gpus = 3, from = \"2026-06-01\"",
+        &["node.\"public/nup\".guarantee.b300", "from 2026-06-01", "453 b300", "has 0"],
+    ),
+    ("nup.toml", "count = 151", "count = 152", &["node.\"public/nup\".guarantee.h200", "326 h200"]),
+    (
+        "nup.toml",
+        "count = 151",
+        "count = 0",
+        &["node.\"public/nup\".group.count", "must be 1 to 10000"],
+    ),
+    (
+        "nup.toml",
+        "count = 151",
+        "count = \"many\"",
+        &["node.\"public/nup\".group.count", "number of members"],
+    ),
+    ("nup.toml", "count = 151\n", "", &["node.\"public/nup\".group", "needs id and count"]),
+    (
+        "nup.toml",
+        "id = \"nup-shared\"",
+        "id = \"nup-startup\"",
+        &["node.\"public/nup/nup-startup-001\"", "there already at nup.toml"],
+    ),
+    (
+        "nup.toml",
+        "id = \"nup-shared\"",
+        "id = \"NUP\"",
+        &["node.\"public/nup\".group.id", "lower-case"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h2oo\", gpus = 2,",
+        &["guarantee.h2oo", "no class h2oo"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "gpus = 2,",
+        &["group.each.guarantee.class", "is missing"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\", gpu = 2,",
+        &["guarantee.h200.gpu", "not enforced"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\",",
+        &["guarantee.h200.gpus", "is missing"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"any\", gpus = 2,",
+        &["guarantee.any", "name it"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "borrow = { max = 3 }",
+        &["node.\"public/nup\".borrow", "not enforced"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "kind = 3",
+        &["node.\"public/nup\".kind", "must be a text"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "weight = 0",
+        &["node.\"public/nup\".weight", "must be 1 to"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "allocator = \"중기부\"",
+        &["node.\"public/nup\".allocator", "letters"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "until = \"2025-01-01\"\nfrom = \"2025-12-31\"",
+        &["node.\"public/nup\".until", "ends at 2025-01-01"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "limit = { h200 = 323 }",
+        &["node.\"public/nup\".limit.h200", "323", "324", "by 1"],
+    ),
+    (
+        "acad.toml",
+        "{ class = \"b200\", gpus = 0, from = \"2026-07-01\" },\n    { class = \"gh200\"",
+        "{ class = \"gh200\"",
+        &["node.\"public/acad\".guarantee.b200", "from 2026-07-01", "960 b200", "has 0"],
+    ),
+    (
+        "acad.toml",
+        "gpus = 1000, from = \"2025-12-31\"",
+        "gpus = 1000, from = \"2025-12-31\", until = \"2026-08-01\"",
+        &["node.\"public/acad\".guarantee.b200", "two values hold from 2026-07-01"],
+    ),
+    (
+        "acad.toml",
+        "gpus = 1000, from = \"2025-12-31\"",
+        "gpus = 1000, from = \"2025-12-31\", until = \"2025-12-31\"",
+        &["node.\"public/acad\".guarantee.b200.until", "the end must be later"],
+    ),
+];
+
+fn faults_of(broken: &Broken) -> Vec<QuotaFault> {
+    let (name, from, to, _) = broken;
+    let mut files = files();
+    let text = &mut files.iter_mut().find(|(file, _)| file == name).unwrap().1;
+    assert!(text.contains(from), "{name} has no {from}");
+    *text = text.replacen(from, to, 1);
+    parse(&files).err().unwrap_or_default()
+}
+
+#[test]
+fn every_broken_variant_is_refused_with_its_place_date_and_sum() {
+    let all = BROKEN_FLEET.iter().chain(&BROKEN_ROOT).chain(&BROKEN_PROGRAMME);
+    for broken in all {
+        let lines: Vec<String> = faults_of(broken).iter().map(ToString::to_string).collect();
+        let wanted = broken.3;
+        let named = lines.iter().any(|line| wanted.iter().all(|word| line.contains(word)));
+        assert!(
+            named,
+            "{broken:?}\nmust be refused with {wanted:?}, and got\n{}",
+            lines.join("\n")
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! Quotas over time: what has a date takes effect at that date, and files are judged the same with and without a
+//! scheduler.
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::quota::show_moment;
+use gotgan_proto::v1::{BlockerKind, JobState};
+use gotgan_tests::jobs::{Shape, command};
+use gotgan_tests::programs;
+use gotgan_tests::virtual_worker::Script;
+use gotgan_tests::{Api, Cluster, Database, deadline};
+
+on_each_database! {
+    a_limit_with_a_date_counts_from_that_date_with_nobody_typing_anything,
+    a_date_that_comes_while_the_scheduler_is_down_counts_when_it_is_back,
+    a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_runs,
+    what_is_not_enforced_yet_cannot_be_applied,
+    the_tree_of_a_coming_date_can_be_shown,
+}
+
+/// A whole second some time from now, as files have it.
+fn soon(after: Duration) -> (i64, String) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + after;
+    let at = i64::try_from(now.as_secs()).unwrap() * 1_000_000;
+    (at, show_moment(UnixMicros(at)))
+}
+
+/// No GPU until the date, four from then on.
+fn opens_at(date: &str) -> String {
+    format!(
+        "[node.centre]\n[node.\"centre/lab\"]\n\
+         limit = [{{ class = \"b200\", gpus = 0 }}, {{ class = \"b200\", gpus = 4, from = \"{date}\" }}]\n"
+    )
+}
+
+async fn submit(api: &Api) -> u64 {
+    api.submit(command(&["/bin/true"]).project("centre/lab").class("b200").gpus(1)).await
+}
+
+/// Waits until the job runs, and answers since when.
+async fn started(api: &Api, job: u64) -> i64 {
+    api.wait_for_state(job, JobState::Running).await;
+    api.job(job).await.started_us
+}
+
+async fn a_limit_with_a_date_counts_from_that_date_with_nobody_typing_anything(database: Database) {
+    let (at, date) = soon(Duration::from_secs(3));
+    let cluster = Cluster::builder(database).quota(&opens_at(&date)).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let job = submit(&cluster.api).await;
+    assert!(started(&cluster.api, job).await >= at, "started before {date}");
+}
+
+async fn a_date_that_comes_while_the_scheduler_is_down_counts_when_it_is_back(database: Database) {
+    let (at, date) = soon(Duration::from_secs(2));
+    let mut cluster = Cluster::builder(database).quota(&opens_at(&date)).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let job = submit(&cluster.api).await;
+    cluster.scheduler.kill();
+    cluster.scheduler.start();
+    assert!(started(&cluster.api, job).await >= at, "started before {date}");
+}
+
+async fn a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_runs(
+    database: Database,
+) {
+    let tree = "[node.centre]\n[node.\"centre/lab\"]\n";
+    let cluster = Cluster::builder(database).quota(tree).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let running = submit(&cluster.api).await;
+    started(&cluster.api, running).await;
+    let held = command(&["/bin/true"]).project("centre/lab").class("b200").gpus(1).held();
+    let held = cluster.api.submit(held).await;
+    let (_, date) = soon(Duration::from_secs(1));
+    cluster.api.apply_quota(&format!("{tree}until = \"{date}\"\n")).await.unwrap();
+    deadline::until("the project to end", async || {
+        let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
+        let paths: Vec<_> =
+            shown["nodes"].as_array().unwrap().iter().map(|node| node["path"].clone()).collect();
+        if paths == ["centre"] { Ok(()) } else { Err(format!("{paths:?}")) }
+    })
+    .await;
+    cluster.api.jobs().release(Api::action(held, "")).await.unwrap();
+    let blocker = cluster.api.wait_for_blocker(held, BlockerKind::ProjectLimit).await;
+    assert!(blocker.text.contains("not in the quota tree"), "{blocker:?}");
+    assert_eq!(cluster.api.job(running).await.state(), JobState::Running);
+}
+
+async fn what_is_not_enforced_yet_cannot_be_applied(database: Database) {
+    let cluster = Cluster::builder(database).quota("[node.centre]\n").start().await;
+    let file = cluster.directory().join("tree.toml");
+    fs::write(&file, "[node.centre]\ndecision = \"D-1\"\nguarantee = { b200 = 4 }\n").unwrap();
+    let file = file.to_string_lossy();
+    cluster.gotgan().run(&["quota", "validate", &file]).ok();
+    let refused = cluster.gotgan().run(&["quota", "apply", &file]);
+    refused.fails_with(3, &["node.\"centre\".guarantee", "not enforced"]);
+    let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
+    assert_eq!(shown["revision"], 1, "nothing was stored");
+}
+
+async fn the_tree_of_a_coming_date_can_be_shown(database: Database) {
+    let cluster = Cluster::builder(database).quota(&opens_at("2100-01-01")).start().await;
+    let limit = |words: &[&str]| {
+        let shown = cluster.gotgan().run(words).json();
+        let nodes = shown["nodes"].as_array().unwrap().clone();
+        let lab = nodes.into_iter().find(|node| node["path"] == "centre/lab").unwrap();
+        lab["classes"][0]["limit_gpu_milli"].clone()
+    };
+    assert_eq!(limit(&["quota", "show", "--json"]), 0);
+    assert_eq!(limit(&["quota", "show", "--json", "--at", "2100-01-01"]), 4000);
+}
+
+#[tokio::test]
+async fn the_reference_allocation_is_sound_and_a_broken_one_is_refused_with_exit_code_3() {
+    let cluster = Cluster::builder(Database::Sqlite).quota("[node.centre]\n").start().await;
+    let reference = programs::checkout().join("examples/quota/public-50k");
+    let folder = reference.to_string_lossy();
+    let checked = cluster.gotgan().run(&["quota", "validate", &folder, "--json"]).json();
+    let guaranteed =
+        |moment: &serde_json::Value| moment["guaranteed_gpu_milli"].as_u64().unwrap() / 1000;
+    let sums: Vec<u64> = checked["moments"].as_array().unwrap().iter().map(guaranteed).collect();
+    assert_eq!(sums, [0, 10_000, 18_000, 31_000, 35_000, 50_000]);
+    let broken = cluster.directory().join("broken");
+    fs::create_dir(&broken).unwrap();
+    for entry in fs::read_dir(&reference).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let text = text.replace("count = 151", "count = 152");
+        fs::write(broken.join(entry.file_name()), text).unwrap();
+    }
+    let refused = cluster.gotgan().run(&["quota", "validate", &broken.to_string_lossy()]);
+    assert_eq!(refused.code, 3);
+    assert!(refused.stdout.contains("nup.toml:"), "{}", refused.stdout);
+    assert!(refused.stdout.contains("guaranteed 326 h200 and it has 324"), "{}", refused.stdout);
+}
