@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`spec`] (what is asked), [`job`] and [`attempt`] (the two state machines), [`change`] (every
 //! way the world can change), [`world`] (the state those changes add up to), [`lifecycle`] (commands and reports
-//! in, changes out), [`planner`] (world in, plan out), [`check`] (is this plan allowed?), [`ledger`].
+//! in, changes out), [`planner`] (world in, plan out), [`check`] (is this plan allowed?), [`ledger`],
+//! [`fairshare`] (whose turn is it?).
 
 pub mod admit;
 pub mod amount;
@@ -15,6 +16,7 @@ pub mod change;
 pub mod check;
 pub mod diagram;
 pub mod explain;
+pub mod fairshare;
 pub mod ids;
 pub mod job;
 pub mod ledger;
