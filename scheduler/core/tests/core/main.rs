@@ -8,6 +8,7 @@ mod builders;
 mod check;
 mod cluster;
 mod explain;
+mod fairshare;
 mod naive;
 mod placement;
 mod properties;
