@@ -8,6 +8,7 @@ mod builders;
 mod check;
 mod cluster;
 mod explain;
+mod fair_tree;
 mod fairshare;
 mod naive;
 mod placement;
