@@ -9,9 +9,12 @@
     reason = "measures the pass from outside and prints what it found"
 )]
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use gotgan_core::check;
+use gotgan_core::fairshare::{OrderRule, Standing, order};
+use gotgan_core::ids::ProjectPath;
 use gotgan_core::plan::Decision;
 use gotgan_core::planner::plan;
 
@@ -100,4 +103,42 @@ fn half_empty_machine_filled_with_single_gpus_and_shares() {
         cluster.job().share(250, "b200").submit();
     }
     measure(&cluster, "20000 shares beside them");
+}
+
+/// 1,125 projects below 45 programmes of 3 domains, all with some use.
+fn national_tree() -> BTreeMap<ProjectPath, Standing> {
+    let mut tree = BTreeMap::new();
+    let mut add = |name: String, number: u64| {
+        let share = u32::try_from(number % 97 + 1).unwrap();
+        let standing = Standing::of_use(share, number * 7_919_777 % (1 << 32));
+        tree.insert(ProjectPath::new(&name).unwrap(), standing);
+    };
+    for domain in 0..3 {
+        add(format!("d{domain}"), domain);
+        for programme in 0..15 {
+            add(format!("d{domain}/p{programme}"), domain * 15 + programme);
+            for project in 0..25 {
+                add(
+                    format!("d{domain}/p{programme}/{project}"),
+                    domain * 375 + programme * 25 + project,
+                );
+            }
+        }
+    }
+    tree
+}
+
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn order_of_a_national_tree() {
+    let tree = national_tree();
+    for rule in [OrderRule::UsePerShare, OrderRule::FairTree] {
+        let pass = || {
+            let before = Instant::now();
+            let leaves = order(&tree, rule).len();
+            (before.elapsed(), leaves)
+        };
+        let (shortest, leaves) = (0..100).map(|_| pass()).min().unwrap();
+        println!("{rule:?}: {shortest:?} for {leaves} leaves of {} nodes", tree.len());
+    }
 }
