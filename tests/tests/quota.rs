@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::quota::show_moment;
-use gotgan_proto::v1::{BlockerKind, JobState};
+use gotgan_proto::v1::{BlockerKind, JobState, Role};
 use gotgan_tests::jobs::{Shape, command};
 use gotgan_tests::programs;
 use gotgan_tests::virtual_worker::Script;
@@ -17,6 +17,8 @@ on_each_database! {
     a_date_that_comes_while_the_scheduler_is_down_counts_when_it_is_back,
     a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_runs,
     what_is_not_enforced_yet_cannot_be_applied,
+    an_allocator_changes_only_what_lies_below_the_nodes_that_name_them,
+    a_batch_counts_from_its_acceptance,
     the_tree_of_a_coming_date_can_be_shown,
 }
 
@@ -98,6 +100,40 @@ async fn what_is_not_enforced_yet_cannot_be_applied(database: Database) {
     refused.fails_with(3, &["node.\"centre\".guarantee", "not enforced"]);
     let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
     assert_eq!(shown["revision"], 1, "nothing was stored");
+}
+
+async fn an_allocator_changes_only_what_lies_below_the_nodes_that_name_them(database: Database) {
+    let tree = |own: u32, other: u32| {
+        format!(
+            "[node.centre]\n[node.\"centre/own\"]\nallocator = \"office\"\n[node.\"centre/own/lab\"]\n\
+             limit = {{ b200 = {own} }}\n[node.\"centre/other\"]\nlimit = {{ b200 = {other} }}\n"
+        )
+    };
+    let cluster = Cluster::builder(database).quota(&tree(1, 1)).start().await;
+    let made = cluster.api.create_token("office", Role::Allocator, &[], 0).await;
+    let office = cluster.api.with_token(&made.token);
+    office.apply_quota(&tree(2, 1)).await.unwrap();
+    let refused = office.apply_quota(&tree(3, 2)).await.unwrap_err();
+    assert!(refused.message().contains("centre/other"), "{refused:?}");
+    let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
+    assert_eq!(shown["revision"], 2, "nothing of a refused apply is stored");
+    cluster.api.apply_quota(&tree(3, 2)).await.unwrap();
+}
+
+async fn a_batch_counts_from_its_acceptance(database: Database) {
+    let (at, date) = soon(Duration::from_secs(3));
+    let tree = format!(
+        "[node.centre]\n[node.\"centre/lab\"]\n[cluster.a]\nclass = \"b200\"\n[lot.first]\n\
+         cluster = \"a\"\ndue = \"2026-01-01\"\nbatch = [{{ gpus = 4, accepted = \"{date}\" }}, {{ gpus = 4 }}]\n"
+    );
+    let cluster = Cluster::builder(database).quota(&tree).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let spec = command(&["/bin/true"]).project("centre/lab").class("b200").gpus(4);
+    let first = cluster.api.submit(spec.clone()).await;
+    let second = cluster.api.submit(spec).await;
+    assert!(started(&cluster.api, first).await >= at, "started before {date}");
+    let blocker = cluster.api.wait_for_blocker(second, BlockerKind::ParentLimit).await;
+    assert_eq!((blocker.available, blocker.limit), (0, 4000), "{blocker:?}");
 }
 
 async fn the_tree_of_a_coming_date_can_be_shown(database: Database) {

@@ -17,7 +17,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::idempotent::{keyed, once};
 use super::jobs::{page_of, scope_of};
 use super::{Services, error, principal};
-use crate::auth::Principal;
+use crate::auth::{Principal, Role};
 
 /// Files of one apply, and the largest file, bytes.
 const FILES_MAX: usize = 1_000;
@@ -37,15 +37,19 @@ impl Quota for QuotaService {
         let request = request.into_inner();
         let keyed = keyed(&who, &request.idempotency_key, "ApplyQuota", &request, "")?;
         let book = parse(&request.files)?;
-        let (base, by) = (request.base_revision, who.subject.clone());
+        let base = request.base_revision;
         if request.dry_run {
-            let dry = self.0.writer.read(move |world| compare(world, &book, base));
+            let dry = self.0.writer.read(move |world| {
+                check_allocator(&who, &world.book, &book)?;
+                compare(world, &book, base)
+            });
             return Ok(Response::new(dry.await.map_err(|e| error::flow(&e))??));
         }
         let applied = once(&self.0, keyed, move |round| {
+            check_allocator(&who, &round.draft.world.book, &book)?;
             let mut answer = compare(round.draft.world, &book, base)?;
             if !answer.changes.is_empty() {
-                answer.revision = lifecycle::apply_quota(&mut round.draft, book, &by);
+                answer.revision = lifecycle::apply_quota(&mut round.draft, book, &who.subject);
             }
             Ok(answer)
         });
@@ -143,6 +147,35 @@ fn refused(reason: &str, faults: &[QuotaFault]) -> Status {
         lines.push(format!("{place}: {}", fault.message));
     }
     Status::with_error_details(Code::InvalidArgument, lines.join("; "), details)
+}
+
+/// Most paths that a refusal names.
+const NAMED_MAX: usize = 3;
+
+/// Refuses an allocator who changes what is not below a node that names them in the book in force.
+fn check_allocator(who: &Principal, present: &QuotaBook, wanted: &QuotaBook) -> Result<(), Status> {
+    if who.role != Role::Allocator || !present.names_allocators() {
+        return Ok(());
+    }
+    let (paths, fleet) = wanted.differs_from(present);
+    let foreign = paths.iter().filter(|path| !present.may_change(&who.subject, path));
+    let mut foreign: Vec<&str> = foreign.map(|path| path.as_str()).collect();
+    if fleet {
+        foreign.insert(0, "classes, clusters or lots");
+    }
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let more = foreign.len().saturating_sub(NAMED_MAX);
+    foreign.truncate(NAMED_MAX);
+    let named = foreign.join(", ");
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let message = format!(
+        "{} allocates below the nodes that name them, and this changes {named}{rest}; leave that as it is or \
+         ask an administrator",
+        who.subject
+    );
+    Err(error::status(Code::PermissionDenied, "NOT_YOUR_SUBTREE", message))
 }
 
 /// What would change; refuses if the tree is not at the revision the caller looked at.

@@ -118,12 +118,46 @@ pub struct Capacity {
 }
 
 impl QuotaBook {
-    /// The tree in force at `at`. A node is there while it and all nodes above it are.
+    /// The tree in force at `at`. A node is there while it and all nodes above it are; the root may hold no more than
+    /// what was accepted, so that nothing is placed on a promise.
     #[must_use]
     pub fn at(&self, at: UnixMicros) -> QuotaTree {
         let nodes = self.nodes.iter().filter(|(path, _)| self.is_valid(path, at));
-        let nodes = nodes.map(|(path, terms)| (path.clone(), terms.at(at))).collect();
+        let mut nodes: BTreeMap<_, _> =
+            nodes.map(|(path, terms)| (path.clone(), terms.at(at))).collect();
+        let capacity = self.capacity(at);
+        for (_, root) in nodes.iter_mut().filter(|(path, _)| path.parent().is_none()) {
+            for (class, there) in &capacity {
+                let limit = root.limits.entry(class.clone()).or_insert(there.accepted);
+                *limit = there.accepted.min(*limit);
+            }
+        }
         QuotaTree { revision: self.revision, nodes }
+    }
+
+    /// Paths at which terms differ from those of `other`, and whether anything else does: classes, clusters, lots.
+    #[must_use]
+    pub fn differs_from(&self, other: &QuotaBook) -> (Vec<ProjectPath>, bool) {
+        let paths: BTreeSet<&ProjectPath> = self.nodes.keys().chain(other.nodes.keys()).collect();
+        let changed =
+            paths.into_iter().filter(|path| self.nodes.get(*path) != other.nodes.get(*path));
+        let fleet = (&self.classes, &self.clusters, &self.lots)
+            != (&other.classes, &other.clusters, &other.lots);
+        (changed.cloned().collect(), fleet)
+    }
+
+    /// Whether `who` may change the terms at `path`: a node above it names them as its allocator.
+    #[must_use]
+    pub fn may_change(&self, who: &UserName, path: &ProjectPath) -> bool {
+        let above = path.self_and_ancestors().skip(1);
+        let mut allocators = above.filter_map(|above| self.nodes.get(above)?.allocator.as_ref());
+        allocators.any(|allocator| allocator == who)
+    }
+
+    /// Whether any node names an allocator. Where none does, everybody with the role may change everything.
+    #[must_use]
+    pub fn names_allocators(&self) -> bool {
+        self.nodes.values().any(|node| node.allocator.is_some())
     }
 
     /// Whether the node and all above it are there at `at`.
@@ -180,19 +214,16 @@ impl QuotaBook {
         let nodes = self.nodes.iter().flat_map(|(path, node)| {
             let guarantee = (!node.guarantees.is_empty()).then_some("guarantee");
             let weight = (!node.weight.is_empty()).then_some("weight");
-            let allocator = node.allocator.as_ref().map(|_| "allocator");
-            let terms = [guarantee, weight, allocator].into_iter().flatten();
+            let terms = [guarantee, weight].into_iter().flatten();
             terms.map(move |term| format!("node.\"{path}\".{term}"))
         });
         let weighted = self.classes.iter().filter(|(_, class)| !class.weight_milli.is_empty());
         let classes = weighted.map(|(name, _)| format!("class.{name}.weight_milli"));
-        let clusters = self.clusters.keys().map(|name| format!("cluster.{name}"));
-        let lots = self.lots.keys().map(|name| format!("lot.{name}"));
         let message =
             "is checked by `gotgan quota validate`, and not enforced by this version: remove it";
         let fault =
             |field| QuotaFault { file: String::new(), line: 0, field, message: message.to_owned() };
-        nodes.chain(classes).chain(clusters).chain(lots).map(fault).take(Self::BEYOND_MAX).collect()
+        nodes.chain(classes).map(fault).take(Self::BEYOND_MAX).collect()
     }
 
     /// Terms that are named; a national one has thousands, and a few tell it.

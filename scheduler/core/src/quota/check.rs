@@ -19,6 +19,7 @@ pub(super) fn check(book: &QuotaBook, places: &Places) -> Vec<QuotaFault> {
     let mut checker = Checker { book, places, told: BTreeSet::new(), faults: Vec::new() };
     checker.check_decisions();
     let families = Families::of(book);
+    checker.check_roots(&families.roots);
     let moments = std::iter::once(Interval::ALWAYS.from).chain(book.breakpoints());
     for at in moments {
         checker.check_at(&families, at);
@@ -122,6 +123,19 @@ impl Checker<'_> {
                 );
                 self.tell(format!("{}.guarantee.{class}", node_field(path)), message);
             }
+        }
+    }
+
+    /// Capacity belongs to the root, so there must be one.
+    fn check_roots(&mut self, roots: &[&ProjectPath]) {
+        let [first, others @ ..] = roots else {
+            return;
+        };
+        for other in others.iter().filter(|_| !self.book.lots.is_empty()) {
+            let message = format!(
+                "lots are given out from one root, and {first} is one already: put this node below it"
+            );
+            self.tell(node_field(other), message);
         }
     }
 

@@ -146,6 +146,42 @@ fn the_fleet_is_2000_larger_than_its_quotas_and_only_what_was_accepted_counts() 
 }
 
 #[test]
+fn the_root_holds_no_more_than_what_was_accepted() {
+    let mut book = reference();
+    let opening = moment(&book, "2027-01-04");
+    let most = |book: &QuotaBook, at| book.at(at).nodes["public"].limits["b300"];
+    assert_eq!(most(&book, opening), GpuMilli::ZERO, "13,000 are due, none was accepted");
+    let lot = book.lots.get_mut("gov26-a").unwrap();
+    lot.batches[0].accepted = Some(UnixMicros(opening.0 - 1));
+    lot.batches[1].accepted = Some(UnixMicros(opening.0 + 1));
+    assert_eq!(most(&book, opening), GpuMilli::whole(1000));
+    assert_eq!(book.next_change(opening), UnixMicros(opening.0 + 1));
+    assert_eq!(most(&book, UnixMicros(opening.0 + 1)), GpuMilli::whole(2000));
+    assert_eq!(most(&book, UnixMicros(i64::MAX - 1)), GpuMilli::whole(2000), "a promise is no GPU");
+}
+
+#[test]
+fn an_allocator_may_change_what_lies_below_the_nodes_that_name_them() {
+    let mut book = reference();
+    let path = |text: &str| ProjectPath::new(text).unwrap();
+    let office = gotgan_core::ids::UserName::new("mss").unwrap();
+    assert!(!book.names_allocators());
+    book.nodes.get_mut("public/nup").unwrap().allocator = Some(office.clone());
+    let may = |text: &str| book.may_change(&office, &path(text));
+    assert_eq!(
+        [
+            "public",
+            "public/nup",
+            "public/nup/nup-startup-042",
+            "public/nup/new/below",
+            "public/fm/x"
+        ]
+        .map(may),
+        [false, false, true, true, false]
+    );
+}
+
+#[test]
 fn projects_sum_to_their_programmes_where_all_of_them_are_known() {
     let book = reference();
     for (date, leaves) in [("2025-12-31", 378), ("2028-06-01", 1125)] {
@@ -254,7 +290,13 @@ const BROKEN_FLEET: [Broken; 16] = [
 ];
 
 /// In `public.toml`.
-const BROKEN_ROOT: [Broken; 10] = [
+const BROKEN_ROOT: [Broken; 11] = [
+    (
+        "public.toml",
+        "[node.public]",
+        "[node.private]\n[node.public]",
+        &["node.\"public\"", "from one root", "private"],
+    ),
     (
         "public.toml",
         "decision = \"GPU-2025-001\"",
