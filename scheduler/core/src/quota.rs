@@ -7,6 +7,7 @@ mod book;
 mod check;
 mod dated;
 mod diff;
+pub mod entitle;
 mod moment;
 mod parse;
 mod sums;

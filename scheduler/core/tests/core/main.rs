@@ -16,5 +16,6 @@ mod properties;
 mod quota;
 mod reference;
 mod scale;
+mod scale_quota;
 mod sketch;
 mod waiting;
