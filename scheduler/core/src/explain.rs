@@ -8,6 +8,7 @@ use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
 use crate::planner::limits::ANY_CLASS;
+use crate::planner::standing::GUARANTEED;
 use crate::world::{QueueKey, World};
 
 /// Why a job stands as it does.
@@ -155,6 +156,8 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
+        BlockerKind::Lent => lent(blocker),
+        BlockerKind::Tier => tier(blocker),
         BlockerKind::Capacity => capacity(blocker),
         BlockerKind::Order => format!(
             "job {} has waited so long that nothing behind it starts on the GPUs it needs",
@@ -200,6 +203,44 @@ fn limit(who: &str, together: &str, blocker: &Blocker) -> String {
     format!(
         "{who} {subject} may hold {limit} {class}{gpus}{together} and holds {held}; this job needs {needed} more"
     )
+}
+
+/// The note has the class, the project whose guarantee it is, and how many others borrow.
+fn lent(blocker: &Blocker) -> String {
+    let mut words = blocker.note.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (class, owner, others) = (word(), word(), word());
+    let (holder, excess) = (&blocker.subject, GpuMilli(blocker.limit));
+    let gpus = gpu_word(excess);
+    let others = match others {
+        "" | "0" => String::new(),
+        "1" => ", and 1 other project borrows too".to_owned(),
+        more => format!(", and {more} other projects borrow too"),
+    };
+    format!(
+        "is within the guarantee of {owner}, which is lent out: {holder} holds {excess} {class} {gpus} beyond its own{others}"
+    )
+}
+
+/// The note has the word of the tier and the class.
+fn tier(blocker: &Blocker) -> String {
+    let Blocker { subject, limit, available, note, .. } = blocker;
+    let (word, class) = note.split_once(' ').unwrap_or((note, ""));
+    let (limit, needed) = (GpuMilli(*limit), GpuMilli(blocker.needed));
+    let held = limit.saturating_sub(GpuMilli(*available));
+    let gpus = gpu_word(limit);
+    match (word, limit.is_zero()) {
+        (GUARANTEED, _) => format!(
+            "is within the guarantee of {subject}, {limit} {class} {gpus}, and goes before jobs that borrow"
+        ),
+        (_, true) => format!(
+            "borrows, since {subject} has no guarantee of {class} GPUs; jobs within a guarantee go first"
+        ),
+        (_, false) => format!(
+            "borrows, since {subject} holds {held} of the {limit} {class} {gpus} guaranteed to it and this job needs \
+             {needed}; jobs within a guarantee go first"
+        ),
+    }
 }
 
 fn constraints(blocker: &Blocker) -> String {
@@ -296,6 +337,8 @@ pub fn hint(blocker: &Blocker) -> String {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => String::new(),
         },
-        BlockerKind::Order | BlockerKind::RetryDelay => String::new(),
+        BlockerKind::Lent | BlockerKind::Order | BlockerKind::RetryDelay | BlockerKind::Tier => {
+            String::new()
+        }
     }
 }

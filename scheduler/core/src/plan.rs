@@ -81,12 +81,18 @@ pub enum BlockerKind {
     Constraints,
     /// Nodes that would fit are drained, suspect, lost or unknown.
     NodesUnavailable,
+    /// It is within its project's guarantee, of which others have borrowed: the subject is the one furthest above its
+    /// share, the limit what that one holds beyond its own guarantee.
+    Lent,
     /// Too little is free.
     Capacity,
     /// Jobs ahead come first.
     Order,
     /// It failed a moment ago and waits before its next try.
     RetryDelay,
+    /// Not a reason of its own but its place among the others: whether it is within its project's guarantee, which is
+    /// the limit here, or borrows.
+    Tier,
 }
 
 /// Unit of a blocker's numbers.

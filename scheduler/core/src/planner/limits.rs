@@ -90,6 +90,11 @@ impl<'w> Limits<'w> {
         index
     }
 
+    /// The path of a project.
+    pub fn path(&self, project: ProjectIndex) -> &ProjectPath {
+        &self.projects[project.0 as usize].path
+    }
+
     /// The level of that path, `None` if the tree has no such node.
     fn level(&mut self, path: &'w str) -> Option<usize> {
         if let Some(level) = self.level_of.get(path) {

@@ -1,8 +1,11 @@
 //! One pass over the queue: who starts where. Why the others wait is found afterwards, by what is left.
+//!
+//! Where the quota tree guarantees nothing, jobs come in the order of the queue; else by [`Turns`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::fair::{Fair, Tier, has_guarantees};
 use super::fit::Machine;
 use super::gang::{Pick, choose};
 use super::limits::{Limits, ProjectIndex};
@@ -10,6 +13,7 @@ use super::order::{DependencyLists, Kept, Order, has_waited};
 use super::reasons::Reasons;
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
+use super::turns::{Claim, Turns};
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
 use crate::job::Job;
@@ -27,6 +31,8 @@ pub(super) struct Pass<'w> {
     limits: Limits<'w>,
     families: Families<'w>,
     kept: Kept,
+    /// `None` where the tree guarantees nothing.
+    fair: Option<Fair>,
     decisions: Vec<Decision>,
     waiting: Vec<Waiting>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
@@ -65,50 +71,119 @@ impl<'w> Pass<'w> {
             limits: Limits::of(world),
             families: Families::default(),
             kept: Kept::default(),
+            fair: None,
             decisions: Vec::new(),
             waiting: Vec::new(),
             lists: Vec::new(),
         }
     }
 
-    /// Looks at the jobs in the order of the queue until enough is decided, and says what came of it.
+    /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self) -> (Vec<Decision>, Report) {
-        let mut early = DependencyLists::default();
-        let mut considered = 0;
-        for key in &self.world.queue {
-            if self.decisions.len() >= self.policy.max_starts_per_pass {
-                break;
-            }
-            considered += 1;
-            let Some(job) = self.world.jobs.get(&key.job) else {
-                continue;
-            };
-            match early.not_yet(self.world, job, self.now) {
-                Some(list) => self.lists.push((job.id, list)),
-                None => self.consider(job),
-            }
-        }
+        let considered = if has_guarantees(&self.world.quota) {
+            self.run_by_turns()
+        } else {
+            self.run_in_order()
+        };
         let deferred = self.world.queue.len() - considered;
         let waiting = self.report();
         (self.decisions, Report { waiting, considered, deferred })
     }
 
-    /// Starts the job if some class serves it now.
-    fn consider(&mut self, job: &'w Job) {
+    /// In the order of the queue; how many were looked at.
+    fn run_in_order(&mut self) -> usize {
+        let mut early = DependencyLists::default();
+        let mut considered = 0;
+        for key in &self.world.queue {
+            if self.has_decided_enough() {
+                break;
+            }
+            considered += 1;
+            if let Some(job) = self.competing(&mut early, key.job) {
+                self.consider(job, Claim { tier: Tier::Borrowed, node: None });
+            }
+        }
+        considered
+    }
+
+    /// By guarantees and shares; how many were looked at.
+    fn run_by_turns(&mut self) -> usize {
+        let mut early = DependencyLists::default();
+        let queue = self.world.queue.iter();
+        let jobs: Vec<&'w Job> =
+            queue.filter_map(|key| self.competing(&mut early, key.job)).collect();
+        let fair = Fair::of(self.world, &self.machine, jobs.iter().copied());
+        let mut considered = self.world.queue.len() - jobs.len();
+        let mut turns = Turns::of(jobs.into_iter(), &self.machine, &fair);
+        self.fair = Some(fair);
+        while !self.has_decided_enough() {
+            let Some(turn) = self.fair.as_ref().and_then(|fair| turns.next(fair)) else {
+                break;
+            };
+            if self.consider(turn.job, turn.claim) {
+                considered += 1;
+            } else {
+                turns.put_off(turn);
+            }
+        }
+        considered
+    }
+
+    fn has_decided_enough(&self) -> bool {
+        self.decisions.len() >= self.policy.max_starts_per_pass
+    }
+
+    /// The job if it competes for resources; else why it does not is noted.
+    fn competing(&mut self, early: &mut DependencyLists, id: JobId) -> Option<&'w Job> {
+        let job = self.world.jobs.get(&id)?;
+        match early.not_yet(self.world, job, self.now) {
+            Some(list) => {
+                self.lists.push((job.id, list));
+                None
+            }
+            None => Some(job),
+        }
+    }
+
+    /// Starts the job if some class serves it now; false if it did not and may only be looked at again for classes
+    /// in which it must borrow.
+    fn consider(&mut self, job: &'w Job, claim: Claim) -> bool {
         let want = Want {
             family: self.families.of(job, &self.machine),
             nodes: job.spec.nodes,
             project: self.limits.project(&job.spec.project),
         };
         let mut order = Order::Free;
+        let mut must_borrow = false;
         for place in 0..self.families.get(want.family).tries.len() {
+            if !self.claims(job, claim, want, place) {
+                must_borrow = true;
+                continue;
+            }
             match self.attempt(job, want, place) {
-                Ok(picks) => return self.start(job, want, place, picks),
+                Ok(picks) => {
+                    self.start(job, claim, want, place, picks);
+                    return true;
+                }
                 Err(found) => order = order.max(found),
             }
         }
-        self.keep_if_overdue(job, want);
-        self.waiting.push(Waiting { job: job.id, want, order });
+        if !must_borrow {
+            self.keep_if_overdue(job, want);
+            self.waiting.push(Waiting { job: job.id, want, order });
+        }
+        !must_borrow
+    }
+
+    /// Whether a start on nodes of that class is in the tier that the job has its turn in.
+    fn claims(&self, job: &Job, claim: Claim, want: Want, place: usize) -> bool {
+        let class = self.families.get(want.family).tries[place].class;
+        match (claim, &self.fair, class) {
+            (Claim { tier: Tier::Guaranteed, node: Some(node) }, Some(fair), Some(class)) => {
+                fair.tier(node, class, job.spec.total_gpus()) == Tier::Guaranteed
+            }
+            _ => true,
+        }
     }
 
     /// Places for the job on nodes of one class; else how the order of the queue bears on that.
@@ -147,12 +222,15 @@ impl<'w> Pass<'w> {
         choose(places.filter(open), want.nodes)
     }
 
-    fn start(&mut self, job: &Job, want: Want, place: usize, picks: Vec<Pick>) {
+    fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
         let placement = self.machine.take(class, &need, picks);
         if let Some(class) = &placement.class {
             self.limits.take(want.project, class, placement.gpus());
+        }
+        if let (Some(fair), Some(node), Some(class)) = (&mut self.fair, claim.node, class) {
+            fair.take(node, class, placement.gpus());
         }
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
@@ -172,7 +250,8 @@ impl<'w> Pass<'w> {
     }
 
     fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
-        let mut reasons = Reasons::of(&self.machine, &self.limits, &mut self.families);
+        let mut reasons =
+            Reasons::of(&self.machine, &self.limits, &mut self.families, self.fair.as_ref());
         let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
         self.lists.extend(found);
         std::mem::take(&mut self.lists).into_iter().collect()

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::fair::Fair;
 use super::fit::Machine;
 use super::limits::Limits;
 use super::order::{Order, behind};
@@ -14,6 +15,7 @@ use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
+use super::standing::Standings;
 use crate::amount::GpuMilli;
 use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
@@ -41,6 +43,8 @@ pub(super) struct Reasons<'a, 'w> {
     /// By class, and by family too where a family may not go everywhere.
     totals: BTreeMap<(ClassIndex, Option<FamilyId>), Totals>,
     lists: BTreeMap<(Want, Order), List>,
+    /// `None` where the tree guarantees nothing.
+    standings: Option<Standings<'a>>,
 }
 
 impl<'a, 'w> Reasons<'a, 'w> {
@@ -49,16 +53,19 @@ impl<'a, 'w> Reasons<'a, 'w> {
         machine: &'a Machine<'w>,
         limits: &'a Limits<'w>,
         families: &'a mut Families<'w>,
+        fair: Option<&'a Fair>,
     ) -> Self {
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Reasons { machine, limits, families, capacity, totals, lists }
+        let standings = fair.map(Standings::of);
+        Reasons { machine, limits, families, capacity, totals, lists, standings }
     }
 
     /// Every reason why the job waits, worst first.
     pub fn list(&mut self, waiting: &Waiting) -> List {
         let Waiting { want, order, .. } = *waiting;
         // Nearly every waiting job of a full machine waits for capacity alone, whoever pays.
-        if order == Order::Free && self.within_limits(want) {
+        let tiers = self.standings.is_some() && self.asks_gpus(want);
+        if order == Order::Free && !tiers && self.within_limits(want) {
             return self.capacity(want.family, want.nodes);
         }
         if let Some(list) = self.lists.get(&(want, order)) {
@@ -82,7 +89,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
     fn find(&mut self, want: Want, order: Order) -> List {
         let capacity = self.capacity(want.family, want.nodes);
         let mut blockers = self.limit_blockers(want);
-        if blockers.is_empty() && order == Order::Free {
+        let standing = self.standing(want);
+        if blockers.is_empty() && order == Order::Free && standing.is_none() {
             return capacity;
         }
         blockers.extend(capacity.iter().cloned());
@@ -91,7 +99,21 @@ impl<'a, 'w> Reasons<'a, 'w> {
             Order::Perhaps(ahead) if blockers.is_empty() => blockers.push(behind(ahead)),
             Order::Perhaps(_) | Order::Free => {}
         }
+        blockers.extend(standing);
         Arc::new(ranked(blockers))
+    }
+
+    fn asks_gpus(&self, want: Want) -> bool {
+        self.families.get(want.family).per_node.gpus != GpuRequest::None
+    }
+
+    /// In which tier it competes, where there are tiers.
+    fn standing(&mut self, want: Want) -> Option<Blocker> {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let classes = family.tries.iter().filter_map(|attempt| attempt.class);
+        let path = self.limits.path(want.project);
+        self.standings.as_mut()?.find(self.machine, path, classes, gpus)
     }
 
     fn limit_blockers(&self, want: Want) -> Vec<Blocker> {

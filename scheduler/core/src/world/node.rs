@@ -96,6 +96,12 @@ impl Node {
         }
     }
 
+    /// Whether its GPUs count as capacity: nobody took it out, and it is heard or was a moment ago.
+    #[must_use]
+    pub fn is_in_service(&self) -> bool {
+        self.admin == Admin::Active && matches!(self.liveness, Liveness::Ready | Liveness::Suspect)
+    }
+
     /// Index of the GPU in the inventory.
     #[must_use]
     pub fn gpu_index(&self, uuid: &GpuUuid) -> Option<usize> {

@@ -69,6 +69,18 @@ impl TestCluster {
         self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
+    /// Gives a node of the quota tree these guarantees in whole GPUs, and a weight.
+    pub fn guarantee(&mut self, path: &str, weight: u32, guarantees: &[(&str, u32)]) {
+        let mut tree = QuotaTree::clone(&self.world.quota);
+        let node = tree.nodes.entry(ProjectPath::new(path).unwrap()).or_default();
+        node.weight = weight;
+        for (class, gpus) in guarantees {
+            node.guarantees.insert(GpuClass::new(class).unwrap(), GpuMilli::whole(*gpus));
+        }
+        let book = Arc::new(tree.into());
+        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
+    }
+
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.
     pub fn node(&mut self, name: &str) -> NodeBuilder<'_> {
         NodeBuilder::of(self, name)

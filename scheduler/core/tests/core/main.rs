@@ -18,4 +18,5 @@ mod reference;
 mod scale;
 mod scale_quota;
 mod sketch;
+mod tiers;
 mod waiting;

@@ -1,11 +1,14 @@
 //! The planner once more, as plainly as it can be said: looks at every node for every job and sorts. Slow, and
 //! simple enough to be believed.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::ids::{GpuClass, JobId, NodeName};
 use gotgan_core::job::Job;
+use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::spec::GpuRequest;
 use gotgan_core::world::{Node, Usage, World};
 
@@ -35,6 +38,112 @@ pub fn plan(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
         }
     }
     starts
+}
+
+/// What starts where in a tree with guarantees: looks at every job again after every one it has dealt with.
+pub fn plan_by_tier(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
+    let mut nodes: BTreeMap<NodeName, Node> = world.nodes.clone();
+    nodes.retain(|_, node| node.takes_work());
+    let mut usage = world.usage.clone();
+    let mut starts = BTreeMap::new();
+    let competes = |job: &&Job| job.status.waits_for.is_empty() && job.status.not_before <= now;
+    let mut left: Vec<&Job> =
+        world.queue.iter().map(|key| &world.jobs[&key.job]).filter(competes).collect();
+    let shares = shares(world, &left);
+    let mut must_borrow = BTreeSet::new();
+    loop {
+        let turn = |job: &&Job| {
+            let place = place_among(world, &shares, &usage, job, must_borrow.contains(&job.id));
+            (place, Reverse(job.spec.total_gpus()), job.id)
+        };
+        let Some(job) = left.iter().copied().min_by_key(turn) else {
+            return starts;
+        };
+        let borrows = |class: &Option<GpuClass>| is_borrowed(&shares, &usage, job, class.as_ref());
+        let all = classes(world, job);
+        let borrowing = must_borrow.contains(&job.id) || all.iter().all(borrows);
+        let tried = all.iter().filter(|class| borrowing || !borrows(class));
+        let found = tried.clone().find_map(|class| {
+            let class = class.as_ref();
+            let allowed = allowed(world, &usage, job, class);
+            let start = if allowed { place(&nodes, job, class) } else { None };
+            start.map(|start| (class, start))
+        });
+        let tried_all = tried.count() == all.len();
+        if let Some((class, start)) = found {
+            take(&mut nodes, &mut usage, job, class, &start);
+            starts.insert(job.id, start);
+        } else if !tried_all {
+            must_borrow.insert(job.id);
+            continue;
+        }
+        left.retain(|other| other.id != job.id);
+    }
+}
+
+/// By class.
+type Shares = BTreeMap<GpuClass, Entitlements>;
+
+fn shares(world: &World, waiting: &[&Job]) -> Shares {
+    let arena = Arc::new(Arena::of(&world.quota));
+    let gpus = world.nodes.values().flat_map(|node| &node.inventory.gpus);
+    let classes: BTreeSet<GpuClass> = gpus.map(|gpu| gpu.class.clone()).collect();
+    let of = |class: GpuClass| {
+        let in_service = world.nodes.values().filter(|node| node.is_in_service());
+        let gpus = in_service.flat_map(|node| &node.inventory.gpus);
+        let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == class).count() as u64);
+        let demand = |node| {
+            let path = arena.path(node);
+            let asks = |job: &&&Job| {
+                let asked = job.spec.per_node.gpus.class();
+                job.spec.project == *path && asked.is_none_or(|asked| *asked == class)
+            };
+            let asked: GpuMilli =
+                waiting.iter().filter(asks).map(|job| job.spec.total_gpus()).sum();
+            world.usage.held(path.as_str(), &class) + asked
+        };
+        let due = Entitlements::new(Arc::clone(&arena), &world.quota, &class, capacity, demand);
+        (class, due)
+    };
+    classes.into_iter().map(of).collect()
+}
+
+fn is_borrowed(shares: &Shares, usage: &Usage, job: &Job, class: Option<&GpuClass>) -> bool {
+    let Some(class) = class else { return false };
+    let Some(due) = shares.get(class) else { return true };
+    let Some(node) = due.arena().find(job.spec.project.as_str()) else {
+        return true;
+    };
+    let held = usage.held(job.spec.project.as_str(), class);
+    held + job.spec.total_gpus() > due.scaled_guarantee(node)
+}
+
+/// Borrowed or not, priority, how far above its share on each level from the top, age.
+type Among = (bool, Reverse<i32>, Vec<(bool, u64)>, UnixMicros);
+
+fn place_among(
+    world: &World,
+    shares: &Shares,
+    usage: &Usage,
+    job: &Job,
+    must_borrow: bool,
+) -> Among {
+    let classes = classes(world, job);
+    let borrowed = classes.iter().all(|class| is_borrowed(shares, usage, job, class.as_ref()));
+    let known: Vec<_> = classes.into_iter().flatten().filter(|c| shares.contains_key(c)).collect();
+    let mut levels: Vec<&str> = job.spec.project.self_and_ancestors().collect();
+    levels.reverse();
+    let ratio = |path: &&str| {
+        let node = shares.values().next()?.arena().find(path)?;
+        let held: GpuMilli = known.iter().map(|class| usage.held(path, class)).sum();
+        let due: GpuMilli = known.iter().map(|class| shares[class].of(node).entitled).sum();
+        // Exact to a millionth of a millionth, which is finer than fractions of such small numbers can differ.
+        let part = (held.0 * 1_000_000_000_000).checked_div(due.0);
+        Some((due.is_zero(), part.unwrap_or(0)))
+    };
+    let ratios = if known.is_empty() { None } else { levels.iter().map(ratio).collect() };
+    let ratios = ratios.unwrap_or_default();
+    (borrowed || must_borrow, Reverse(job.spec.priority), ratios, job.status.queued)
 }
 
 fn classes(world: &World, job: &Job) -> Vec<Option<GpuClass>> {

@@ -142,3 +142,27 @@ fn order_of_a_national_tree() {
         println!("{rule:?}: {shortest:?} for {leaves} leaves of {} nodes", tree.len());
     }
 }
+
+/// As the one without guarantees: half of the jobs are within one, the rest borrows.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn full_machine_with_many_kinds_of_jobs_and_guarantees() {
+    let mut cluster = machine();
+    for _ in 0..NODES {
+        cluster.job().gpus(8, "b200").submit();
+    }
+    cluster.start_all();
+    for project in 0..1000 {
+        cluster.guarantee(&format!("public/p{project}"), 1 + project % 3, &[("b200", 40)]);
+    }
+    for index in 0..WAITING {
+        let gpus = u32::try_from(1 + index % 8).unwrap();
+        let nodes = u32::try_from(1 + index % 13).unwrap();
+        let project = format!("public/p{}", index % 1000);
+        let job = cluster.job().project(&project).gpus(gpus, "b200").nodes(nodes);
+        job.cpus(1 + index as u64 % 5).submit();
+    }
+    measure(&cluster, "full machine, 100000 jobs of 1000 projects with guarantees wait");
+    let found = check::world(&cluster.world);
+    println!("{found:?}");
+}

@@ -84,8 +84,17 @@ fn job() -> impl Strategy<Value = JobSketch> {
 }
 
 impl Sketch {
-    /// The cluster that was sketched.
+    /// The cluster that was sketched, without guarantees.
     pub fn build(&self) -> TestCluster {
+        self.build_with(None)
+    }
+
+    /// The same with guarantees and weights made of these numbers.
+    pub fn build_guaranteed(&self, numbers: [u32; 8]) -> TestCluster {
+        self.build_with(Some(numbers))
+    }
+
+    fn build_with(&self, guarantees: Option<[u32; 8]>) -> TestCluster {
         let mut cluster = TestCluster::new();
         let [public, a, x, b] = self.limits.map(|limit| limit % 12);
         cluster.limit("public", &[("b200", 6 + public)]);
@@ -93,6 +102,11 @@ impl Sketch {
         cluster.limit("public/a/x", &[("b200", x)]);
         cluster.limit("public/a/y", &[]);
         cluster.limit("public/b", &[("b200", b), ("any", 9)]);
+        let paths = PROJECTS.iter().zip(guarantees.iter().flat_map(|numbers| numbers.chunks(2)));
+        for (path, numbers) in paths {
+            let [a100, b200] = [numbers[0] % 4, numbers[1] % 7];
+            cluster.guarantee(path, 1 + numbers[0] % 3, &[("a100", a100), ("b200", b200)]);
+        }
         for (index, node) in self.nodes.iter().enumerate() {
             node.add(&mut cluster, &format!("n{index}"));
         }

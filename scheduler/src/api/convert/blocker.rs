@@ -27,6 +27,8 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::ParentLimit => v1::BlockerKind::ParentLimit,
         BlockerKind::Constraints => v1::BlockerKind::Constraints,
         BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,
+        BlockerKind::Lent => v1::BlockerKind::Lent,
+        BlockerKind::Tier => v1::BlockerKind::Tier,
         BlockerKind::Capacity => v1::BlockerKind::Capacity,
         BlockerKind::Order => v1::BlockerKind::Order,
         BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,

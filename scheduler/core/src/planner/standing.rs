@@ -1,0 +1,76 @@
+//! In which tier a job competes, and who has what its project is guaranteed.
+
+use std::collections::BTreeMap;
+
+use super::fair::{Borrower, Fair, Tier};
+use super::fit::Machine;
+use super::score::ClassIndex;
+use crate::amount::GpuMilli;
+use crate::ids::ProjectPath;
+use crate::plan::{Blocker, BlockerKind, Unit};
+
+/// What a blocker calls the better tier.
+pub(crate) const GUARANTEED: &str = "guaranteed";
+
+/// What a blocker calls the other one.
+const BORROWED: &str = "borrowed";
+
+/// Standings by what is held at the end of the pass.
+#[derive(Debug)]
+pub(super) struct Standings<'a> {
+    fair: &'a Fair,
+    borrowers: BTreeMap<ClassIndex, Option<Borrower>>,
+}
+
+impl<'a> Standings<'a> {
+    /// Standings by what `fair` says is held and due.
+    pub fn of(fair: &'a Fair) -> Self {
+        Standings { fair, borrowers: BTreeMap::new() }
+    }
+
+    /// How a job of that project stands in the best of the classes it may have; `None` if there is nothing to say,
+    /// for one that asks no GPUs or whose project is not in the tree.
+    pub fn find(
+        &mut self,
+        machine: &Machine<'_>,
+        project: &ProjectPath,
+        classes: impl Iterator<Item = ClassIndex>,
+        gpus: GpuMilli,
+    ) -> Option<Blocker> {
+        let node = self.fair.find(project)?;
+        let (tier, class) =
+            classes.map(|class| (self.fair.tier(node, class, gpus), class)).min()?;
+        let (guarantee, held) = self.fair.guaranteed(node, class);
+        let name = machine.class_name(class);
+        let unit = Unit::GpuMilli;
+        if let (Tier::Guaranteed, Some(borrower)) = (tier, self.borrower(class)) {
+            return Some(Blocker {
+                kind: BlockerKind::Lent,
+                subject: borrower.path.to_string(),
+                needed: gpus.0,
+                available: 0,
+                limit: borrower.excess.0,
+                unit,
+                note: format!("{name} {project} {}", borrower.others),
+            });
+        }
+        let word = match tier {
+            Tier::Guaranteed => GUARANTEED,
+            Tier::Borrowed => BORROWED,
+        };
+        Some(Blocker {
+            kind: BlockerKind::Tier,
+            subject: project.to_string(),
+            needed: gpus.0,
+            available: guarantee.saturating_sub(held).0,
+            limit: guarantee.0,
+            unit,
+            note: format!("{word} {name}"),
+        })
+    }
+
+    fn borrower(&mut self, class: ClassIndex) -> Option<&Borrower> {
+        let fair = self.fair;
+        self.borrowers.entry(class).or_insert_with(|| fair.borrower(class)).as_ref()
+    }
+}
