@@ -4,6 +4,7 @@
 //! trusts what the world says is free and held when it looks at decisions, and re-derives exactly that from jobs
 //! and attempts when it looks at a world.
 
+mod preempt;
 mod start;
 mod world;
 
@@ -33,9 +34,9 @@ impl fmt::Display for Violation {
 
 /// Why a decision may not be committed to a world.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("job {job} may not start: {reason}")]
+#[error("job {job} may not start or be stopped: {reason}")]
 pub struct Refusal {
-    /// The job that was to start.
+    /// The job that was to start, or to be stopped.
     pub job: JobId,
     /// What forbids it.
     pub reason: String,
@@ -46,10 +47,24 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`] with the first thing that forbids it.
 pub fn decision(world: &World, decision: &Decision, now: UnixMicros) -> Result<(), Refusal> {
-    let Decision::Start { job, placement } = decision;
-    match Shadow::of(world).start(*job, placement, Some(now)).into_iter().next() {
-        Some(reason) => Err(Refusal { job: *job, reason }),
+    let (job, reasons) = judge(&mut Shadow::of(world), decision, Some(now));
+    match reasons.into_iter().next() {
+        Some(reason) => Err(Refusal { job, reason }),
         None => Ok(()),
+    }
+}
+
+/// Whom the decision starts or stops, and everything wrong with that.
+fn judge(
+    shadow: &mut Shadow<'_>,
+    decision: &Decision,
+    now: Option<UnixMicros>,
+) -> (JobId, Vec<String>) {
+    match decision {
+        Decision::Start { job, placement } => (*job, shadow.start(*job, placement, now)),
+        Decision::Preempt { attempt, for_job, .. } => {
+            (attempt.job, shadow.preempt(*attempt, *for_job))
+        }
     }
 }
 
@@ -67,10 +82,16 @@ pub fn plan(world: &World, plan: &Plan) -> Vec<Violation> {
         let text = format!("made from version {}, the world is at {}", plan.base, world.version);
         found.push(Violation { subject: "plan".to_owned(), text });
     }
-    for Decision::Start { job, .. } in &plan.decisions {
-        if plan.report.waiting.contains_key(job) {
-            let text = "both starts and waits".to_owned();
-            found.push(Violation { subject: format!("job {job}"), text });
+    for decision in &plan.decisions {
+        let (job, text) = match decision {
+            Decision::Start { job, .. } => (job, "both starts and waits"),
+            Decision::Preempt { for_job, .. } => {
+                (for_job, "others stop for it and it does not wait")
+            }
+        };
+        let starts = matches!(decision, Decision::Start { .. });
+        if plan.report.waiting.contains_key(job) == starts {
+            found.push(Violation { subject: format!("job {job}"), text: text.to_owned() });
         }
     }
     found
@@ -85,8 +106,8 @@ pub fn world(world: &World) -> Vec<Violation> {
 fn violations(world: &World, decisions: &[Decision], now: Option<UnixMicros>) -> Vec<Violation> {
     let mut shadow = Shadow::of(world);
     let mut found = Vec::new();
-    for Decision::Start { job, placement } in decisions {
-        let reasons = shadow.start(*job, placement, now);
+    for decision in decisions {
+        let (job, reasons) = judge(&mut shadow, decision, now);
         let named = |text| Violation { subject: format!("job {job}"), text };
         found.extend(reasons.into_iter().map(named));
     }

@@ -8,6 +8,7 @@ use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
 use crate::planner::limits::ANY_CLASS;
+use crate::planner::order::RECALLED;
 use crate::planner::standing::GUARANTEED;
 use crate::world::{QueueKey, World};
 
@@ -156,9 +157,20 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
+        BlockerKind::Recall => {
+            let gpus = GpuMilli(blocker.needed);
+            format!(
+                "waits until jobs that stop have freed the {gpus} {} it is guaranteed",
+                gpu_word(gpus)
+            )
+        }
         BlockerKind::Lent => lent(blocker),
         BlockerKind::Tier => tier(blocker),
         BlockerKind::Capacity => capacity(blocker),
+        BlockerKind::Order if blocker.note == RECALLED => format!(
+            "job {} of the same project goes first, since others stop to give it what is guaranteed",
+            blocker.subject
+        ),
         BlockerKind::Order => format!(
             "job {} has waited so long that nothing behind it starts on the GPUs it needs",
             blocker.subject
@@ -337,8 +349,10 @@ pub fn hint(blocker: &Blocker) -> String {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => String::new(),
         },
-        BlockerKind::Lent | BlockerKind::Order | BlockerKind::RetryDelay | BlockerKind::Tier => {
-            String::new()
-        }
+        BlockerKind::Recall
+        | BlockerKind::Lent
+        | BlockerKind::Order
+        | BlockerKind::RetryDelay
+        | BlockerKind::Tier => String::new(),
     }
 }

@@ -134,6 +134,10 @@ pub struct JobStatus {
     pub avoid: BTreeSet<NodeName>,
     /// A cancellation or requeue is under way: what to do once the attempt has ended.
     pub pending_action: Option<PendingAction>,
+    /// Nodes on which others stop, or have stopped, to make room for it. Until it starts it goes first of those within
+    /// a guarantee and is given these nodes, so that nobody else takes what was freed.
+    #[serde(default)]
+    pub promised: BTreeSet<NodeName>,
     /// Why the last attempt ended, once terminal.
     pub cause: Option<Cause>,
     /// How the deciding task ended, once terminal.
@@ -162,6 +166,7 @@ impl JobStatus {
             waits_for,
             avoid: BTreeSet::new(),
             pending_action: None,
+            promised: BTreeSet::new(),
             cause: None,
             exit: None,
         }

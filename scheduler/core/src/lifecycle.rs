@@ -24,6 +24,6 @@ pub use draft::Draft;
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{apply_quota, turn_quota};
 pub use report::{Folded, MemberEvent, Report, fold};
-pub use start::{start, stop_unconfirmed};
+pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
 pub use submit::{Submission, SubmitRefusal, submit};

@@ -1,13 +1,13 @@
 //! The plan: what one planning pass decided, and why everything else waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
-use crate::ids::JobId;
+use crate::ids::{AttemptId, JobId, NodeName};
 
 /// The result of one pass over a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,15 @@ pub enum Decision {
         job: JobId,
         /// Where.
         placement: Arc<Placement>,
+    },
+    /// Stop an attempt that borrows, so that a job within its guarantee can start.
+    Preempt {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// For whom.
+        for_job: JobId,
+        /// Where that one then has room.
+        nodes: Arc<BTreeSet<NodeName>>,
     },
 }
 
@@ -81,6 +90,8 @@ pub enum BlockerKind {
     Constraints,
     /// Nodes that would fit are drained, suspect, lost or unknown.
     NodesUnavailable,
+    /// It is within its project's guarantee, and what it needs is being freed.
+    Recall,
     /// It is within its project's guarantee, of which others have borrowed: the subject is the one furthest above its
     /// share, the limit what that one holds beyond its own guarantee.
     Lent,

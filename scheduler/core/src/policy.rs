@@ -36,6 +36,8 @@ pub struct Policy {
     pub max_starts_per_pass: usize,
     /// A job that has waited this long for capacity keeps its class free: nothing behind it may start there. 0: never.
     pub drain_after_s: i64,
+    /// An attempt that borrows is safe for this long from its lease, however much others are guaranteed.
+    pub min_runtime_before_preemption_s: i64,
 }
 
 impl Default for Policy {
@@ -55,6 +57,7 @@ impl Default for Policy {
             retry_delay_max_ms: 300_000,
             max_starts_per_pass: 1_000,
             drain_after_s: 3600,
+            min_runtime_before_preemption_s: 60,
         }
     }
 }

@@ -307,7 +307,7 @@ impl Replica {
 /// Commits the decisions one by one; what the present world no longer allows is left for the next pass.
 fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], metrics: &Metrics) {
     for decision in decisions {
-        if let Err(refusal) = lifecycle::start(draft, decision) {
+        if let Err(refusal) = lifecycle::commit(draft, decision) {
             metrics.refused_decisions.inc();
             tracing::debug!(%refusal, "a decision came too late");
         }

@@ -9,11 +9,14 @@ use crate::job::{Job, JobState};
 use crate::spec::{GpuRequest, NodeRequest};
 use crate::world::{Node, World};
 
+use super::preempt::Stop;
+
 /// A world with what the decisions so far took from it.
 #[derive(Debug)]
 pub(super) struct Shadow<'w> {
     world: &'w World,
     started: BTreeSet<JobId>,
+    stopped: BTreeSet<AttemptId>,
     gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
     cpu_milli: BTreeMap<NodeName, u64>,
     memory_mib: BTreeMap<NodeName, u64>,
@@ -26,11 +29,20 @@ impl<'w> Shadow<'w> {
         Shadow {
             world,
             started: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             gpu_milli: BTreeMap::new(),
             cpu_milli: BTreeMap::new(),
             memory_mib: BTreeMap::new(),
             held: BTreeMap::new(),
         }
+    }
+
+    /// Everything that forbids stopping the attempt for the job, in words.
+    pub fn preempt(&mut self, attempt: AttemptId, for_job: JobId) -> Vec<String> {
+        let stop = Stop { world: self.world, stopped: &self.stopped, given: &self.held };
+        let wrong = stop.judge(attempt, for_job);
+        self.stopped.insert(attempt);
+        wrong
     }
 
     /// Everything that forbids the start, in words; takes what it takes in any case, so that the decisions after

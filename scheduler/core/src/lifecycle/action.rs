@@ -149,6 +149,7 @@ fn move_plainly(
         advice,
     })?;
     status.detail = if status.state == JobState::Held { text.clone() } else { String::new() };
+    status.promised.clear();
     let (state, attempt) = (status.state, status.attempt);
     draft.move_job(job.id, status);
     draft.tell_job(job.id, attempt, state, kind, text);

@@ -1,6 +1,7 @@
-//! Committing a decision of the planner: the job gets its attempt, its resources and its first step.
+//! Committing a decision of the planner: a job gets its attempt, its resources and its first step, or an attempt is
+//! told to stop for another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::draft::Draft;
@@ -9,8 +10,8 @@ use crate::amount::UnixMicros;
 use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use crate::change::{Change, EventKind};
 use crate::check::{self, Refusal};
-use crate::ids::{AttemptId, NodeName};
-use crate::job::{Job, JobEvent, transition};
+use crate::ids::{AttemptId, JobId, NodeName};
+use crate::job::{Job, JobEvent, JobStatus, transition};
 use crate::ledger;
 use crate::node::Liveness;
 use crate::plan::Decision;
@@ -21,16 +22,23 @@ use crate::step::{Step, StepKind, Task, TaskState};
 ///
 /// # Errors
 /// [`Refusal`] if the world has moved and the decision is no longer allowed; then nothing was drafted.
-pub fn start(draft: &mut Draft<'_>, decision: &Decision) -> Result<AttemptId, Refusal> {
+pub fn commit(draft: &mut Draft<'_>, decision: &Decision) -> Result<(), Refusal> {
     check::decision(draft.world, decision, draft.now)?;
-    let Decision::Start { job, placement } = decision;
-    let Some(job) = draft.world.jobs.get(job).cloned() else {
-        return Err(Refusal { job: *job, reason: "there is no such job".to_owned() });
+    match decision {
+        Decision::Start { job, placement } => start(draft, *job, placement),
+        Decision::Preempt { attempt, for_job, nodes } => preempt(draft, *attempt, *for_job, nodes),
+    }
+}
+
+fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result<(), Refusal> {
+    let Some(job) = draft.world.jobs.get(&id).cloned() else {
+        return Err(Refusal { job: id, reason: "there is no such job".to_owned() });
     };
     let mut status = job.status.clone();
     status.state = transition(status.state, JobEvent::Leased)
         .map_err(|illegal| Refusal { job: job.id, reason: illegal.to_string() })?;
     status.attempt += 1;
+    status.promised.clear();
     status.detail.clear();
     let id = AttemptId { job: job.id, number: status.attempt };
     let attempt = Arc::new(new_attempt(draft, &job, id, placement));
@@ -43,7 +51,37 @@ pub fn start(draft: &mut Draft<'_>, decision: &Decision) -> Result<AttemptId, Re
     let state = status.state;
     draft.move_job(job.id, status);
     draft.tell_job(job.id, id.number, state, EventKind::Leased, text);
-    Ok(id)
+    Ok(())
+}
+
+/// The attempt stops with its job's own grace, and its job goes back to the queue with its age.
+fn preempt(
+    draft: &mut Draft<'_>,
+    id: AttemptId,
+    for_job: JobId,
+    nodes: &BTreeSet<NodeName>,
+) -> Result<(), Refusal> {
+    let refusal = |reason: &str| Refusal { job: id.job, reason: reason.to_owned() };
+    let world = &draft.world;
+    let (Some(attempt), Some(job)) = (world.attempts.get(&id), world.jobs.get(&id.job)) else {
+        return Err(refusal("there is no such attempt"));
+    };
+    let ran_ms = draft.now.millis_since(attempt.leased);
+    if ran_ms < draft.policy.min_runtime_before_preemption_s.saturating_mul(1000) {
+        return Err(refusal("has not run for as long as it is promised"));
+    }
+    let grace_s = job.spec.grace_s;
+    let Some(claimant) = world.jobs.get(&for_job).cloned() else {
+        return Err(refusal("there is no job to make room for"));
+    };
+    let project = &claimant.spec.project;
+    let reason =
+        format!("makes room for job {for_job}, which is within the guarantee of {project}");
+    order_stop(draft, id, Stop { cause: Cause::Preempted, reason, exit: None, grace_s });
+    if claimant.status.promised != *nodes {
+        draft.move_job(for_job, JobStatus { promised: nodes.clone(), ..claimant.status });
+    }
+    Ok(())
 }
 
 /// Stops attempts that a worker which is heard has not confirmed within `patience_ms`, counted from the lease or from

@@ -303,7 +303,7 @@ impl Life {
     fn plan(&mut self) {
         let plan = planner::plan(&self.world, &self.policy, self.now);
         for decision in &plan.decisions {
-            self.draft(|draft| start(draft, decision)).unwrap();
+            self.draft(|draft| commit(draft, decision)).unwrap();
         }
     }
 

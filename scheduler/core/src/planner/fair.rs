@@ -139,6 +139,46 @@ impl Fair {
         (class.due.scaled_guarantee(node), GpuMilli(class.held[node.get()]))
     }
 
+    /// What the tree guarantees a node, however much is in service.
+    pub fn full_guarantee(&self, node: NodeIndex, class: ClassIndex) -> GpuMilli {
+        self.classes[usize::from(class.0)].due.guarantee(node)
+    }
+
+    /// What a node is entitled to.
+    pub fn due(&self, node: NodeIndex, class: ClassIndex) -> GpuMilli {
+        self.classes[usize::from(class.0)].due.of(node).entitled
+    }
+
+    /// Nodes of the tree.
+    pub fn nodes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The node of that path.
+    pub fn find_path(&self, path: &str) -> Option<NodeIndex> {
+        self.arena.find(path)
+    }
+
+    /// The node, the one above it, and so on up to the top.
+    pub fn self_and_ancestors(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.arena.self_and_ancestors(node)
+    }
+
+    /// The node and those above it that are not above the other one.
+    pub fn branch(
+        &self,
+        node: NodeIndex,
+        other: NodeIndex,
+    ) -> impl Iterator<Item = NodeIndex> + '_ {
+        let others: Vec<NodeIndex> = self.arena.self_and_ancestors(other).collect();
+        self.arena.self_and_ancestors(node).take_while(move |node| !others.contains(node))
+    }
+
+    /// Whether the two have a node above them in common.
+    pub fn meet(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.arena.self_and_ancestors(one).last() == self.arena.self_and_ancestors(other).last()
+    }
+
     /// How far every node from the top down to this one is above its share of a class, or of all together.
     pub fn ratios(&self, node: NodeIndex, class: Option<ClassIndex>) -> Arc<[Ratio]> {
         let ratio = |node: NodeIndex| {

@@ -10,7 +10,7 @@ use crate::amount::{CpuMilli, GpuMilli};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::ids::{GpuClass, NodeName};
 use crate::node::Gpu;
-use crate::world::World;
+use crate::world::{NodeFree, World};
 
 /// All nodes during a pass.
 #[derive(Debug)]
@@ -190,6 +190,18 @@ impl<'w> Machine<'w> {
         };
         self.index(pick.slot, true);
         allocation
+    }
+
+    /// Keeps a part of what is free on a node from all that come later in the pass.
+    pub fn keep(&mut self, id: SlotId, part: &NodeFree) {
+        self.index(id, false);
+        let free = self.slots[id.0 as usize].free.to_mut();
+        for (gpu, kept) in free.gpus.iter_mut().zip(&part.gpus) {
+            *gpu -= *kept;
+        }
+        free.cpu_milli -= part.cpu_milli;
+        free.memory_mib -= part.memory_mib;
+        self.index(id, true);
     }
 
     /// Enters a node into the indexes or takes it out, by what is free on it now.

@@ -114,6 +114,27 @@ impl<'w> Limits<'w> {
         class.is_none_or(|class| levels.iter().all(|level| self.levels[*level].allows(class, gpus)))
     }
 
+    /// Whether the project may hold so much more of the class once what leaves each path has gone: of the class, and
+    /// of all together.
+    pub fn allow_after(
+        &self,
+        project: ProjectIndex,
+        class: &GpuClass,
+        gpus: GpuMilli,
+        of_class: &dyn Fn(&str) -> GpuMilli,
+        of_any: &dyn Fn(&str) -> GpuMilli,
+    ) -> bool {
+        let Some(levels) = &self.projects[project.0 as usize].levels else {
+            return false;
+        };
+        levels.iter().map(|level| &self.levels[*level]).all(|level| {
+            level.binding(class).all(|(limit, held, name)| {
+                let leaves = if name == ANY_CLASS { of_any } else { of_class };
+                held.saturating_sub(leaves(level.path)) + gpus <= limit
+            })
+        })
+    }
+
     /// Counts what the pass gave to the project.
     pub fn take(&mut self, project: ProjectIndex, class: &GpuClass, gpus: GpuMilli) {
         for level in self.projects[project.0 as usize].levels.iter().flatten() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::score::ClassIndex;
-use crate::amount::UnixMicros;
+use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, BlockerKind, Unit};
@@ -68,6 +68,9 @@ fn dependency(world: &World, other: &Dependency) -> Blocker {
     }
 }
 
+/// What a blocker notes of a job ahead that others have stopped for.
+pub(crate) const RECALLED: &str = "recalled";
+
 /// What a job that waited too long keeps for itself: its class, or work without GPUs.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -83,6 +86,10 @@ pub(super) enum Order {
     Perhaps(JobId),
     /// Its class is kept for this one.
     Behind(JobId),
+    /// It would use up the guarantee of its project that this one counts on, for which others stop.
+    BehindOwn(JobId),
+    /// Not at all: what it needs is being freed for it.
+    Freeing,
 }
 
 impl Kept {
@@ -116,6 +123,24 @@ impl Kept {
 pub(super) fn has_waited(job: &Job, seconds: i64, now: UnixMicros) -> bool {
     let since = job.status.queued.max(job.status.not_before);
     seconds > 0 && since.plus_seconds(seconds) <= now
+}
+
+/// The blocker of a job that others have been told to stop for.
+pub(super) fn freeing(class: String, gpus: GpuMilli) -> Blocker {
+    Blocker {
+        kind: BlockerKind::Recall,
+        subject: class,
+        needed: gpus.0,
+        available: 0,
+        limit: 0,
+        unit: Unit::GpuMilli,
+        note: String::new(),
+    }
+}
+
+/// The blocker that names the job of the same project ahead.
+pub(super) fn behind_own(job: JobId) -> Blocker {
+    Blocker { note: RECALLED.to_owned(), ..behind(job) }
 }
 
 /// The blocker that names the job ahead.

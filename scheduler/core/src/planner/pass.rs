@@ -11,6 +11,7 @@ use super::gang::{Pick, choose};
 use super::limits::{Limits, ProjectIndex};
 use super::order::{DependencyLists, Kept, Order, has_waited};
 use super::reasons::Reasons;
+use super::recall::{Found, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
 use super::turns::{Claim, Turns};
@@ -19,6 +20,7 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
 use crate::policy::Policy;
+use crate::quota::entitle::NodeIndex;
 use crate::world::World;
 
 /// A pass under way.
@@ -33,6 +35,10 @@ pub(super) struct Pass<'w> {
     kept: Kept,
     /// `None` where the tree guarantees nothing.
     fair: Option<Fair>,
+    /// `None` until somebody within a guarantee did not fit.
+    recalls: Option<Recalls<'w>>,
+    /// Jobs that others stop for, by project and class.
+    expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
     decisions: Vec<Decision>,
     waiting: Vec<Waiting>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
@@ -72,6 +78,8 @@ impl<'w> Pass<'w> {
             families: Families::default(),
             kept: Kept::default(),
             fair: None,
+            recalls: None,
+            expecting: BTreeMap::new(),
             decisions: Vec::new(),
             waiting: Vec::new(),
             lists: Vec::new(),
@@ -153,6 +161,9 @@ impl<'w> Pass<'w> {
             nodes: job.spec.nodes,
             project: self.limits.project(&job.spec.project),
         };
+        if self.stand_by_promise(job, claim, want) {
+            return true;
+        }
         let mut order = Order::Free;
         let mut must_borrow = false;
         for place in 0..self.families.get(want.family).tries.len() {
@@ -160,7 +171,7 @@ impl<'w> Pass<'w> {
                 must_borrow = true;
                 continue;
             }
-            match self.attempt(job, want, place) {
+            match self.attempt(job, claim, want, place) {
                 Ok(picks) => {
                     self.start(job, claim, want, place, picks);
                     return true;
@@ -169,7 +180,11 @@ impl<'w> Pass<'w> {
             }
         }
         if !must_borrow {
-            self.keep_if_overdue(job, want);
+            if self.recall(job, claim, want) {
+                order = Order::Freeing;
+            } else {
+                self.keep_if_overdue(job, want);
+            }
             self.waiting.push(Waiting { job: job.id, want, order });
         }
         !must_borrow
@@ -177,18 +192,26 @@ impl<'w> Pass<'w> {
 
     /// Whether a start on nodes of that class is in the tier that the job has its turn in.
     fn claims(&self, job: &Job, claim: Claim, want: Want, place: usize) -> bool {
-        let class = self.families.get(want.family).tries[place].class;
-        match (claim, &self.fair, class) {
-            (Claim { tier: Tier::Guaranteed, node: Some(node) }, Some(fair), Some(class)) => {
-                fair.tier(node, class, job.spec.total_gpus()) == Tier::Guaranteed
+        match (claim, self.families.get(want.family).tries[place].class) {
+            (Claim { tier: Tier::Guaranteed, node: Some(node) }, Some(class)) => {
+                self.is_guaranteed(job, node, class)
             }
             _ => true,
         }
     }
 
     /// Places for the job on nodes of one class; else how the order of the queue bears on that.
-    fn attempt(&mut self, job: &Job, want: Want, place: usize) -> Result<Vec<Pick>, Order> {
+    fn attempt(
+        &mut self,
+        job: &Job,
+        claim: Claim,
+        want: Want,
+        place: usize,
+    ) -> Result<Vec<Pick>, Order> {
         let class = self.families.get(want.family).tries[place].class;
+        if let Some(ahead) = self.own_ahead(job, claim, class) {
+            return Err(Order::BehindOwn(ahead));
+        }
         if let Some(ahead) = self.kept.by(class) {
             return Err(Order::Behind(ahead));
         }
@@ -233,6 +256,120 @@ impl<'w> Pass<'w> {
             fair.take(node, class, placement.gpus());
         }
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
+    }
+
+    /// Starts a job that others stopped for on the nodes that were promised to it, or keeps them for it as long as
+    /// not all have gone. False if there is no promise, or none that still holds.
+    fn stand_by_promise(&mut self, job: &'w Job, claim: Claim, want: Want) -> bool {
+        let (Some(node), promised) = (claim.node, &job.status.promised) else { return false };
+        if promised.is_empty() {
+            return false;
+        }
+        for place in 0..self.families.get(want.family).tries.len() {
+            let Some(class) = self.families.get(want.family).tries[place].class else { continue };
+            if !self.is_guaranteed(job, node, class) || self.kept.by(Some(class)).is_some() {
+                continue;
+            }
+            if let Some(picks) = self.places_promised(job, want, class) {
+                self.start(job, claim, want, place, picks);
+                return true;
+            }
+            let stands = |recalls: &mut Recalls<'w>, scene: Scene<'_, 'w>| {
+                recalls.stand_by(scene, want, node, class, promised)
+            };
+            if let Some(found) = self.with_recalls(stands) {
+                self.make_room(job.id, want, node, class, found);
+                self.waiting.push(Waiting { job: job.id, want, order: Order::Freeing });
+                return true;
+            }
+        }
+        false
+    }
+
+    fn places_promised(&self, job: &Job, want: Want, class: ClassIndex) -> Option<Vec<Pick>> {
+        if !self.allowed(job, want.project, Some(class)) {
+            return None;
+        }
+        let family = self.families.get(want.family);
+        let names = job.status.promised.iter();
+        let places = self.machine.places_among(names, Some(class), &family.need).into_iter();
+        let inside = |pick: &Pick| family.territory.contains(self.machine.slot(pick.slot));
+        choose(places.filter(inside), want.nodes)
+    }
+
+    /// For a job that is within a guarantee of some class: stops what borrows where that makes room, or waits for
+    /// what stops already. Whether it does; then what it needs is kept for it and counts as its own.
+    fn recall(&mut self, job: &Job, claim: Claim, want: Want) -> bool {
+        let Some(node) = claim.node else { return false };
+        for place in 0..self.families.get(want.family).tries.len() {
+            let class = self.families.get(want.family).tries[place].class;
+            let Some(class) = class.filter(|class| self.kept.by(Some(*class)).is_none()) else {
+                continue;
+            };
+            if !self.is_guaranteed(job, node, class) {
+                continue;
+            }
+            if let Some(found) = self.find_room(want, node, class) {
+                self.make_room(job.id, want, node, class, found);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The job of the same project that others stop for, if this one would use up the guarantee that it counts on.
+    fn own_ahead(&self, job: &Job, claim: Claim, class: Option<ClassIndex>) -> Option<JobId> {
+        let (node, class) = claim.node.zip(class)?;
+        let ahead = self.expecting.get(&(node, class)).copied()?;
+        (!self.is_guaranteed(job, node, class)).then_some(ahead)
+    }
+
+    fn is_guaranteed(&self, job: &Job, node: NodeIndex, class: ClassIndex) -> bool {
+        let gpus = job.spec.total_gpus();
+        let tier = self.fair.as_ref().map(|fair| fair.tier(node, class, gpus));
+        tier == Some(Tier::Guaranteed)
+    }
+
+    fn find_room(&mut self, want: Want, node: NodeIndex, class: ClassIndex) -> Option<Found> {
+        self.with_recalls(|recalls, scene| recalls.find(scene, want, node, class))
+    }
+
+    fn with_recalls(
+        &mut self,
+        find: impl FnOnce(&mut Recalls<'w>, Scene<'_, 'w>) -> Option<Found>,
+    ) -> Option<Found> {
+        let (machine, limits, families) = (&self.machine, &self.limits, &self.families);
+        let scene = Scene { machine, limits, families, fair: self.fair.as_ref()? };
+        let (world, policy, now) = (self.world, self.policy, self.now);
+        let recalls = self.recalls.get_or_insert_with(|| Recalls::of(world, policy, now, scene));
+        find(recalls, scene)
+    }
+
+    fn make_room(
+        &mut self,
+        job: JobId,
+        want: Want,
+        node: NodeIndex,
+        class: ClassIndex,
+        found: Found,
+    ) {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        self.expecting.entry((node, class)).or_insert(job);
+        for (slot, part) in &found.kept {
+            self.machine.keep(*slot, part);
+        }
+        self.limits.take(want.project, self.machine.class_name(class), gpus);
+        if let Some(fair) = &mut self.fair {
+            fair.take(node, class, gpus);
+        }
+        let names = found.kept.iter().map(|(slot, _)| self.machine.slot(*slot).name.clone());
+        let nodes = Arc::new(names.collect());
+        let preempt = |attempt| {
+            let nodes = Arc::clone(&nodes);
+            Decision::Preempt { attempt, for_job: job, nodes }
+        };
+        self.decisions.extend(found.victims.into_iter().map(preempt));
     }
 
     /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it.

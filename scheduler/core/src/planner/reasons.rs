@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::fair::Fair;
 use super::fit::Machine;
 use super::limits::Limits;
-use super::order::{Order, behind};
+use super::order::{Order, behind, behind_own, freeing};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
@@ -89,7 +89,9 @@ impl<'a, 'w> Reasons<'a, 'w> {
     fn find(&mut self, want: Want, order: Order) -> List {
         let capacity = self.capacity(want.family, want.nodes);
         let mut blockers = self.limit_blockers(want);
-        let standing = self.standing(want);
+        // What is being freed for it counts as held by its project, so its tier can no longer be told; that it is
+        // being freed tells it.
+        let standing = if order == Order::Freeing { None } else { self.standing(want) };
         if blockers.is_empty() && order == Order::Free && standing.is_none() {
             return capacity;
         }
@@ -97,10 +99,18 @@ impl<'a, 'w> Reasons<'a, 'w> {
         match order {
             Order::Behind(ahead) => blockers.push(behind(ahead)),
             Order::Perhaps(ahead) if blockers.is_empty() => blockers.push(behind(ahead)),
+            Order::BehindOwn(ahead) => blockers.push(behind_own(ahead)),
+            Order::Freeing => blockers.push(self.freeing(want)),
             Order::Perhaps(_) | Order::Free => {}
         }
         blockers.extend(standing);
         Arc::new(ranked(blockers))
+    }
+
+    fn freeing(&self, want: Want) -> Blocker {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        freeing(class_asked(family), gpus)
     }
 
     fn asks_gpus(&self, want: Want) -> bool {

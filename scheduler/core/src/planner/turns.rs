@@ -1,4 +1,5 @@
-//! Whose turn it is, where the tree gives guarantees: jobs within one before those that borrow; then by priority,
+//! Whose turn it is, where the tree gives guarantees: jobs within one before those that borrow, and of the former
+//! those first that others have stopped for; then by priority,
 //! by how far their project is above its share, level by level from the top, by age, and the larger one first.
 //!
 //! Jobs of one project that want the same class stand in one line, so that only the heads of lines are compared. A
@@ -47,6 +48,8 @@ struct Line<'w> {
 /// Place of the head of a line. Its derived order is the order of turns.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
+    /// Within a guarantee, those that others have stopped for go first: what was freed is theirs.
+    promised: Reverse<bool>,
     priority: Reverse<i32>,
     ratios: Arc<[Ratio]>,
     queued: UnixMicros,
@@ -106,7 +109,7 @@ impl<'w> Turns<'w> {
 
     /// Puts the head of every line into the heap.
     fn line_up(&mut self) {
-        let heads = self.lines.iter().enumerate().filter_map(|(line, of)| of.head(line));
+        let heads = self.lines.iter().enumerate().filter_map(|(line, of)| of.head(line, self.tier));
         self.heap = heads.map(Reverse).collect();
     }
 
@@ -154,7 +157,7 @@ impl<'w> Turns<'w> {
                 continue;
             }
             let job = of.jobs.pop_front()?;
-            match of.head(line) {
+            match of.head(line, self.tier) {
                 Some(next) => first.0 = next,
                 None => drop(PeekMut::pop(first)),
             }
@@ -170,9 +173,10 @@ impl Line<'_> {
         Line { node, wanted, jobs, later, ratios: Arc::new([]), taken: u64::MAX }
     }
 
-    fn head(&self, line: usize) -> Option<Head> {
+    fn head(&self, line: usize, tier: Tier) -> Option<Head> {
         let job = self.jobs.front()?;
         Some(Head {
+            promised: Reverse(!job.status.promised.is_empty() && tier == Tier::Guaranteed),
             priority: Reverse(job.spec.priority),
             ratios: Arc::clone(&self.ratios),
             queued: job.status.queued,
@@ -224,7 +228,7 @@ fn wanted(job: &Job, machine: &Machine<'_>) -> Wanted {
     }
 }
 
-fn place_in_line(job: &Job) -> (Reverse<i32>, UnixMicros, Reverse<GpuMilli>, JobId) {
+fn place_in_line(job: &Job) -> (Reverse<bool>, Reverse<i32>, UnixMicros, Reverse<GpuMilli>, JobId) {
     let (priority, gpus) = (Reverse(job.spec.priority), Reverse(job.spec.total_gpus()));
-    (priority, job.status.queued, gpus, job.id)
+    (Reverse(!job.status.promised.is_empty()), priority, job.status.queued, gpus, job.id)
 }

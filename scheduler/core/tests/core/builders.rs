@@ -115,6 +115,7 @@ fn plain_job(id: JobId, queued: UnixMicros) -> Job {
             waits_for: Vec::new(),
             avoid: std::collections::BTreeSet::new(),
             pending_action: None,
+            promised: std::collections::BTreeSet::new(),
             cause: None,
             exit: None,
         },

@@ -2,10 +2,11 @@
 //!
 //! A cluster that is dropped without a check makes its test fail, so no test can forget to look.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
-use gotgan_core::attempt::{Attempt, AttemptState, Member, Placement, Progress};
+use gotgan_core::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use gotgan_core::change::Change;
 use gotgan_core::check;
 use gotgan_core::explain::sentence;
@@ -51,6 +52,18 @@ impl TestCluster {
         cluster.limit("public", &[]);
         cluster.limit(LAB, &[]);
         cluster
+    }
+
+    /// The same world to try things on, which nobody checks.
+    pub fn copy(&self) -> TestCluster {
+        TestCluster {
+            world: self.world.clone(),
+            policy: self.policy.clone(),
+            now: self.now,
+            expected: Vec::new(),
+            expected_waiting: Vec::new(),
+            checked: true,
+        }
     }
 
     /// Gives a node of the quota tree these limits in whole GPUs; `any` is the one over all classes.
@@ -136,8 +149,14 @@ impl TestCluster {
         let outcome = self.check();
         self.expected.clear();
         self.expected_waiting.clear();
-        for Decision::Start { job, placement } in &outcome.plan.decisions {
-            self.start(*job, placement);
+        for decision in &outcome.plan.decisions {
+            match decision {
+                Decision::Start { job, placement } => self.start(*job, placement),
+                Decision::Preempt { attempt, for_job, nodes } => {
+                    self.stop(*attempt);
+                    self.status(*for_job, |status| status.promised.clone_from(nodes));
+                }
+            }
         }
         assert_eq!(check::world(&self.world), []);
         outcome
@@ -164,9 +183,33 @@ impl TestCluster {
             outcome: None,
             next_step: 1,
         };
-        let status = JobStatus { state: JobState::Starting, attempt: number, ..job.status.clone() };
+        let (state, attempt_number) = (JobState::Starting, number);
+        let status = JobStatus {
+            state,
+            attempt: attempt_number,
+            promised: BTreeSet::new(),
+            ..job.status.clone()
+        };
         self.world.apply(&Change::AttemptLeased(Arc::new(attempt)));
         self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
+    }
+
+    fn stop(&mut self, id: AttemptId) {
+        let attempt = Attempt::clone(&self.world.attempts[&id]);
+        let (cause, reason) = (Cause::Preempted, String::new());
+        let stop = Some(Stop { cause, reason, exit: None, grace_s: 0 });
+        let attempt = Attempt { state: AttemptState::Stopping, stop, ..attempt };
+        self.world.apply(&Change::AttemptMoved(Arc::new(attempt)));
+    }
+
+    /// Ends every attempt that was told to stop; their jobs wait again.
+    pub fn let_go(&mut self) {
+        let stopping = self.world.attempts.values().filter(|attempt| attempt.stop.is_some());
+        for attempt in stopping.cloned().collect::<Vec<_>>() {
+            let ended = Attempt { state: AttemptState::Ended, ..Attempt::clone(&attempt) };
+            self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
+            self.status(attempt.id.job, |status| status.state = JobState::Pending);
+        }
     }
 
     /// Ends the attempt of a job, and the job with it.
@@ -194,9 +237,19 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn placement(&self, wanted: JobId) -> Option<&Placement> {
-        self.plan.decisions.iter().find_map(|Decision::Start { job, placement }| {
-            (*job == wanted).then_some(placement.as_ref())
+        self.plan.decisions.iter().find_map(|decision| match decision {
+            Decision::Start { job, placement } if *job == wanted => Some(placement.as_ref()),
+            Decision::Start { .. } | Decision::Preempt { .. } => None,
         })
+    }
+
+    /// Jobs that are stopped, and for whom.
+    pub fn victims(&self) -> Vec<(JobId, JobId)> {
+        let victim = |decision: &Decision| match decision {
+            Decision::Preempt { attempt, for_job, .. } => Some((attempt.job, *for_job)),
+            Decision::Start { .. } => None,
+        };
+        self.plan.decisions.iter().filter_map(victim).collect()
     }
 
     pub fn nodes_of(&self, job: JobId) -> Option<Vec<String>> {

@@ -14,6 +14,7 @@ mod naive;
 mod placement;
 mod properties;
 mod quota;
+mod recall;
 mod reference;
 mod scale;
 mod scale_quota;

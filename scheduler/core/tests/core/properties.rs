@@ -14,7 +14,9 @@ use crate::sketch::sketch;
 /// The planner's starts in the words of the naive one.
 fn starts(cluster: &TestCluster, decisions: &[Decision]) -> BTreeMap<u64, naive::Start> {
     let start = |decision: &Decision| {
-        let Decision::Start { job, placement } = decision;
+        let Decision::Start { job, placement } = decision else {
+            panic!("stops what is too young: {decision:?}");
+        };
         let nodes = placement.nodes.iter().map(|allocation| {
             let node = &cluster.world.nodes[&allocation.node];
             let index = |uuid| node.gpu_index(uuid).unwrap();

@@ -166,3 +166,23 @@ fn full_machine_with_many_kinds_of_jobs_and_guarantees() {
     let found = check::world(&cluster.world);
     println!("{found:?}");
 }
+
+/// The whole machine is borrowed in single GPUs by many projects, and one asks for a large part of it.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn a_large_gang_gets_its_guarantee_back() {
+    let mut cluster = machine();
+    for index in 0..NODES * 8 {
+        cluster.job().project(&format!("public/p{}", index % 1000)).gpus(1, "b200").submit();
+    }
+    cluster.start_all();
+    cluster.now = cluster.now.plus_seconds(3600);
+    cluster.guarantee("public/lab", 1, &[("b200", 8000)]);
+    for (gpus, nodes) in [(1, 1), (8, 1), (8, 16), (8, 1000)] {
+        let job = cluster.job().gpus(gpus, "b200").nodes(nodes).submit();
+        let stops = measure(&cluster, &format!("{nodes} nodes with {gpus} GPUs each"));
+        println!("{} attempts stop", stops.len());
+        cluster.status(job, |status| status.state = gotgan_core::job::JobState::Held);
+    }
+    cluster.check();
+}

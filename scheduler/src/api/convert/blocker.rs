@@ -27,6 +27,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::ParentLimit => v1::BlockerKind::ParentLimit,
         BlockerKind::Constraints => v1::BlockerKind::Constraints,
         BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,
+        BlockerKind::Recall => v1::BlockerKind::Recall,
         BlockerKind::Lent => v1::BlockerKind::Lent,
         BlockerKind::Tier => v1::BlockerKind::Tier,
         BlockerKind::Capacity => v1::BlockerKind::Capacity,

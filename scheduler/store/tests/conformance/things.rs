@@ -53,6 +53,7 @@ pub fn status(state: JobState) -> JobStatus {
         waits_for: Vec::new(),
         avoid: BTreeSet::new(),
         pending_action: None,
+        promised: std::collections::BTreeSet::new(),
         cause: None,
         exit: None,
     }

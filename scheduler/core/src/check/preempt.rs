@@ -1,0 +1,107 @@
+//! May this attempt be stopped for that job? By the rules of guarantees, counted anew from attempts.
+//!
+//! P is what projects hold beyond their guarantees, without what stops. The stop must lower it, and the start it is
+//! for must not raise it again: that is what keeps jobs from stopping each other in turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::amount::GpuMilli;
+use crate::attempt::Attempt;
+use crate::ids::{AttemptId, GpuClass, JobId};
+use crate::job::{Job, JobState};
+use crate::quota::entitle::{Arena, Entitlements};
+use crate::world::World;
+
+/// A stop that is to be judged.
+pub(super) struct Stop<'a> {
+    pub world: &'a World,
+    /// Stopped by earlier decisions of the same plan.
+    pub stopped: &'a BTreeSet<AttemptId>,
+    /// Given by earlier decisions of the same plan, by path and class.
+    pub given: &'a BTreeMap<String, BTreeMap<GpuClass, u64>>,
+}
+
+impl Stop<'_> {
+    /// Everything that forbids it, in words.
+    pub fn judge(&self, id: AttemptId, for_job: JobId) -> Vec<String> {
+        let Some(attempt) = self.world.attempts.get(&id) else {
+            return vec!["has ended".to_owned()];
+        };
+        let Some(job) = self.world.jobs.get(&for_job) else {
+            return vec![format!("stops for job {for_job}, which is not known")];
+        };
+        let mut wrong = Vec::new();
+        if !self.stays(attempt) {
+            wrong.push("stops already".to_owned());
+        }
+        if job.status.state != JobState::Pending || !job.status.waits_for.is_empty() {
+            wrong.push(format!("stops for job {for_job}, which does not compete"));
+        }
+        match &attempt.placement.class {
+            None => wrong.push("has no GPUs to give".to_owned()),
+            Some(class) => self.judge_claim(attempt, class, job, &mut wrong),
+        }
+        wrong
+    }
+
+    fn judge_claim(&self, attempt: &Attempt, class: &GpuClass, job: &Job, wrong: &mut Vec<String>) {
+        let gpus = job.spec.total_gpus().0;
+        let asked = job.spec.per_node.gpus.class();
+        if gpus == 0 || asked.is_some_and(|asked| asked != class) {
+            wrong.push(format!("has {class} GPUs, which job {} does not ask for", job.id));
+        }
+        let due = self.entitlements(class);
+        let scaled = |path: &str| due.arena().find(path).map_or(0, |n| due.scaled_guarantee(n).0);
+        let full = |path: &str| due.arena().find(path).map_or(0, |node| due.guarantee(node).0);
+        let project = job.spec.project.as_str();
+        let given = self.given.get(project).and_then(|given| given.get(class)).copied();
+        let held = self.world.usage.held(project, class).0 + given.unwrap_or_default();
+        if held + gpus > scaled(project) {
+            wrong.push(format!("stops for job {}, which is beyond its guarantee", job.id));
+        }
+        for path in attempt.project.self_and_ancestors().filter(|path| !is_above(path, project)) {
+            let given = self.given.get(path).and_then(|given| given.get(class)).copied();
+            if self.active(path, class, None) + given.unwrap_or_default() <= full(path) {
+                wrong.push(format!("belongs to {path}, which holds no more than its guarantee"));
+            }
+        }
+        let own = attempt.project.as_str();
+        if self.active(own, class, Some(attempt)) <= full(own) {
+            wrong.push("is within its project's guarantee".to_owned());
+        }
+        let excess = |held: u64| held.saturating_sub(full(own));
+        let before = self.active(own, class, None);
+        if excess(before.saturating_sub(attempt.gpus().0)) >= excess(before) {
+            wrong.push("would free nothing that is borrowed".to_owned());
+        }
+    }
+
+    fn entitlements(&self, class: &GpuClass) -> Entitlements {
+        let in_service = self.world.nodes.values().filter(|node| node.is_in_service());
+        let gpus = in_service.flat_map(|node| &node.inventory.gpus);
+        let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == *class).count() as u64);
+        let tree = &self.world.quota;
+        Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)
+    }
+
+    /// What attempts that do not stop hold at and below a path; only those leased up to this one, if one is named.
+    fn active(&self, path: &str, class: &GpuClass, up_to: Option<&Attempt>) -> u64 {
+        let counts = |attempt: &&Arc<Attempt>| {
+            attempt.placement.class.as_ref() == Some(class)
+                && is_above(path, attempt.project.as_str())
+                && up_to.is_none_or(|last| (attempt.leased, attempt.id) <= (last.leased, last.id))
+                && self.stays(attempt)
+        };
+        self.world.attempts.values().filter(counts).map(|attempt| attempt.gpus().0).sum()
+    }
+
+    fn stays(&self, attempt: &Attempt) -> bool {
+        attempt.stop.is_none() && !self.stopped.contains(&attempt.id)
+    }
+}
+
+/// Whether `path` is `project` or lies above it.
+fn is_above(path: &str, project: &str) -> bool {
+    project.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

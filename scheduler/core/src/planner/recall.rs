@@ -1,0 +1,337 @@
+//! Getting a guarantee back: which attempts that borrow stop, so that a job within its guarantee can start.
+//!
+//! A victim is a whole attempt that has run for the promised minimum, of a project that holds more than its guarantee
+//! of the class, as has every node above it up to where both projects meet; of such a project, the latest leased
+//! attempts that make up what is beyond the guarantee. The project furthest above its entitlement gives first, and of
+//! its attempts the one with the least work to lose. What is found this way is cut down again to a set of which every
+//! member is needed. What already stops counts as free soon, so a pass after this one asks for no more; and the nodes
+//! the job will have are written into its status and kept for it, both what is free there and what will be.
+//!
+//! Why this ends: let P be the GPUs that projects hold beyond their guarantees, without what stops. Each victim lowers
+//! P, for its project is above its guarantee; the job it stops for adds nothing to P, for afterwards its project is
+//! not above. And a job that started within a guarantee is no victim as long as the tree stays: whatever takes its
+//! project above was leased later and alone makes up the excess. So each recall trades borrowed GPUs for GPUs that
+//! cannot be recalled, and there is no ring of them. The check of decisions asserts that P falls, by its own count.
+
+mod search;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use super::fair::Fair;
+use super::limits::ProjectIndex;
+use super::pass::Want;
+use super::request::FamilyId;
+use super::score::{ClassIndex, SlotId};
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::attempt::Attempt;
+use crate::ids::{AttemptId, NodeName};
+use crate::policy::Policy;
+use crate::quota::entitle::NodeIndex;
+use crate::world::{NodeFree, World};
+
+pub(super) use search::Scene;
+use search::{Lack, Room, Search, add, held_on, least, nothing, subtract};
+
+/// Searches for victims in one pass; those that find none cost the most, and the next pass comes soon.
+const SEARCHES_MAX: u32 = 256;
+
+/// What stops, and what may be stopped.
+#[derive(Debug)]
+pub(super) struct Recalls<'w> {
+    /// What was leased after this is safe.
+    safe_after: UnixMicros,
+    /// What will be free on nodes beside what is, and is not promised to anybody.
+    soon: BTreeMap<SlotId, NodeFree>,
+    /// What stops, by class and node of the tree.
+    leaving: Vec<Vec<u64>>,
+    /// What the pass counts as held already for jobs that wait for it, likewise.
+    promised: Vec<Vec<u64>>,
+    /// Attempts that hold GPUs and do not stop.
+    staying: BTreeMap<(ClassIndex, NodeIndex), Line<'w>>,
+    /// No victims were found for so many nodes, or more.
+    failed: BTreeMap<(FamilyId, ClassIndex, ProjectIndex), u32>,
+    searches_left: u32,
+}
+
+/// Attempts of one project and class in the order of their leases.
+type Line<'w> = Vec<&'w Arc<Attempt>>;
+
+/// The attempt of a line that would be stopped next. The greatest is stopped first, by the order of the fields.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    /// How far its project is above its entitlement.
+    above: u64,
+    /// The later, the less work is lost. Work is counted from the lease; what a checkpoint saved would be counted off.
+    leased: UnixMicros,
+    id: Reverse<AttemptId>,
+    project: NodeIndex,
+    /// Position in its line.
+    at: usize,
+    /// What it and those leased before it hold.
+    held: u64,
+}
+
+/// What frees enough for a job.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// To be stopped; none if enough stops already.
+    pub victims: Vec<AttemptId>,
+    /// Of what is free now on each node, the part that is kept for the job.
+    pub kept: Vec<(SlotId, NodeFree)>,
+}
+
+impl<'w> Recalls<'w> {
+    /// What stops in the world, and what does not.
+    pub fn of(world: &'w World, policy: &Policy, now: UnixMicros, scene: Scene<'_, 'w>) -> Self {
+        let Scene { machine, fair, .. } = scene;
+        let mut recalls = Recalls {
+            safe_after: now.plus_seconds(-policy.min_runtime_before_preemption_s),
+            soon: BTreeMap::new(),
+            leaving: vec![vec![0; fair.nodes()]; machine.classes.len()],
+            promised: vec![vec![0; fair.nodes()]; machine.classes.len()],
+            staying: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            searches_left: SEARCHES_MAX,
+        };
+        for attempt in world.attempts.values() {
+            let class = attempt.placement.class.as_ref().and_then(|class| machine.class(class));
+            let place = class.zip(fair.find(&attempt.project));
+            match place {
+                _ if attempt.stop.is_some() => recalls.leave(scene, place, attempt),
+                Some(place) => recalls.staying.entry(place).or_default().push(attempt),
+                None => {}
+            }
+        }
+        for attempts in recalls.staying.values_mut() {
+            attempts.sort_by_key(|attempt| (attempt.leased, attempt.id));
+        }
+        recalls
+    }
+
+    /// What frees enough for a job within its guarantee that does not fit now; `None` if nothing does.
+    pub fn find(
+        &mut self,
+        scene: Scene<'_, 'w>,
+        want: Want,
+        own: NodeIndex,
+        class: ClassIndex,
+    ) -> Option<Found> {
+        let key = (want.family, class, want.project);
+        let failed = self.failed.get(&key).is_some_and(|nodes| *nodes <= want.nodes);
+        if failed || self.searches_left == 0 {
+            return None;
+        }
+        let family = scene.families.get(want.family);
+        let fitting = BTreeSet::new();
+        let mut search = Search { scene, family, want, own, class, fitting };
+        search.look_around(self.room());
+        let victims = self.collect(&mut search);
+        match victims {
+            Some(victims) => {
+                let kept = self.promise(&search);
+                let victims = victims.into_iter().map(|victim| victim.id).collect();
+                Some(Found { victims, kept })
+            }
+            None => {
+                self.searches_left -= 1;
+                self.failed.insert(key, want.nodes);
+                None
+            }
+        }
+    }
+
+    /// What is kept for a job on the nodes that were promised to it; `None` if it no longer has room there, even once
+    /// all that stops has gone.
+    pub fn stand_by(
+        &mut self,
+        scene: Scene<'_, 'w>,
+        want: Want,
+        own: NodeIndex,
+        class: ClassIndex,
+        promised: &BTreeSet<NodeName>,
+    ) -> Option<Found> {
+        let family = scene.families.get(want.family);
+        let fitting = BTreeSet::new();
+        let mut search = Search { scene, family, want, own, class, fitting };
+        for slot in promised.iter().filter_map(|name| scene.machine.find(name)) {
+            search.look_at(self.room(), slot);
+        }
+        let stands = search.is_enough(self.room());
+        stands.then(|| Found { victims: Vec::new(), kept: self.promise(&search) })
+    }
+
+    /// Victims in the order they are to be stopped, which then count as stopping.
+    fn collect(&mut self, search: &mut Search<'_, 'w>) -> Option<Vec<&'w Arc<Attempt>>> {
+        let mut victims: Line<'w> = Vec::new();
+        let mut gone = BTreeSet::new();
+        // First those that free nodes; only then those that are in the way of a limit.
+        for _ in [Lack::Nodes, Lack::Limit] {
+            let lack = search.lack();
+            let mut candidates = self.candidates(search, &gone);
+            while !search.is_enough(self.room()) && search.lack() == lack {
+                let Some(Candidate { project, at, held, .. }) = candidates.pop() else { break };
+                if !self.is_above_guarantees(search, project) {
+                    continue;
+                }
+                let victim = self.staying[&(search.class, project)][at];
+                if search.helps(victim) {
+                    gone.insert(victim.id);
+                    victims.push(victim);
+                    self.stop(search, victim);
+                }
+                let rest = held - victim.gpus().0;
+                candidates.extend(self.candidate(search, &gone, project, at, rest));
+            }
+        }
+        if !search.is_enough(self.room()) {
+            victims.into_iter().for_each(|victim| self.take_back(search, victim));
+            return None;
+        }
+        Some(self.cut_down(search, victims))
+    }
+
+    /// Takes back those that turn out not to be needed, the last chosen first.
+    fn cut_down(&mut self, search: &mut Search<'_, 'w>, mut victims: Line<'w>) -> Line<'w> {
+        let mut needed = Vec::new();
+        while let Some(victim) = victims.pop() {
+            self.take_back(search, victim);
+            if !search.is_enough(self.room()) {
+                self.stop(search, victim);
+                needed.push(victim);
+            }
+        }
+        for victim in &needed {
+            let place = search.place_of(victim);
+            if let Some(line) = place.and_then(|place| self.staying.get_mut(&place)) {
+                line.retain(|attempt| attempt.id != victim.id);
+            }
+        }
+        needed.reverse();
+        needed
+    }
+
+    /// The first candidate of every line, without those that are victims already.
+    fn candidates(
+        &self,
+        search: &Search<'_, 'w>,
+        gone: &BTreeSet<AttemptId>,
+    ) -> BinaryHeap<Candidate> {
+        let lines = self.staying.iter().filter(|((class, _), _)| *class == search.class);
+        let first = |((_, project), line): (&(ClassIndex, NodeIndex), &Line<'w>)| {
+            let left = line.iter().filter(|attempt| !gone.contains(&attempt.id));
+            let held: GpuMilli = left.map(|attempt| attempt.gpus()).sum();
+            self.candidate(search, gone, *project, line.len(), held.0)
+        };
+        lines.filter_map(first).collect()
+    }
+
+    /// Of the attempts before `end` in a project's line, which hold so much together without the victims among them,
+    /// the last leased one that may be stopped for the search's job and would help it, if it is beyond the guarantee.
+    fn candidate(
+        &self,
+        search: &Search<'_, 'w>,
+        gone: &BTreeSet<AttemptId>,
+        project: NodeIndex,
+        end: usize,
+        mut held: u64,
+    ) -> Option<Candidate> {
+        let fair = search.scene.fair;
+        let guarantee = fair.full_guarantee(project, search.class).0;
+        let line = &self.staying[&(search.class, project)];
+        let before = line[..end].iter().enumerate().rev();
+        for (at, attempt) in before.filter(|(_, attempt)| !gone.contains(&attempt.id)) {
+            if held <= guarantee {
+                return None;
+            }
+            if attempt.leased <= self.safe_after && search.helps(attempt) {
+                let active = self.active(fair, search.class, project);
+                let above = active.saturating_sub(fair.due(project, search.class).0);
+                let (leased, id) = (attempt.leased, Reverse(attempt.id));
+                return Some(Candidate { above, leased, id, project, at, held });
+            }
+            held -= attempt.gpus().0;
+        }
+        None
+    }
+
+    /// Whether the project, and every node above it that is not above the job's own, holds more than its guarantee.
+    fn is_above_guarantees(&self, search: &Search<'_, 'w>, project: NodeIndex) -> bool {
+        let fair = search.scene.fair;
+        fair.branch(project, search.own).all(|node| {
+            self.active(fair, search.class, node) > fair.full_guarantee(node, search.class).0
+        })
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room { soon: &self.soon, leaving: &self.leaving }
+    }
+
+    /// What a node of the tree holds without what stops and what is only promised.
+    fn active(&self, fair: &Fair, class: ClassIndex, node: NodeIndex) -> u64 {
+        let at = usize::from(class.0);
+        let out = self.leaving[at][node.get()] + self.promised[at][node.get()];
+        fair.guaranteed(node, class).1.0.saturating_sub(out)
+    }
+
+    fn stop(&mut self, search: &mut Search<'_, 'w>, victim: &'w Arc<Attempt>) {
+        self.leave(search.scene, search.place_of(victim), victim);
+        search.look_again(self.room(), victim);
+    }
+
+    fn take_back(&mut self, search: &mut Search<'_, 'w>, victim: &'w Arc<Attempt>) {
+        if let Some((class, node)) = search.place_of(victim) {
+            let leaving = &mut self.leaving[usize::from(class.0)];
+            for node in search.scene.fair.self_and_ancestors(node) {
+                leaving[node.get()] = leaving[node.get()].saturating_sub(victim.gpus().0);
+            }
+        }
+        for (slot, held) in held_on(search.scene.machine, victim) {
+            if let Some(soon) = self.soon.get_mut(&slot) {
+                subtract(soon, &held);
+            }
+        }
+        search.look_again(self.room(), victim);
+    }
+
+    fn leave(
+        &mut self,
+        scene: Scene<'_, 'w>,
+        place: Option<(ClassIndex, NodeIndex)>,
+        attempt: &Attempt,
+    ) {
+        if let Some((class, node)) = place {
+            for node in scene.fair.self_and_ancestors(node) {
+                self.leaving[usize::from(class.0)][node.get()] += attempt.gpus().0;
+            }
+        }
+        for (slot, held) in held_on(scene.machine, attempt) {
+            let gpus = held.gpus.len();
+            add(self.soon.entry(slot).or_insert_with(|| nothing(gpus)), &held);
+        }
+    }
+
+    /// Promises the best of the fitting nodes to the job: those it would be given if all that stops had gone.
+    fn promise(&mut self, search: &Search<'_, 'w>) -> Vec<(SlotId, NodeFree)> {
+        let Search { scene, class, family, .. } = *search;
+        let mut slots: Vec<SlotId> = search.fitting.iter().copied().collect();
+        slots.sort_by_key(|slot| search.score(*slot, self.soon.get(slot)));
+        let gpus = family.need.gpu_milli().times(u64::from(search.want.nodes));
+        for node in scene.fair.self_and_ancestors(search.own) {
+            self.promised[usize::from(class.0)][node.get()] += gpus.0;
+        }
+        let mut kept = Vec::new();
+        for slot in slots.into_iter().take(search.want.nodes as usize) {
+            let free = &scene.machine.slot(slot).free;
+            let mut whole = search.need_on(slot, self.soon.get(&slot));
+            let now = least(&whole, free);
+            subtract(&mut whole, &now);
+            if let Some(soon) = self.soon.get_mut(&slot) {
+                subtract(soon, &whole);
+            }
+            kept.push((slot, now));
+        }
+        kept
+    }
+}

@@ -1,0 +1,262 @@
+//! A search for room for one job: which nodes would serve once what stops has gone, and what would help it further.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::fair::Fair;
+use super::super::fit::Machine;
+use super::super::gang::{GpuNeed, Need};
+use super::super::limits::Limits;
+use super::super::pass::Want;
+use super::super::request::{Families, Family};
+use super::super::score::{ClassIndex, SlotId};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::attempt::Attempt;
+use crate::quota::entitle::NodeIndex;
+use crate::world::NodeFree;
+
+/// Where the pass stands when a job asks for a recall.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Scene<'a, 'w> {
+    /// The nodes.
+    pub machine: &'a Machine<'w>,
+    /// Limits of projects.
+    pub limits: &'a Limits<'w>,
+    /// Guarantees.
+    pub fair: &'a Fair,
+    /// Kinds of requests.
+    pub families: &'a Families<'w>,
+}
+
+/// What will be free, and what will be gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room<'a> {
+    /// By node of the machine, beside what is free now.
+    pub soon: &'a BTreeMap<SlotId, NodeFree>,
+    /// By class and node of the tree.
+    pub leaving: &'a [Vec<u64>],
+}
+
+/// What a job is short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// Nodes that would serve.
+    Nodes,
+    /// Room below a limit, or nothing.
+    Limit,
+}
+
+/// A search for one job.
+#[derive(Debug)]
+pub(super) struct Search<'a, 'w> {
+    /// Where the pass stands.
+    pub scene: Scene<'a, 'w>,
+    /// Its kind of request.
+    pub family: &'a Family<'w>,
+    /// What it wants, for whom.
+    pub want: Want,
+    /// Its project in the tree.
+    pub own: NodeIndex,
+    /// The class it is within its guarantee of.
+    pub class: ClassIndex,
+    /// Nodes that would serve.
+    pub fitting: BTreeSet<SlotId>,
+}
+
+impl<'w> Search<'_, 'w> {
+    /// Nodes that would serve as it stands.
+    pub fn look_around(&mut self, room: Room<'_>) {
+        let machine = self.scene.machine;
+        let places = self.family.territory.places(machine, Some(self.class), &self.family.need);
+        self.fitting = places.map(|pick| pick.slot).collect();
+        for slot in room.soon.keys() {
+            self.look_at(room, *slot);
+        }
+    }
+
+    pub fn look_again(&mut self, room: Room<'_>, victim: &Attempt) {
+        let machine = self.scene.machine;
+        for allocation in &victim.placement.nodes {
+            if let Some(slot) = machine.find(&allocation.node) {
+                self.look_at(room, slot);
+            }
+        }
+    }
+
+    pub fn look_at(&mut self, room: Room<'_>, slot: SlotId) {
+        if self.is_open(slot) && self.would_fit(slot, room.soon.get(&slot)) {
+            self.fitting.insert(slot);
+        } else {
+            self.fitting.remove(&slot);
+        }
+    }
+
+    /// Whether the node could serve if it were empty.
+    pub fn is_open(&self, slot: SlotId) -> bool {
+        let slot = self.scene.machine.slot(slot);
+        slot.takes_work
+            && slot.could_fit(Some(self.class), &self.family.need)
+            && self.family.territory.contains(slot)
+    }
+
+    pub fn would_fit(&self, id: SlotId, soon: Option<&NodeFree>) -> bool {
+        let slot = self.scene.machine.slot(id);
+        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let free = sum(&slot.free, soon);
+        let gpus_of_class = slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
+        let enough = match gpus {
+            GpuNeed::None => true,
+            GpuNeed::Whole(wanted) => {
+                gpus_of_class.filter(|free| *free >= GpuMilli::WHOLE).count() >= wanted as usize
+            }
+            GpuNeed::Share(milli) => gpus_of_class.max().is_some_and(|most| most >= milli),
+        };
+        enough && free.cpu_milli >= cpu_milli && free.memory_mib >= memory_mib
+    }
+
+    /// The order in which nodes would be given if what stops had gone; as the scores of free ones, smaller is better.
+    pub fn score(
+        &self,
+        id: SlotId,
+        soon: Option<&NodeFree>,
+    ) -> (GpuMilli, usize, CpuMilli, SlotId) {
+        let slot = self.scene.machine.slot(id);
+        let free = sum(&slot.free, soon);
+        let of_class = || slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
+        let whole = of_class().filter(|free| *free >= GpuMilli::WHOLE).count();
+        let share = match self.family.need.gpus {
+            GpuNeed::None | GpuNeed::Whole(_) => GpuMilli::ZERO,
+            GpuNeed::Share(milli) => {
+                of_class().filter(|free| *free >= milli).min().unwrap_or_default()
+            }
+        };
+        (share, whole, free.cpu_milli, id)
+    }
+
+    /// What the job takes of the node, from what is free and what will be.
+    pub fn need_on(&self, id: SlotId, soon: Option<&NodeFree>) -> NodeFree {
+        let slot = self.scene.machine.slot(id);
+        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let free = sum(&slot.free, soon);
+        let (wanted, milli) = match gpus {
+            GpuNeed::None => (0, GpuMilli::ZERO),
+            GpuNeed::Whole(wanted) => (wanted as usize, GpuMilli::WHOLE),
+            GpuNeed::Share(milli) => (1, milli),
+        };
+        let serving = slot.free_of(self.class).map(|(gpu, _)| gpu);
+        let mut serving: Vec<usize> = serving.filter(|gpu| free.gpus[*gpu] >= milli).collect();
+        serving.sort_by_key(|gpu| (free.gpus[*gpu], *gpu));
+        let mut need = NodeFree { cpu_milli, memory_mib, ..nothing(free.gpus.len()) };
+        for gpu in serving.into_iter().take(wanted) {
+            need.gpus[gpu] = milli;
+        }
+        need
+    }
+
+    pub fn lack(&self) -> Lack {
+        let enough = self.fitting.len() >= self.want.nodes as usize;
+        if enough { Lack::Limit } else { Lack::Nodes }
+    }
+
+    /// Whether enough nodes would serve, within every limit.
+    pub fn is_enough(&self, room: Room<'_>) -> bool {
+        self.lack() == Lack::Limit && self.within_limits(room)
+    }
+
+    pub fn within_limits(&self, room: Room<'_>) -> bool {
+        let Scene { machine, limits, fair, .. } = self.scene;
+        let gpus = self.family.need.gpu_milli().times(u64::from(self.want.nodes));
+        let leaving = |path: &str, class: Option<ClassIndex>| {
+            let Some(node) = fair.find_path(path) else { return GpuMilli::ZERO };
+            let all = room.leaving.iter().enumerate();
+            let counted =
+                all.filter(|(at, _)| class.is_none_or(|class| usize::from(class.0) == *at));
+            counted.map(|(_, leaving)| GpuMilli(leaving[node.get()])).sum()
+        };
+        let of_class = |path: &str| leaving(path, Some(self.class));
+        let of_any = |path: &str| leaving(path, None);
+        let class = machine.class_name(self.class);
+        limits.allow_after(self.want.project, class, gpus, &of_class, &of_any)
+    }
+
+    /// Whether stopping it could bring the job any further: it frees something where the job may be, or what its
+    /// project holds is what keeps the job below a limit.
+    pub fn helps(&self, victim: &Attempt) -> bool {
+        let nodes = &victim.placement.nodes;
+        let slots = || nodes.iter().filter_map(|held| self.scene.machine.find(&held.node));
+        match self.lack() {
+            Lack::Nodes => slots().any(|id| self.is_open(id) && !self.fitting.contains(&id)),
+            Lack::Limit => self.shares_a_parent(victim),
+        }
+    }
+
+    pub fn shares_a_parent(&self, victim: &Attempt) -> bool {
+        let fair = self.scene.fair;
+        fair.find(&victim.project).is_some_and(|node| fair.meet(node, self.own))
+    }
+
+    pub fn place_of(&self, victim: &Attempt) -> Option<(ClassIndex, NodeIndex)> {
+        self.scene.fair.find(&victim.project).map(|node| (self.class, node))
+    }
+}
+
+/// What an attempt holds on each node.
+pub(super) fn held_on<'a>(
+    machine: &'a Machine<'_>,
+    attempt: &'a Attempt,
+) -> impl Iterator<Item = (SlotId, NodeFree)> + 'a {
+    attempt.placement.nodes.iter().filter_map(|allocation| {
+        let id = machine.find(&allocation.node)?;
+        let node = machine.slot(id).node;
+        let mut held = nothing(node.free.gpus.len());
+        for gpu in &allocation.gpus {
+            if let Some(index) = node.gpu_index(&gpu.uuid) {
+                held.gpus[index] += gpu.milli;
+            }
+        }
+        held.cpu_milli = allocation.cpu_milli;
+        held.memory_mib = allocation.memory_mib;
+        Some((id, held))
+    })
+}
+
+pub(super) fn nothing(gpus: usize) -> NodeFree {
+    NodeFree {
+        gpus: vec![GpuMilli::ZERO; gpus],
+        cpu_milli: CpuMilli::ZERO,
+        memory_mib: MemoryMib::ZERO,
+    }
+}
+
+pub(super) fn add(to: &mut NodeFree, more: &NodeFree) {
+    for (gpu, more) in to.gpus.iter_mut().zip(&more.gpus) {
+        *gpu += *more;
+    }
+    to.cpu_milli += more.cpu_milli;
+    to.memory_mib += more.memory_mib;
+}
+
+/// What is left, or nothing.
+pub(super) fn subtract(from: &mut NodeFree, less: &NodeFree) {
+    for (gpu, less) in from.gpus.iter_mut().zip(&less.gpus) {
+        *gpu = gpu.saturating_sub(*less);
+    }
+    from.cpu_milli = from.cpu_milli.saturating_sub(less.cpu_milli);
+    from.memory_mib = from.memory_mib.saturating_sub(less.memory_mib);
+}
+
+pub(super) fn sum(free: &NodeFree, soon: Option<&NodeFree>) -> NodeFree {
+    let mut sum = free.clone();
+    if let Some(soon) = soon {
+        add(&mut sum, soon);
+    }
+    sum
+}
+
+/// Of each the smaller amount.
+pub(super) fn least(one: &NodeFree, other: &NodeFree) -> NodeFree {
+    NodeFree {
+        gpus: one.gpus.iter().zip(&other.gpus).map(|(one, other)| *one.min(other)).collect(),
+        cpu_milli: one.cpu_milli.min(other.cpu_milli),
+        memory_mib: one.memory_mib.min(other.memory_mib),
+    }
+}
