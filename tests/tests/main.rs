@@ -41,6 +41,7 @@ mod limits;
 mod logs;
 mod node_loss;
 mod quota;
+mod recall;
 mod roles;
 mod steps;
 mod tour;

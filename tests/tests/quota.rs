@@ -93,11 +93,11 @@ async fn a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_r
 async fn what_is_not_enforced_yet_cannot_be_applied(database: Database) {
     let cluster = Cluster::builder(database).quota("[node.centre]\n").start().await;
     let file = cluster.directory().join("tree.toml");
-    fs::write(&file, "[node.centre]\ndecision = \"D-1\"\nguarantee = { b200 = 4 }\n").unwrap();
+    fs::write(&file, "[node.centre]\n[class.b200]\nweight_milli = 2000\n").unwrap();
     let file = file.to_string_lossy();
     cluster.gotgan().run(&["quota", "validate", &file]).ok();
     let refused = cluster.gotgan().run(&["quota", "apply", &file]);
-    refused.fails_with(3, &["node.\"centre\".guarantee", "not enforced"]);
+    refused.fails_with(3, &["class.b200.weight_milli", "not enforced"]);
     let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
     assert_eq!(shown["revision"], 1, "nothing was stored");
 }

@@ -211,19 +211,13 @@ impl QuotaBook {
     /// book with any of them must not be put in force.
     #[must_use]
     pub fn beyond_this_version(&self) -> Vec<QuotaFault> {
-        let nodes = self.nodes.iter().flat_map(|(path, node)| {
-            let guarantee = (!node.guarantees.is_empty()).then_some("guarantee");
-            let weight = (!node.weight.is_empty()).then_some("weight");
-            let terms = [guarantee, weight].into_iter().flatten();
-            terms.map(move |term| format!("node.\"{path}\".{term}"))
-        });
         let weighted = self.classes.iter().filter(|(_, class)| !class.weight_milli.is_empty());
         let classes = weighted.map(|(name, _)| format!("class.{name}.weight_milli"));
         let message =
             "is checked by `gotgan quota validate`, and not enforced by this version: remove it";
         let fault =
             |field| QuotaFault { file: String::new(), line: 0, field, message: message.to_owned() };
-        nodes.chain(classes).map(fault).take(Self::BEYOND_MAX).collect()
+        classes.map(fault).take(Self::BEYOND_MAX).collect()
     }
 
     /// Terms that are named; a national one has thousands, and a few tell it.
