@@ -2,9 +2,11 @@
 //! changed in any of some fifty ways it is refused with the place, the date and the sum that fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
-use gotgan_core::ids::ProjectPath;
+use gotgan_core::ids::{GpuClass, ProjectPath};
+use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::quota::{QuotaBook, QuotaFault, QuotaTree, parse, show_moment};
 
 const FLEET: &str = include_str!("../../../../examples/quota/public-50k/fleet.toml");
@@ -158,6 +160,53 @@ fn the_root_holds_no_more_than_what_was_accepted() {
     assert_eq!(book.next_change(opening), UnixMicros(opening.0 + 1));
     assert_eq!(most(&book, UnixMicros(opening.0 + 1)), GpuMilli::whole(2000));
     assert_eq!(most(&book, UnixMicros(i64::MAX - 1)), GpuMilli::whole(2000), "a promise is no GPU");
+}
+
+/// What is guaranteed of `b300` to each programme on the second purchase's day, with so many of its 13 batches of
+/// 1,000 accepted, while everybody asks for everything.
+fn guaranteed_with(batches: usize) -> BTreeMap<String, u64> {
+    let mut book = reference();
+    let opening = moment(&book, "2027-01-04");
+    let all =
+        book.lots.values_mut().filter(|lot| lot.due == opening).flat_map(|lot| &mut lot.batches);
+    all.take(batches).for_each(|batch| batch.accepted = Some(opening));
+    let (tree, class) = (book.at(opening), GpuClass::new("b300").unwrap());
+    let arena = Arc::new(Arena::of(&tree));
+    let everything = |_| GpuMilli::whole(1_000_000);
+    // All 13,000 stand in their racks; what was not accepted counts for nothing.
+    let there = GpuMilli::whole(13_000);
+    let entitlements = Entitlements::new(Arc::clone(&arena), &tree, &class, there, everything);
+    let programmes = PROGRAMMES.iter().map(|(name, ..)| (*name).to_owned());
+    let scaled = programmes.map(|name| {
+        let node = arena.find(&format!("public/{name}")).unwrap();
+        (name, entitlements.scaled_guarantee(node).0 / 1000)
+    });
+    scaled.filter(|(_, gpus)| *gpus > 0).collect()
+}
+
+#[test]
+fn guarantees_of_a_late_delivery_shrink_by_largest_remainder_and_grow_with_every_batch() {
+    let nine = [
+        ("acad", 1385),
+        ("edge", 139),
+        ("edu", 277),
+        ("fm", 2769),
+        ("ind", 1869),
+        ("nap", 1385),
+        ("nup", 415),
+        ("phys", 415),
+        ("reserve", 346),
+    ];
+    assert_eq!(guaranteed_with(9), nine.map(|(name, gpus)| (name.to_owned(), gpus)).into());
+    for batches in 0..=13_u64 {
+        let sum: u64 = guaranteed_with(usize::try_from(batches).unwrap()).values().sum();
+        assert_eq!(sum, batches * 1000, "with {batches} batches");
+    }
+    let book = reference();
+    let tree = book.at(moment(&book, "2027-01-04"));
+    for (name, gpus) in guaranteed_with(13) {
+        assert_eq!(gpus, guaranteed(&tree, &format!("public/{name}"), "b300"), "{name}");
+    }
 }
 
 #[test]
