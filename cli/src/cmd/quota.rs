@@ -120,6 +120,7 @@ fn table(view: &QuotaView) -> Table {
         column("TITLE").shrink(8).drop(1),
         column("CLASS"),
         column("IN USE").right(),
+        column("GUARANTEE").right().drop(4),
         column("LIMIT").right(),
         column("RUNNING").right().drop(2),
         column("PENDING").right().drop(3),
@@ -138,7 +139,7 @@ fn add_node(table: &mut Table, node: &QuotaNodeView) {
     let [path, title] = head;
     if node.classes.is_empty() {
         let dash = || ("-".to_owned(), Tone::Dim);
-        table.toned_row([path, title, dash(), dash(), dash(), running, pending]);
+        table.toned_row([path, title, dash(), dash(), dash(), dash(), running, pending]);
         return;
     }
     let empty = || (String::new(), Tone::Plain);
@@ -155,11 +156,16 @@ fn add_node(table: &mut Table, node: &QuotaNodeView) {
         let (path, title, running, pending) =
             first.take().unwrap_or_else(|| (empty(), empty(), empty(), empty()));
         let used = (amount::milli(class.in_use_gpu_milli), tone);
+        let sure_of = match class.guaranteed_gpu_milli {
+            0 => ("-".to_owned(), Tone::Dim),
+            gpus => (amount::milli(gpus), Tone::Plain),
+        };
         table.toned_row([
             path,
             title,
             (class.gpu_class.clone(), Tone::Plain),
             used,
+            sure_of,
             (limit, Tone::Plain),
             running,
             pending,
@@ -305,17 +311,19 @@ mod tests {
             path: "public/nup".to_owned(),
             title: "엔업".to_owned(),
             limits: vec![limit("b200", Some(16_000)), limit("h200", None)],
+            guarantees: vec![v1::QuotaUse { gpu_milli: 8_000, ..used.clone() }],
             in_use: vec![used],
+            weight: 1,
             pending_jobs: 3,
             running_jobs: 2,
         };
         let root = v1::QuotaNode { path: "public".to_owned(), ..Default::default() };
         let view = QuotaView::of(&v1::QuotaTree { revision: 7, nodes: vec![root, node] });
         insta::assert_snapshot!(table(&view).render(Some(80), false), @"
-        PATH        TITLE  CLASS  IN USE      LIMIT  RUNNING  PENDING
-        public             -           -          -        0        0
-        public/nup  엔업   b200       16         16        2        3
-                           h200        0  unlimited
+        PATH        TITLE  CLASS  IN USE  GUARANTEE      LIMIT  RUNNING  PENDING
+        public             -           -          -          -        0        0
+        public/nup  엔업   b200       16          8         16        2        3
+                           h200        0          -  unlimited
         ");
     }
 }

@@ -19,6 +19,7 @@ pub struct QuotaNodeView {
     pub title: String,
     pub pending_jobs: u64,
     pub running_jobs: u64,
+    pub weight: u32,
     pub classes: Vec<QuotaClassView>,
 }
 
@@ -26,6 +27,7 @@ pub struct QuotaNodeView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QuotaClassView {
     pub gpu_class: String,
+    pub guaranteed_gpu_milli: u64,
     pub limit_gpu_milli: Option<u64>,
     /// The limit is spelled out as "unlimited".
     pub unlimited: bool,
@@ -43,8 +45,9 @@ impl QuotaView {
 impl QuotaNodeView {
     fn of(node: &v1::QuotaNode) -> Self {
         let limits = node.limits.iter().map(|limit| limit.gpu_class.clone());
+        let amounts = node.in_use.iter().chain(&node.guarantees);
         let mut classes: Vec<String> =
-            limits.chain(node.in_use.iter().map(|used| used.gpu_class.clone())).collect();
+            limits.chain(amounts.map(|amount| amount.gpu_class.clone())).collect();
         classes.sort();
         classes.dedup();
         Self {
@@ -52,6 +55,7 @@ impl QuotaNodeView {
             title: node.title.clone(),
             pending_jobs: node.pending_jobs,
             running_jobs: node.running_jobs,
+            weight: node.weight,
             classes: classes.into_iter().map(|class| class_of(node, class)).collect(),
         }
     }
@@ -59,11 +63,15 @@ impl QuotaNodeView {
 
 fn class_of(node: &v1::QuotaNode, gpu_class: String) -> QuotaClassView {
     let limit = node.limits.iter().find(|limit| limit.gpu_class == gpu_class);
-    let used = node.in_use.iter().find(|used| used.gpu_class == gpu_class);
+    let amount = |amounts: &[v1::QuotaUse]| {
+        let found = amounts.iter().find(|amount| amount.gpu_class == gpu_class);
+        found.map_or(0, |amount| amount.gpu_milli)
+    };
     QuotaClassView {
+        guaranteed_gpu_milli: amount(&node.guarantees),
         limit_gpu_milli: limit.and_then(|limit| limit.gpu_milli),
         unlimited: limit.is_some_and(|limit| limit.gpu_milli.is_none()),
-        in_use_gpu_milli: used.map_or(0, |used| used.gpu_milli),
+        in_use_gpu_milli: amount(&node.in_use),
         gpu_class,
     }
 }

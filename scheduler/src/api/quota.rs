@@ -223,7 +223,7 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
     limits.extend(node.any_limit.map(|most| limit("any", most)));
     limits.sort_by(|a, b| a.gpu_class.cmp(&b.gpu_class));
     let usage = world.usage.get(path.as_str()).cloned().unwrap_or_default();
-    let held = |(class, gpus): (&GpuClass, &GpuMilli)| v1::QuotaUse {
+    let amount = |(class, gpus): (&GpuClass, &GpuMilli)| v1::QuotaUse {
         gpu_class: class.to_string(),
         gpu_milli: gpus.0,
     };
@@ -231,9 +231,11 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
         path: path.to_string(),
         title: node.title.clone(),
         limits,
-        in_use: usage.held.iter().map(held).collect(),
+        in_use: usage.held.iter().map(amount).collect(),
         pending_jobs: usage.waiting,
         running_jobs: usage.active,
+        guarantees: node.guarantees.iter().map(amount).collect(),
+        weight: node.weight,
     }
 }
 
