@@ -153,6 +153,10 @@ pub fn step(refusal: &StepRefusal) -> Status {
         StepRefusal::NotRunning(_) => {
             status(Code::FailedPrecondition, "ATTEMPT_NOT_RUNNING", refusal.to_string())
         }
+        // The client asks again by itself.
+        StepRefusal::Starting(_) => {
+            status(Code::Unavailable, "ATTEMPT_STARTING", refusal.to_string())
+        }
         StepRefusal::Invalid { field, message } => invalid(field, "OUT_OF_RANGE", message.clone()),
     }
 }

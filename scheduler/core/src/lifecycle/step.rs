@@ -46,6 +46,9 @@ pub enum StepRefusal {
     /// The attempt does not run.
     #[error("attempt {0} is not running; a step starts inside a running attempt")]
     NotRunning(AttemptId),
+    /// Its first process is there, as it asks, but its node's report of that is still on its way. It passes.
+    #[error("attempt {0} is starting; a step starts once it runs")]
+    Starting(AttemptId),
     /// A field asks for what the allocation does not have.
     #[error("{message}")]
     Invalid {
@@ -69,9 +72,7 @@ pub fn start_step(
     request: StepRequest,
 ) -> Result<(u32, usize), StepRefusal> {
     let id = request.attempt;
-    let attempt =
-        draft.world.attempts.get(&id).filter(|attempt| attempt.state == AttemptState::Running);
-    let mut attempt = Attempt::clone(attempt.ok_or(StepRefusal::NotRunning(id))?);
+    let mut attempt = running(draft, id)?;
     if attempt.next_step > STEPS_MAX {
         return Err(invalid("attempt", format!("an attempt has at most {STEPS_MAX} steps")));
     }
@@ -97,6 +98,18 @@ pub fn start_step(
     })));
     draft.tell_job(id.job, id.number, JobState::Running, EventKind::StepStarted, text);
     Ok((number, count))
+}
+
+/// A copy of the attempt, if it runs.
+fn running(draft: &Draft<'_>, id: AttemptId) -> Result<Attempt, StepRefusal> {
+    let attempt = draft.world.attempts.get(&id).ok_or(StepRefusal::NotRunning(id))?;
+    match attempt.state {
+        AttemptState::Running => Ok(Attempt::clone(attempt)),
+        AttemptState::Leased | AttemptState::Accepted | AttemptState::Prolog => {
+            Err(StepRefusal::Starting(id))
+        }
+        AttemptState::Stopping | AttemptState::Ended => Err(StepRefusal::NotRunning(id)),
+    }
 }
 
 fn base_name(program: &str) -> String {
@@ -148,4 +161,60 @@ fn check_gpus(attempt: &Attempt, request: &StepRequest, per_node: u32) -> Result
     let message =
         format!("{per_node} tasks with {each} GPUs each need {wanted}, a node has {fewest}");
     Err(invalid("gpus_per_task", message))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::amount::{GpuMilliSeconds, UnixMicros};
+    use crate::attempt::Placement;
+    use crate::ids::{Epoch, JobId, ProjectPath};
+    use crate::policy::Policy;
+    use crate::world::World;
+
+    const ID: AttemptId = AttemptId { job: JobId(1), number: 1 };
+
+    fn asked_in(state: AttemptState) -> Result<(u32, usize), StepRefusal> {
+        let attempt = Attempt {
+            id: ID,
+            project: ProjectPath::new("public").unwrap(),
+            placement: Arc::new(Placement { class: None, nodes: Vec::new() }),
+            epoch: Epoch(1),
+            leased: UnixMicros(0),
+            hold: GpuMilliSeconds(0),
+            state,
+            started: None,
+            ended: None,
+            members: Vec::new(),
+            stop: None,
+            outcome: None,
+            next_step: 1,
+        };
+        let (mut world, policy) = (World::default(), Policy::default());
+        world.attempts.insert(ID, Arc::new(attempt));
+        let request = StepRequest {
+            attempt: ID,
+            argv: vec!["true".to_owned()],
+            nodes: 0,
+            tasks: 0,
+            tasks_per_node: 0,
+            gpus_per_task: 0,
+            environment: BTreeMap::new(),
+            working_directory: String::new(),
+            name: String::new(),
+        };
+        start_step(&mut Draft::new(&mut world, &policy, Epoch(1), UnixMicros(0)), request)
+    }
+
+    #[test]
+    fn a_script_that_is_quicker_than_its_nodes_report_is_told_to_ask_again() {
+        for early in [AttemptState::Leased, AttemptState::Accepted, AttemptState::Prolog] {
+            assert_eq!(asked_in(early), Err(StepRefusal::Starting(ID)), "{early:?}");
+        }
+        for late in [AttemptState::Stopping, AttemptState::Ended] {
+            assert_eq!(asked_in(late), Err(StepRefusal::NotRunning(ID)), "{late:?}");
+        }
+        assert!(asked_in(AttemptState::Running).is_ok());
+    }
 }
