@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::dated::{Dated, Interval};
+use super::diff::differing;
 use super::{QuotaFault, QuotaNode, QuotaTree};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
@@ -138,12 +139,10 @@ impl QuotaBook {
     /// Paths at which terms differ from those of `other`, and whether anything else does: classes, clusters, lots.
     #[must_use]
     pub fn differs_from(&self, other: &QuotaBook) -> (Vec<ProjectPath>, bool) {
-        let paths: BTreeSet<&ProjectPath> = self.nodes.keys().chain(other.nodes.keys()).collect();
-        let changed =
-            paths.into_iter().filter(|path| self.nodes.get(*path) != other.nodes.get(*path));
+        let changed = differing(&self.nodes, &other.nodes);
         let fleet = (&self.classes, &self.clusters, &self.lots)
             != (&other.classes, &other.clusters, &other.lots);
-        (changed.cloned().collect(), fleet)
+        (changed.into_iter().cloned().collect(), fleet)
     }
 
     /// Whether `who` may change the terms at `path`: a node above it names them as its allocator.
@@ -207,7 +206,7 @@ impl QuotaBook {
         by_class
     }
 
-    /// Terms that can be written down and checked, and that this version does not enforce while jobs are planned. An
+    /// Terms that can be written down and checked, and that this version does not enforce while jobs are planned. A
     /// book with any of them must not be put in force.
     #[must_use]
     pub fn beyond_this_version(&self) -> Vec<QuotaFault> {
@@ -256,6 +255,11 @@ impl From<QuotaNode> for NodeTerms {
 }
 
 impl NodeTerms {
+    /// What it is sure of at `at`; nothing where no guarantee holds.
+    pub(super) fn guarantee(&self, class: &GpuClass, at: UnixMicros) -> GpuMilli {
+        self.guarantees.get(class).and_then(|dated| dated.at(at)).copied().unwrap_or_default()
+    }
+
     /// What holds at `at`.
     #[must_use]
     pub fn at(&self, at: UnixMicros) -> QuotaNode {

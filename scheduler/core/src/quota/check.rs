@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::book::{NodeTerms, QuotaBook};
-use super::dated::{Dated, Interval};
+use super::dated::Interval;
 use super::moment;
 use super::parse::{Places, QuotaFault, node_field};
 use crate::amount::{GpuMilli, UnixMicros};
@@ -79,8 +79,8 @@ impl Checker<'_> {
 
     fn check_limits(&mut self, path: &ProjectPath, node: &NodeTerms, at: UnixMicros) {
         let mut sum = GpuMilli::ZERO;
-        for (class, dated) in &node.guarantees {
-            let guarantee = dated.at(at).copied().unwrap_or_default();
+        for class in node.guarantees.keys() {
+            let guarantee = node.guarantee(class, at);
             sum += guarantee;
             let limit = node.limits.get(class).and_then(|limit| limit.at(at).copied().flatten());
             if let Some(limit) = limit.filter(|limit| *limit < guarantee) {
@@ -112,8 +112,7 @@ impl Checker<'_> {
                 continue;
             };
             let valid = self.book.is_valid(path, at);
-            let own = node.guarantees.get(&class).filter(|_| valid).and_then(|dated| dated.at(at));
-            let own = own.copied().unwrap_or_default();
+            let own = if valid { node.guarantee(&class, at) } else { GpuMilli::ZERO };
             if sum > own {
                 let message = format!(
                     "from {} the nodes right below are guaranteed {sum} {class} and it has {own} itself: \
@@ -147,8 +146,7 @@ impl Checker<'_> {
         for (class, sum) in self.sums(roots, at) {
             let there = capacity.get(&class).copied().unwrap_or_default();
             let most = there.accepted + there.promised;
-            let Some(root) =
-                roots.iter().find(|root| self.guaranteed(root, &class, at) > GpuMilli::ZERO)
+            let Some(root) = roots.iter().find(|root| !self.guaranteed(root, &class, at).is_zero())
             else {
                 continue;
             };
@@ -173,18 +171,15 @@ impl Checker<'_> {
             let Some(node) = self.book.nodes.get(*path) else {
                 continue;
             };
-            for (class, dated) in &node.guarantees {
-                *sums.entry(class.clone()).or_default() +=
-                    dated.at(at).copied().unwrap_or_default();
+            for class in node.guarantees.keys() {
+                *sums.entry(class.clone()).or_default() += node.guarantee(class, at);
             }
         }
         sums
     }
 
     fn guaranteed(&self, path: &ProjectPath, class: &GpuClass, at: UnixMicros) -> GpuMilli {
-        let dated: Option<&Dated<GpuMilli>> =
-            self.book.nodes.get(path).and_then(|node| node.guarantees.get(class));
-        dated.and_then(|dated| dated.at(at)).copied().unwrap_or_default()
+        self.book.nodes.get(path).map_or(GpuMilli::ZERO, |node| node.guarantee(class, at))
     }
 
     fn tell(&mut self, field: String, message: String) {

@@ -60,8 +60,16 @@ pub fn diff(old: &QuotaBook, new: &QuotaBook) -> Vec<QuotaChange> {
 /// Nodes that differ between two trees.
 #[must_use]
 pub fn changed_between(old: &QuotaTree, new: &QuotaTree) -> Vec<ProjectPath> {
-    let paths: BTreeSet<&ProjectPath> = old.nodes.keys().chain(new.nodes.keys()).collect();
-    paths.into_iter().filter(|path| old.get(path) != new.get(path)).cloned().collect()
+    differing(&old.nodes, &new.nodes).into_iter().cloned().collect()
+}
+
+/// Names under which two maps do not have the same, in order.
+pub(super) fn differing<'a, N: Ord, T: PartialEq>(
+    old: &'a BTreeMap<N, T>,
+    new: &'a BTreeMap<N, T>,
+) -> Vec<&'a N> {
+    let names: BTreeSet<&N> = old.keys().chain(new.keys()).collect();
+    names.into_iter().filter(|name| old.get(*name) != new.get(*name)).collect()
 }
 
 fn compare<N: Ord + ToString, T: PartialEq>(
@@ -70,15 +78,14 @@ fn compare<N: Ord + ToString, T: PartialEq>(
     prefix: &str,
     words: fn(&T) -> Words,
 ) -> Vec<QuotaChange> {
-    let names: BTreeSet<&N> = old.keys().chain(new.keys()).collect();
-    let changed = names.into_iter().filter_map(|name| {
+    let changed = differing(old, new).into_iter().filter_map(|name| {
         let (kind, text) = match (old.get(name), new.get(name)) {
             (None, Some(new)) => (QuotaChangeKind::Added, describe(&words(new))),
             (Some(old), None) => (QuotaChangeKind::Removed, describe(&words(old))),
-            (Some(old), Some(new)) if old != new => {
+            (Some(old), Some(new)) => {
                 (QuotaChangeKind::Changed, differences(&words(old), &words(new)))
             }
-            (Some(_), Some(_)) | (None, None) => return None,
+            (None, None) => return None,
         };
         Some(QuotaChange { path: format!("{prefix}{}", name.to_string()), kind, text })
     });
@@ -92,9 +99,8 @@ fn describe(words: &Words) -> String {
 }
 
 fn differences(old: &Words, new: &Words) -> String {
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
-    let parts: Vec<String> = changed
+    let parts: Vec<String> = differing(old, new)
+        .into_iter()
         .map(|name| {
             format!("{name}: {} -> {}", spell(name, old.get(name)), spell(name, new.get(name)))
         })
