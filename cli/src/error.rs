@@ -25,11 +25,17 @@ pub enum Exit {
     TimedOut,
     Internal,
     Interrupted,
+    /// `quota plan`, `quota drift`: there is something to do.
+    Planned,
+    /// A quota plan was made for another revision.
+    StalePlan,
+    /// A quota plan has not been approved by enough people.
+    NotApproved,
 }
 
 impl Exit {
     /// Every code, in the order of the documented table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -44,6 +50,9 @@ impl Exit {
         Self::TimedOut,
         Self::Internal,
         Self::Interrupted,
+        Self::Planned,
+        Self::StalePlan,
+        Self::NotApproved,
     ];
 
     /// The number given to the operating system.
@@ -65,6 +74,11 @@ impl Exit {
             Self::Internal => 12,
             // 128 + SIGINT, as shells have it.
             Self::Interrupted => 130,
+            // The four of `quota plan` and `apply` are those that a script asks for: 0, 2, 4, 5, with 3 for what is
+            // refused. They share their numbers with other ends of other commands.
+            Self::Planned => 2,
+            Self::StalePlan => 4,
+            Self::NotApproved => 5,
         }
     }
 
@@ -86,6 +100,9 @@ impl Exit {
             Self::TimedOut => "timed_out",
             Self::Internal => "internal",
             Self::Interrupted => "interrupted",
+            Self::Planned => "planned",
+            Self::StalePlan => "stale_plan",
+            Self::NotApproved => "not_approved",
         }
     }
 }
@@ -156,7 +173,10 @@ impl Error {
         match self {
             Self::Usage { .. } => Exit::Usage,
             Self::Invalid { .. } | Self::InvalidMany(_) | Self::File { .. } => Exit::Invalid,
-            Self::Refused(status) => exit_of_status(status.code()),
+            Self::Refused(status) => {
+                let reason = self.reason().unwrap_or_default();
+                exit_of_reason(&reason).unwrap_or_else(|| exit_of_status(status.code()))
+            }
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Output(problem) if problem.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) => Exit::Failed,
@@ -288,6 +308,16 @@ impl Error {
         } else {
             None
         }
+    }
+}
+
+/// Ends that a script tells apart although their codes are the same.
+fn exit_of_reason(reason: &str) -> Option<Exit> {
+    match reason {
+        "STALE_REVISION" => Some(Exit::StalePlan),
+        "NOT_APPROVED" | "OWN_PLAN" => Some(Exit::NotApproved),
+        "WOULD_STOP" | "WOULD_UNDO" | "NOT_YOUR_SUBTREE" => Some(Exit::Invalid),
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ mod workers;
 use std::sync::Arc;
 
 use gotgan_core::ids::Epoch;
+use gotgan_core::policy::Policy;
 use gotgan_store::Store;
 use tonic::{Request, Status};
 
@@ -62,6 +63,8 @@ pub struct Services {
     pub joins: tokio::sync::Mutex<()>,
     /// Audits of the ledger wait for each other here: each reads all of history.
     pub audits: tokio::sync::Mutex<()>,
+    /// Numbers of the site.
+    pub policy: Arc<Policy>,
     /// Beats and patience.
     pub timing: Timing,
     /// Leadership in force.

@@ -173,6 +173,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
         identity: parts.identity.clone(),
         joins: tokio::sync::Mutex::new(()),
         audits: tokio::sync::Mutex::new(()),
+        policy: Arc::clone(&policy),
         timing: config.timing,
         epoch: leadership.epoch,
         address: parts.address.clone(),

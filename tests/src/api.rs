@@ -279,7 +279,7 @@ impl Api {
         let file = v1::QuotaFile { name: "tree.toml".into(), text: text.into() };
         let request = v1::ApplyQuotaRequest {
             idempotency_key: fresh_key(),
-            files: vec![file],
+            proposal: Some(v1::QuotaProposal { files: vec![file], ..Default::default() }),
             ..Default::default()
         };
         Ok(self.quota().apply(request).await?.into_inner())

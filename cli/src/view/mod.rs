@@ -1,10 +1,12 @@
 //! What the API sent, as stable JSON and as the texts of tables. Views are pure: no clock, no terminal.
 
 pub mod amount;
+pub mod audit;
 pub mod cluster;
 pub mod event;
 pub mod job;
 pub mod node;
 pub mod quota;
+pub mod quota_plan;
 pub mod validation;
 pub mod word;

@@ -76,39 +76,6 @@ fn class_of(node: &v1::QuotaNode, gpu_class: String) -> QuotaClassView {
     }
 }
 
-/// What applying changed, or would change.
-#[derive(Clone, Debug, Serialize)]
-pub struct AppliedView {
-    pub dry_run: bool,
-    pub revision: u64,
-    pub changes: Vec<ChangeView>,
-}
-
-/// One change.
-#[derive(Clone, Debug, Serialize)]
-pub struct ChangeView {
-    pub path: String,
-    pub kind: String,
-    pub text: String,
-}
-
-impl AppliedView {
-    /// As the API has it.
-    #[must_use]
-    pub fn of(answer: v1::ApplyQuotaResponse, dry_run: bool) -> Self {
-        let change = |found: v1::QuotaChange| ChangeView {
-            path: found.path,
-            kind: found.kind,
-            text: found.text,
-        };
-        Self {
-            dry_run,
-            revision: answer.revision,
-            changes: answer.changes.into_iter().map(change).collect(),
-        }
-    }
-}
-
 /// An entry of the ledger.
 #[derive(Clone, Debug, Serialize)]
 pub struct EntryView {

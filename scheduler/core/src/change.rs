@@ -15,7 +15,8 @@ use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::ledger::LedgerEntry;
 use crate::node::{Admin, Inventory, Liveness};
-use crate::quota::QuotaBook;
+use crate::quota::audit::AuditEntry;
+use crate::quota::{Approval, QuotaBook};
 use crate::step::{Step, Task};
 
 /// One change of one object.
@@ -79,6 +80,10 @@ pub enum Change {
         /// When.
         at: UnixMicros,
     },
+    /// A change of the quota book was entered into the audit chain.
+    QuotaAudited(Arc<AuditEntry>),
+    /// Somebody stands for a plan of another quota book.
+    QuotaApproved(Arc<Approval>),
     /// A date of the quota book has come: what it says for that moment is in force. Not stored, as it follows from the
     /// quota book and the clock.
     QuotaTurned {
@@ -193,6 +198,8 @@ event_kinds! {
     NodeResumed => "node_resumed",
     /// The quota tree was replaced.
     QuotaApplied => "quota_applied",
+    /// Somebody approved a plan of the quota tree.
+    QuotaApproved => "quota_approved",
     /// The quota tree changed by its dates.
     QuotaTurned => "quota_turned",
 }

@@ -29,9 +29,7 @@ pub struct Job {
     pub status: JobStatus,
 }
 
-/// SHA-256 of a request's body, in hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Digest(pub Arc<str>);
+pub use crate::digest::Digest;
 
 /// State of a job as a person sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -22,7 +22,9 @@ mod tests;
 pub use action::{Action, ActionRefusal, Actor, Changed, act};
 pub use draft::Draft;
 pub use node::{drain, give_up, hear, miss, register, resume};
-pub use quota::{apply_quota, turn_quota};
+pub use quota::{
+    QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, turn_quota, undone,
+};
 pub use report::{Folded, MemberEvent, Report, fold};
 pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};

@@ -3,6 +3,8 @@
 //! A node's limit covers everything below it. No limit at a node means only those above it bind; a limit of zero
 //! means zero.
 
+mod approval;
+pub mod audit;
 mod book;
 mod check;
 mod dated;
@@ -10,6 +12,7 @@ mod diff;
 pub mod entitle;
 mod moment;
 mod parse;
+mod proposal;
 mod sums;
 
 use std::collections::BTreeMap;
@@ -20,11 +23,13 @@ use serde::{Deserialize, Serialize};
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
 
+pub use approval::{Approval, ApprovalRule, ChangeSize};
 pub use book::{Batch, Capacity, ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 pub use dated::{Dated, Interval, Overlap};
-pub use diff::{QuotaChange, QuotaChangeKind, changed_between, diff};
+pub use diff::{FieldChange, QuotaChange, QuotaChangeKind, changed_between, diff};
 pub use moment::{read as read_moment, show as show_moment};
 pub use parse::{QuotaFault, parse};
+pub use proposal::{Consent, Proposal};
 pub use sums::{ClassSums, Sums};
 
 /// The whole tree at one revision.

@@ -6,6 +6,7 @@
 //! from a [`Snapshot`].
 
 mod apply;
+mod audit;
 mod node;
 mod usage;
 
@@ -21,6 +22,7 @@ use crate::node::{Admin, Inventory};
 use crate::quota::{Interval, QuotaBook, QuotaTree};
 use crate::step::Step;
 
+pub use audit::QuotaAudit;
 pub use node::{Node, NodeFree};
 pub use usage::{PathUsage, Usage};
 
@@ -39,6 +41,8 @@ pub struct World {
     pub quota: Arc<QuotaTree>,
     /// When another tree comes into force by its date; at the end of time if none does.
     pub quota_until: UnixMicros,
+    /// Where the audit chain of the book ends, and what stands for its next change.
+    pub audit: QuotaAudit,
     /// Jobs that are not terminal.
     pub jobs: BTreeMap<JobId, Job>,
     /// Attempts that have not ended.
@@ -98,6 +102,8 @@ pub struct Snapshot {
     pub nodes: Vec<(Arc<Inventory>, Admin)>,
     /// Everything that was decided about quotas.
     pub book: Arc<QuotaBook>,
+    /// Where the audit chain of the book ends, and what stands for its next change.
+    pub audit: QuotaAudit,
     /// Jobs that are not terminal.
     pub jobs: Vec<Job>,
     /// Attempts that have not ended.
@@ -115,6 +121,7 @@ impl Default for World {
             book: Arc::default(),
             quota: Arc::default(),
             quota_until: Interval::ALWAYS.until,
+            audit: QuotaAudit::default(),
             jobs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             steps: BTreeMap::new(),
@@ -129,9 +136,9 @@ impl World {
     /// Rebuilds the world of that moment from what the store knows. Every node is unknown until its worker is heard.
     #[must_use]
     pub fn restore(snapshot: Snapshot, now: UnixMicros) -> Self {
-        let Snapshot { sequences, book, .. } = &snapshot;
-        let book = Arc::clone(book);
-        let mut world = World { sequences: *sequences, book, ..World::default() };
+        let Snapshot { sequences, book, audit, .. } = &snapshot;
+        let (book, audit) = (Arc::clone(book), audit.clone());
+        let mut world = World { sequences: *sequences, book, audit, ..World::default() };
         world.turn_quota(now);
         for (inventory, admin) in snapshot.nodes {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));

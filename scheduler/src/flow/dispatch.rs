@@ -259,6 +259,8 @@ fn attempt_of(change: &Change) -> Option<AttemptId> {
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
         | Change::QuotaApplied { .. }
+        | Change::QuotaAudited(_)
+        | Change::QuotaApproved(_)
         | Change::QuotaTurned { .. }
         | Change::Happened(_) => None,
     }

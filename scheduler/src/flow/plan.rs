@@ -332,6 +332,8 @@ fn news_of(change: &Change) -> News {
         | Change::StepCreated(_)
         | Change::TaskMoved { .. }
         | Change::Booked(_)
+        | Change::QuotaAudited(_)
+        | Change::QuotaApproved(_)
         | Change::Happened(_) => News::None,
     }
 }

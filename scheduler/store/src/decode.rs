@@ -11,6 +11,8 @@ use gotgan_core::ids::{AttemptId, BadName, Epoch, JobId};
 use gotgan_core::job::{Digest, Job, JobState};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
 use gotgan_core::node::{Admin, Inventory};
+use gotgan_core::quota::Approval;
+use gotgan_core::quota::audit::{AuditEntry, Source};
 use gotgan_core::step::{Step, StepKind, Task};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,10 @@ pub(crate) type LedgerRow = (i64, i64, Text, Text, Text, i64, i64, i64, Text);
 /// seq, at, kind, job, attempt, state, node, text.
 pub(crate) type EventRow =
     (i64, i64, Text, Option<i64>, Option<i64>, Option<Text>, Option<Text>, Text);
+/// seq, revision, at, subject, source, body, digest.
+pub(crate) type AuditRow = (i64, i64, i64, Text, Text, Text, Text);
+/// plan, base revision, approver, document, at.
+pub(crate) type ApprovalRow = (Text, i64, Text, Text, i64);
 /// project, class, charged, refunded, held.
 pub(crate) type BalanceRow = (Text, Text, i64, i64, i64);
 /// owner, key, digest, id.
@@ -181,6 +187,34 @@ pub(crate) fn event((seq, at, kind, job, attempt, state, node, text): EventRow) 
     };
     let kind = word(&what, &kind, EventKind::from_word)?;
     Ok(Event { seq: unsigned("event", seq)?, at: UnixMicros(at), subject, kind, text })
+}
+
+pub(crate) fn audited(
+    (seq, revision, at, subject, source, body, digest): AuditRow,
+) -> Result<AuditEntry> {
+    let what = || format!("audit entry {seq}");
+    Ok(AuditEntry {
+        seq: unsigned("audit entry", seq)?,
+        revision: unsigned("audit entry", revision)?,
+        at: UnixMicros(at),
+        subject,
+        source: word(&what, &source, Source::from_word)?,
+        body: body.into(),
+        digest: Digest(digest.into()),
+    })
+}
+
+pub(crate) fn approval(
+    (plan, base_revision, approver, document, at): ApprovalRow,
+) -> Result<Approval> {
+    let what = || "approval".to_owned();
+    Ok(Approval {
+        plan: Digest(plan.into()),
+        base_revision: unsigned("approval", base_revision)?,
+        by: name(&what, approver)?,
+        document,
+        at: UnixMicros(at),
+    })
 }
 
 pub(crate) fn balance((project, class, charged, refunded, held): BalanceRow) -> Result<Balance> {

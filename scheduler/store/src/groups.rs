@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use gotgan_core::amount::UnixMicros;
 use gotgan_core::attempt::{Attempt, AttemptState, NodeAllocation};
 use gotgan_core::change::{Change, Event};
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::node::{Admin, Inventory};
-use gotgan_core::quota::QuotaBook;
+use gotgan_core::quota::audit::AuditEntry;
+use gotgan_core::quota::{Approval, QuotaBook};
 use gotgan_core::step::{Step, Task};
 
 use crate::{Result, StoreError};
@@ -31,7 +33,9 @@ pub(crate) struct Groups<'r> {
     pub entries: Vec<&'r LedgerEntry>,
     pub nodes: BTreeMap<&'r NodeName, &'r Inventory>,
     pub admins: BTreeMap<&'r NodeName, &'r Admin>,
-    pub quota: BTreeMap<u64, &'r QuotaBook>,
+    pub quota: BTreeMap<u64, (&'r QuotaBook, UnixMicros)>,
+    pub audited: Vec<&'r AuditEntry>,
+    pub approved: Vec<&'r Approval>,
     pub events: Vec<&'r Event>,
 }
 
@@ -71,9 +75,11 @@ impl<'r> Groups<'r> {
             Change::NodeAdministered { node, admin } => {
                 self.admins.insert(node, admin);
             }
-            Change::QuotaApplied { book, .. } => {
-                self.quota.insert(book.revision, book);
+            Change::QuotaApplied { book, at } => {
+                self.quota.insert(book.revision, (book, *at));
             }
+            Change::QuotaAudited(entry) => self.audited.push(entry),
+            Change::QuotaApproved(approval) => self.approved.push(approval),
             Change::Happened(event) => self.events.push(event),
             Change::NodeHeard { .. }
             | Change::NodeLeftovers { .. }

@@ -5,7 +5,7 @@
 //! ([`StoreError::Fenced`]) when a newer one was taken. Times come from the caller; there is no clock in SQL.
 //!
 //! What is stored: jobs, attempts with their steps and tasks, what every GPU is given to, the ledger, nodes, the
-//! quota tree, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
+//! quota tree with its audit chain, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
 
 //!
 //! Where things are: a round becomes rows in `groups` and `sheets`; rows become types in `decode`; `shared/` holds
@@ -40,6 +40,8 @@ use gotgan_core::change::Event;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::quota::QuotaBook;
+use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::world::Snapshot;
 
 pub use error::StoreError;
@@ -129,6 +131,13 @@ pub trait Store: Send + Sync + Debug {
 
     /// Entries of the ledger, oldest first; the page's `after` is the position of the last entry seen.
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>>;
+
+    /// Entries of the audit chain in order, all or those of one subject; the page's `after` is the position of the
+    /// last entry seen.
+    async fn audited(&self, subject: Option<&str>, page: &Page) -> Result<Vec<AuditEntry>>;
+
+    /// The quota book that was in force at `at`; `None` if none had been applied by then.
+    async fn quota_at(&self, at: UnixMicros) -> Result<Option<QuotaBook>>;
 
     /// Sums of the ledger by project and class, for `within` and what is below (or all).
     async fn balances(&self, within: Option<&ProjectPath>) -> Result<Vec<Balance>>;

@@ -20,12 +20,20 @@ struct Step {
 }
 
 /// All steps, oldest first. A released one is never edited: its checksum is in the databases that ran it.
-const STEPS: [Step; 1] = [Step {
-    number: 1,
-    name: "initial",
-    sqlite: include_str!("../../../migrations/sqlite/0001_initial.sql"),
-    postgres: include_str!("../../../migrations/postgres/0001_initial.sql"),
-}];
+const STEPS: &[Step] = &[
+    Step {
+        number: 1,
+        name: "initial",
+        sqlite: include_str!("../../../migrations/sqlite/0001_initial.sql"),
+        postgres: include_str!("../../../migrations/postgres/0001_initial.sql"),
+    },
+    Step {
+        number: 2,
+        name: "quota_audit",
+        sqlite: include_str!("../../../migrations/sqlite/0002_quota_audit.sql"),
+        postgres: include_str!("../../../migrations/postgres/0002_quota_audit.sql"),
+    },
+];
 
 /// What brings a database of `kind` up to date.
 pub(crate) fn migrator(kind: DatabaseKind) -> Migrator {

@@ -83,6 +83,8 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
         | Change::QuotaApplied { .. }
+        | Change::QuotaAudited(_)
+        | Change::QuotaApproved(_)
         | Change::Happened(_) => true,
     }
 }

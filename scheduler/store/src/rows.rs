@@ -19,7 +19,7 @@ use crate::groups::TaskKey;
 
 /// Text without NUL, which PostgreSQL cannot keep. Only for what is shown or searched; what is computed with is
 /// kept in JSON, where a NUL is an escape.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::groups::Groups;
 use crate::rows::{
     AdminRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow, NodeRow,
-    QuotaRow, SpecRow, StepRow, TaskRow,
+    QuotaRow, SpecRow, StepRow, TaskRow, plain,
 };
 use crate::{Result, Round, StoreError};
 
@@ -31,6 +31,8 @@ pub(crate) enum Target {
     Nodes,
     Admins,
     Quota,
+    QuotaAudit,
+    QuotaApprovals,
     Events,
     Tokens,
     JoinTokens,
@@ -39,7 +41,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// All of them, in the order of writing.
-    pub(crate) const ALL: [Target; 18] = [
+    pub(crate) const ALL: [Target; 20] = [
         Target::Jobs,
         Target::JobSpecs,
         Target::MovedJobs,
@@ -54,6 +56,8 @@ impl Target {
         Target::Nodes,
         Target::Admins,
         Target::Quota,
+        Target::QuotaAudit,
+        Target::QuotaApprovals,
         Target::Events,
         Target::Tokens,
         Target::JoinTokens,
@@ -78,6 +82,8 @@ impl Target {
             | Target::Ledger
             | Target::Nodes
             | Target::Quota
+            | Target::QuotaAudit
+            | Target::QuotaApprovals
             | Target::Events
             | Target::Tokens
             | Target::Answered => "a row was not written",
@@ -173,11 +179,30 @@ impl Sheets {
         )?;
         let admins = groups.admins.iter().map(|(name, admin)| AdminRow::of(name, admin));
         self.add(Target::Admins, admins)?;
-        let quota = groups.quota.values();
-        self.add(
-            Target::Quota,
-            quota.map(|tree| QuotaRow { revision: tree.revision, applied_us: now.0, tree }),
-        )
+        self.add_quota(groups)
+    }
+
+    fn add_quota(&mut self, groups: &Groups<'_>) -> Result<()> {
+        let books = groups.quota.values().map(|(book, at)| QuotaRow {
+            revision: book.revision,
+            applied_us: at.0,
+            tree: book,
+        });
+        self.add(Target::Quota, books)?;
+        let entries = groups.audited.iter().map(|entry| {
+            json!({
+                "seq": entry.seq, "revision": entry.revision, "at_us": entry.at.0, "subject": entry.subject,
+                "source": entry.source.word(), "body": &*entry.body, "digest": entry.digest,
+            })
+        });
+        self.add(Target::QuotaAudit, entries)?;
+        let approvals = groups.approved.iter().map(|approval| {
+            json!({
+                "plan": approval.plan, "approver": approval.by, "base_revision": approval.base_revision,
+                "document": plain(&approval.document), "at_us": approval.at.0,
+            })
+        });
+        self.add(Target::QuotaApprovals, approvals)
     }
 
     fn add_access(&mut self, round: &Round) -> Result<()> {

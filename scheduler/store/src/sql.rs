@@ -45,6 +45,14 @@ macro_rules! event_columns {
     };
 }
 
+/// Columns of [`crate::decode::AuditRow`].
+macro_rules! audit_columns {
+    () => {
+        "quota_audit.seq, quota_audit.revision, quota_audit.at_us, quota_audit.subject, quota_audit.source, \
+         quota_audit.body, quota_audit.digest"
+    };
+}
+
 pub(crate) use {attempt_columns, event_columns, job_columns, ledger_columns};
 
 /// Whoever holds it already may take it again at once: a process that was killed need not wait for itself.
@@ -74,6 +82,36 @@ pub(crate) const SEQUENCES: &str = "\
 pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
 
 pub(crate) const QUOTA: &str = "SELECT tree FROM quota ORDER BY revision DESC LIMIT 1";
+
+/// The book that was in force at a moment.
+pub(crate) const QUOTA_AT: &str =
+    "SELECT tree FROM quota WHERE applied_us <= $1 ORDER BY revision DESC LIMIT 1";
+
+pub(crate) const LAST_AUDITED: &str =
+    concat!("SELECT ", audit_columns!(), " FROM quota_audit ORDER BY seq DESC LIMIT 1");
+
+/// Entries by command about things that no files said anything about since.
+pub(crate) const UNFILED: &str = concat!(
+    "SELECT ",
+    audit_columns!(),
+    " FROM quota_audit WHERE source = 'command' AND NOT EXISTS (SELECT 1 FROM quota_audit AS filed ",
+    "WHERE filed.subject = quota_audit.subject AND filed.source = 'files' ",
+    "AND filed.seq > quota_audit.seq) ORDER BY seq"
+);
+
+/// Approvals of plans for the revision in force.
+pub(crate) const APPROVALS: &str = "\
+    SELECT plan, base_revision, approver, document, at_us FROM quota_approvals \
+    WHERE base_revision = (SELECT coalesce(max(revision), 0) FROM quota) ORDER BY at_us, plan, approver";
+
+pub(crate) const AUDITED: &str =
+    concat!("SELECT ", audit_columns!(), " FROM quota_audit WHERE seq > $1 ORDER BY seq LIMIT $2");
+
+pub(crate) const AUDITED_SUBJECT: &str = concat!(
+    "SELECT ",
+    audit_columns!(),
+    " FROM quota_audit WHERE subject = $3 AND seq > $1 ORDER BY seq LIMIT $2"
+);
 
 pub(crate) const LIVE_JOBS: &str = concat!(
     "SELECT ",

@@ -8,6 +8,8 @@
 
 #[path = "conformance/access.rs"]
 mod access;
+#[path = "conformance/audit.rs"]
+mod audit;
 #[path = "conformance/bench.rs"]
 mod bench;
 #[path = "conformance/crashes.rs"]
@@ -81,6 +83,10 @@ promises! {
     ledger::balances_sum_what_lies_below_a_path,
     ledger::a_true_ledger_passes_the_audit,
     ledger::the_audit_finds_what_was_planted,
+    audit::the_chain_and_what_stands_for_its_next_entry_survive_a_reload,
+    audit::the_chain_that_is_read_back_rebuilds_the_book,
+    audit::entries_of_one_subject_are_found_alone,
+    audit::the_book_of_a_past_moment_is_the_one_that_was_in_force,
     access::tokens_are_made_changed_and_read_back,
     access::a_join_token_is_used_once,
     access::an_answer_is_remembered_under_its_key,

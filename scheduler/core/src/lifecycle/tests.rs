@@ -24,7 +24,7 @@ use crate::ledger::{self, LedgerEntry, LedgerKind};
 use crate::node::{Gpu, Inventory};
 use crate::planner;
 use crate::policy::Policy;
-use crate::quota::QuotaTree;
+use crate::quota::{Consent, Proposal, QuotaTree};
 use crate::spec::{
     Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
 };
@@ -197,7 +197,15 @@ impl Life {
             starts: BTreeSet::new(),
             submitted: 0,
         };
-        life.draft(|draft| apply_quota(draft, tree.into(), &UserName::new("office").unwrap()));
+        let office = UserName::new("office").unwrap();
+        let proposal = Proposal {
+            requester: office.clone(),
+            reason: String::new(),
+            base_revision: 0,
+            consent: Consent::default(),
+            book: tree.into(),
+        };
+        life.draft(|draft| apply_quota(draft, proposal, &office).unwrap());
         for index in 0..NODES {
             life.connect(index);
         }

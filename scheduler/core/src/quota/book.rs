@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::ApprovalRule;
 use super::dated::{Dated, Interval};
 use super::diff::differing;
 use super::{QuotaFault, QuotaNode, QuotaTree};
 use crate::amount::{GpuMilli, UnixMicros};
+use crate::digest::Digest;
 use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
 
 /// Everything that was decided, at one revision.
@@ -18,6 +20,9 @@ use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
 pub struct QuotaBook {
     /// Grows by one with every change.
     pub revision: u64,
+    /// How many must approve a change, by its size; without any rule nobody must.
+    #[serde(default)]
+    pub approval: Vec<ApprovalRule>,
     /// Classes of GPUs; if none is named, any is allowed.
     pub classes: BTreeMap<GpuClass, ClassTerms>,
     /// Clusters, each one fabric with GPUs of one class.
@@ -143,6 +148,13 @@ impl QuotaBook {
         let fleet = (&self.classes, &self.clusters, &self.lots)
             != (&other.classes, &other.clusters, &other.lots);
         (changed.into_iter().cloned().collect(), fleet)
+    }
+
+    /// SHA-256 over the book as JSON.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        // A book always can be written as JSON; if it could not, its digest would match no other.
+        Digest::of(&[&serde_json::to_vec(self).unwrap_or_default()])
     }
 
     /// Whether `who` may change the terms at `path`: a node above it names them as its allocator.
@@ -277,7 +289,14 @@ impl NodeTerms {
         }
     }
 
-    fn edges(&self) -> impl Iterator<Item = UnixMicros> {
+    /// What holds as long as the node is there.
+    pub(super) fn undated(&self) -> impl PartialEq + use<> {
+        let NodeTerms { title, kind, allocator, decision, .. } = self.clone();
+        (title, kind, allocator, decision)
+    }
+
+    /// Every moment at which something changes.
+    pub(super) fn edges(&self) -> impl Iterator<Item = UnixMicros> {
         let guarantees = self.guarantees.values().flat_map(Dated::edges);
         let limits = self.limits.values().flat_map(Dated::edges);
         let others = self.any_limit.edges().chain(self.weight.edges());

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::QuotaTree;
+use super::approval::ApprovalRule;
+use super::audit::{Edit, Terms, edits};
 use super::book::{ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 use super::dated::{Dated, Interval};
 use super::moment;
@@ -12,12 +14,23 @@ use crate::ids::ProjectPath;
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaChange {
-    /// Path of a node, or `class NAME`, `cluster NAME`, `lot NAME`.
+    /// Path of a node, or `class NAME`, `cluster NAME`, `lot NAME`, `approval`.
     pub path: String,
     /// How.
     pub kind: QuotaChangeKind,
     /// One line, as in `limit b200: 16 -> 32`.
     pub text: String,
+}
+
+/// One term that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldChange {
+    /// What it is called, as in `limit b200`.
+    pub name: String,
+    /// What it said, `none` where it said nothing.
+    pub before: String,
+    /// What it says.
+    pub after: String,
 }
 
 /// How a thing differs.
@@ -49,12 +62,54 @@ type Words = BTreeMap<String, String>;
 /// Everything that differs, the capacity first, then the nodes by path; revisions are not compared.
 #[must_use]
 pub fn diff(old: &QuotaBook, new: &QuotaBook) -> Vec<QuotaChange> {
-    let mut changes = Vec::new();
-    changes.extend(compare(&old.classes, &new.classes, "class ", class_words));
-    changes.extend(compare(&old.clusters, &new.clusters, "cluster ", cluster_words));
-    changes.extend(compare(&old.lots, &new.lots, "lot ", lot_words));
-    changes.extend(compare(&old.nodes, &new.nodes, "", node_words));
-    changes
+    edits(old, new).iter().map(Edit::describe).collect()
+}
+
+impl Edit {
+    /// The edit for a person.
+    #[must_use]
+    pub fn describe(&self) -> QuotaChange {
+        let (kind, text) = match self.words() {
+            (None, None) => (QuotaChangeKind::Changed, String::new()),
+            (None, Some(after)) => (QuotaChangeKind::Added, describe(&after)),
+            (Some(before), None) => (QuotaChangeKind::Removed, describe(&before)),
+            (Some(before), Some(after)) => {
+                let fields = fields(&before, &after).into_iter();
+                let parts = fields
+                    .map(|field| format!("{}: {} -> {}", field.name, field.before, field.after));
+                (QuotaChangeKind::Changed, parts.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let subject = self.subject();
+        let path = subject.strip_prefix("node ").unwrap_or(&subject).to_owned();
+        QuotaChange { path, kind, text }
+    }
+
+    /// Every term that it changes.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldChange> {
+        let (before, after) = self.words();
+        fields(&before.unwrap_or_default(), &after.unwrap_or_default())
+    }
+
+    /// The terms in words, before and after.
+    fn words(&self) -> (Option<Words>, Option<Words>) {
+        match self {
+            Edit::Approval { before, after } => {
+                (Some(approval_words(before)), Some(approval_words(after)))
+            }
+            Edit::Class(terms) => terms.both(class_words),
+            Edit::Cluster(terms) => terms.both(cluster_words),
+            Edit::Lot(terms) => terms.both(lot_words),
+            Edit::Node(terms) => terms.both(node_words),
+        }
+    }
+}
+
+impl<N, T> Terms<N, T> {
+    fn both(&self, words: fn(&T) -> Words) -> (Option<Words>, Option<Words>) {
+        (self.before.as_ref().map(words), self.after.as_ref().map(words))
+    }
 }
 
 /// Nodes that differ between two trees.
@@ -72,40 +127,19 @@ pub(super) fn differing<'a, N: Ord, T: PartialEq>(
     names.into_iter().filter(|name| old.get(*name) != new.get(*name)).collect()
 }
 
-fn compare<N: Ord + ToString, T: PartialEq>(
-    old: &BTreeMap<N, T>,
-    new: &BTreeMap<N, T>,
-    prefix: &str,
-    words: fn(&T) -> Words,
-) -> Vec<QuotaChange> {
-    let changed = differing(old, new).into_iter().filter_map(|name| {
-        let (kind, text) = match (old.get(name), new.get(name)) {
-            (None, Some(new)) => (QuotaChangeKind::Added, describe(&words(new))),
-            (Some(old), None) => (QuotaChangeKind::Removed, describe(&words(old))),
-            (Some(old), Some(new)) => {
-                (QuotaChangeKind::Changed, differences(&words(old), &words(new)))
-            }
-            (None, None) => return None,
-        };
-        Some(QuotaChange { path: format!("{prefix}{}", name.to_string()), kind, text })
-    });
-    changed.collect()
-}
-
 fn describe(words: &Words) -> String {
     let said = words.iter().filter(|(name, _)| name.as_str() != "title");
     let said: Vec<String> = said.map(|(name, value)| format!("{name}: {value}")).collect();
     if said.is_empty() { "no terms of its own".to_owned() } else { said.join(", ") }
 }
 
-fn differences(old: &Words, new: &Words) -> String {
-    let parts: Vec<String> = differing(old, new)
-        .into_iter()
-        .map(|name| {
-            format!("{name}: {} -> {}", spell(name, old.get(name)), spell(name, new.get(name)))
-        })
-        .collect();
-    parts.join(", ")
+fn fields(before: &Words, after: &Words) -> Vec<FieldChange> {
+    let change = |name: &String| FieldChange {
+        name: name.clone(),
+        before: spell(name, before.get(name)).to_owned(),
+        after: spell(name, after.get(name)).to_owned(),
+    };
+    differing(before, after).into_iter().map(change).collect()
 }
 
 /// What a term says where it is not written down.
@@ -118,6 +152,14 @@ fn spell<'a>(name: &str, value: Option<&'a String>) -> &'a str {
         None if name == "weight_milli" => "1000",
         None => "none",
     }
+}
+
+/// One word a rule: `above 64 GPUs: 1`.
+fn approval_words(rules: &[ApprovalRule]) -> Words {
+    let words = |rule: &ApprovalRule| {
+        (format!("above {} GPUs", rule.above_gpus), rule.approvers.to_string())
+    };
+    rules.iter().map(words).collect()
 }
 
 fn node_words(node: &NodeTerms) -> Words {

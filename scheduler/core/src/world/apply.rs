@@ -10,6 +10,7 @@ use crate::change::Change;
 use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::node::{Admin, Inventory};
+use crate::quota::Approval;
 use crate::step::Task;
 
 impl World {
@@ -45,7 +46,12 @@ impl World {
             }
             Change::QuotaApplied { book, at } => {
                 self.book = Arc::clone(book);
+                self.audit.approvals.retain(|approval| approval.base_revision == book.revision);
                 self.turn_quota(*at);
+            }
+            Change::QuotaAudited(entry) => self.audit.enter(entry),
+            Change::QuotaApproved(approval) => {
+                self.audit.approvals.push(Approval::clone(approval));
             }
             Change::QuotaTurned { at } => self.turn_quota(*at),
             Change::Happened(event) => {

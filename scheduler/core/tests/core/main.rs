@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admit;
+mod audit;
 mod builders;
 mod check;
 mod cluster;

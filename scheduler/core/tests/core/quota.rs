@@ -59,7 +59,7 @@ title = 3
 limit = 8
 "#;
     assert_snapshot!(faults(&[("q.toml", text)]), @r#"
-    q.toml:2: owner: not enforced by this version (only [node."PATH"], [class.NAME], [cluster.NAME] and [lot.NAME] are): remove it
+    q.toml:2: owner: not enforced by this version (only [node."PATH"], [class.NAME], [cluster.NAME], [lot.NAME] and [[approval]] are): remove it
     q.toml:4: node."public".limit.B200: GPU class "B200" must be 1 to 32 lower-case letters, digits or inner hyphens
     q.toml:4: node."public".limit.a100: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"
@@ -71,6 +71,29 @@ limit = 8
     q.toml:8: node."Public": project path "Public" must be 1 to 16 parts of lower-case letters, digits or inner hyphens, joined by /, at most 255 characters
     q.toml:10: node."public/z".limit: must be a table of classes, as in limit = { b200 = 16 }
     "#);
+}
+
+#[test]
+fn rules_of_approval_that_make_no_sense_are_refused() {
+    let rule = |rules: &str| faults(&[("q.toml", &format!("approval = {rules}\n[node.a]\n"))]);
+    let refused = [
+        rule("3"),
+        rule("[{ above_gpus = 1 }]"),
+        rule("[{ above_gpus = 1, approvers = 0 }]"),
+        rule("[{ above_gpus = 1, approvers = 1, by = \"kim\" }]"),
+        rule("[{ above_gpus = 1, approvers = 1 }, { above_gpus = 1, approvers = 2 }]"),
+        rule("[{ above_gpus = 1, approvers = 2 }, { above_gpus = 9, approvers = 1 }]"),
+    ];
+    insta::assert_snapshot!(refused.join("\n"), @r"
+    q.toml:1: approval: must be a list: write [[approval]]
+    q.toml:1: approval: needs above_gpus and approvers
+    q.toml:1: approval.approvers: must be 1 to 10 people, not 0
+    q.toml:1: approval.by: not enforced by this version (only above_gpus and approvers are): remove it
+    q.toml:1: approval.above_gpus: two rules are for changes above 1 GPUs: keep one
+    q.toml:1: approval.approvers: above 1 GPUs 2 must approve, and above 9 only 1: a larger change never needs fewer
+    ");
+    let twice = "approval = [{ above_gpus = 1, approvers = 1 }]\n";
+    insta::assert_snapshot!(faults(&[("a.toml", twice), ("b.toml", twice)]), @"b.toml:1: approval: is there already at a.toml:1: keep one of them");
 }
 
 #[test]

@@ -12,10 +12,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gotgan_core::amount::GpuMilli;
-use gotgan_core::ids::{GpuClass, ProjectPath};
+use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::ids::{GpuClass, ProjectPath, UserName};
+use gotgan_core::quota::audit::{AuditEntry, ChainHead, Replay, Source, Warrant, record};
 use gotgan_core::quota::entitle::{Arena, Entitlements, NodeIndex};
-use gotgan_core::quota::{QuotaNode, QuotaTree};
+use gotgan_core::quota::{QuotaBook, QuotaNode, QuotaTree};
 
 const PROGRAMMES: u32 = 12;
 const LEAVES: u32 = 1125;
@@ -92,4 +93,64 @@ fn the_reference_tree_in_full_and_leaf_by_leaf() {
              median {median:?}, 99th of a hundred {worst:?}"
         );
     }
+}
+
+/// Entries of the audit chain that are verified.
+const ENTRIES: usize = 100_000;
+
+/// The tree, and then one project after another that gets a GPU more.
+fn chain() -> Vec<AuditEntry> {
+    let warrant = Warrant {
+        by: UserName::new("office").unwrap(),
+        source: Source::Files,
+        reason: "more work".to_owned(),
+        plan: None,
+        approvals: Vec::new(),
+    };
+    let mut book = QuotaBook::from(tree());
+    book.revision = 1;
+    let mut head = ChainHead::default();
+    let mut entries = record(&head, &QuotaBook::default(), &book, &warrant, UnixMicros(1));
+    while entries.len() < ENTRIES {
+        head.pass(entries.last().unwrap());
+        let number = u32::try_from(entries.len()).unwrap();
+        let path = format!("public/p{}/leaf-{}", number % LEAVES % PROGRAMMES, number % LEAVES);
+        // Only what the chain looks at, so that making it does not take minutes.
+        let path = ProjectPath::new(&path).unwrap();
+        let (mut old, mut new) = (QuotaBook::default(), QuotaBook::default());
+        old.nodes.insert(path.clone(), book.nodes[&path].clone());
+        let mut terms = book.nodes[&path].clone();
+        terms.title = format!("revision {number}");
+        new.nodes.insert(path.clone(), terms.clone());
+        new.revision = book.revision + 1;
+        entries.extend(record(&head, &old, &new, &warrant, UnixMicros(i64::from(number))));
+        book.nodes.insert(path, terms);
+        book.revision += 1;
+    }
+    entries
+}
+
+#[test]
+#[ignore = "asserts no times"]
+fn an_audit_chain_of_100_000_entries_is_verified_and_searched() {
+    let entries = chain();
+    let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
+    let digests = shortest(3, |_| {
+        let mut head = ChainHead::default();
+        entries.iter().for_each(|entry| head.check(entry).unwrap());
+    });
+    let replayed = shortest(3, |_| {
+        let mut replay = Replay::default();
+        entries.iter().for_each(|entry| drop(replay.take(entry).unwrap()));
+    });
+    let subject = entries[ENTRIES / 2].subject.clone();
+    let found = shortest(3, |_| {
+        let of = entries.iter().filter(|entry| entry.subject == subject);
+        of.for_each(|entry| drop(entry.read().unwrap().edit.fields()));
+    });
+    println!(
+        "{} entries, {} MiB: digests {digests:?}, digests and book {replayed:?}, who changed one node {found:?}",
+        entries.len(),
+        bytes >> 20
+    );
 }

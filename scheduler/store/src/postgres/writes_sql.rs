@@ -19,6 +19,8 @@ pub(crate) fn statement(target: Target) -> &'static str {
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
         Target::Quota => QUOTA,
+        Target::QuotaAudit => QUOTA_AUDIT,
+        Target::QuotaApprovals => QUOTA_APPROVALS,
         Target::Events => EVENTS,
         Target::Tokens => TOKENS,
         Target::JoinTokens => JOIN_TOKENS,
@@ -115,6 +117,18 @@ const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \
     SELECT item.revision, item.applied_us, item.tree \
     FROM json_to_recordset($1::json) AS item(revision bigint, applied_us bigint, tree text)";
+
+const QUOTA_AUDIT: &str = "\
+    INSERT INTO quota_audit (seq, revision, at_us, subject, source, body, digest) \
+    SELECT item.seq, item.revision, item.at_us, item.subject, item.source, item.body, item.digest \
+    FROM json_to_recordset($1::json) AS item(seq bigint, revision bigint, at_us bigint, subject text, source \
+    text, body text, digest text)";
+
+const QUOTA_APPROVALS: &str = "\
+    INSERT INTO quota_approvals (plan, approver, base_revision, document, at_us) \
+    SELECT item.plan, item.approver, item.base_revision, item.document, item.at_us \
+    FROM json_to_recordset($1::json) AS item(plan text, approver text, base_revision bigint, document text, \
+    at_us bigint)";
 
 const EVENTS: &str = "\
     INSERT INTO events (seq, at_us, kind, job_id, attempt, state, node, text) \

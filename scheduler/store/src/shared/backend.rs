@@ -9,6 +9,8 @@ use gotgan_core::change::Event;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::quota::QuotaBook;
+use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::world::Snapshot;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
@@ -186,6 +188,14 @@ impl Store for Backend {
 
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>> {
         reads::ledger(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn audited(&self, subject: Option<&str>, page: &Page) -> Result<Vec<AuditEntry>> {
+        reads::audited(&mut *self.read().await?, subject, page).await
+    }
+
+    async fn quota_at(&self, at: UnixMicros) -> Result<Option<QuotaBook>> {
+        reads::quota_at(&mut *self.read().await?, at).await
     }
 
     async fn balances(&self, within: Option<&ProjectPath>) -> Result<Vec<Balance>> {

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotgan_core::amount::GpuMilliSeconds;
+use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
 use gotgan_core::change::Event;
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::{Job, JobState};
 use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::world::{Sequences, Snapshot};
+use gotgan_core::quota::QuotaBook;
+use gotgan_core::quota::audit::{AuditEntry, ChainHead};
+use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
 use serde_json::json;
 
 use super::writes::signed;
@@ -56,6 +58,7 @@ pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
     let sequences: Option<(i64, i64, i64)> = row!(connection, "load the counters", sql::SEQUENCES);
     let nodes = rows!(connection, "load the nodes", sql::NODES);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
+    let audit = quota_audit(connection).await?;
     let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
     let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
     let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
@@ -65,10 +68,51 @@ pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
         sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
         nodes: each(nodes, decode::node)?,
         book: Arc::new(tree.transpose()?.unwrap_or_default()),
+        audit,
         jobs: each(jobs, decode::job)?,
         attempts: each(attempts, decode::attempt)?,
         steps: decode::steps(steps, tasks)?,
     })
+}
+
+/// Where the audit chain ends, and what stands for its next entry.
+async fn quota_audit(connection: &mut Connection) -> Result<QuotaAudit> {
+    let last = row!(connection, "load the end of the audit chain", sql::LAST_AUDITED);
+    let unfiled = rows!(connection, "load changes by command", sql::UNFILED);
+    let approvals = rows!(connection, "load approvals", sql::APPROVALS);
+    let mut audit = QuotaAudit::default();
+    for entry in each(unfiled, decode::audited)? {
+        audit.enter(&entry);
+    }
+    audit.head = ChainHead::default();
+    if let Some(last) = last.map(decode::audited).transpose()? {
+        audit.head.pass(&last);
+    }
+    audit.approvals = each(approvals, decode::approval)?;
+    Ok(audit)
+}
+
+pub(super) async fn audited(
+    connection: &mut Connection,
+    subject: Option<&str>,
+    page: &Page,
+) -> Result<Vec<AuditEntry>> {
+    let (after, size) = (signed(page.after.unwrap_or(0)), i64::from(page.size));
+    let rows = match subject {
+        None => rows!(connection, "read the audit chain", sql::AUDITED, after, size),
+        Some(subject) => {
+            rows!(connection, "read audit entries", sql::AUDITED_SUBJECT, after, size, subject)
+        }
+    };
+    each(rows, decode::audited)
+}
+
+pub(super) async fn quota_at(
+    connection: &mut Connection,
+    at: UnixMicros,
+) -> Result<Option<QuotaBook>> {
+    let found: Option<(String,)> = row!(connection, "read a quota tree", sql::QUOTA_AT, at.0);
+    found.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree)).transpose()
 }
 
 fn decode_sequences((job, event, entry): (i64, i64, i64)) -> Result<Sequences> {

@@ -64,6 +64,8 @@ fn statement(target: Target) -> &'static str {
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
         Target::Quota => QUOTA,
+        Target::QuotaAudit => QUOTA_AUDIT,
+        Target::QuotaApprovals => QUOTA_APPROVALS,
         Target::Events => EVENTS,
         Target::Tokens => TOKENS,
         Target::JoinTokens => JOIN_TOKENS,
@@ -160,6 +162,18 @@ const ADMINS: &str = "\
 const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \
     SELECT item.value ->> '$.revision', item.value ->> '$.applied_us', item.value ->> '$.tree' \
+    FROM jsonb_each($1) AS item";
+
+const QUOTA_AUDIT: &str = "\
+    INSERT INTO quota_audit (seq, revision, at_us, subject, source, body, digest) \
+    SELECT item.value ->> '$.seq', item.value ->> '$.revision', item.value ->> '$.at_us', item.value ->> \
+    '$.subject', item.value ->> '$.source', item.value ->> '$.body', item.value ->> '$.digest' \
+    FROM jsonb_each($1) AS item";
+
+const QUOTA_APPROVALS: &str = "\
+    INSERT INTO quota_approvals (plan, approver, base_revision, document, at_us) \
+    SELECT item.value ->> '$.plan', item.value ->> '$.approver', item.value ->> '$.base_revision', \
+    item.value ->> '$.document', item.value ->> '$.at_us' \
     FROM jsonb_each($1) AS item";
 
 const EVENTS: &str = "\

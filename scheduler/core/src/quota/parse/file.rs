@@ -32,6 +32,10 @@ impl FileReader<'_> {
                 ("class", DeValue::Table(classes)) => self.read_classes(classes),
                 ("cluster", DeValue::Table(clusters)) => self.read_clusters(clusters),
                 ("lot", DeValue::Table(lots)) => self.read_lots(lots),
+                ("approval", DeValue::Array(rules)) => self.read_approval(key, rules),
+                ("approval", _) => {
+                    self.fault(key, "approval", "must be a list: write [[approval]]");
+                }
                 ("node", _) => {
                     self.fault(key, "node", "must be a table, as in [node.\"public/nup\"]");
                 }
@@ -39,8 +43,8 @@ impl FileReader<'_> {
                     self.fault(key, word, format!("must be a table, as in [{word}.NAME]"));
                 }
                 (other, _) => {
-                    let known =
-                        "only [node.\"PATH\"], [class.NAME], [cluster.NAME] and [lot.NAME] are";
+                    let known = "only [node.\"PATH\"], [class.NAME], [cluster.NAME], [lot.NAME] and \
+                                 [[approval]] are";
                     self.unknown(key, other, known);
                 }
             }

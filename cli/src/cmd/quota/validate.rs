@@ -7,8 +7,8 @@ use clap::Args;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::quota::{self, Interval, QuotaBook, Sums, show_moment};
 
+use super::files::read_files;
 use crate::{
-    cmd::quota::read_files,
     context::Context,
     error::{Error, Exit},
     output::table::{Table, Tone, column},

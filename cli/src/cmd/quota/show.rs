@@ -1,0 +1,133 @@
+//! `gotgan quota show`: the tree with what is in use, now, before or later.
+
+use clap::Args;
+use gotgan_core::amount::UnixMicros;
+use gotgan_proto::v1;
+
+use crate::{
+    context::Context,
+    error::Error,
+    output::table::{Table, Tone, column},
+    view::{
+        amount,
+        quota::{QuotaNodeView, QuotaView},
+    },
+};
+
+/// Show the tree with what is in use
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  gotgan quota show public/nup\n  gotgan quota show --at 2027-01-04"
+)]
+pub struct ShowQuota {
+    /// This node and what is below [default: all]
+    #[arg(default_value = "", hide_default_value = true)]
+    path: String,
+    /// As it was at that date, or will be by what is applied now, as in 2027-01-04 (midnight, KST)
+    #[arg(long, value_name = "DATE", value_parser = gotgan_core::quota::read_moment)]
+    at: Option<UnixMicros>,
+}
+
+impl ShowQuota {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+        let request = v1::GetQuotaRequest { path: self.path, at_us: self.at.map_or(0, |at| at.0) };
+        let tree =
+            context.client()?.call(async |api| api.quota().get(request.clone()).await).await?;
+        let view = QuotaView::of(&tree);
+        if context.output.json {
+            return context.output.document("gotgan.quota/1", &view);
+        }
+        context.output.table(&table(&view))?;
+        context.output.aside(&format!("revision {}", view.revision));
+        Ok(())
+    }
+}
+
+fn table(view: &QuotaView) -> Table {
+    let mut table = Table::new(&[
+        column("PATH").shrink(16).keep_end(),
+        column("TITLE").shrink(8).drop(1),
+        column("CLASS"),
+        column("IN USE").right(),
+        column("GUARANTEE").right().drop(4),
+        column("LIMIT").right(),
+        column("RUNNING").right().drop(2),
+        column("PENDING").right().drop(3),
+    ]);
+    for node in &view.nodes {
+        add_node(&mut table, node);
+    }
+    table
+}
+
+/// One row a class; what is not of a class stands in the first.
+fn add_node(table: &mut Table, node: &QuotaNodeView) {
+    let jobs = [node.running_jobs, node.pending_jobs].map(|count| (count.to_string(), Tone::Plain));
+    let [running, pending] = jobs;
+    let head = [(node.path.clone(), Tone::Plain), (node.title.clone(), Tone::Dim)];
+    let [path, title] = head;
+    if node.classes.is_empty() {
+        let dash = || ("-".to_owned(), Tone::Dim);
+        table.toned_row([path, title, dash(), dash(), dash(), dash(), running, pending]);
+        return;
+    }
+    let empty = || (String::new(), Tone::Plain);
+    let mut first = Some((path, title, running, pending));
+    for class in &node.classes {
+        let limit = match (class.limit_gpu_milli, class.unlimited) {
+            (Some(limit), _) => amount::milli(limit),
+            (None, true) => "unlimited".to_owned(),
+            (None, false) => "-".to_owned(),
+        };
+        let full =
+            class.limit_gpu_milli.is_some_and(|limit| class.in_use_gpu_milli >= limit && limit > 0);
+        let tone = if full { Tone::Warning } else { Tone::Plain };
+        let (path, title, running, pending) =
+            first.take().unwrap_or_else(|| (empty(), empty(), empty(), empty()));
+        let used = (amount::milli(class.in_use_gpu_milli), tone);
+        let sure_of = match class.guaranteed_gpu_milli {
+            0 => ("-".to_owned(), Tone::Dim),
+            gpus => (amount::milli(gpus), Tone::Plain),
+        };
+        table.toned_row([
+            path,
+            title,
+            (class.gpu_class.clone(), Tone::Plain),
+            used,
+            sure_of,
+            (limit, Tone::Plain),
+            running,
+            pending,
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_one_row_a_class() {
+        let limit =
+            |class: &str, gpu_milli| v1::QuotaLimit { gpu_class: class.to_owned(), gpu_milli };
+        let used = v1::QuotaUse { gpu_class: "b200".to_owned(), gpu_milli: 16_000 };
+        let node = v1::QuotaNode {
+            path: "public/nup".to_owned(),
+            title: "엔업".to_owned(),
+            limits: vec![limit("b200", Some(16_000)), limit("h200", None)],
+            guarantees: vec![v1::QuotaUse { gpu_milli: 8_000, ..used.clone() }],
+            in_use: vec![used],
+            weight: 1,
+            pending_jobs: 3,
+            running_jobs: 2,
+        };
+        let root = v1::QuotaNode { path: "public".to_owned(), ..Default::default() };
+        let view = QuotaView::of(&v1::QuotaTree { revision: 7, nodes: vec![root, node] });
+        insta::assert_snapshot!(table(&view).render(Some(80), false), @"
+        PATH        TITLE  CLASS  IN USE  GUARANTEE      LIMIT  RUNNING  PENDING
+        public             -           -          -          -        0        0
+        public/nup  엔업   b200       16          8         16        2        3
+                           h200        0          -  unlimited
+        ");
+    }
+}

@@ -1,0 +1,97 @@
+//! What another quota book would do to the jobs there are: the same pass of the planner, once with the book in force
+//! and once with the other.
+//!
+//! It is what the very next pass would decide. What jobs that are not there yet, and dates that have not come, will
+//! lead to is not in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::change::Change;
+use crate::ids::{AttemptId, GpuClass, JobId, ProjectPath};
+use crate::plan::Decision;
+use crate::planner;
+use crate::policy::Policy;
+use crate::quota::QuotaBook;
+use crate::world::World;
+
+/// What would differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// Attempts that would be stopped for others, and would not be otherwise.
+    pub stopped: BTreeMap<AttemptId, ProjectPath>,
+    /// Jobs that would start at once, and would not otherwise, by project.
+    pub starts_gained: BTreeMap<ProjectPath, u64>,
+    /// Jobs that would start at once otherwise, and would not, by project.
+    pub starts_lost: BTreeMap<ProjectPath, u64>,
+    /// Nodes of the tree that hold more than their limit would be; what runs there goes on, nothing more starts.
+    pub above_limit: Vec<AboveLimit>,
+}
+
+/// A node of the tree that holds more than its limit would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AboveLimit {
+    /// Which.
+    pub path: ProjectPath,
+    /// Of which class.
+    pub class: GpuClass,
+    /// What it holds.
+    pub held: GpuMilli,
+    /// What the limit would be.
+    pub limit: GpuMilli,
+}
+
+/// What the planner would decide.
+struct Outcome {
+    starts: BTreeSet<JobId>,
+    stopped: BTreeSet<AttemptId>,
+}
+
+/// What `book` would do at `now`.
+#[must_use]
+pub fn forecast(world: &World, policy: &Policy, book: &QuotaBook, now: UnixMicros) -> Forecast {
+    let mut other = world.clone();
+    other.apply(&Change::QuotaApplied { book: Arc::new(book.clone()), at: now });
+    let (present, planned) = (outcome(world, policy, now), outcome(&other, policy, now));
+    let stopped = planned.stopped.difference(&present.stopped);
+    let stopped = stopped.filter_map(|id| Some((*id, world.attempts.get(id)?.project.clone())));
+    Forecast {
+        stopped: stopped.collect(),
+        starts_gained: count(world, planned.starts.difference(&present.starts)),
+        starts_lost: count(world, present.starts.difference(&planned.starts)),
+        above_limit: above_limit(&other),
+    }
+}
+
+fn outcome(world: &World, policy: &Policy, now: UnixMicros) -> Outcome {
+    let mut outcome = Outcome { starts: BTreeSet::new(), stopped: BTreeSet::new() };
+    for decision in planner::plan(world, policy, now).decisions {
+        match decision {
+            Decision::Start { job, .. } => outcome.starts.insert(job),
+            Decision::Preempt { attempt, .. } => outcome.stopped.insert(attempt),
+        };
+    }
+    outcome
+}
+
+fn count<'a>(world: &World, jobs: impl Iterator<Item = &'a JobId>) -> BTreeMap<ProjectPath, u64> {
+    let mut counts = BTreeMap::new();
+    for job in jobs.filter_map(|id| world.jobs.get(id)) {
+        *counts.entry(job.spec.project.clone()).or_default() += 1;
+    }
+    counts
+}
+
+fn above_limit(world: &World) -> Vec<AboveLimit> {
+    let nodes = world.quota.nodes.iter();
+    let limits = nodes.flat_map(|(path, node)| {
+        node.limits.iter().map(move |(class, limit)| (path, class, *limit))
+    });
+    let above = limits.filter_map(|(path, class, limit)| {
+        let held = world.usage.held(path.as_str(), class);
+        let (path, class) = (path.clone(), class.clone());
+        (held > limit).then_some(AboveLimit { path, class, held, limit })
+    });
+    above.collect()
+}
