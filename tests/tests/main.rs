@@ -41,6 +41,7 @@ mod limits;
 mod logs;
 mod node_loss;
 mod quota;
+mod quota_change;
 mod recall;
 mod roles;
 mod steps;
