@@ -180,6 +180,55 @@ fn whole_tree(shown: &serde_json::Value) -> u64 {
     limits[0]
 }
 
+/// A dump of 1,000 accounts in groups of ten, each with four users: 5,000 associations.
+fn dump() -> String {
+    let mut text = "Cluster - 'gpu1':Fairshare=1:QOS='normal'\n".to_owned();
+    for account in 0..1000 {
+        let parent =
+            if account % 10 == 0 { "root".to_owned() } else { format!("a{}", account / 10 * 10) };
+        text.push_str(&format!(
+            "Parent - '{parent}'\nAccount - 'a{account}':Fairshare={}:GrpTRES=gres/gpu:h200={}\nParent - 'a{account}'\n",
+            1 + account % 7,
+            account % 5
+        ));
+        for user in 0..4 {
+            text.push_str(&format!("User - 'u{user}':DefaultAccount='a{account}':Fairshare=1\n"));
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn five_thousand_associations_move_in_and_the_second_import_plans_no_change() {
+    let cluster = Cluster::builder(Database::Sqlite).quota("[node.gpu1]\n").start().await;
+    let gotgan = cluster.gotgan();
+    let file = |name: &str| cluster.directory().join(name).to_string_lossy().into_owned();
+    fs::write(file("gpu1.dump"), dump()).unwrap();
+    let row =
+        |job: u64| format!("{job}|a{}|gres/gpu={}|{}\n", job % 1000, 1 + job % 8, 1 + job % 977);
+    let rows: String = (0..20_000).map(row).collect();
+    fs::write(file("usage"), format!("JobIDRaw|Account|AllocTRES|ElapsedRaw\n{rows}")).unwrap();
+    let import = || {
+        let words =
+            ["quota", "import", "slurm", "--assoc", &file("gpu1.dump"), "--usage", &file("usage")];
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        gotgan.run(&[words, vec!["-o".to_owned(), file("in"), "--json".to_owned()]].concat()).json()
+    };
+    let imported = import();
+    let verdicts = imported["associations"].as_array().unwrap();
+    let lines: std::collections::BTreeSet<u64> =
+        verdicts.iter().map(|verdict| verdict["line"].as_u64().unwrap()).collect();
+    assert_eq!((verdicts.len(), lines.len()), (5000, 5000), "each once");
+    assert_eq!(imported["refused"], 0);
+    let used: u64 = (0..20_000).map(|job: u64| (1 + job % 8) * (1 + job % 977)).sum();
+    assert_eq!(imported["usage"]["gpu_seconds"], used);
+    assert_eq!(gotgan.run(&["quota", "plan", &file("in")]).code, 2);
+    gotgan.run(&["quota", "apply", &file("in")]).ok();
+    import();
+    assert_eq!(gotgan.run(&["quota", "plan", &file("in")]).code, 0);
+    gotgan.run(&["quota", "audit", "verify"]).ok();
+}
+
 /// What stands in the database of the scheduler is altered behind its back.
 #[tokio::test]
 async fn a_chain_that_was_altered_in_the_database_is_found_by_whoever_verifies_it() {

@@ -5,6 +5,7 @@ mod audit;
 mod chain;
 mod drift;
 mod files;
+mod import;
 mod ledger;
 mod plan;
 mod show;
@@ -16,6 +17,7 @@ use self::{
     accept::Phase,
     audit::AuditCommand,
     drift::Drift,
+    import::ImportQuota,
     ledger::{Balance, Ledger},
     plan::{ApplyQuota, ApproveQuota, PlanQuota},
     show::ShowQuota,
@@ -51,6 +53,7 @@ enum Action {
     Approve(ApproveQuota),
     Apply(ApplyQuota),
     Drift(Drift),
+    Import(ImportQuota),
     Phase(Phase),
     Audit(AuditCommand),
     Ledger(Ledger),
@@ -66,6 +69,7 @@ impl QuotaCommand {
             Action::Approve(command) => command.run(context).await?,
             Action::Apply(command) => command.run(context).await?,
             Action::Drift(command) => return command.run(context).await,
+            Action::Import(command) => command.run(context)?,
             Action::Phase(command) => command.run(context).await?,
             Action::Audit(command) => return command.run(context).await,
             Action::Ledger(command) => command.run(context).await?,

@@ -10,6 +10,7 @@ mod check;
 mod dated;
 mod diff;
 pub mod entitle;
+pub mod import;
 mod moment;
 mod parse;
 mod proposal;

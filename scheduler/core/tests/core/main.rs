@@ -11,6 +11,7 @@ mod cluster;
 mod explain;
 mod fair_tree;
 mod fairshare;
+mod import;
 mod naive;
 mod placement;
 mod properties;
