@@ -5,6 +5,7 @@ mod audit;
 mod chain;
 mod drift;
 mod files;
+mod fmt;
 mod import;
 mod ledger;
 mod plan;
@@ -17,6 +18,7 @@ use self::{
     accept::Phase,
     audit::AuditCommand,
     drift::Drift,
+    fmt::FormatQuota,
     import::ImportQuota,
     ledger::{Balance, Ledger},
     plan::{ApplyQuota, ApproveQuota, PlanQuota},
@@ -48,6 +50,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Action {
     Show(ShowQuota),
+    Fmt(FormatQuota),
     Validate(ValidateQuota),
     Plan(PlanQuota),
     Approve(ApproveQuota),
@@ -64,6 +67,7 @@ impl QuotaCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         match self.action {
             Action::Show(command) => command.run(context).await?,
+            Action::Fmt(command) => return command.run(context),
             Action::Validate(command) => return command.run(context),
             Action::Plan(command) => return command.run(context).await,
             Action::Approve(command) => command.run(context).await?,

@@ -18,6 +18,11 @@ const DEPTH_MAX: usize = 8;
 
 /// The files by name, from files and folders; in folders those that end in .toml.
 pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error> {
+    find(paths)?.into_iter().map(|(name, path)| read_file(name, &path)).collect()
+}
+
+/// Names and places of the files, by name.
+pub(super) fn find(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut found = BTreeMap::new();
     for path in paths {
         if path.is_dir() {
@@ -33,7 +38,7 @@ pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<v1::QuotaFile>, Error>
             "name the folder of quota files",
         ));
     }
-    found.into_iter().map(|(name, path)| read_file(name, &path)).collect()
+    Ok(found)
 }
 
 fn find_files(
