@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use crate::output::time;
+
 /// What applying changed, or would change.
 #[derive(Clone, Debug, Serialize)]
 pub struct AppliedView {
@@ -19,7 +21,8 @@ pub struct ChangeView {
     pub path: String,
     pub kind: String,
     pub text: String,
-    pub effective_from_us: i64,
+    /// `null`: at once.
+    pub effective_from_us: Option<i64>,
     pub allowed_by: String,
 }
 
@@ -29,7 +32,7 @@ impl ChangeView {
             path: found.path.clone(),
             kind: found.kind.clone(),
             text: found.text.clone(),
-            effective_from_us: found.effective_from_us,
+            effective_from_us: time::set(found.effective_from_us),
             allowed_by: found.allowed_by.clone(),
         }
     }
@@ -65,7 +68,8 @@ pub struct PlanView {
 /// A class at a date.
 #[derive(Clone, Debug, Serialize)]
 pub struct CapacityView {
-    pub at_us: i64,
+    /// `null`: now.
+    pub at_us: Option<i64>,
     pub gpu_class: String,
     pub guaranteed_gpu_milli: u64,
     pub accepted_gpu_milli: u64,
@@ -129,7 +133,7 @@ impl PlanView {
 impl CapacityView {
     fn of(check: &v1::CapacityCheck) -> Self {
         CapacityView {
-            at_us: check.at_us,
+            at_us: time::set(check.at_us),
             gpu_class: check.gpu_class.clone(),
             guaranteed_gpu_milli: check.guaranteed_gpu_milli,
             accepted_gpu_milli: check.accepted_gpu_milli,

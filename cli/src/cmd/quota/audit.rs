@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use gotgan_core::amount::UnixMicros;
-use gotgan_core::quota::audit::{AuditBody, AuditEntry};
+use gotgan_core::quota::audit::{AuditBody, AuditEntry, Source};
 use gotgan_core::quota::{read_moment, show_moment};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::{
     output::table::{Table, column},
     view::{
         amount,
-        audit::{TreeNodeView, TreeView, WhoView},
+        audit::{TreeNodeView, TreeView, WhoChangeView, WhoView},
     },
 };
 
@@ -87,7 +87,7 @@ impl Who {
         } else if view.changes.is_empty() {
             output.aside("nobody changed that; see `gotgan quota show` for the nodes there are");
         } else {
-            output.table(&who_table(&view))?;
+            who_lines(&view).iter().try_for_each(|line| output.line(line))?;
         }
         Ok(Exit::Ok.code())
     }
@@ -103,37 +103,37 @@ fn subject_of(text: &str) -> String {
     }
 }
 
-fn who_table(view: &WhoView) -> Table {
-    let mut table = Table::new(&[
-        column("REVISION").right().drop(4),
-        column("COMMITTED"),
-        column("FROM").drop(3),
-        column("BY"),
-        column("APPROVED BY").shrink(8).drop(2),
-        column("DECISION").shrink(8).drop(1),
-        column("FIELD"),
-        column("BEFORE").shrink(6),
-        column("AFTER").shrink(6),
-    ]);
+/// A block a revision: when and by whom, on which grounds, and each term.
+fn who_lines(view: &WhoView) -> Vec<String> {
+    let (mut lines, mut last) = (Vec::new(), None);
     for change in &view.changes {
-        let approvals: Vec<String> = change
-            .approvals
-            .iter()
-            .map(|approval| format!("{} ({})", approval.by, approval.document))
-            .collect();
-        table.row([
-            change.revision.to_string(),
-            show_moment(UnixMicros(change.at_us)),
-            show_moment(UnixMicros(change.effective_from_us)),
-            change.by.clone(),
-            if approvals.is_empty() { "-".to_owned() } else { approvals.join(", ") },
-            change.decision.clone().unwrap_or_else(|| "-".to_owned()),
-            change.field.clone(),
-            change.before.clone(),
-            change.after.clone(),
-        ]);
+        if last.replace(change.revision) != Some(change.revision) {
+            let at = show_moment(UnixMicros(change.at_us));
+            lines.push(format!("revision {}, {at}, by {}", change.revision, change.by));
+            lines.extend(grounds(change).into_iter().map(|line| format!("    {line}")));
+        }
+        lines.push(format!("    {}: {} -> {}", change.field, change.before, change.after));
     }
-    table
+    lines
+}
+
+/// Decision, approvals, reason, and from when it counts, as far as there is something to say.
+fn grounds(change: &WhoChangeView) -> Vec<String> {
+    let mut lines = Vec::new();
+    if change.effective_from_us > change.at_us {
+        lines.push(format!("counts from {}", show_moment(UnixMicros(change.effective_from_us))));
+    }
+    lines.extend(change.decision.iter().map(|decision| format!("decision {decision}")));
+    for approval in &change.approvals {
+        lines.push(format!("approved by {}, {}", approval.by, approval.document));
+    }
+    if !change.reason.is_empty() {
+        lines.push(format!("reason: {}", change.reason));
+    }
+    if change.source == Source::Command.word() {
+        lines.push("by command, not from files".to_owned());
+    }
+    lines
 }
 
 impl When {

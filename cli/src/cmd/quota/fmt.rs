@@ -98,7 +98,7 @@ impl FormatQuota {
 fn format(text: &str) -> Result<String, String> {
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| error.message().to_owned())?;
-    let trailing = comment_lines(&document.trailing().as_str().unwrap_or_default().to_owned());
+    let trailing = comment_lines(document.trailing().as_str().unwrap_or_default());
     format_table(document.as_table_mut(), true);
     let end = if trailing.is_empty() { String::new() } else { format!("\n{trailing}") };
     document.set_trailing(end);

@@ -1,6 +1,6 @@
 //! `gotgan quota plan`, `approve` and `apply`: what a change would do, who stands for it, and making it so.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use clap::Args;
 use gotgan_core::{amount::UnixMicros, quota::show_moment};
@@ -206,7 +206,7 @@ fn show(view: &PlanView, context: &Context) -> Result<(), Error> {
     if view.changes.is_empty() {
         return output.line(&format!("nothing to do; revision {}", view.base_revision));
     }
-    output.table(&change_table(&view.changes))?;
+    change_lines(&view.changes).iter().try_for_each(|line| output.line(line))?;
     if !view.capacity.is_empty() {
         output.line("")?;
         output.table(&capacity_table(view))?;
@@ -218,24 +218,22 @@ fn show(view: &PlanView, context: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-fn change_table(changes: &[ChangeView]) -> Table {
-    let mut table = Table::new(&[
-        column("CHANGE"),
-        column("PATH").shrink(16).keep_end(),
-        column("FROM"),
-        column("BY RIGHT OF").shrink(8).drop(1),
-        column("WHAT").shrink(16),
-    ]);
-    for change in changes {
-        table.row([
-            change.kind.clone(),
-            change.path.clone(),
-            show_moment(UnixMicros(change.effective_from_us)),
-            change.allowed_by.clone(),
-            change.text.clone(),
-        ]);
-    }
-    table
+/// Two lines a change, so that no term of it is cut off.
+fn change_lines(changes: &[ChangeView]) -> Vec<String> {
+    let lines = changes.iter().flat_map(|change| {
+        let from = match change.effective_from_us {
+            Some(at) => format!(", from {}", show_moment(UnixMicros(at))),
+            None => String::new(),
+        };
+        [format!("{} {}{from}", change.kind, change.path), format!("    {}", change.text)]
+    });
+    lines.collect()
+}
+
+/// By which right the changes are made, if there are any.
+fn rights(changes: &[ChangeView]) -> String {
+    let rights: BTreeSet<&str> = changes.iter().map(|change| change.allowed_by.as_str()).collect();
+    rights.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn capacity_table(view: &PlanView) -> Table {
@@ -257,7 +255,10 @@ fn capacity_table(view: &PlanView) -> Table {
             _ => ("-".to_owned(), Tone::Dim),
         };
         table.toned_row([
-            (show_moment(UnixMicros(check.at_us)), Tone::Plain),
+            (
+                check.at_us.map_or_else(|| "now".to_owned(), |at| show_moment(UnixMicros(at))),
+                Tone::Plain,
+            ),
             (check.gpu_class.clone(), Tone::Plain),
             plain(check.guaranteed_gpu_milli),
             plain(check.accepted_gpu_milli),
@@ -325,9 +326,12 @@ fn needs(view: &PlanView) -> Vec<String> {
         1 => "needs the approval of 1 other person".to_owned(),
         count => format!("needs the approval of {count} other people"),
     };
-    let count = view.changes.len();
+    let (count, right) = (view.changes.len(), rights(&view.changes));
     vec![
-        format!("{count} changes of revision {}; {size}; {approvals}", view.base_revision),
+        format!(
+            "{count} changes of revision {}, as {right}; {size}; {approvals}",
+            view.base_revision
+        ),
         format!("plan {}", view.digest),
     ]
 }
@@ -389,9 +393,7 @@ impl ApplyQuota {
         if output.json {
             return output.document("gotgan.quota_apply/1", &view);
         }
-        if !view.changes.is_empty() {
-            output.table(&change_table(&view.changes))?;
-        }
+        change_lines(&view.changes).iter().try_for_each(|line| output.line(line))?;
         output.line(&match (view.changes.len(), dry_run) {
             (0, _) => format!("nothing to change; revision {}", view.revision),
             (count, true) => format!("{count} changes; nothing was stored (--dry-run)"),

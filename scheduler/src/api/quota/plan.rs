@@ -59,10 +59,15 @@ pub(super) fn change(
     v1::QuotaChange {
         kind: told.kind.word().to_owned(),
         text: told.text,
-        effective_from_us: edit.effective_from(now).0,
+        effective_from_us: later_or_zero(edit.effective_from(now), now),
         allowed_by: right_to(who, present, &told.path),
         path: told.path,
     }
+}
+
+/// A moment after now; 0 for now.
+fn later_or_zero(at: UnixMicros, now: UnixMicros) -> i64 {
+    if at > now { at.0 } else { 0 }
 }
 
 /// Every class now, and at each later date the classes for which something changes then.
@@ -77,7 +82,7 @@ fn capacity(book: &QuotaBook, now: UnixMicros) -> Vec<v1::CapacityCheck> {
             if told.insert(class.clone(), figures) != Some(figures) {
                 let (guaranteed_gpu_milli, accepted_gpu_milli, promised_gpu_milli) = figures;
                 checks.push(v1::CapacityCheck {
-                    at_us: at.0,
+                    at_us: later_or_zero(at, now),
                     gpu_class: class.to_string(),
                     guaranteed_gpu_milli,
                     accepted_gpu_milli,
