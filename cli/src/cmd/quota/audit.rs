@@ -109,7 +109,11 @@ fn who_lines(view: &WhoView) -> Vec<String> {
     for change in &view.changes {
         if last.replace(change.revision) != Some(change.revision) {
             let at = show_moment(UnixMicros(change.at_us));
-            lines.push(format!("revision {}, {at}, by {}", change.revision, change.by));
+            let asked = match change.requester == change.by {
+                true => String::new(),
+                false => format!(", asked for by {}", change.requester),
+            };
+            lines.push(format!("revision {}, {at}, by {}{asked}", change.revision, change.by));
             lines.extend(grounds(change).into_iter().map(|line| format!("    {line}")));
         }
         lines.push(format!("    {}: {} -> {}", change.field, change.before, change.after));

@@ -68,6 +68,7 @@ pub(super) fn replay(entries: &[AuditEntry]) -> Result<Replay, String> {
     for entry in entries {
         replay.take(entry).map_err(|fault| fault.to_string())?;
     }
+    replay.finish().map_err(|fault| fault.to_string())?;
     Ok(replay)
 }
 

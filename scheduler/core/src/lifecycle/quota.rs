@@ -89,6 +89,7 @@ pub fn apply_quota(
     let approvals = judge(draft, &proposal, &changes, &digest, by)?;
     let warrant = Warrant {
         by: by.clone(),
+        requester: proposal.requester,
         source: Source::Files,
         reason: proposal.reason,
         plan: Some(digest),
@@ -164,6 +165,7 @@ pub fn accept_batch(
     }
     let warrant = Warrant {
         by: by.clone(),
+        requester: by.clone(),
         source: Source::Command,
         reason: reason.to_owned(),
         plan: None,

@@ -8,16 +8,17 @@
 //! ```
 //!
 //! What an entry changes is in it whole, before and after, so the book of any past revision follows from the entries
-//! up to it ([`Replay`]). A chain alone cannot show that its end was cut off: whoever must be sure of that notes its
+//! up to it ([`Replay`]), and so does whether enough people stood for it by the rules of that time. A chain alone cannot show that its end was cut off: whoever must be sure of that notes its
 //! newest digest elsewhere and compares.
 
 mod edit;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::approval::Approval;
+use super::approval::{Approval, ApprovalRule, ChangeSize};
 use super::book::QuotaBook;
 use crate::amount::UnixMicros;
 use crate::digest::Digest;
@@ -69,6 +70,8 @@ pub struct AuditBody {
 pub struct Warrant {
     /// Who did it.
     pub by: UserName,
+    /// Who asked for it.
+    pub requester: UserName,
     /// By which way.
     pub source: Source,
     /// Why, in their words; may be empty.
@@ -161,6 +164,18 @@ pub enum ChainFault {
     Label {
         /// Which entry.
         seq: u64,
+    },
+    /// Too few people stood for it by the rules that were in force before it.
+    #[error(
+        "revision {revision} needed the approval of {needed} people beside who asked for it and who applied it, and has that of {given}"
+    )]
+    NotApproved {
+        /// Which revision of the book.
+        revision: u64,
+        /// How many were needed.
+        needed: u32,
+        /// How many there are.
+        given: usize,
     },
     /// What it says was there before was not.
     #[error("entry {seq} changes {subject}, which was not as it says at that time")]
@@ -270,22 +285,67 @@ pub struct Replay {
     pub head: ChainHead,
     /// The book after it. Between the entries of one revision it is neither the old one nor the new one.
     pub book: QuotaBook,
+    /// What the revision under way has changed so far.
+    open: Option<OpenRevision>,
+}
+
+/// A revision whose entries are not all there yet.
+#[derive(Debug, Clone)]
+struct OpenRevision {
+    revision: u64,
+    edits: Vec<Edit>,
+    warrant: Warrant,
+    /// In force before it.
+    rules: Vec<ApprovalRule>,
 }
 
 impl Replay {
     /// Takes the next entry.
     ///
     /// # Errors
-    /// [`ChainFault`] for one that does not follow; the book is as before it.
+    /// [`ChainFault`] for one that does not follow, or for the revision before it if too few approved that.
     pub fn take(&mut self, entry: &AuditEntry) -> Result<AuditBody, ChainFault> {
         self.head.clone().check(entry)?;
         let body = entry.read()?;
         if !body.edit.matches(&self.book) {
             return Err(ChainFault::Before { seq: entry.seq, subject: entry.subject.clone() });
         }
+        if self.open.as_ref().is_some_and(|open| open.revision != body.revision) {
+            self.finish()?;
+        }
+        let rules = &self.book.approval;
+        let open = self.open.get_or_insert_with(|| OpenRevision {
+            revision: body.revision,
+            edits: Vec::new(),
+            warrant: body.warrant.clone(),
+            rules: rules.clone(),
+        });
+        open.edits.push(body.edit.clone());
         body.edit.apply(&mut self.book);
         self.book.revision = body.revision;
         self.head.pass(entry);
         Ok(body)
+    }
+
+    /// Closes the last revision.
+    ///
+    /// # Errors
+    /// [`ChainFault::NotApproved`].
+    pub fn finish(&mut self) -> Result<(), ChainFault> {
+        self.open.take().map_or(Ok(()), |open| open.check())
+    }
+}
+
+impl OpenRevision {
+    fn check(&self) -> Result<(), ChainFault> {
+        let Warrant { by, requester, approvals, .. } = &self.warrant;
+        let others = approvals.iter().filter(|one| one.by != *by && one.by != *requester);
+        let of_this_plan = others.filter(|one| Some(&one.plan) == self.warrant.plan.as_ref());
+        let given = of_this_plan.map(|one| &one.by).collect::<BTreeSet<_>>().len();
+        let needed = ChangeSize::of(&self.edits).approvers(&self.rules);
+        if (given as u64) < u64::from(needed) {
+            return Err(ChainFault::NotApproved { revision: self.revision, needed, given });
+        }
+        Ok(())
     }
 }

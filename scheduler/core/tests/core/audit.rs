@@ -42,6 +42,7 @@ fn tree(projects: &[(u32, u32)]) -> QuotaBook {
 fn warrant() -> Warrant {
     Warrant {
         by: user("office"),
+        requester: user("office"),
         source: Source::Files,
         reason: "second purchase \"\u{0}\n".to_owned(),
         plan: Some(Digest::zero()),
@@ -195,6 +196,22 @@ impl Office {
         office
     }
 
+    /// A replay that stands at the tree that was applied first.
+    fn start(&self) -> Replay {
+        let mut first =
+            Office { world: World::default(), policy: self.policy.clone(), now: UnixMicros(1_000) };
+        let proposal = first.proposal("admin", RULED);
+        let by = user("admin");
+        let (_, changes) = first.draft(|draft| lifecycle::apply_quota(draft, proposal, &by));
+        let mut replay = Replay::default();
+        for change in changes {
+            if let Change::QuotaAudited(entry) = change {
+                replay.take(&entry).unwrap();
+            }
+        }
+        replay
+    }
+
     fn proposal(&self, requester: &str, text: &str) -> Proposal {
         Proposal {
             requester: user(requester),
@@ -258,6 +275,77 @@ fn an_approval_is_for_one_plan_and_one_revision() {
     let stale = QuotaRefusal::Stale { present: 2, planned: 1 };
     assert_eq!(office.apply("kim", approved.clone()), Err(stale.clone()));
     assert_eq!(office.approve("park", &approved), Err(stale));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever is asked for, approved and applied by whomever, in any order: what got through can be proved from the
+    /// chain alone to have been allowed, and with one approval less it cannot.
+    #[test]
+    fn every_revision_has_the_approvals_that_the_rules_of_its_time_asked_for(
+        steps in prop::collection::vec((0..4_u8, 0..4_usize, 1..30_u32), 1..40),
+    ) {
+        let mut office = Office::new(RULED);
+        let people = ["kim", "lee", "park", "choi"];
+        let mut wanted = office.proposal("kim", &limit(5));
+        let mut entries = Vec::new();
+        for (what, who, gpus) in steps {
+            let person = people[who];
+            match what {
+                0 => wanted = office.proposal(person, &limit(gpus)),
+                1 | 2 => drop(office.approve(person, &wanted)),
+                _ => {
+                    let (proposal, by) = (wanted.clone(), user(person));
+                    let (_, changes) =
+                        office.draft(|draft| lifecycle::apply_quota(draft, proposal, &by));
+                    entries.extend(changes.into_iter().filter_map(|change| match change {
+                        Change::QuotaAudited(entry) => Some(entry),
+                        _ => None,
+                    }));
+                }
+            }
+        }
+        let mut replay = office.start();
+        for entry in &entries {
+            replay.take(entry).unwrap();
+        }
+        prop_assert_eq!(replay.finish(), Ok(()));
+        prop_assert_eq!(&replay.book, &*office.world.book);
+        let approved = entries.iter().find(|entry| {
+            let body = entry.read().unwrap();
+            let others = body.warrant.approvals.len();
+            let needed = entry.revision > 1 && others > 0;
+            needed && minimal(&body.warrant, entries.as_slice(), entry)
+        });
+        if let Some(entry) = approved {
+            let mut forged = office.start();
+            let fault = entries.iter().try_for_each(|one| {
+                let mut one = AuditEntry::clone(one);
+                if one.seq >= entry.seq {
+                    if one.seq == entry.seq {
+                        let mut body = one.read().unwrap();
+                        body.warrant.approvals.pop();
+                        one.body = serde_json::to_string(&body).unwrap().into();
+                    }
+                    one.digest = audit::seal(&forged.head.digest, &one.body);
+                }
+                forged.take(&one).map(drop)
+            });
+            prop_assert!(fault.and_then(|()| forged.finish()).is_err(), "one approval less is seen");
+        }
+    }
+}
+
+/// Whether the approvals of a revision are as few as they may be.
+fn minimal(warrant: &Warrant, entries: &[std::sync::Arc<AuditEntry>], entry: &AuditEntry) -> bool {
+    let edits: Vec<_> = entries
+        .iter()
+        .filter(|one| one.revision == entry.revision)
+        .map(|one| one.read().unwrap().edit)
+        .collect();
+    let rules = book(RULED).approval;
+    ChangeSize::of(&edits).approvers(&rules) as usize == warrant.approvals.len()
 }
 
 #[test]

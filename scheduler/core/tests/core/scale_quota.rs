@@ -102,6 +102,7 @@ const ENTRIES: usize = 100_000;
 fn chain() -> Vec<AuditEntry> {
     let warrant = Warrant {
         by: UserName::new("office").unwrap(),
+        requester: UserName::new("office").unwrap(),
         source: Source::Files,
         reason: "more work".to_owned(),
         plan: None,
