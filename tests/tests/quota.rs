@@ -20,6 +20,7 @@ on_each_database! {
     an_allocator_changes_only_what_lies_below_the_nodes_that_name_them,
     a_batch_counts_from_its_acceptance,
     the_tree_of_a_coming_date_can_be_shown,
+    a_lender_is_told_who_holds_what_it_is_guaranteed,
 }
 
 /// A whole second some time from now, as files have it.
@@ -134,6 +135,23 @@ async fn a_batch_counts_from_its_acceptance(database: Database) {
     assert!(started(&cluster.api, first).await >= at, "started before {date}");
     let blocker = cluster.api.wait_for_blocker(second, BlockerKind::ParentLimit).await;
     assert_eq!((blocker.available, blocker.limit), (0, 4000), "{blocker:?}");
+}
+
+async fn a_lender_is_told_who_holds_what_it_is_guaranteed(database: Database) {
+    let tree = "[node.centre]\ndecision = \"D-1\"\nguarantee = { b200 = 4 }\n[node.\"centre/lab\"]\n\
+                guarantee = { b200 = 4 }\n[node.\"centre/guest\"]\n";
+    let cluster = Cluster::builder(database).quota(tree).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let spec = command(&["/bin/true"]).project("centre/guest").class("b200").gpus(8);
+    let job = cluster.api.submit(spec).await;
+    started(&cluster.api, job).await;
+    let explained = cluster.gotgan().run(&["quota", "explain", "centre/lab"]).ok();
+    assert!(explained.contains("holds 0 of 4 guaranteed"), "{explained}");
+    assert!(explained.contains("4 are lent"), "{explained}");
+    assert!(explained.contains("centre/guest 8"), "{explained}");
+    let of_job = cluster.gotgan().run(&["quota", "explain", &job.to_string()]).ok();
+    assert!(of_job.contains("running"), "{of_job}");
+    cluster.gotgan().run(&["quota", "explain", "centre/nobody"]).fails_with(4, &["no node"]);
 }
 
 async fn the_tree_of_a_coming_date_can_be_shown(database: Database) {

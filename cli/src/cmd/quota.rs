@@ -4,6 +4,7 @@ mod accept;
 mod audit;
 mod chain;
 mod drift;
+mod explain;
 mod files;
 mod fmt;
 mod import;
@@ -18,6 +19,7 @@ use self::{
     accept::Phase,
     audit::AuditCommand,
     drift::Drift,
+    explain::ExplainQuota,
     fmt::FormatQuota,
     import::ImportQuota,
     ledger::{Balance, Ledger},
@@ -50,6 +52,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Action {
     Show(ShowQuota),
+    Explain(ExplainQuota),
     Fmt(FormatQuota),
     Validate(ValidateQuota),
     Plan(PlanQuota),
@@ -67,6 +70,7 @@ impl QuotaCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         match self.action {
             Action::Show(command) => command.run(context).await?,
+            Action::Explain(command) => return command.run(context).await,
             Action::Fmt(command) => return command.run(context),
             Action::Validate(command) => return command.run(context),
             Action::Plan(command) => return command.run(context).await,

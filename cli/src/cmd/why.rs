@@ -25,6 +25,11 @@ Examples:
   gotgan why 42 --json | jq -r '.blockers[0].subject'";
 
 impl Why {
+    /// The question about that job.
+    pub(crate) fn of(job_id: u64) -> Self {
+        Self { job_id }
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let request = v1::ExplainRequest { job_id: self.job_id };
         let answer = context.client()?.call(async |api| api.jobs().explain(request).await).await?;

@@ -8,5 +8,6 @@ pub mod job;
 pub mod node;
 pub mod quota;
 pub mod quota_plan;
+pub mod standing;
 pub mod validation;
 pub mod word;

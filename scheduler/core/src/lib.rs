@@ -24,6 +24,7 @@ pub mod job;
 pub mod ledger;
 pub mod lifecycle;
 pub mod node;
+pub mod overview;
 pub mod plan;
 pub mod planner;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! The Quota service.
 
+mod explain;
 mod plan;
 mod proposal;
 mod records;
@@ -162,6 +163,19 @@ impl Quota for QuotaService {
         });
         let tree = tree.await.map_err(|e| error::flow(&e))?;
         Ok(Response::new(tree?))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainQuotaRequest>,
+    ) -> Result<Response<v1::QuotaExplanation>, Status> {
+        let who = principal(&request)?;
+        let Some(path) = project_of(&who, &request.into_inner().path)? else {
+            return Err(error::invalid("path", "MISSING", "name a node, as in public/nup"));
+        };
+        let found =
+            self.0.writer.read(move |world| explain::explain(world, &who, &path, clock::now()));
+        Ok(Response::new(found.await.map_err(|e| error::flow(&e))??))
     }
 
     async fn ledger(

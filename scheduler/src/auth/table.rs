@@ -82,6 +82,7 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Quota/Approve", ALLOCATION),
     rule("/gotgan.v1.Quota/Audit", ALLOCATION),
     rule("/gotgan.v1.Quota/Balance", PEOPLE),
+    rule("/gotgan.v1.Quota/Explain", PEOPLE),
     rule("/gotgan.v1.Quota/Get", PEOPLE),
     rule("/gotgan.v1.Quota/Ledger", PEOPLE),
     rule("/gotgan.v1.Quota/Plan", ALLOCATION),

@@ -13,6 +13,7 @@ mod fair_tree;
 mod fairshare;
 mod import;
 mod naive;
+mod overview;
 mod placement;
 mod properties;
 mod quota;

@@ -11,6 +11,12 @@ use super::project_of;
 use crate::api::error;
 use crate::auth::Principal;
 
+/// A node that the tree has not.
+pub(super) fn no_such_node(path: &ProjectPath) -> Status {
+    let message = format!("the quota tree has no node {path}; see `gotgan quota show`");
+    error::status(Code::NotFound, "UNKNOWN_PROJECT", message)
+}
+
 /// What the caller may see of a tree, with what is in use now.
 pub(super) fn tree(
     world: &World,
@@ -20,8 +26,7 @@ pub(super) fn tree(
 ) -> Result<v1::QuotaTree, Status> {
     let below = project_of(who, below)?;
     if let Some(path) = below.as_ref().filter(|path| tree.get(path).is_none()) {
-        let message = format!("the quota tree has no node {path}; see `gotgan quota show`");
-        return Err(error::status(Code::NotFound, "UNKNOWN_PROJECT", message));
+        return Err(no_such_node(path));
     }
     let wanted = |path: &ProjectPath| {
         who.may_see(path) && below.as_ref().is_none_or(|below| path.is_within(below.as_str()))

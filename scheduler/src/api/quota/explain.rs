@@ -1,0 +1,62 @@
+//! How a node of the quota tree stands, as the API shows it.
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::ids::ProjectPath;
+use gotgan_core::overview::{Standing, standings};
+use gotgan_core::world::World;
+use gotgan_proto::v1;
+use tonic::Status;
+
+use super::show::no_such_node;
+use crate::auth::Principal;
+
+/// How the node at `path` stands.
+pub(super) fn explain(
+    world: &World,
+    who: &Principal,
+    path: &ProjectPath,
+    now: UnixMicros,
+) -> Result<v1::QuotaExplanation, Status> {
+    let found = standings(world, path, now).ok_or_else(|| no_such_node(path))?;
+    let usage = world.usage.get(path.as_str()).cloned().unwrap_or_default();
+    Ok(v1::QuotaExplanation {
+        path: path.to_string(),
+        pending_jobs: usage.waiting,
+        running_jobs: usage.active,
+        classes: found.into_iter().map(|standing| told(standing, who)).collect(),
+    })
+}
+
+fn told(standing: Standing, who: &Principal) -> v1::QuotaStanding {
+    v1::QuotaStanding {
+        gpu_class: standing.class.to_string(),
+        guarantee_gpu_milli: standing.guarantee.0,
+        scaled_gpu_milli: standing.scaled.0,
+        entitled_gpu_milli: standing.entitled.0,
+        held_gpu_milli: standing.held.0,
+        asked_gpu_milli: standing.asked.0,
+        borrowed_gpu_milli: standing.borrowed().0,
+        lent_gpu_milli: standing.lent.0,
+        limit: standing.limit.map(|binding| v1::BindingLimit {
+            path: binding.path.to_string(),
+            limit_gpu_milli: binding.limit.0,
+            held_gpu_milli: binding.held.0,
+        }),
+        borrowers: standing
+            .borrowers
+            .into_iter()
+            .map(|(path, gpus)| v1::Borrower {
+                path: if who.may_see(&path) { path.to_string() } else { String::new() },
+                gpu_milli: gpus.0,
+            })
+            .collect(),
+        waits_for: standing
+            .waits_for
+            .into_iter()
+            .map(|(lot, number)| v1::WaitingBatch {
+                lot: lot.to_string(),
+                batch: u32::try_from(number).unwrap_or(u32::MAX),
+            })
+            .collect(),
+    }
+}
