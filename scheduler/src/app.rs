@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use gotgan_core::ids::{AttemptId, UserName};
+use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 use gotgan_proto::v1::cluster_server::ClusterServer;
 use gotgan_proto::v1::jobs_server::JobsServer;
@@ -139,7 +140,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
     let dispatcher = Arc::new(Dispatcher::new(orders));
     let live = Arc::clone(&dispatcher);
     authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
-    let world = load(store, &dispatcher).await?;
+    let world = load(store, &policy, &dispatcher).await?;
     let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics));
     let (writer, handle) = writer::new(WriterParts {
         store: Arc::clone(store),
@@ -182,8 +183,13 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
     }))
 }
 
-async fn load(store: &Arc<dyn Store>, dispatcher: &Dispatcher) -> anyhow::Result<World> {
-    let world = World::restore(store.load().await?, clock::now());
+async fn load(
+    store: &Arc<dyn Store>,
+    policy: &Policy,
+    dispatcher: &Dispatcher,
+) -> anyhow::Result<World> {
+    let now = clock::now();
+    let world = World::restore(store.load(policy.half_life(), now).await?, now);
     dispatcher.reset(&world);
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +170,9 @@ impl Config {
         {
             return value("policy.default_time_limit_s", "must be 1 up to policy.max_time_limit_s");
         }
+        if HalfLife::from_minutes(policy.fair_share_half_life_minutes).is_none() {
+            return value("policy.fair_share_half_life_minutes", "must be 60 up to 5270400");
+        }
         if policy.max_starts_per_pass == 0 {
             return value(
                 "policy.max_starts_per_pass",
@@ -219,6 +223,18 @@ mod tests {
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Config>("[timing]\nhartbeat_ms = 1\n").unwrap_err();
         assert!(error.to_string().contains("hartbeat_ms"));
+    }
+
+    #[test]
+    fn a_half_life_out_of_bounds_is_refused_with_them() {
+        let bounds =
+            format!("must be {} up to {}", HalfLife::SHORTEST_MINUTES, HalfLife::LONGEST_MINUTES);
+        for minutes in [0, HalfLife::SHORTEST_MINUTES - 1, HalfLife::LONGEST_MINUTES + 1] {
+            let mut config = Config::default();
+            config.policy.fair_share_half_life_minutes = minutes;
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.ends_with(&bounds) && error.starts_with("policy.fair_share"), "{error}");
+        }
     }
 
     #[test]

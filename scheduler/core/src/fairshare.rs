@@ -1,16 +1,20 @@
 //! Fair share: whose turn it is, from what everybody has used and what everybody has a right to.
 //!
-//! [`decay`] measures use that fades with time, [`order`](mod@order) puts the leaves of a tree in order by it.
+//! [`decay`] measures use that fades with time, [`history`] keeps it for every node of the tree, and
+//! [`order`](mod@order) says who comes before whom by it.
 //! Nothing here is charged: the ledger counts exactly and never fades, and it alone says what may be used at all.
 //! Neither is anything here about GPUs that are free now; that is the planner's.
 
 pub mod decay;
 mod fraction;
+pub mod history;
 pub mod order;
+mod spans;
 
 use serde::{Deserialize, Serialize};
 
 pub use decay::{DecayedUse, HalfLife};
+pub use history::{HeldFor, History};
 pub use order::{OrderRule, Standing, Turn, order};
 
 /// A part of a whole, in 2^-32. More than the whole is possible, for a measure that was changed meanwhile.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, MemoryMib};
+use crate::fairshare::{HalfLife, OrderRule};
 
 /// Limits and defaults of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,18 @@ pub struct Policy {
     pub drain_after_s: i64,
     /// An attempt that borrows is safe for this long from its lease, however much others are guaranteed.
     pub min_runtime_before_preemption_s: i64,
+    /// Who has the next turn among projects that compete alike.
+    pub fair_share_rule: OrderRule,
+    /// After this long what a project used counts half for its turn, minutes. What it is charged never fades.
+    pub fair_share_half_life_minutes: u32,
+}
+
+impl Policy {
+    /// How fast use fades; what the site set is checked before it gets here.
+    #[must_use]
+    pub fn half_life(&self) -> HalfLife {
+        HalfLife::from_minutes(self.fair_share_half_life_minutes).unwrap_or_default()
+    }
 }
 
 impl Default for Policy {
@@ -58,6 +71,8 @@ impl Default for Policy {
             max_starts_per_pass: 1_000,
             drain_after_s: 3600,
             min_runtime_before_preemption_s: 60,
+            fair_share_rule: OrderRule::default(),
+            fair_share_half_life_minutes: HalfLife::default().minutes(),
         }
     }
 }

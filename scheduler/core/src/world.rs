@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
+use crate::fairshare::History;
 use crate::ids::{AttemptId, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
@@ -55,6 +56,8 @@ pub struct World {
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// What every node of the quota tree holds, and how many jobs it has.
     pub usage: Usage,
+    /// What every node of it used, fading with time, for fair share.
+    pub history: History,
 }
 
 /// Counters of the store, so that numbers are never used twice.
@@ -110,6 +113,8 @@ pub struct Snapshot {
     pub attempts: Vec<Attempt>,
     /// Steps of those attempts, with their tasks.
     pub steps: Vec<Step>,
+    /// What attempts that have ended used.
+    pub history: History,
 }
 
 impl Default for World {
@@ -128,6 +133,7 @@ impl Default for World {
             queue: BTreeSet::new(),
             dependents: BTreeMap::new(),
             usage: Usage::default(),
+            history: History::default(),
         }
     }
 }
@@ -140,6 +146,7 @@ impl World {
         let (book, audit) = (Arc::clone(book), audit.clone());
         let mut world = World { sequences: *sequences, book, audit, ..World::default() };
         world.turn_quota(now);
+        world.history = snapshot.history;
         for (inventory, admin) in snapshot.nodes {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
         }

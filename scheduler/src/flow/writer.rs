@@ -317,7 +317,7 @@ impl Writer {
     /// Loads until it works; if the store stays away, the lease runs out and with it this process.
     async fn load_again(&self) -> Snapshot {
         loop {
-            match self.parts.store.load().await {
+            match self.parts.store.load(self.parts.policy.half_life(), clock::now()).await {
                 Ok(snapshot) => return snapshot,
                 Err(error) => {
                     tracing::error!(

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
+use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, EventKind, Subject};
+use gotgan_core::fairshare::HeldFor;
 use gotgan_core::ids::{AttemptId, BadName, Epoch, JobId};
 use gotgan_core::job::{Digest, Job, JobState};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
@@ -29,6 +30,8 @@ pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text);
 /// job, number, project, epoch, state, leased, started, ended, hold, progress, placement.
 pub(crate) type AttemptRow =
     (i64, i64, Text, i64, Text, i64, Option<i64>, Option<i64>, i64, Text, Text);
+/// project, class, GPUs, from, until, 1 if it was given back.
+pub(crate) type HeldForRow = (Text, Text, i64, i64, i64, i64);
 /// job, attempt, number, kind, created, spec.
 pub(crate) type StepRow = (i64, i64, i64, Text, i64, Text);
 /// job, attempt, step, rank, node, local rank, state.
@@ -115,6 +118,20 @@ pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
         stop: progress.stop,
         outcome: progress.outcome,
         next_step: progress.next_step,
+    })
+}
+
+pub(crate) fn held_for(
+    (project, class, gpus, from, until, refunded): HeldForRow,
+) -> Result<HeldFor> {
+    let what = || "an attempt that ended".to_owned();
+    Ok(HeldFor {
+        project: name(&what, project)?,
+        class: name(&what, class)?,
+        gpus: GpuMilli(unsigned("attempt", gpus)?),
+        from: UnixMicros(from),
+        until: UnixMicros(until),
+        refunded: refunded != 0,
     })
 }
 

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
@@ -84,8 +85,9 @@ pub trait Store: Send + Sync + Debug {
     /// Who leads, or led last.
     async fn leadership(&self) -> Result<Option<Leadership>>;
 
-    /// Everything a world is rebuilt from.
-    async fn load(&self) -> Result<Snapshot>;
+    /// Everything a world is rebuilt from at `now`, with what was used, fading as `half_life` says. Goes through all
+    /// attempts there ever were.
+    async fn load(&self, half_life: HalfLife, now: UnixMicros) -> Result<Snapshot>;
 
     /// Writes all changes of a round, or none. Durable when it returns.
     ///

@@ -68,6 +68,7 @@ promises! {
     rounds::what_is_unknown_cannot_move,
     reload::an_empty_store_loads_an_empty_world,
     reload::every_kind_of_change_survives_a_reload,
+    reload::what_was_used_is_known_to_the_last_number_after_a_restart,
     reload::a_long_random_story_survives_a_reload_at_every_turn,
     reload::terminal_jobs_and_ended_attempts_are_not_loaded,
     listings::pages_neither_repeat_nor_skip_while_jobs_arrive,

@@ -1,9 +1,10 @@
 //! Use that fades: after one half-life it counts half, after two a quarter.
 //!
-//! **How.** What is kept is not the faded use but the use weighted with 2^(time / half-life), counted from the
-//! beginning of the newest half-life it knows of (its *era*). The value at a moment is that sum divided by the
-//! moment's own weight. So nothing has to be touched for use to fade, one half-life is exactly one bit, and use adds
-//! up in whole numbers.
+//! **How.** What is kept is not the faded use but the use weighted with 2^(time / half-life), for each half-life since
+//! 1970 (an *era*) counted from that era's own beginning. The value at a moment is the sum of these, each halved for
+//! every era since, divided by the moment's own weight. So nothing has to be touched for use to fade, one half-life is
+//! exactly one bit, and use adds up in whole numbers: in whatever order intervals arrive, and however they are cut,
+//! the same is kept. A scheduler that reads them back from its store knows what it knew before.
 //!
 //! **Seconds.** As in the ledger, a second belongs to whoever holds the GPU when the wall clock reaches it, and it has
 //! the weight of that moment: intervals that follow each other never share a second and never lose one.
@@ -11,17 +12,18 @@
 //! **Errors.** A half-life has 60 ticks; between them the weight is a straight line, at most 1.7e-5 of it above the
 //! true curve. That a second is weighted at its end adds at most ln 2 / (seconds in a half-life), which is 5.8e-7
 //! for 14 days and 2e-4 for the shortest half-life, an hour. Both are of the value, not of the passing of time: they
-//! do not add up. The sum's unit is less than 2^-45 of a thousandth of a GPU-second. A new era rounds it down by less
-//! than one unit, less than two over all eras since earlier roundings fade too; what is added or merged late, into
-//! an era that is over, is rounded down by less than one unit for each piece and era. Values are rounded down to
-//! whole [`GpuMilliSeconds`]. Intervals added in the order of time sum up to exactly what one interval would.
+//! do not add up. What is older than [`REMEMBERED_ERAS`] is forgotten. The sum's unit is less than 2^-45 of a thousandth
+//! of a GPU-second; taking a value rounds down by less than one unit for each era, and then to whole
+//! [`GpuMilliSeconds`].
 //!
 //! **Size.** 50,000 GPUs held for ever under the longest half-life, ten years, come to less than 2^120 units. What
 //! does not fit stays at the greatest number.
 //!
 //! **Clocks.** A value is never taken for a moment before the newest that was added: use does not come back when the
-//! clock does. An interval that ends before it begins adds nothing. A moment far in the future fades everything
-//! before it, so a caller passes only times that it believes.
+//! clock does. An interval that ends before it begins adds nothing. A moment far in the future makes everything
+//! before it forgotten, so a caller passes only times that it believes.
+
+use std::collections::BTreeMap;
 
 use super::Part;
 use crate::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
@@ -47,8 +49,19 @@ const GROWTH: [u64; TICKS + 1] = [
     2_199_023_255_552,
 ];
 
-/// Half-lives after which nothing is left of any sum that fits; older use is not even looked at.
-const FORGOTTEN: i64 = 128;
+/// Sums of [`GROWTH`] before each tick.
+const GROWN: [u64; TICKS + 1] = {
+    let mut sums = [0; TICKS + 1];
+    let mut tick = 0;
+    while tick < TICKS {
+        sums[tick + 1] = sums[tick] + GROWTH[tick];
+        tick += 1;
+    }
+    sums
+};
+
+/// Eras that are kept before the present one. Of what is older less than a 65,536th would be left.
+pub const REMEMBERED_ERAS: i64 = 16;
 
 /// How long it takes until use counts half; whole minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +82,9 @@ impl HalfLife {
     /// Ten years: up to here all sums fit.
     pub const LONGEST_MINUTES: u32 = 3660 * 24 * 60;
 
+    /// Ticks in a half-life.
+    pub(super) const TICKS: i64 = TICKS as i64;
+
     /// `None` unless between the shortest and the longest.
     #[must_use]
     pub fn from_minutes(minutes: u32) -> Option<Self> {
@@ -88,61 +104,163 @@ impl HalfLife {
         self.tick_s() * 60
     }
 
+    /// The oldest moment of which anything counts at `now`.
+    #[must_use]
+    pub fn remembered_since(self, now: UnixMicros) -> UnixMicros {
+        let era = now.whole_seconds().div_euclid(self.seconds()) - REMEMBERED_ERAS;
+        UnixMicros(0).plus_seconds(era.saturating_mul(self.seconds()))
+    }
+
+    /// Number of the tick since 1970 that a second lies in.
+    pub(super) fn tick(self, second: i64) -> i64 {
+        second.div_euclid(self.tick_s())
+    }
+
+    /// First second of a tick.
+    pub(super) fn tick_begins(self, tick: i64) -> i64 {
+        tick.saturating_mul(self.tick_s())
+    }
+
     fn tick_s(self) -> i64 {
         i64::from(self.minutes)
     }
 
     /// Era of that second, and seconds of the era before it.
-    fn era_and_phase(self, second: i64) -> (i64, i64) {
+    pub(super) fn era_and_phase(self, second: i64) -> (i64, i64) {
         (second.div_euclid(self.seconds()), second.rem_euclid(self.seconds()))
     }
 
-    /// Weights of all seconds of an era from `phase` until before `end`, in 2^-40 / tick.
-    fn weights(self, mut phase: i64, end: i64) -> u128 {
-        let mut sum = 0_u128;
-        while phase < end {
-            let tick_end = (phase / self.tick_s() + 1) * self.tick_s();
-            let until = tick_end.min(end);
-            sum += self.weights_in_tick(phase, until - phase);
-            phase = until;
-        }
-        sum
+    /// The seconds from `first` until before `end` by their eras, with the weights of all of them in each.
+    fn pieces(self, first: i64, end: i64) -> impl Iterator<Item = (i64, u128)> {
+        let mut second = first;
+        std::iter::from_fn(move || {
+            if second >= end {
+                return None;
+            }
+            let (era, phase) = self.era_and_phase(second);
+            let until = self.seconds().min(phase + (end - second));
+            second += until - phase;
+            Some((era, self.weights_until(until) - self.weights_until(phase)))
+        })
     }
 
-    /// Weights of `count` seconds from `phase` on that lie in one tick: the sum of a straight line.
-    fn weights_in_tick(self, phase: i64, count: i64) -> u128 {
+    /// Weights of all seconds of an era before `phase`, in 2^-40 / tick; with [`HalfLife::seconds`]: of all.
+    pub(super) fn weights_until(self, phase: i64) -> u128 {
         let tick_s = whole(self.tick_s());
-        let (tick, offset) = (phase / self.tick_s(), whole(phase % self.tick_s()));
-        let (low, high) = growth(tick);
-        let count = whole(count);
-        let steps = count * offset + count * count.saturating_sub(1) / 2;
-        count * low * tick_s + (high - low) * steps
+        let (tick, count) = (phase / self.tick_s(), whole(phase % self.tick_s()));
+        let tick = usize::try_from(tick).unwrap_or(0).min(TICKS);
+        let low = u128::from(GROWTH[tick]);
+        let whole_ticks = u128::from(GROWN[tick]) * tick_s * tick_s
+            + (low - u128::from(GROWTH[0])) * (tick_s * (tick_s - 1) / 2);
+        let high = u128::from(GROWTH[(tick + 1).min(TICKS)]);
+        whole_ticks + count * low * tick_s + (high - low) * (count * count.saturating_sub(1) / 2)
     }
 
     /// Weight of one second.
     fn weight(self, phase: i64) -> u128 {
-        self.weights_in_tick(phase, 1)
+        self.weights_until(phase + 1) - self.weights_until(phase)
     }
-}
-
-/// Growth at the beginning and the end of a tick.
-fn growth(tick: i64) -> (u128, u128) {
-    let index = usize::try_from(tick).unwrap_or(0).min(TICKS - 1);
-    (u128::from(GROWTH[index]), u128::from(GROWTH[index + 1]))
 }
 
 fn whole(seconds: i64) -> u128 {
     u128::try_from(seconds).unwrap_or(0)
 }
 
-/// GPU time that fades; of a project, of a whole tree, or of the GPUs there were to use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A second for which values are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    half_life: HalfLife,
+    era: i64,
+    /// Seconds of the era that have passed, this one included.
+    passed: i64,
+    weight: u128,
+}
+
+impl Moment {
+    /// The second that `at` lies in.
+    #[must_use]
+    pub fn of(half_life: HalfLife, at: UnixMicros) -> Self {
+        Self::of_second(half_life, at.whole_seconds())
+    }
+
+    fn of_second(half_life: HalfLife, second: i64) -> Self {
+        let (era, phase) = half_life.era_and_phase(second);
+        Moment { half_life, era, passed: phase + 1, weight: half_life.weight(phase) }
+    }
+
+    /// How things fade.
+    pub(super) fn half_life(self) -> HalfLife {
+        self.half_life
+    }
+
+    /// Number of the half-life since 1970.
+    pub(super) fn era(self) -> i64 {
+        self.era
+    }
+
+    /// The second after this one.
+    pub(super) fn end(self) -> i64 {
+        self.era * self.half_life.seconds() + self.passed
+    }
+
+    /// What something is worth in seconds that has been so always: the half-life divided by ln 2.
+    #[must_use]
+    pub fn always_s(self) -> u64 {
+        u64::try_from(self.worth(self.always())).unwrap_or(u64::MAX)
+    }
+
+    /// Which part of all time, fading, lies in these seconds, from the first until before the end of each.
+    pub(super) fn part(self, spans: impl Iterator<Item = (i64, i64)>) -> Part {
+        let pieces = spans.flat_map(|(first, end)| {
+            self.half_life.pieces(first.max(self.oldest()), end.min(self.end()))
+        });
+        let sum =
+            pieces.map(|(era, weights)| self.fade(era, weights)).fold(0, u128::saturating_add);
+        // Both are short of 2^92: so the quotient fits, with what is cut off below its grain.
+        let part = (sum >> 16) * u128::from(Part::WHOLE.0) / (self.always() >> 16).max(1);
+        Part(u64::try_from(part).unwrap_or(u64::MAX)).min(Part::WHOLE)
+    }
+
+    /// Weights of all seconds there ever were: an era before this one is worth half of the one after it.
+    fn always(self) -> u128 {
+        self.half_life.weights_until(self.half_life.seconds())
+            + self.half_life.weights_until(self.passed)
+    }
+
+    fn oldest(self) -> i64 {
+        (self.era - REMEMBERED_ERAS).saturating_mul(self.half_life.seconds())
+    }
+
+    /// What is left of a sum that is weighted for `era`, weighted for the moment's own. Later ones count whole.
+    pub(super) fn fade(self, era: i64, weighted: u128) -> u128 {
+        let eras = (self.era - era).max(0);
+        if eras > REMEMBERED_ERAS {
+            return 0;
+        }
+        u32::try_from(eras).ok().and_then(|count| weighted.checked_shr(count)).unwrap_or(0)
+    }
+
+    /// A sum that is weighted for the moment's era, in the unit of what was weighted.
+    pub(super) fn worth(self, weighted: u128) -> u128 {
+        weighted / self.weight
+    }
+
+    /// Weights of the seconds of an era that have passed at the moment.
+    pub(super) fn passed_of(self, era: i64) -> u128 {
+        match era.cmp(&self.era) {
+            std::cmp::Ordering::Less => self.half_life.weights_until(self.half_life.seconds()),
+            std::cmp::Ordering::Equal => self.half_life.weights_until(self.passed),
+            std::cmp::Ordering::Greater => 0,
+        }
+    }
+}
+
+/// GPU time that fades.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DecayedUse {
     half_life: HalfLife,
-    /// Number of the half-life since 1970 whose beginning has the weight 1.
-    era: i64,
-    /// Thousandths of GPU-seconds, each times its weight.
-    weighted: u128,
+    /// By number of the half-life since 1970: thousandths of GPU-seconds, each times its weight.
+    eras: BTreeMap<i64, u128>,
     /// The newest second that was added, here or in what was merged.
     latest: i64,
 }
@@ -166,34 +284,20 @@ impl DecayedUse {
         if until <= from {
             return;
         }
-        let oldest = self.latest.max(until) - self.half_life.seconds() * FORGOTTEN;
-        let mut second = (from + 1).max(oldest);
-        while second <= until {
-            let (era, phase) = self.half_life.era_and_phase(second);
-            let end = self.half_life.seconds().min(phase + until - second + 1);
-            let weights = self.half_life.weights(phase, end);
+        let first = (from + 1).max(Moment::of_second(self.half_life, until).oldest());
+        for (era, weights) in self.half_life.pieces(first, until + 1) {
             self.add_weighted(era, weights.saturating_mul(u128::from(gpus.0)));
-            second += end - phase;
         }
         self.latest = self.latest.max(until);
     }
 
-    /// Counts what `other` counted. One that fades differently is taken as what it is worth at its newest moment.
+    /// Counts what `other` counted, which fades in the same way.
     pub fn merge(&mut self, other: &DecayedUse) {
-        let other = other.with_half_life(self.half_life);
-        self.add_weighted(other.era, other.weighted);
-        self.latest = self.latest.max(other.latest);
-    }
-
-    /// The same value at its newest moment, fading as `half_life` says from there on.
-    #[must_use]
-    pub fn with_half_life(&self, half_life: HalfLife) -> Self {
-        if half_life == self.half_life {
-            return *self;
+        debug_assert_eq!(self.half_life, other.half_life);
+        for (era, weighted) in &other.eras {
+            self.add_weighted(*era, *weighted);
         }
-        let (era, phase) = half_life.era_and_phase(self.latest);
-        let weighted = self.units_at(self.latest).saturating_mul(half_life.weight(phase));
-        DecayedUse { half_life, era, weighted, latest: self.latest }
+        self.latest = self.latest.max(other.latest);
     }
 
     /// What it is worth at `at`, or at the newest moment it knows of if that is later.
@@ -203,38 +307,27 @@ impl DecayedUse {
         GpuMilliSeconds(i64::try_from(units).unwrap_or(i64::MAX))
     }
 
-    /// Which part this is of the GPU time that there was, which fades in the same way. Not of what everybody used
-    /// together: by that measure, whoever works alone on an idle machine has used all of it.
-    ///
-    /// Parts that are compared need a capacity counted at least as far as each of them, so that all are taken for the
-    /// same moment.
-    #[must_use]
-    pub fn part_of(&self, capacity: &DecayedUse, at: UnixMicros) -> Part {
-        let second = at.whole_seconds().max(self.latest).max(capacity.latest);
-        let used = u64::try_from(self.units_at(second)).unwrap_or(u64::MAX);
-        let capacity = u64::try_from(capacity.units_at(second)).unwrap_or(u64::MAX);
-        Part::of(used, capacity)
-    }
-
-    /// Value in thousandths of GPU-seconds; `self.era` is never later than the era of `self.latest`.
+    /// Value in thousandths of GPU-seconds.
     fn units_at(&self, second: i64) -> u128 {
-        let (era, phase) = self.half_life.era_and_phase(second.max(self.latest));
-        faded(self.weighted, era - self.era) / self.half_life.weight(phase)
+        let moment = Moment::of_second(self.half_life, second.max(self.latest));
+        moment.worth(self.weighted_at(moment))
     }
 
-    /// Adds a sum that is weighted for `era`, and moves to that era if it is newer.
+    /// All of it, weighted for the era of the moment.
+    pub(super) fn weighted_at(&self, moment: Moment) -> u128 {
+        let left = self.eras.iter().map(|(era, weighted)| moment.fade(*era, *weighted));
+        left.fold(0, u128::saturating_add)
+    }
+
+    /// Adds a sum that is weighted for `era`, and forgets what is too old beside the newest.
     fn add_weighted(&mut self, era: i64, weighted: u128) {
-        if era > self.era {
-            self.weighted = faded(self.weighted, era - self.era);
-            self.era = era;
+        let sum = self.eras.entry(era).or_default();
+        *sum = sum.saturating_add(weighted);
+        let newest = self.eras.last_key_value().map_or(era, |(newest, _)| *newest);
+        while self.eras.first_key_value().is_some_and(|(era, _)| *era < newest - REMEMBERED_ERAS) {
+            self.eras.pop_first();
         }
-        self.weighted = self.weighted.saturating_add(faded(weighted, self.era - era));
     }
-}
-
-/// Half for each half-life.
-fn faded(weighted: u128, half_lives: i64) -> u128 {
-    u32::try_from(half_lives).ok().and_then(|count| weighted.checked_shr(count)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -281,7 +374,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_neither_adds_use_nor_brings_it_back() {
         let mut used = held(8000, START, START + DAY);
-        let before = used;
+        let before = used.clone();
         used.add(GpuMilli(8000), at(START + DAY), at(START));
         assert_eq!(used, before);
         assert_eq!(used.value_at(at(0)), used.value_at(at(START + DAY)));
@@ -294,8 +387,7 @@ mod tests {
         used.add(GpuMilli(u64::MAX), UnixMicros(i64::MIN), UnixMicros(i64::MAX));
         used.add(GpuMilli(u64::MAX), UnixMicros(i64::MIN), UnixMicros(i64::MAX));
         assert_eq!(used.value_at(UnixMicros(i64::MAX)).0, i64::MAX);
-        used.merge(&held(u64::MAX, i64::MIN / 4_000_000, 0));
-        assert!(used.part_of(&DecayedUse::default(), at(0)) == Part::NONE);
+        used.merge(&used.clone());
         assert_eq!(DecayedUse::default().value_at(UnixMicros(i64::MAX)).0, 0);
     }
 
@@ -304,7 +396,7 @@ mod tests {
         let half_life = HalfLife::from_minutes(HalfLife::LONGEST_MINUTES).unwrap();
         let mut used = DecayedUse::new(half_life);
         used.add(GpuMilli::whole(50_000), at(START), at(START + 30 * 366 * DAY));
-        assert!(used.weighted < 1 << 120);
+        assert!(used.eras.values().all(|weighted| *weighted < 1 << 120));
         let expected = true_value(
             50_000_000,
             START,
@@ -324,21 +416,9 @@ mod tests {
     }
 
     #[test]
-    fn another_half_life_begins_with_the_same_value() {
-        let used = held(8000, START, START + 20 * DAY);
-        let week = HalfLife::from_minutes(7 * 24 * 60).unwrap();
-        let now = at(START + 20 * DAY);
-        assert!(used.value_at(now).0.abs_diff(used.with_half_life(week).value_at(now).0) <= 1);
-        let later = at(START + 27 * DAY);
-        assert!(
-            used.with_half_life(week).value_at(later).0.abs_diff(used.value_at(now).0 / 2) <= 1
-        );
-    }
-
-    #[test]
     fn merged_use_is_the_sum_at_the_newest_moment_of_either() {
         let (early, late) = (held(8000, START, START + DAY), held(4000, START, START + 30 * DAY));
-        let mut merged = early;
+        let mut merged = early.clone();
         merged.merge(&late);
         let newest = at(START + 30 * DAY);
         let sum = early.value_at(newest).0 + late.value_at(newest).0;
@@ -346,25 +426,15 @@ mod tests {
         assert_eq!(merged.value_at(at(START + DAY)), merged.value_at(newest));
     }
 
-    #[test]
-    fn whoever_works_alone_on_an_idle_machine_has_used_only_what_it_held() {
-        let capacity = held(16_000, START, START + 40 * DAY);
-        let all_along = held(8000, START, START + 40 * DAY);
-        let half = all_along.part_of(&capacity, at(START + 40 * DAY));
-        assert!(half.0.abs_diff(Part::WHOLE.0 / 2) <= 1, "{half:?}");
-        let of_late = held(8000, START + 26 * DAY, START + 40 * DAY);
-        assert!(of_late.part_of(&capacity, at(START + 40 * DAY)) < half);
-    }
-
     /// Seconds of up to some half-lives, and a number of GPUs.
     fn intervals() -> impl Strategy<Value = Vec<(i64, u64)>> {
-        proptest::collection::vec((0..30 * DAY, 1..50_000_000_u64), 1..12)
+        proptest::collection::vec((0..300 * DAY, 1..50_000_000_u64), 1..12)
     }
 
     proptest! {
         #[test]
         fn use_halves_with_every_half_life(
-            length in 1..90 * DAY, gpus in 1..50_000_000_u64, wait in 0..90 * DAY, times in 1..20_u32,
+            length in 1..90 * DAY, gpus in 1..50_000_000_u64, wait in 0..60 * DAY, times in 1..6_u32,
         ) {
             let used = held(gpus, START, START + length);
             let now = START + length + wait;
@@ -382,7 +452,8 @@ mod tests {
             let now = START + length + wait;
             let expected = true_value(gpus, START, START + length, now, half_life);
             let found = used.value_at(at(now)).0 as f64;
-            let allowed = expected * (1.7e-5 + 0.7 / half_life.seconds() as f64) + 1.0;
+            let forgotten = gpus as f64 * half_life.seconds() as f64 / f64::from(1 << 15);
+            let allowed = expected * (1.7e-5 + 0.7 / half_life.seconds() as f64) + 1.0 + forgotten;
             prop_assert!((found - expected).abs() <= allowed, "{} is not {}", found, expected);
         }
 
@@ -401,7 +472,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_in_which_pieces_arrive_changes_less_than_a_unit_for_each_era(held_by in intervals()) {
+        fn the_order_in_which_pieces_arrive_changes_nothing(held_by in intervals()) {
             let (mut forward, mut backward, mut merged) =
                 (DecayedUse::default(), DecayedUse::default(), DecayedUse::default());
             for &(begin, gpus) in &held_by {
@@ -411,10 +482,8 @@ mod tests {
             for &(begin, gpus) in held_by.iter().rev() {
                 backward.add(GpuMilli(gpus), at(START + begin), at(START + begin + 20 * DAY));
             }
-            // Each interval lies in at most three eras.
-            let allowed = 3 * held_by.len() as u128 + 2;
-            prop_assert!(forward.weighted.abs_diff(backward.weighted) <= allowed);
-            prop_assert!(forward.weighted.abs_diff(merged.weighted) <= allowed);
+            prop_assert_eq!(&forward, &backward);
+            prop_assert_eq!(&forward, &merged);
         }
 
         #[test]

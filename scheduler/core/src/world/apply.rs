@@ -137,6 +137,7 @@ impl World {
         if let Some(class) = &attempt.placement.class {
             self.usage.take(&attempt.project, class, attempt.gpus());
         }
+        self.history.begin(attempt);
     }
 
     fn move_attempt(&mut self, attempt: &Arc<Attempt>) {
@@ -170,6 +171,7 @@ impl World {
         if let Some(class) = &attempt.placement.class {
             self.usage.give_back(&attempt.project, class, attempt.gpus());
         }
+        self.history.end(attempt);
     }
 
     fn move_task(&mut self, attempt: AttemptId, step: u32, task: &Arc<Task>) {

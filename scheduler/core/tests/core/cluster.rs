@@ -206,7 +206,8 @@ impl TestCluster {
     pub fn let_go(&mut self) {
         let stopping = self.world.attempts.values().filter(|attempt| attempt.stop.is_some());
         for attempt in stopping.cloned().collect::<Vec<_>>() {
-            let ended = Attempt { state: AttemptState::Ended, ..Attempt::clone(&attempt) };
+            let (state, now) = (AttemptState::Ended, Some(self.now));
+            let ended = Attempt { state, ended: now, ..Attempt::clone(&attempt) };
             self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
             self.status(attempt.id.job, |status| status.state = JobState::Pending);
         }
@@ -218,7 +219,7 @@ impl TestCluster {
         let attempt_id = AttemptId { job: id, number: job.status.attempt };
         let status = JobStatus { state: JobState::Completed, ..job.status.clone() };
         let attempt = Attempt::clone(&self.world.attempts[&attempt_id]);
-        let ended = Attempt { state: AttemptState::Ended, ..attempt };
+        let ended = Attempt { state: AttemptState::Ended, ended: Some(self.now), ..attempt };
         self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
         self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }

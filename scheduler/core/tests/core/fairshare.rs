@@ -147,7 +147,8 @@ struct Story {
 impl Story {
     fn new() -> Self {
         let nothing = DecayedUse::new(HalfLife::default());
-        Story { day: 20_000, capacity: nothing, always: nothing, projects: BTreeMap::new() }
+        let always = nothing.clone();
+        Story { day: 20_000, capacity: nothing, always, projects: BTreeMap::new() }
     }
 
     fn now(&self) -> UnixMicros {
@@ -163,19 +164,20 @@ impl Story {
         self.always.add(GpuMilli::WHOLE, from, until);
         for &(name, gpus) in asking {
             let nothing = DecayedUse::new(HalfLife::default());
-            let project =
-                self.projects.entry(name).or_insert(Watched { used: nothing, asked: nothing });
+            let new = || Watched { used: nothing.clone(), asked: nothing.clone() };
+            let project = self.projects.entry(name).or_insert_with(new);
             project.used.add(GpuMilli::whole(gpus), from, until);
             project.asked.add(GpuMilli::WHOLE, from, until);
         }
     }
 
     fn turns(&self) -> String {
-        let now = self.now();
+        let worth = |used: &DecayedUse| u64::try_from(used.value_at(self.now()).0).unwrap();
+        let part = |used: &DecayedUse, all: &DecayedUse| Part::of(worth(used), worth(all));
         let standing = |project: &Watched| Standing {
             share: 1,
-            used: project.used.part_of(&self.capacity, now).0,
-            asked: project.asked.part_of(&self.always, now),
+            used: part(&project.used, &self.capacity).0,
+            asked: part(&project.asked, &self.always),
         };
         let tree = self.projects.iter().map(|(name, known)| (path(name), standing(known)));
         turns(&tree.collect(), OrderRule::UsePerShare)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
@@ -139,8 +140,8 @@ impl Store for Backend {
         reads::leadership(&mut *self.read_one().await?).await
     }
 
-    async fn load(&self) -> Result<Snapshot> {
-        reads::load(&mut *self.read().await?).await
+    async fn load(&self, half_life: HalfLife, now: UnixMicros) -> Result<Snapshot> {
+        reads::load(&mut *self.read().await?, half_life, now).await
     }
 
     async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()> {

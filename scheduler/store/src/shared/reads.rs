@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
 use gotgan_core::change::Event;
+use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::{Job, JobState};
 use gotgan_core::ledger::LedgerEntry;
@@ -54,7 +56,11 @@ pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Lea
     row!(connection, "read the leadership", sql::LEADERSHIP).map(decode::leadership).transpose()
 }
 
-pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
+pub(super) async fn load(
+    connection: &mut Connection,
+    half_life: HalfLife,
+    now: UnixMicros,
+) -> Result<Snapshot> {
     let sequences: Option<(i64, i64, i64)> = row!(connection, "load the counters", sql::SEQUENCES);
     let nodes = rows!(connection, "load the nodes", sql::NODES);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
@@ -72,6 +78,7 @@ pub(super) async fn load(connection: &mut Connection) -> Result<Snapshot> {
         jobs: each(jobs, decode::job)?,
         attempts: each(attempts, decode::attempt)?,
         steps: decode::steps(steps, tasks)?,
+        history: history(connection, half_life, now).await?,
     })
 }
 
@@ -113,6 +120,23 @@ pub(super) async fn quota_at(
 ) -> Result<Option<QuotaBook>> {
     let found: Option<(String,)> = row!(connection, "read a quota tree", sql::QUOTA_AT, at.0);
     found.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree)).transpose()
+}
+
+/// What attempts used that have ended, as far back as it counts. Row by row: there may be millions.
+async fn history(
+    connection: &mut Connection,
+    half_life: HalfLife,
+    now: UnixMicros,
+) -> Result<History> {
+    let failed = |source| StoreError::Database { doing: "load what was used", source };
+    let since = half_life.remembered_since(now);
+    let rows = sqlx::query_as::<Db, decode::HeldForRow>(sql::HELD_SINCE).bind(since.0);
+    let mut rows = rows.fetch(connection);
+    let mut history = History::new(half_life);
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        history.add(&decode::held_for(row)?);
+    }
+    Ok(history)
 }
 
 fn decode_sequences((job, event, entry): (i64, i64, i64)) -> Result<Sequences> {

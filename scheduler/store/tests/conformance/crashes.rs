@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gotgan_core::change::Change;
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::world::World;
 use gotgan_store::{DatabaseKind, StoreError};
 use sqlx::Connection;
@@ -32,14 +33,20 @@ pub async fn a_commit_that_is_dropped_half_way_leaves_all_or_nothing(place: Arc<
     let mut leader = Leader::at(&place).await;
     leader.commit(vec![submitted(plain_job(1))]).await;
     for turn in 0..30_u64 {
-        let next = World::restore(leader.store.load().await.unwrap(), at(1)).sequences.next_job;
+        let next =
+            World::restore(leader.store.load(HalfLife::default(), at(1)).await.unwrap(), at(1))
+                .sequences
+                .next_job;
         let round = round((next..next + 5).map(|id| submitted(plain_job(id))).collect());
         let commit = leader.store.commit(leader.epoch, at(5), &round);
         let patience = Duration::from_micros(turn * 40);
         let _dropped = tokio::time::timeout(patience, commit).await;
         // The next write finds the connection in order, whatever became of the one before.
         leader.store.renew_leadership(leader.epoch, at(6), 1000).await.unwrap();
-        let after = World::restore(leader.store.load().await.unwrap(), at(1)).sequences.next_job;
+        let after =
+            World::restore(leader.store.load(HalfLife::default(), at(1)).await.unwrap(), at(1))
+                .sequences
+                .next_job;
         assert!(after == next || after == next + 5, "{next} became {after}");
     }
 }
@@ -55,7 +62,7 @@ pub async fn many_writers_at_once_all_get_through(place: Arc<Place>) {
         });
     }
     writers.join_all().await;
-    assert_eq!(leader.store.load().await.unwrap().jobs.len(), 40);
+    assert_eq!(leader.store.load(HalfLife::default(), at(1)).await.unwrap().jobs.len(), 40);
 }
 
 /// Another process of the same leader dies between its statements and its commit.

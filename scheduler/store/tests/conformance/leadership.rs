@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::Epoch;
 use gotgan_core::world::World;
 use gotgan_store::{Leadership, Round, StoreError};
@@ -86,7 +87,10 @@ pub async fn an_overtaken_leader_writes_nothing(place: Arc<Place>) {
         let refused = old.commit(first.epoch, at(11), attempt).await.unwrap_err();
         assert!(matches!(refused, StoreError::Fenced { mine: Epoch(1), newer: Epoch(2) }));
     }
-    assert_eq!(World::restore(new.load().await.unwrap(), at(1)), World::default());
+    assert_eq!(
+        World::restore(new.load(HalfLife::default(), at(1)).await.unwrap(), at(1)),
+        World::default()
+    );
     assert!(new.events(0, None, 10).await.unwrap().is_empty());
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gotgan_core::amount::GpuMilli;
 use gotgan_core::attempt::{Attempt, AttemptState, Cause, ExitStatus, Stop};
 use gotgan_core::change::{Change, EventKind, Subject};
+use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::ids::{AttemptId, GpuClass, JobId};
 use gotgan_core::job::{JobState, JobStatus, PendingAction};
 use gotgan_core::node::{Admin, Liveness};
@@ -22,7 +23,10 @@ use crate::things::{
 
 pub async fn an_empty_store_loads_an_empty_world(place: Arc<Place>) {
     let store = place.open().await;
-    assert_eq!(World::restore(store.load().await.unwrap(), at(1)), World::default());
+    assert_eq!(
+        World::restore(store.load(HalfLife::default(), at(1)).await.unwrap(), at(1)),
+        World::default()
+    );
 }
 
 pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
@@ -126,10 +130,44 @@ pub async fn terminal_jobs_and_ended_attempts_are_not_loaded(place: Arc<Place>) 
         .await;
     leader.commit(leader.end(&ended(attempt, 20, Cause::User))).await;
     leader.commit(vec![moved(1, JobState::Completed)]).await;
-    let snapshot = leader.store.load().await.unwrap();
+    let snapshot = leader.store.load(HalfLife::default(), at(1)).await.unwrap();
     assert_eq!((snapshot.jobs.len(), snapshot.attempts.len(), snapshot.steps.len()), (0, 0, 0));
     assert_eq!(snapshot.sequences.next_job, 2);
     leader.assert_reloads().await;
+}
+
+/// Attempts that ended well, or by what is given back, long ago or a moment ago; one runs on.
+pub async fn what_was_used_is_known_to_the_last_number_after_a_restart(place: Arc<Place>) {
+    let mut leader = Leader::at(&place).await;
+    let hour = HalfLife::from_minutes(60).unwrap();
+    leader.world.history = History::new(hour);
+    let node = Change::NodeRegistered(Arc::new(inventory("n1")));
+    leader.commit(vec![node]).await;
+    let causes = [Cause::User, Cause::Hardware, Cause::Limit, Cause::Site, Cause::Preempted];
+    for (id, cause) in (1..).zip(causes.into_iter().cycle().take(20)) {
+        leader.commit(vec![submitted(plain_job(id))]).await;
+        let held: Vec<usize> = (0..1 + id as usize % 4).collect();
+        let mut one = attempt(id, 1, "n1", &held, 1000);
+        one.leased = at(id as i64 * 7919);
+        leader.commit(leader.lease(&one)).await;
+        if id < 20 {
+            leader.commit(leader.end(&ended(one, id as i64 * 8111 + 100, cause))).await;
+        }
+    }
+    let (class, project) = (GpuClass::new("b200").unwrap(), "public/nup/a");
+    for now in [at(30_000), at(160_000), at(170_000), at(400_000), at(4_000_000)] {
+        let loaded = World::restore(leader.store.load(hour, now).await.unwrap(), now).history;
+        let of = |history: &History, path| {
+            let moment = history.moment(now);
+            (history.used(path, &class, moment), history.asked(path, &class, moment, None))
+        };
+        for path in ["public", "public/nup", project] {
+            assert_eq!(of(&loaded, path), of(&leader.world.history, path), "{path} at {now:?}");
+        }
+    }
+    let loaded = World::restore(leader.store.load(hour, at(30_000)).await.unwrap(), at(1));
+    assert_eq!(loaded.history, leader.world.history);
+    assert!(loaded.history.used(project, &class, loaded.history.moment(at(160_000))).0 > 0);
 }
 
 pub async fn a_long_random_story_survives_a_reload_at_every_turn(place: Arc<Place>) {

@@ -9,6 +9,7 @@ use gotgan_core::attempt::{
     Placement, Progress,
 };
 use gotgan_core::change::{Change, Event, EventKind, Subject};
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::ledger::{self, LedgerEntry};
@@ -239,7 +240,7 @@ impl Leader {
         let store = place.open().await;
         let leadership =
             store.take_leadership("one", "localhost:1", at(0), LEASE_MS).await.unwrap();
-        let world = World::restore(store.load().await.unwrap(), at(1));
+        let world = World::restore(store.load(HalfLife::default(), at(1)).await.unwrap(), at(1));
         Leader { store, epoch: leadership.epoch, world, booked: Vec::new() }
     }
 
@@ -302,7 +303,8 @@ impl Leader {
 
     /// Compares the world with the one the store remembers.
     pub async fn assert_reloads(&self) {
-        let reloaded = World::restore(self.store.load().await.unwrap(), at(1));
+        let reloaded =
+            World::restore(self.store.load(HalfLife::default(), at(1)).await.unwrap(), at(1));
         assert_eq!(without_volatile(reloaded), without_volatile(self.world.clone()));
     }
 }
