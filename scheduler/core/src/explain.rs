@@ -21,7 +21,7 @@ pub struct Explanation {
     pub summary: String,
     /// Worst first; empty if nothing blocks it or no pass has looked at it.
     pub blockers: Vec<Blocker>,
-    /// Pending jobs ahead of it in the queue that want the same class of GPU, or none as it does.
+    /// Pending jobs of its project ahead of it that want the same class of GPU, or none as it does.
     pub jobs_ahead: u64,
     /// When the pass that found this ran; `None` if none has looked at the job yet.
     pub planned: Option<UnixMicros>,
@@ -41,7 +41,11 @@ pub fn explain(
     Some(match job.status.state {
         JobState::Held => held(job),
         JobState::Pending => match found {
-            Some(blockers) => pending(world, job, blockers.as_slice(), planned),
+            Some(blockers) => {
+                let mut blockers = blockers.to_vec();
+                blockers.extend(last.and_then(|report| turn(report, job, &blockers)));
+                pending(world, job, blockers, planned)
+            }
             None => not_yet_planned(world, job),
         },
         JobState::Starting => starting(world, job),
@@ -71,13 +75,36 @@ fn held(job: &Job) -> Explanation {
     Explanation { blockers: vec![blocker], ..plain(job, summary) }
 }
 
+/// Whom fair share puts before the job, if it waits for nothing but room.
+fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
+    let room = |blocker: &Blocker| match blocker.kind {
+        BlockerKind::Capacity
+        | BlockerKind::Order
+        | BlockerKind::Tier
+        | BlockerKind::Lent
+        | BlockerKind::NodesUnavailable => true,
+        BlockerKind::Held
+        | BlockerKind::Dependency
+        | BlockerKind::ProjectLimit
+        | BlockerKind::ParentLimit
+        | BlockerKind::Constraints
+        | BlockerKind::Recall
+        | BlockerKind::RetryDelay
+        | BlockerKind::FairShare => false,
+    };
+    let gpus = &job.spec.per_node.gpus;
+    let waits_for_room = !gpus.amount().is_zero() && blockers.iter().all(room);
+    let key = (job.spec.project.clone(), gpus.class().cloned());
+    report.turns.get(&key).filter(|_| waits_for_room).cloned()
+}
+
 fn pending(
     world: &World,
     job: &Job,
-    blockers: &[Blocker],
+    blockers: Vec<Blocker>,
     planned: Option<UnixMicros>,
 ) -> Explanation {
-    let summary = match blockers {
+    let summary = match blockers.as_slice() {
         [] => "could start in the next pass".to_owned(),
         [one] => sentence(one),
         [worst, rest @ ..] => format!("{}, and {} more reasons", sentence(worst), rest.len()),
@@ -86,7 +113,7 @@ fn pending(
     Explanation {
         state: job.status.state,
         summary,
-        blockers: blockers.to_vec(),
+        blockers,
         jobs_ahead: jobs_ahead(world, job),
         planned,
     }
@@ -100,10 +127,10 @@ fn not_yet_planned(world: &World, job: &Job) -> Explanation {
 /// Jobs that come first where this one wants to go; walks the queue, so it is for one question, not for a listing.
 fn jobs_ahead(world: &World, job: &Job) -> u64 {
     let wanted = wanted_class(job);
-    let ahead = world
-        .queue
-        .range(..QueueKey::of(job))
-        .filter(|key| world.jobs.get(&key.job).is_some_and(|other| wanted_class(other) == wanted));
+    let ahead =
+        world.queue.range(..QueueKey::of(job)).filter_map(|key| world.jobs.get(&key.job)).filter(
+            |other| other.spec.project == job.spec.project && wanted_class(other) == wanted,
+        );
     ahead.map(|_| 1).sum()
 }
 
@@ -166,6 +193,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         }
         BlockerKind::Lent => lent(blocker),
         BlockerKind::Tier => tier(blocker),
+        BlockerKind::FairShare => fair_share(blocker),
         BlockerKind::Capacity => capacity(blocker),
         BlockerKind::Order if blocker.note == RECALLED => format!(
             "job {} of the same project goes first, since others stop to give it what is guaranteed",
@@ -255,6 +283,22 @@ fn tier(blocker: &Blocker) -> String {
     }
 }
 
+/// The note has how many are before it.
+fn fair_share(blocker: &Blocker) -> String {
+    let Blocker { subject, available, limit, note, .. } = blocker;
+    let goes = if note == "1" { "goes" } else { "go" };
+    format!(
+        "{note} of those beside {subject} that wait for the same {goes} first by fair share: {subject} has {} of the \
+         shares there and {} of the use that counts",
+        percent(*limit),
+        percent(*available)
+    )
+}
+
+fn percent(per_mille: u64) -> String {
+    format!("{}.{} %", per_mille / 10, per_mille % 10)
+}
+
 fn constraints(blocker: &Blocker) -> String {
     let Blocker { needed, available, note, .. } = blocker;
     if *available == 0 {
@@ -290,7 +334,7 @@ fn capacity(blocker: &Blocker) -> String {
                 [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
             format!("needs {needed} memory on each node; {free} of {all} are free {}", beside(note))
         }
-        Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => {
+        Unit::Nodes | Unit::Job | Unit::Millis | Unit::PerMille | Unit::None => {
             format!("needs {} with {note}; {available} of {limit} have that", nodes_word(*needed))
         }
     }
@@ -347,12 +391,18 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::NodesUnavailable => "ask the operators of the nodes named".to_owned(),
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
-            Unit::GpuMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::None => String::new(),
+            Unit::GpuMilli
+            | Unit::Nodes
+            | Unit::Job
+            | Unit::Millis
+            | Unit::PerMille
+            | Unit::None => String::new(),
         },
         BlockerKind::Recall
         | BlockerKind::Lent
         | BlockerKind::Order
         | BlockerKind::RetryDelay
-        | BlockerKind::Tier => String::new(),
+        | BlockerKind::Tier
+        | BlockerKind::FairShare => String::new(),
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
-use crate::ids::{AttemptId, JobId, NodeName};
+use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 
 /// The result of one pass over a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Report {
     pub considered: usize,
     /// Jobs left for the next pass because this one had decided enough.
     pub deferred: usize,
+    /// Whom fair share puts behind others, by project and the class its jobs want; `None`: any.
+    pub turns: BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>,
 }
 
 /// One reason why a job waits, with its numbers.
@@ -104,6 +106,10 @@ pub enum BlockerKind {
     /// Not a reason of its own but its place among the others: whether it is within its project's guarantee, which is
     /// the limit here, or borrows.
     Tier,
+    /// Not a reason of its own either: others beside the subject, a node of the quota tree at or above its project,
+    /// used less for their shares and go first. The limit is its part of the shares there, what is available its part
+    /// of the use; the note counts the others.
+    FairShare,
 }
 
 /// Unit of a blocker's numbers.
@@ -122,6 +128,8 @@ pub enum Unit {
     Job,
     /// Milliseconds.
     Millis,
+    /// Thousandths of a whole.
+    PerMille,
     /// No numbers.
     None,
 }

@@ -9,12 +9,13 @@
 //!                                                     └──────► reasons, from what is left at the end
 //! ```
 //!
-//! Where the quota tree gives guarantees, `order` is not the queue's alone: who is within a guarantee comes before
-//! who borrows, and among those whoever is least above the share that is due to them (`turns`).
+//! Where the quota tree gives guarantees or jobs of several projects wait, `order` is not the queue's alone: who is
+//! within a guarantee comes before who borrows, and among those whoever used least for their share (`turns`).
 //!
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
 //! found at the end, by what is left then, is right for every job that was passed over on the way.
 
+mod burden;
 mod fair;
 mod fit;
 mod gang;

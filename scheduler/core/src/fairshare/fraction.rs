@@ -4,13 +4,15 @@ use std::cmp::Ordering;
 
 /// `over / under`; `under` is never zero.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fraction {
+pub(crate) struct Fraction {
     over: u128,
     under: u128,
 }
 
 impl Fraction {
+    /// Nothing.
     pub const ZERO: Self = Self { over: 0, under: 1 };
+    /// The mean.
     pub const ONE: Self = Self { over: 1, under: 1 };
 
     /// `None` if `under` is zero.
@@ -22,6 +24,10 @@ impl Fraction {
 impl Ord for Fraction {
     /// By cross-multiplication. Products need twice the width: a use times a sum of shares is on both sides.
     fn cmp(&self, other: &Self) -> Ordering {
+        // So it is among siblings with the same share, which most are.
+        if self.under == other.under {
+            return self.over.cmp(&other.over);
+        }
         product(self.over, other.under).cmp(&product(other.over, self.under))
     }
 }

@@ -97,8 +97,10 @@ fn count(leaves: usize) -> u32 {
 
 /// How far a node is from its next turn; the smallest is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Burden {
+pub(crate) enum Burden {
+    /// Told in what its siblings on average used for their shares.
     Of(Fraction),
+    /// After all that have a share.
     NoShare,
 }
 
@@ -180,15 +182,34 @@ impl<'a> Forest<'a> {
 }
 
 /// Sums over siblings.
-enum Level {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Level {
     /// Over those that have a share.
-    UsePerShare { used: u128, share_asked: u128 },
+    UsePerShare {
+        /// What they used.
+        used: u128,
+        /// Their shares, each times the part of the time in which its node asked.
+        share_asked: u128,
+    },
     /// Over all.
-    FairTree { used: u128, share: u128 },
+    FairTree {
+        /// What they used.
+        used: u128,
+        /// Their shares.
+        share: u128,
+    },
+    /// Over those that have a share, for shares in the unit of what is held.
+    Past {
+        /// What they used in the past.
+        used: u128,
+        /// Their shares, each times the part of the past in which its node asked.
+        share_asked: u128,
+    },
 }
 
 impl Level {
-    fn of(siblings: impl Iterator<Item = Standing> + Clone, rule: OrderRule) -> Self {
+    /// Sums over these.
+    pub fn of(siblings: impl Iterator<Item = Standing> + Clone, rule: OrderRule) -> Self {
         let used = |node: Standing| u128::from(node.used);
         match rule {
             OrderRule::UsePerShare => {
@@ -205,27 +226,47 @@ impl Level {
         }
     }
 
+    /// Sums over what these used in the past, for a pass in which their use grows and their past does not. By use for
+    /// each share, burdens are told in use itself, since shares are told in GPUs.
+    pub fn of_past(siblings: impl Iterator<Item = Standing> + Clone, rule: OrderRule) -> Self {
+        match Self::of(siblings, rule) {
+            Level::UsePerShare { used, share_asked } => Level::Past { used, share_asked },
+            // Without any use there is no mean, and the mean is all that this is divided by.
+            Level::FairTree { used, share } => Level::FairTree { used: used.max(1), share },
+            level @ Level::Past { .. } => level,
+        }
+    }
+
+    /// How far a node is from its next turn; it never falls when the node's use grows.
+    ///
     /// `None` of a fraction means that nobody used anything, and then all are equal.
-    fn burden(&self, node: Standing) -> Burden {
+    pub fn burden(&self, node: Standing) -> Burden {
         let own_share = u128::from(node.share);
         if own_share == 0 {
             return Burden::NoShare;
         }
-        let own_use = u128::from(node.used);
-        match *self {
+        let whole = u128::from(Part::WHOLE.0);
+        let (own_use, idle) = (u128::from(node.used), whole - asked(node));
+        Burden::Of(match *self {
             Level::UsePerShare { used, share_asked } => {
-                let whole = u128::from(Part::WHOLE.0);
                 let part = own_use.saturating_mul(share_asked);
-                let neutral = (own_share * (whole - asked(node))).saturating_mul(used);
+                let neutral = (own_share * idle).saturating_mul(used);
                 let mean = (own_share * whole).saturating_mul(used);
                 let burden = Fraction::new(part.saturating_add(neutral), mean);
-                Burden::Of(burden.unwrap_or(Fraction::ONE))
+                burden.unwrap_or(Fraction::ONE)
             }
             Level::FairTree { used, share } => {
-                let burden = Fraction::new(own_use * share, own_share * used);
-                Burden::Of(burden.unwrap_or(Fraction::ZERO))
+                Fraction::new(own_use * share, own_share * used).unwrap_or(Fraction::ZERO)
             }
-        }
+            Level::Past { used, share_asked } => {
+                // Without anybody who asked there is no mean.
+                let asked = share_asked.max(1);
+                let part = own_use.saturating_mul(asked);
+                let neutral = (own_share * idle).saturating_mul(used);
+                let burden = Fraction::new(part.saturating_add(neutral), own_share * asked);
+                burden.unwrap_or(Fraction::ONE)
+            }
+        })
     }
 }
 

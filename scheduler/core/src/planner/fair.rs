@@ -1,18 +1,21 @@
-//! Whether a start stays within a guarantee, and how far each node of the quota tree is above its share.
+//! Whether a start stays within a guarantee, what each node of the quota tree is entitled to, and whose turn it is.
 //!
-//! Only where the tree guarantees something; in any other tree there are no tiers, and the queue alone orders.
-//! Shares are found once, at the beginning of the pass, from what is held and asked for then. What the pass gives
-//! away counts as held at once, so within a pass a job only gets worse: from guaranteed to borrowed, and further
-//! above its share. The order of turns rests on that.
+//! All of it is found once, at the beginning of the pass, from what is held and asked for then. What the pass gives
+//! away counts as held at once, so within a pass a job only gets worse: from guaranteed to borrowed, and further from
+//! its turn. The order of turns rests on that.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::burden::{Behind, Burdens, Fairness, Waits};
 use super::fit::Machine;
 use super::score::ClassIndex;
-use crate::amount::GpuMilli;
+use super::standing::behind_others;
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::fairshare::OrderRule;
+use crate::fairshare::order::Burden;
 use crate::ids::{GpuClass, ProjectPath};
-use crate::job::Job;
+use crate::plan::Blocker;
 use crate::quota::QuotaTree;
 use crate::quota::entitle::{Arena, Entitlements, NodeIndex};
 use crate::world::World;
@@ -26,46 +29,16 @@ pub(super) enum Tier {
     Borrowed,
 }
 
-/// What is held against what is due; a node to which nothing is due is infinitely far above it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ratio {
-    held: u64,
-    share: u64,
-}
-
-impl Ord for Ratio {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self.share, other.share) {
-            (0, _) | (_, 0) => (self.share == 0).cmp(&(other.share == 0)),
-            (own, others) => {
-                let left = u128::from(self.held) * u128::from(others);
-                left.cmp(&(u128::from(other.held) * u128::from(own)))
-            }
-        }
-    }
-}
-
-impl PartialOrd for Ratio {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ratio {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Ratio {}
-
 /// Guarantees, shares and what is held, by class and node of the tree.
 #[derive(Debug)]
 pub(super) struct Fair {
     arena: Arc<Arena>,
     /// By [`ClassIndex`].
     classes: Vec<ClassFair>,
-    /// How often something was taken; as long as it is the same, so are all ratios.
+    burdens: Burdens,
+    /// Whether anybody is guaranteed anything.
+    pub has_tiers: bool,
+    /// How often something was taken; as long as it is the same, so are all burdens.
     pub taken: u64,
 }
 
@@ -87,34 +60,68 @@ pub(super) struct Borrower {
     pub others: u64,
 }
 
+/// Jobs of one project that wait for the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    /// Whose; `None` for a project that the tree has not.
+    pub node: Option<NodeIndex>,
+    /// For what.
+    pub wanted: Wanted,
+    /// All together.
+    pub gpus: GpuMilli,
+    /// When the first of them was queued.
+    pub since: UnixMicros,
+}
+
+/// What jobs want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wanted {
+    /// No GPUs.
+    Nothing,
+    /// GPUs of this class; `None`: no node has it.
+    Class(Option<ClassIndex>),
+    /// GPUs of any class.
+    Any,
+}
+
 /// Whether anybody is guaranteed anything.
 pub(super) fn has_guarantees(tree: &QuotaTree) -> bool {
     tree.nodes.values().any(|node| node.guarantees.values().any(|gpus| !gpus.is_zero()))
 }
 
 impl Fair {
-    /// Shares as the world has them, with `jobs` asking for more.
-    pub fn of<'a>(
+    /// Shares as the world has them, while this is asked for.
+    pub fn of(
         world: &World,
+        arena: &Arc<Arena>,
         machine: &Machine<'_>,
-        jobs: impl Iterator<Item = &'a Job>,
+        demands: &[Demand],
+        rule: OrderRule,
+        now: UnixMicros,
     ) -> Self {
-        let arena = Arc::new(Arena::of(&world.quota));
         let held: Vec<Vec<u64>> =
-            machine.classes.iter().map(|class| held(world, &arena, class)).collect();
+            machine.classes.iter().map(|class| held(world, arena, class)).collect();
         let mut asked = held.clone();
-        for job in jobs {
-            ask(&mut asked, machine, &arena, job);
+        let mut waits = vec![vec![None; arena.len()]; machine.classes.len()];
+        let mut waits_for_any = vec![None; arena.len()];
+        for demand in demands {
+            ask(&mut asked, demand);
+            wait(arena, &mut waits, &mut waits_for_any, demand);
         }
         let in_service = in_service(machine);
+        let fairness = Fairness { history: &world.history, rule, now };
+        let tree = (arena, &*world.quota);
+        let burdens =
+            Burdens::of(tree, machine, &in_service, &held, &waits, &waits_for_any, fairness);
         let class_fair = |(at, held): (usize, Vec<u64>)| {
             let demand = |node: NodeIndex| GpuMilli(asked[at][node.get()]);
-            let (arena, class) = (Arc::clone(&arena), &machine.classes[at]);
+            let (arena, class) = (Arc::clone(arena), &machine.classes[at]);
             let due = Entitlements::new(arena, &world.quota, class, in_service[at], demand);
             ClassFair { due, held }
         };
         let classes = held.into_iter().enumerate().map(class_fair).collect();
-        Fair { arena, classes, taken: 0 }
+        let (arena, has_tiers) = (Arc::clone(arena), has_guarantees(&world.quota));
+        Fair { arena, classes, burdens, has_tiers, taken: 0 }
     }
 
     /// The node of that path.
@@ -179,28 +186,31 @@ impl Fair {
         self.arena.self_and_ancestors(one).last() == self.arena.self_and_ancestors(other).last()
     }
 
-    /// How far every node from the top down to this one is above its share of a class, or of all together.
-    pub fn ratios(&self, node: NodeIndex, class: Option<ClassIndex>) -> Arc<[Ratio]> {
-        let ratio = |node: NodeIndex| {
-            let of = |class: &ClassFair| (class.held[node.get()], class.due.of(node).entitled.0);
-            let (held, share) = match class {
-                Some(class) => of(&self.classes[usize::from(class.0)]),
-                None => self
-                    .classes
-                    .iter()
-                    .map(of)
-                    .fold((0, 0), |sums, (held, share)| (sums.0 + held, sums.1 + share)),
-            };
-            Ratio { held, share }
+    /// How far every node from the top down to this one is from its turn, for a class or for all together.
+    pub fn burdens(&self, node: NodeIndex, class: Option<ClassIndex>) -> Arc<[Burden]> {
+        self.burdens.path(node, class)
+    }
+
+    /// Whom of those that ask fair share puts behind others.
+    pub fn turns(
+        &self,
+        machine: &Machine<'_>,
+        demands: &[Demand],
+    ) -> BTreeMap<(ProjectPath, Option<GpuClass>), Blocker> {
+        let waiting: Vec<(NodeIndex, Option<ClassIndex>)> =
+            demands.iter().filter_map(|demand| demand.node.zip(demand.wanted.of_gpus())).collect();
+        let turn = |((node, class), behind): (&(NodeIndex, Option<ClassIndex>), Option<Behind>)| {
+            let class = class.map(|class| machine.class_name(class).clone());
+            let blocker = behind_others(self.arena.path(behind?.node), behind?);
+            Some(((self.arena.path(*node).clone(), class), blocker))
         };
-        let mut ratios: Vec<Ratio> = self.arena.self_and_ancestors(node).map(ratio).collect();
-        ratios.reverse();
-        ratios.into()
+        waiting.iter().zip(self.burdens.behind(&waiting)).filter_map(turn).collect()
     }
 
     /// Counts what the pass gave.
     pub fn take(&mut self, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) {
         self.taken += 1;
+        self.burdens.take(node, class, gpus);
         let held = &mut self.classes[usize::from(class.0)].held;
         for above in self.arena.self_and_ancestors(node) {
             held[above.get()] = held[above.get()].saturating_add(gpus.0);
@@ -233,16 +243,44 @@ fn held(world: &World, arena: &Arena, class: &GpuClass) -> Vec<u64> {
     arena.indexes().map(|node| world.usage.held(arena.path(node).as_str(), class).0).collect()
 }
 
-/// Adds what a waiting job asks for; one that takes any class asks for each.
-fn ask(asked: &mut [Vec<u64>], machine: &Machine<'_>, arena: &Arena, job: &Job) {
-    let gpus = job.spec.total_gpus().0;
-    let Some(node) = arena.find(job.spec.project.as_str()).filter(|_| gpus > 0) else {
-        return;
-    };
-    let only = job.spec.per_node.gpus.class().map(|class| machine.class(class));
+/// Adds what waiting jobs ask for; those that take any class ask for each.
+fn ask(asked: &mut [Vec<u64>], demand: &Demand) {
+    let Some(node) = demand.node else { return };
     for (at, asked) in asked.iter_mut().enumerate() {
-        if only.is_none_or(|only| only.is_some_and(|only| usize::from(only.0) == at)) {
-            asked[node.get()] = asked[node.get()].saturating_add(gpus);
+        if demand.wanted.has_class(at) {
+            asked[node.get()] = asked[node.get()].saturating_add(demand.gpus.0);
+        }
+    }
+}
+
+/// Notes since when a node and those above it wait for what.
+fn wait(arena: &Arena, waits: &mut [Waits], any: &mut Waits, demand: &Demand) {
+    let Some(node) = demand.node else { return };
+    let classes = waits.iter_mut().enumerate().filter(|(at, _)| demand.wanted.has_class(*at));
+    for waits in classes.map(|(_, waits)| waits).chain([any]) {
+        for above in arena.self_and_ancestors(node) {
+            let since = &mut waits[above.get()];
+            *since = Some(since.map_or(demand.since, |since| since.min(demand.since)));
+        }
+    }
+}
+
+impl Wanted {
+    /// The class, inner `None` for any; outer `None` where no GPUs will do.
+    fn of_gpus(self) -> Option<Option<ClassIndex>> {
+        match self {
+            Wanted::Nothing | Wanted::Class(None) => None,
+            Wanted::Class(class) => Some(class),
+            Wanted::Any => Some(None),
+        }
+    }
+
+    /// Whether GPUs of the class with that index will do.
+    fn has_class(self, at: usize) -> bool {
+        match self {
+            Wanted::Nothing => false,
+            Wanted::Class(class) => class.is_some_and(|class| usize::from(class.0) == at),
+            Wanted::Any => true,
         }
     }
 }

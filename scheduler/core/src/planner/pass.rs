@@ -1,11 +1,12 @@
 //! One pass over the queue: who starts where. Why the others wait is found afterwards, by what is left.
 //!
-//! Where the quota tree guarantees nothing, jobs come in the order of the queue; else by [`Turns`].
+//! Where the quota tree guarantees nothing and only one project waits, jobs come in the order of the queue; else by
+//! [`Turns`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fair::{Fair, Tier, has_guarantees};
+use super::fair::{Demand, Fair, Tier, has_guarantees};
 use super::fit::Machine;
 use super::gang::{Pick, choose};
 use super::limits::{Limits, ProjectIndex};
@@ -14,13 +15,13 @@ use super::reasons::Reasons;
 use super::recall::{Found, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
-use super::turns::{Claim, Turns};
+use super::turns::{Claim, Lines, Turns};
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
 use crate::policy::Policy;
-use crate::quota::entitle::NodeIndex;
+use crate::quota::entitle::{Arena, NodeIndex};
 use crate::world::World;
 
 /// A pass under way.
@@ -33,8 +34,10 @@ pub(super) struct Pass<'w> {
     limits: Limits<'w>,
     families: Families<'w>,
     kept: Kept,
-    /// `None` where the tree guarantees nothing.
+    /// `None` where jobs come in the order of the queue.
     fair: Option<Fair>,
+    /// What was asked for at the beginning, by project and class.
+    demands: Vec<Demand>,
     /// `None` until somebody within a guarantee did not fit.
     recalls: Option<Recalls<'w>>,
     /// Jobs that others stop for, by project and class.
@@ -78,6 +81,7 @@ impl<'w> Pass<'w> {
             families: Families::default(),
             kept: Kept::default(),
             fair: None,
+            demands: Vec::new(),
             recalls: None,
             expecting: BTreeMap::new(),
             decisions: Vec::new(),
@@ -88,14 +92,14 @@ impl<'w> Pass<'w> {
 
     /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self) -> (Vec<Decision>, Report) {
-        let considered = if has_guarantees(&self.world.quota) {
-            self.run_by_turns()
-        } else {
-            self.run_in_order()
-        };
+        let world = self.world;
+        let by_turns = has_guarantees(&world.quota) || world.usage.several_projects_wait();
+        let considered = if by_turns { self.run_by_turns() } else { self.run_in_order() };
         let deferred = self.world.queue.len() - considered;
         let waiting = self.report();
-        (self.decisions, Report { waiting, considered, deferred })
+        let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
+        let turns = turns.unwrap_or_default();
+        (self.decisions, Report { waiting, considered, deferred, turns })
     }
 
     /// In the order of the queue; how many were looked at.
@@ -108,21 +112,28 @@ impl<'w> Pass<'w> {
             }
             considered += 1;
             if let Some(job) = self.competing(&mut early, key.job) {
-                self.consider(job, Claim { tier: Tier::Borrowed, node: None });
+                let project = self.limits.project(&job.spec.project);
+                self.consider(job, Claim { tier: Tier::Borrowed, node: None, project });
             }
         }
         considered
     }
 
-    /// By guarantees and shares; how many were looked at.
+    /// By guarantees, and by use and shares; how many were looked at.
     fn run_by_turns(&mut self) -> usize {
         let mut early = DependencyLists::default();
-        let queue = self.world.queue.iter();
-        let jobs: Vec<&'w Job> =
-            queue.filter_map(|key| self.competing(&mut early, key.job)).collect();
-        let fair = Fair::of(self.world, &self.machine, jobs.iter().copied());
-        let mut considered = self.world.queue.len() - jobs.len();
-        let mut turns = Turns::of(jobs.into_iter(), &self.machine, &fair);
+        let arena = Arc::new(Arena::of(&self.world.quota));
+        let mut lines = Lines::new(Arc::clone(&arena));
+        for key in &self.world.queue {
+            if let Some(job) = self.competing(&mut early, key.job) {
+                lines.add(job, &self.machine, &mut self.limits);
+            }
+        }
+        let mut considered = self.world.queue.len() - lines.jobs();
+        self.demands = lines.demands();
+        let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
+        let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
+        let mut turns = Turns::of(lines, &fair);
         self.fair = Some(fair);
         while !self.has_decided_enough() {
             let Some(turn) = self.fair.as_ref().and_then(|fair| turns.next(fair)) else {
@@ -159,7 +170,7 @@ impl<'w> Pass<'w> {
         let want = Want {
             family: self.families.of(job, &self.machine),
             nodes: job.spec.nodes,
-            project: self.limits.project(&job.spec.project),
+            project: claim.project,
         };
         if self.stand_by_promise(job, claim, want) {
             return true;
@@ -193,7 +204,7 @@ impl<'w> Pass<'w> {
     /// Whether a start on nodes of that class is in the tier that the job has its turn in.
     fn claims(&self, job: &Job, claim: Claim, want: Want, place: usize) -> bool {
         match (claim, self.families.get(want.family).tries[place].class) {
-            (Claim { tier: Tier::Guaranteed, node: Some(node) }, Some(class)) => {
+            (Claim { tier: Tier::Guaranteed, node: Some(node), project: _ }, Some(class)) => {
                 self.is_guaranteed(job, node, class)
             }
             _ => true,
@@ -387,8 +398,8 @@ impl<'w> Pass<'w> {
     }
 
     fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
-        let mut reasons =
-            Reasons::of(&self.machine, &self.limits, &mut self.families, self.fair.as_ref());
+        let tiers = self.fair.as_ref().filter(|fair| fair.has_tiers);
+        let mut reasons = Reasons::of(&self.machine, &self.limits, &mut self.families, tiers);
         let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
         self.lists.extend(found);
         std::mem::take(&mut self.lists).into_iter().collect()

@@ -1,11 +1,13 @@
-//! In which tier a job competes, and who has what its project is guaranteed.
+//! In which tier a job competes, who has what its project is guaranteed, and whom fair share puts before it.
 
 use std::collections::BTreeMap;
 
+use super::burden::Behind;
 use super::fair::{Borrower, Fair, Tier};
 use super::fit::Machine;
 use super::score::ClassIndex;
 use crate::amount::GpuMilli;
+use crate::fairshare::Part;
 use crate::ids::ProjectPath;
 use crate::plan::{Blocker, BlockerKind, Unit};
 
@@ -14,6 +16,20 @@ pub(crate) const GUARANTEED: &str = "guaranteed";
 
 /// What a blocker calls the other one.
 const BORROWED: &str = "borrowed";
+
+/// What fair share says of a node and of the others on its level.
+pub(super) fn behind_others(path: &ProjectPath, behind: Behind) -> Blocker {
+    let per_mille = |part: Part| part.0.saturating_mul(1000) / Part::WHOLE.0;
+    Blocker {
+        kind: BlockerKind::FairShare,
+        subject: path.to_string(),
+        needed: 0,
+        available: per_mille(behind.used),
+        limit: per_mille(behind.share),
+        unit: Unit::PerMille,
+        note: behind.ahead.to_string(),
+    }
+}
 
 /// Standings by what is held at the end of the pass.
 #[derive(Debug)]

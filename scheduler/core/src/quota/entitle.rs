@@ -114,13 +114,20 @@ impl Arena {
         self.places[node.get()].children.is_empty()
     }
 
+    /// The part of a node in what is left over among its siblings, at least 1.
+    #[must_use]
+    pub fn weight(&self, node: NodeIndex) -> u64 {
+        self.places[node.get()].weight
+    }
+
     /// The node, the one above it, and so on up to the top.
     pub fn self_and_ancestors(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> + '_ {
         std::iter::successors(Some(node), |node| self.parent(*node))
     }
 
     /// The children of a node; of `None`: the tops.
-    fn children(&self, node: Option<NodeIndex>) -> &[NodeIndex] {
+    #[must_use]
+    pub fn children(&self, node: Option<NodeIndex>) -> &[NodeIndex] {
         node.map_or(&self.tops, |node| &self.places[node.get()].children)
     }
 }

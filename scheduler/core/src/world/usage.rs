@@ -41,6 +41,20 @@ impl Usage {
         self.get(path).map_or(0, |usage| usage.waiting)
     }
 
+    /// Whether jobs of more than one project wait, held ones included.
+    #[must_use]
+    pub fn several_projects_wait(&self) -> bool {
+        // What one project and those above it count, each next one is below the one before.
+        let mut waiting = self.by_path.iter().filter(|(_, usage)| usage.waiting > 0);
+        let Some((mut last, mut above)) = waiting.next() else { return false };
+        waiting.any(|(path, usage)| {
+            let below = path.strip_prefix(last.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            let all = usage.waiting == above.waiting;
+            (last, above) = (path, usage);
+            !(below && all)
+        })
+    }
+
     /// Everything about `path`, `None` if there is nothing.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&PathUsage> {

@@ -23,4 +23,5 @@ mod scale;
 mod scale_quota;
 mod sketch;
 mod tiers;
+mod turns;
 mod waiting;

@@ -1,13 +1,13 @@
 //! The planner once more, as plainly as it can be said: looks at every node for every job and sorts. Slow, and
 //! simple enough to be believed.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::ids::{GpuClass, JobId, NodeName};
-use gotgan_core::job::Job;
+use gotgan_core::job::{Job, JobState};
 use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::spec::GpuRequest;
 use gotgan_core::world::{Node, Usage, World};
@@ -17,6 +17,21 @@ pub type Start = BTreeMap<NodeName, Vec<usize>>;
 
 /// What starts where.
 pub fn plan(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
+    let waiting = world
+        .jobs
+        .values()
+        .filter(|job| matches!(job.status.state, JobState::Pending | JobState::Held));
+    let projects: BTreeSet<_> = waiting.map(|job| &job.spec.project).collect();
+    let by_turns = has_tiers(world) || projects.len() > 1;
+    if by_turns { plan_by_turns(world, now) } else { plan_by_queue(world, now) }
+}
+
+fn has_tiers(world: &World) -> bool {
+    world.quota.nodes.values().flat_map(|node| node.guarantees.values()).any(|gpus| !gpus.is_zero())
+}
+
+/// In the order of the queue.
+fn plan_by_queue(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut nodes: BTreeMap<NodeName, Node> = world.nodes.clone();
     nodes.retain(|_, node| node.takes_work());
     let mut usage = world.usage.clone();
@@ -40,8 +55,8 @@ pub fn plan(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     starts
 }
 
-/// What starts where in a tree with guarantees: looks at every job again after every one it has dealt with.
-pub fn plan_by_tier(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
+/// By guarantees and shares: looks at every job again after every one it has dealt with. Knows no past.
+fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut nodes: BTreeMap<NodeName, Node> = world.nodes.clone();
     nodes.retain(|_, node| node.takes_work());
     let mut usage = world.usage.clone();
@@ -50,10 +65,12 @@ pub fn plan_by_tier(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut left: Vec<&Job> =
         world.queue.iter().map(|key| &world.jobs[&key.job]).filter(competes).collect();
     let shares = shares(world, &left);
+    let levels = Levels::of(world, &shares);
     let mut must_borrow = BTreeSet::new();
     loop {
         let turn = |job: &&Job| {
-            let place = place_among(world, &shares, &usage, job, must_borrow.contains(&job.id));
+            let place =
+                place_among(world, &shares, &levels, &usage, job, must_borrow.contains(&job.id));
             (place, Reverse(job.spec.total_gpus()), job.id)
         };
         let Some(job) = left.iter().copied().min_by_key(turn) else {
@@ -61,7 +78,8 @@ pub fn plan_by_tier(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
         };
         let borrows = |class: &Option<GpuClass>| is_borrowed(&shares, &usage, job, class.as_ref());
         let all = classes(world, job);
-        let borrowing = must_borrow.contains(&job.id) || all.iter().all(borrows);
+        let borrowing =
+            !has_tiers(world) || must_borrow.contains(&job.id) || all.iter().all(borrows);
         let tried = all.iter().filter(|class| borrowing || !borrows(class));
         let found = tried.clone().find_map(|class| {
             let class = class.as_ref();
@@ -118,33 +136,92 @@ fn is_borrowed(shares: &Shares, usage: &Usage, job: &Job, class: Option<&GpuClas
     held + job.spec.total_gpus() > due.scaled_guarantee(node)
 }
 
-/// Borrowed or not, priority, how far above its share on each level from the top, age.
-type Among = (bool, Reverse<i32>, Vec<(bool, u64)>, UnixMicros);
+/// Borrowed or not, how far from its turn on each level from the top, priority, age.
+type Place = (bool, Vec<Of>, Reverse<i32>, UnixMicros);
+
+/// What nodes would have if everybody asked for everything.
+fn full(world: &World, due: &Entitlements, class: &GpuClass) -> Entitlements {
+    let there = world.nodes.values().filter(|node| node.is_in_service());
+    let gpus = there.flat_map(|node| &node.inventory.gpus).filter(|gpu| gpu.class == *class);
+    let capacity = GpuMilli::WHOLE.times(gpus.count() as u64);
+    let arena = Arc::new(due.arena().clone());
+    Entitlements::new(arena, &world.quota, class, capacity, |_| capacity)
+}
+
+/// Shares by path and class.
+struct Levels {
+    full: BTreeMap<(String, GpuClass), u64>,
+}
+
+impl Levels {
+    fn of(world: &World, shares: &Shares) -> Self {
+        let mut full = BTreeMap::new();
+        for (class, due) in shares {
+            let all = self::full(world, due, class);
+            for (path, node) in &world.quota.nodes {
+                let share = all.of(all.arena().find(path.as_str()).unwrap()).entitled.0;
+                full.insert((path.to_string(), class.clone()), share.max(node.weight.into()));
+            }
+        }
+        Levels { full }
+    }
+
+    /// A fraction: what is held for the share.
+    fn burden(&self, usage: &Usage, path: &str, only: Option<&GpuClass>) -> (u64, u64) {
+        let own = self
+            .full
+            .iter()
+            .filter(|((of, class), _)| of == path && only.is_none_or(|o| o == class));
+        own.fold((0, 0), |(held, share), ((_, class), own)| {
+            (held + usage.held(path, class).0, share + own)
+        })
+    }
+}
 
 fn place_among(
     world: &World,
     shares: &Shares,
+    levels: &Levels,
     usage: &Usage,
     job: &Job,
     must_borrow: bool,
-) -> Among {
+) -> Place {
     let classes = classes(world, job);
     let borrowed = classes.iter().all(|class| is_borrowed(shares, usage, job, class.as_ref()));
-    let known: Vec<_> = classes.into_iter().flatten().filter(|c| shares.contains_key(c)).collect();
-    let mut levels: Vec<&str> = job.spec.project.self_and_ancestors().collect();
-    levels.reverse();
-    let ratio = |path: &&str| {
-        let node = shares.values().next()?.arena().find(path)?;
-        let held: GpuMilli = known.iter().map(|class| usage.held(path, class)).sum();
-        let due: GpuMilli = known.iter().map(|class| shares[class].of(node).entitled).sum();
-        // Exact to a millionth of a millionth, which is finer than fractions of such small numbers can differ.
-        let part = (held.0 * 1_000_000_000_000).checked_div(due.0);
-        Some((due.is_zero(), part.unwrap_or(0)))
-    };
-    let ratios = if known.is_empty() { None } else { levels.iter().map(ratio).collect() };
-    let ratios = ratios.unwrap_or_default();
-    (borrowed || must_borrow, Reverse(job.spec.priority), ratios, job.status.queued)
+    let only = job.spec.per_node.gpus.class();
+    let mut paths: Vec<&str> = job.spec.project.self_and_ancestors().collect();
+    paths.reverse();
+    let known = only.is_none_or(|class| shares.contains_key(class))
+        && world.quota.nodes.contains_key(job.spec.project.as_str());
+    // There is one top, so nothing is decided by it.
+    let burdens =
+        paths.iter().skip(1).filter(|_| known).map(|path| Of(levels.burden(usage, path, only)));
+    let borrows = has_tiers(world) && (borrowed || must_borrow);
+    (borrows, burdens.collect(), Reverse(job.spec.priority), job.status.queued)
 }
+
+/// A fraction that is compared by its value.
+struct Of((u64, u64));
+
+impl Ord for Of {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.0.0 * other.0.1).cmp(&(other.0.0 * self.0.1))
+    }
+}
+
+impl PartialOrd for Of {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Of {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Of {}
 
 fn classes(world: &World, job: &Job) -> Vec<Option<GpuClass>> {
     match (&job.spec.per_node.gpus, job.spec.per_node.gpus.class()) {

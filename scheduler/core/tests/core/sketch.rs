@@ -89,6 +89,13 @@ impl Sketch {
         self.build_with(None)
     }
 
+    /// The same with all jobs in one project.
+    pub fn of_one_project(mut self) -> Self {
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        self.jobs.iter_mut().chain(before).for_each(|job| job.project = PROJECTS.len() - 1);
+        self
+    }
+
     /// The same with guarantees and weights made of these numbers.
     pub fn build_guaranteed(&self, numbers: [u32; 8]) -> TestCluster {
         self.build_with(Some(numbers))

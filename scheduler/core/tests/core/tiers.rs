@@ -115,7 +115,7 @@ fn a_job_for_any_class_takes_the_one_its_guarantee_is_of() {
 #[test]
 fn a_job_without_gpus_is_not_behind_those_within_a_guarantee() {
     let mut cluster = cluster();
-    let plain = cluster.job().project("public/c").cpus(128).submit();
+    let plain = cluster.job().project("public/c").cpus(128).waiting_since_s(1).submit();
     let gpus = cluster.job().project("public/a").gpus(4, "b200").submit();
     cluster.expect_on(plain, &["n1"]);
     cluster.expect_waiting(gpus);

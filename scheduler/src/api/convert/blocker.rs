@@ -30,6 +30,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Recall => v1::BlockerKind::Recall,
         BlockerKind::Lent => v1::BlockerKind::Lent,
         BlockerKind::Tier => v1::BlockerKind::Tier,
+        BlockerKind::FairShare => v1::BlockerKind::FairShare,
         BlockerKind::Capacity => v1::BlockerKind::Capacity,
         BlockerKind::Order => v1::BlockerKind::Order,
         BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,
@@ -44,6 +45,7 @@ fn unit(unit: Unit) -> &'static str {
         Unit::Nodes => "nodes",
         Unit::Job => "job",
         Unit::Millis => "ms",
+        Unit::PerMille => "per_mille",
         Unit::None => "",
     }
 }
