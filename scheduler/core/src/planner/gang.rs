@@ -93,6 +93,12 @@ impl Territory<'_> {
         nodes.is_empty() && exclude_nodes.is_empty() && labels.is_empty() && !avoids
     }
 
+    /// Whether all of the other one belongs to it, as far as is seen without looking at nodes.
+    pub fn covers(&self, other: &Territory<'_>) -> bool {
+        let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
+        self.is_everywhere() || (!avoids && self.constraints == other.constraints)
+    }
+
     /// Every place inside that serves one node of a gang now, best first.
     pub fn places<'a>(
         &'a self,

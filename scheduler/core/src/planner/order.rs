@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::gang::Territory;
 use super::score::ClassIndex;
+use super::slot::Slot;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
 use crate::job::Job;
@@ -71,10 +73,16 @@ fn dependency(world: &World, other: &Dependency) -> Blocker {
 /// What a blocker notes of a job ahead that others have stopped for.
 pub(crate) const RECALLED: &str = "recalled";
 
-/// What a job that waited too long keeps for itself: its class, or work without GPUs.
+/// What jobs that waited too long keep for themselves: a class, or work without GPUs, on all nodes they may be on.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    by_class: BTreeMap<Option<ClassIndex>, JobId>,
+pub(super) struct Kept<'w> {
+    by_class: BTreeMap<Option<ClassIndex>, Vec<Keeper<'w>>>,
+}
+
+#[derive(Debug)]
+struct Keeper<'w> {
+    job: JobId,
+    territory: Territory<'w>,
 }
 
 /// How the order of the queue bears on a job.
@@ -92,20 +100,29 @@ pub(super) enum Order {
     Freeing,
 }
 
-impl Kept {
-    /// Whom the class is kept for.
+impl<'w> Kept<'w> {
+    /// Whom any node of the class is kept for.
     pub fn by(&self, class: Option<ClassIndex>) -> Option<JobId> {
-        self.by_class.get(&class).copied()
+        self.keepers(class).next().map(|keeper| keeper.job)
     }
 
-    /// Keeps the class for the job, unless another came first.
-    pub fn keep(&mut self, class: Option<ClassIndex>, job: JobId) {
-        self.by_class.entry(class).or_insert(job);
+    /// Whom the class is kept for on all of these nodes.
+    pub fn all_by(&self, class: Option<ClassIndex>, territory: &Territory<'_>) -> Option<JobId> {
+        let mut keepers = self.keepers(class);
+        keepers.find(|keeper| keeper.territory.covers(territory)).map(|keeper| keeper.job)
     }
 
-    /// Whom a node with GPUs of these classes is kept for.
-    pub fn node_by(&self, classes: impl IntoIterator<Item = ClassIndex>) -> Option<JobId> {
-        classes.into_iter().find_map(|class| self.by(Some(class)))
+    /// Keeps the class for the job where it may be, unless another came first.
+    pub fn keep(&mut self, class: Option<ClassIndex>, job: JobId, territory: Territory<'w>) {
+        if self.all_by(class, &territory).is_none() {
+            self.by_class.entry(class).or_default().push(Keeper { job, territory });
+        }
+    }
+
+    /// Whether a node is open to a job of that class: not kept for anybody for that class or one that the node has.
+    pub fn leaves_open(&self, class: Option<ClassIndex>, slot: &Slot<'_>) -> bool {
+        let mut classes = slot.layout.classes().into_iter().map(Some).chain([class]);
+        !classes.any(|class| self.keepers(class).any(|keeper| keeper.territory.contains(slot)))
     }
 
     /// Whether nothing is kept, which is nearly always so.
@@ -115,7 +132,11 @@ impl Kept {
 
     /// Anybody something is kept for.
     pub fn anybody(&self) -> Option<JobId> {
-        self.by_class.values().next().copied()
+        self.by_class.values().flatten().next().map(|keeper| keeper.job)
+    }
+
+    fn keepers(&self, class: Option<ClassIndex>) -> impl Iterator<Item = &Keeper<'w>> {
+        self.by_class.get(&class).into_iter().flatten()
     }
 }
 

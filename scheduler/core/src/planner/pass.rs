@@ -33,7 +33,7 @@ pub(super) struct Pass<'w> {
     machine: Machine<'w>,
     limits: Limits<'w>,
     families: Families<'w>,
-    kept: Kept,
+    kept: Kept<'w>,
     /// `None` where jobs come in the order of the queue.
     fair: Option<Fair>,
     /// What was asked for at the beginning, by project and class.
@@ -223,7 +223,8 @@ impl<'w> Pass<'w> {
         if let Some(ahead) = self.own_ahead(job, claim, class) {
             return Err(Order::BehindOwn(ahead));
         }
-        if let Some(ahead) = self.kept.by(class) {
+        let territory = &self.families.get(want.family).territory;
+        if let Some(ahead) = self.kept.all_by(class, territory) {
             return Err(Order::Behind(ahead));
         }
         if !self.allowed(job, want.project, class) {
@@ -249,10 +250,7 @@ impl<'w> Pass<'w> {
         if self.kept.is_empty() {
             return choose(places, want.nodes);
         }
-        let open = |pick: &Pick| {
-            let classes = self.machine.slot(pick.slot).layout.classes();
-            self.kept.node_by(classes).is_none()
-        };
+        let open = |pick: &Pick| self.kept.leaves_open(class, self.machine.slot(pick.slot));
         choose(places.filter(open), want.nodes)
     }
 
@@ -383,7 +381,8 @@ impl<'w> Pass<'w> {
         self.decisions.extend(found.victims.into_iter().map(preempt));
     }
 
-    /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it.
+    /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it on the
+    /// nodes it may be on.
     fn keep_if_overdue(&mut self, job: &Job, want: Want) {
         if !has_waited(job, self.policy.drain_after_s, self.now) {
             return;
@@ -392,7 +391,8 @@ impl<'w> Pass<'w> {
             let class = self.families.get(want.family).tries[place].class;
             let could = self.families.get_mut(want.family).capable(place, &self.machine);
             if could >= want.nodes && self.allowed(job, want.project, class) {
-                return self.kept.keep(class, job.id);
+                let territory = self.families.get(want.family).territory;
+                return self.kept.keep(class, job.id, territory);
             }
         }
     }
