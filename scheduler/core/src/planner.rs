@@ -30,13 +30,36 @@ mod slot;
 pub(crate) mod standing;
 mod turns;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crate::amount::UnixMicros;
+use crate::fairshare::OrderRule;
+use crate::ids::GpuClass;
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::quota::entitle::{Arena, Entitlements};
 use crate::world::World;
 
 /// Plans one pass over the queue of `world` at the moment `now`.
 pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
     let (decisions, report) = pass::Pass::of(world, policy, now).run();
     Plan { base: world.version, planned: now, decisions, report }
+}
+
+/// What a pass over `world` at the moment `now` would find each node of the quota tree entitled to, by class: from what
+/// is in service, held, and asked for by jobs that compete.
+#[must_use]
+pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitlements> {
+    let mut early = order::DependencyLists::default();
+    let machine = fit::Machine::of(world);
+    let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
+    let mut lines = turns::Lines::new(Arc::clone(&arena));
+    let waiting = world.queue.iter().filter_map(|key| world.jobs.get(&key.job));
+    for job in waiting.filter(|job| early.not_yet(world, job, now).is_none()) {
+        lines.add(job, &machine, &mut limits);
+    }
+    let rule = OrderRule::default();
+    let fair = fair::Fair::of(world, &arena, &machine, &lines.demands(), rule, now);
+    fair.into_entitlements(&machine)
 }

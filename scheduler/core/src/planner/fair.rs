@@ -124,6 +124,12 @@ impl Fair {
         Fair { arena, classes, burdens, has_tiers, taken: 0 }
     }
 
+    /// What is due, by class.
+    pub fn into_entitlements(self, machine: &Machine<'_>) -> BTreeMap<GpuClass, Entitlements> {
+        let dues = self.classes.into_iter().map(|class| class.due);
+        machine.classes.iter().cloned().zip(dues).collect()
+    }
+
     /// The node of that path.
     pub fn find(&self, path: &ProjectPath) -> Option<NodeIndex> {
         self.arena.find(path.as_str())
