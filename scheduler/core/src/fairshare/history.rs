@@ -62,6 +62,24 @@ struct Open {
     before: u128,
 }
 
+impl HeldFor {
+    /// What an attempt that ended held; `None` for one without GPUs or without an end.
+    #[must_use]
+    pub fn of(attempt: &Attempt) -> Option<Self> {
+        let (Some(class), Some(until)) = (&attempt.placement.class, attempt.ended) else {
+            return None;
+        };
+        Some(HeldFor {
+            project: attempt.project.clone(),
+            class: class.clone(),
+            gpus: attempt.gpus(),
+            from: attempt.leased,
+            until,
+            refunded: attempt.outcome.as_ref().is_some_and(|outcome| is_refunded(outcome.cause)),
+        })
+    }
+}
+
 impl History {
     /// Nobody used anything yet.
     #[must_use]
@@ -97,15 +115,9 @@ impl History {
             gpus: open.gpus.saturating_sub(gpus),
             before: open.before.saturating_sub(before),
         });
-        let (Some(class), Some(until)) = (&attempt.placement.class, attempt.ended) else { return };
-        self.add(&HeldFor {
-            project: attempt.project.clone(),
-            class: class.clone(),
-            gpus: attempt.gpus(),
-            from: attempt.leased,
-            until,
-            refunded: attempt.outcome.as_ref().is_some_and(|outcome| is_refunded(outcome.cause)),
-        });
+        if let Some(held) = HeldFor::of(attempt) {
+            self.add(&held);
+        }
     }
 
     /// Counts what an attempt held that has ended.

@@ -1,0 +1,100 @@
+//! The quota books of a run: the one it begins with, and what each event makes of it, found before anything runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gotgan_core::amount::UnixMicros;
+use gotgan_core::ids::{LotName, ProjectPath};
+use gotgan_core::quota::{QuotaBook, parse};
+
+use crate::fault::ScenarioFault;
+use crate::scenario::AcceptFile;
+use crate::setup::{BookStep, QuotaTexts};
+use crate::units::Moment;
+
+/// Quota books by the event that applies them.
+#[derive(Debug)]
+pub struct Books {
+    /// At the beginning.
+    pub first: QuotaBook,
+    /// From an event on, by its place in the file.
+    pub after: BTreeMap<usize, QuotaBook>,
+}
+
+impl Books {
+    /// Follows the steps in the order of time, those left out excepted.
+    ///
+    /// # Errors
+    /// What is wrong with the quota files at the first step at which anything is.
+    pub fn of(
+        first: &QuotaTexts,
+        steps: &BTreeMap<(Moment, usize), BookStep<'_>>,
+        left_out: &BTreeSet<usize>,
+    ) -> Result<Self, Vec<ScenarioFault>> {
+        let mut texts = first.clone();
+        let mut accepted = BTreeMap::new();
+        let first = book_of(&texts, &accepted)?;
+        let mut after = BTreeMap::new();
+        for ((at, index), step) in steps.iter().filter(|((_, index), _)| !left_out.contains(index))
+        {
+            match step {
+                BookStep::Apply(more, replaces) => {
+                    if *replaces {
+                        texts.clear();
+                    }
+                    texts.extend(more.clone());
+                }
+                BookStep::Accept(AcceptFile { lot, batch }) => {
+                    accepted.insert((lot.clone(), *batch), at.0);
+                }
+            }
+            after.insert(*index, book_of(&texts, &accepted)?);
+        }
+        Ok(Books { first, after })
+    }
+
+    /// Whether any of them has that node of the tree.
+    #[must_use]
+    pub fn know(&self, node: &ProjectPath) -> bool {
+        std::iter::once(&self.first)
+            .chain(self.after.values())
+            .any(|book| book.nodes.contains_key(node))
+    }
+
+    /// Terms that are written down and that this version of the scheduler would refuse to apply; the run goes on
+    /// without them.
+    #[must_use]
+    pub fn not_enforced(&self) -> BTreeSet<String> {
+        let books = std::iter::once(&self.first).chain(self.after.values());
+        books.flat_map(QuotaBook::beyond_this_version).map(|fault| fault.field).collect()
+    }
+}
+
+/// The book of these texts, with the batches that were accepted meanwhile.
+fn book_of(
+    texts: &QuotaTexts,
+    accepted: &BTreeMap<(LotName, usize), UnixMicros>,
+) -> Result<QuotaBook, Vec<ScenarioFault>> {
+    let texts: Vec<(String, String)> =
+        texts.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+    let faults = |faults: Vec<_>| faults.into_iter().map(ScenarioFault::from).collect::<Vec<_>>();
+    let mut book = parse(&texts).map_err(faults)?;
+    for ((lot, batch), at) in accepted {
+        let place = batch
+            .checked_sub(1)
+            .and_then(|place| book.lots.get_mut(lot).and_then(|lot| lot.batches.get_mut(place)));
+        let Some(place) = place else {
+            return Err(vec![no_such_batch(lot, *batch)]);
+        };
+        place.accepted = Some(place.accepted.map_or(*at, |stated| stated.min(*at)));
+    }
+    Ok(book)
+}
+
+fn no_such_batch(lot: &LotName, batch: usize) -> ScenarioFault {
+    ScenarioFault {
+        file: "event".to_owned(),
+        line: 0,
+        key: "do.accept".to_owned(),
+        message: format!("the quota files have no batch {batch} of a lot {lot}"),
+    }
+}

@@ -1,0 +1,103 @@
+//! What changed: for the record, the meters, the workers, and whether there is something to plan.
+
+use std::collections::BTreeSet;
+
+use gotgan_core::attempt::{Attempt, AttemptState};
+use gotgan_core::change::Change;
+use gotgan_core::fairshare::HeldFor;
+use gotgan_core::ids::JobId;
+use gotgan_core::job::JobState;
+use gotgan_core::quota::Interval;
+
+use super::{Engine, Step};
+use crate::record::AttemptEnd;
+
+impl Engine<'_> {
+    /// Takes in what a round changed, and tells workers.
+    pub(super) fn observe(&mut self, changes: &[Change]) {
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::JobSubmitted(job) => self.moved(job.id, job.status.state),
+                Change::JobMoved { id, status } => self.moved(*id, status.state),
+                Change::AttemptLeased(attempt) => {
+                    self.dirty.parts = true;
+                    touched.insert(attempt.id);
+                }
+                Change::AttemptMoved(attempt) => {
+                    self.attempt_moved(attempt);
+                    touched.insert(attempt.id);
+                }
+                Change::Booked(entry) => self.meter.book(entry),
+                Change::NodeRegistered(_)
+                | Change::NodeAdministered { .. }
+                | Change::NodeHeard { .. }
+                | Change::NodeLeftovers { .. } => self.service_changed(),
+                Change::QuotaApplied { .. } | Change::QuotaTurned { .. } => {
+                    self.service_changed();
+                    self.dirty.tree = true;
+                    self.expect_quota_date();
+                }
+                Change::QuotaAudited(_)
+                | Change::QuotaApproved(_)
+                | Change::StepCreated(_)
+                | Change::TaskMoved { .. }
+                | Change::Happened(_) => {}
+            }
+        }
+        self.dispatch(&touched);
+    }
+
+    /// What is due, what GPUs do and what can be planned may be something else now.
+    pub(super) fn service_changed(&mut self) {
+        self.dirty.plan = true;
+        self.dirty.parts = true;
+        self.dirty.due = true;
+    }
+
+    fn expect_quota_date(&mut self) {
+        let next = self.world.quota_until;
+        if next < Interval::ALWAYS.until {
+            self.at(next, Step::QuotaDate);
+        }
+    }
+
+    fn moved(&mut self, id: JobId, state: JobState) {
+        self.dirty.plan |= state == JobState::Pending;
+        let Some(facts) = self.record.jobs.get_mut(&id) else { return };
+        facts.state = state;
+        if state.is_terminal() {
+            self.workers.work.remove(&id);
+            self.no_longer_asked_for(id);
+        }
+    }
+
+    fn attempt_moved(&mut self, attempt: &Attempt) {
+        self.note_start(attempt);
+        if attempt.state != AttemptState::Ended {
+            return;
+        }
+        self.dirty.plan = true;
+        self.dirty.parts = true;
+        self.meter.ended(attempt);
+        if let Some(held) = HeldFor::of(attempt) {
+            self.history.add(&held);
+        }
+        let Some(outcome) = &attempt.outcome else { return };
+        let at = attempt.ended.unwrap_or(self.now);
+        let lost_ms = self.workers.forget(attempt, outcome.cause, self.now);
+        if let Some(facts) = self.record.jobs.get_mut(&attempt.id.job) {
+            facts.ends.push(AttemptEnd { at, cause: outcome.cause, lost_ms });
+        }
+    }
+
+    /// An attempt is seen many times and starts once.
+    fn note_start(&mut self, attempt: &Attempt) {
+        let facts = self.record.jobs.get_mut(&attempt.id.job);
+        let (Some(facts), Some(started)) = (facts, attempt.started) else { return };
+        if facts.last_started < attempt.id.number {
+            facts.last_started = attempt.id.number;
+            facts.starts.push(started);
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The file of a scenario as it is written; a key that is not known here is refused.
+//!
+//! [`crate::setup`] makes of it what a run needs and finds what contradicts itself. `docs/scenarios.md` is for those
+//! who write them.
+
+use std::collections::BTreeMap;
+
+use gotgan_core::ids::{ClusterName, GpuClass, LotName, NodeName, ProjectPath};
+use gotgan_core::policy::Policy;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::units::{Moment, Span};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioFile {
+    /// One line for the report.
+    pub title: String,
+    /// The first moment; the machine is empty.
+    pub from: Moment,
+    /// The last moment.
+    pub until: Moment,
+    /// What the draws of streams begin with.
+    #[serde(default)]
+    pub seed: u64,
+    /// The quota book at the beginning.
+    pub quota: QuotaFiles,
+    /// Numbers of the site, as in the scheduler's configuration.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How fast workers are.
+    #[serde(default)]
+    pub worker: WorkerPace,
+    /// What there is.
+    pub cluster: Vec<ClusterFile>,
+    /// Jobs that come by a rule.
+    #[serde(default)]
+    pub stream: Vec<Spanned<StreamFile>>,
+    /// What happens at a moment.
+    #[serde(default)]
+    pub event: Vec<Spanned<EventFile>>,
+    /// What is left out for the counterfactual.
+    pub compare: Option<CompareFile>,
+    /// What must come of it.
+    #[serde(default)]
+    pub expect: Vec<Spanned<ExpectFile>>,
+}
+
+/// Quota files. A folder stands for all of its files and replaces what was there; single files and texts replace
+/// those of the same name and leave the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotaFiles {
+    /// Path of a folder, from the scenario's own.
+    pub folder: Option<String>,
+    /// Paths of files, likewise.
+    pub files: Vec<String>,
+    /// Files written right here, by name.
+    pub text: BTreeMap<String, String>,
+}
+
+/// How fast workers are, and how long a silent one is waited for.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerPace {
+    /// From the lease until a worker has confirmed it.
+    pub accept: Span,
+    /// From the order to start until the first process is there.
+    pub start: Span,
+    /// From the order to stop until nothing is left, if the job's grace is not shorter.
+    pub stop: Span,
+    /// A silent node gets no new work after this.
+    pub suspect_after: Span,
+    /// A silent node is given up after this.
+    pub lost_after: Span,
+}
+
+impl Default for WorkerPace {
+    /// A worker that is quick, and the scheduler's own patience.
+    fn default() -> Self {
+        WorkerPace {
+            accept: Span::millis(500),
+            start: Span::millis(2_000),
+            stop: Span::millis(5_000),
+            suspect_after: Span::millis(15_000),
+            lost_after: Span::millis(120_000),
+        }
+    }
+}
+
+/// Nodes alike, on one fabric. They carry the label `cluster` with its name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// Name of the cluster; its nodes are NAME-0001 and so on.
+    pub name: ClusterName,
+    /// Class of its GPUs.
+    pub class: GpuClass,
+    /// Nodes that take work.
+    pub nodes: u32,
+    /// GPUs of each.
+    pub gpus_per_node: u32,
+    /// Nodes beside them, numbered on, that an operator keeps drained until they are needed.
+    #[serde(default)]
+    pub spare_nodes: u32,
+}
+
+/// Jobs that come by a rule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamFile {
+    /// Its name.
+    pub name: String,
+    /// The project whose jobs they are.
+    pub project: Option<ProjectPath>,
+    /// Or each project below this node, with draws of its own.
+    pub below: Option<ProjectPath>,
+    /// How they come.
+    pub arrive: Arrival,
+    /// First moment, else the scenario's.
+    pub from: Option<Moment>,
+    /// No more from then on, else to the scenario's end.
+    pub until: Option<Moment>,
+    /// Sizes to choose from.
+    pub size: Vec<SizeFile>,
+    /// How long the work takes.
+    pub duration: Duration,
+    /// What each job asks for.
+    #[serde(default)]
+    pub job: JobTerms,
+}
+
+/// How the jobs of a stream come.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// So many at the stream's first moment.
+    Once(u32),
+    /// One after each such stretch.
+    Every(Span),
+    /// One after waits with this mean, as if each moment were alike.
+    Poisson(Wait),
+    /// As many as keep what they hold and ask for together at so many GPUs.
+    FillGpus(u32),
+    /// The same for thousandths of what the project is guaranteed of the jobs' class.
+    FillGuaranteeMilli(u32),
+}
+
+/// Waits of a Poisson-like arrival.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// Mean of the waits.
+    pub mean: Span,
+    /// Waits are multiples of this.
+    #[serde(default = "one_second")]
+    pub step: Span,
+}
+
+fn one_second() -> Span {
+    Span::millis(1000)
+}
+
+/// A size and how often it is chosen.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeFile {
+    /// Nodes of the gang.
+    #[serde(default = "one")]
+    pub nodes: u32,
+    /// GPUs of each.
+    pub gpus: u32,
+    /// How often, beside the others.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// How long the work of a job takes.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duration {
+    /// Always as long.
+    Fixed(Span),
+    /// All lengths alike.
+    Uniform(Between),
+    /// Many short ones and few long ones.
+    Exponential(Capped),
+}
+
+/// Lengths between two.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Between {
+    /// The shortest.
+    pub least: Span,
+    /// The longest.
+    pub most: Span,
+    /// Lengths are multiples of this.
+    #[serde(default = "one_second")]
+    pub step: Span,
+}
+
+/// Lengths with a mean.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capped {
+    /// Mean, before the longest are cut.
+    pub mean: Span,
+    /// The longest.
+    pub most: Span,
+    /// Lengths are multiples of this, at least one.
+    #[serde(default = "one_second")]
+    pub step: Span,
+}
+
+/// What a job asks for beside its size.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobTerms {
+    /// Class of its GPUs, else any one.
+    pub class: Option<GpuClass>,
+    /// The cluster it must run on: it asks for the label.
+    pub cluster: Option<ClusterName>,
+    /// Wall time of an attempt, else the site's default.
+    pub time_limit: Option<Span>,
+    /// Higher first.
+    pub priority: i32,
+    /// Between TERM and KILL, else the site's default.
+    pub grace: Option<Span>,
+    /// Whether a lost or stopped attempt is followed by another; yes if nothing is said.
+    pub requeue: Option<bool>,
+    /// Work is saved each time so much of it is done, and the next attempt goes on from there; else it begins anew.
+    pub checkpoint: Option<Span>,
+}
+
+/// What happens at a moment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventFile {
+    /// When.
+    pub at: Moment,
+    /// For `compare`.
+    pub name: Option<String>,
+    /// What.
+    #[serde(rename = "do")]
+    pub action: EventAction,
+}
+
+/// What can happen.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventAction {
+    /// A job is submitted.
+    Submit(SubmitFile),
+    /// A job of that name is cancelled.
+    Cancel(String),
+    /// Quota files are applied.
+    Apply(ApplyFile),
+    /// A batch of a delivery is accepted.
+    Accept(AcceptFile),
+    /// A node falls silent with all that runs there.
+    Lose(NodeName),
+    /// A silent node is back, with nothing left on it.
+    Return(NodeName),
+    /// No new work on a node.
+    Drain(NodeName),
+    /// New work on a node again; this is how a spare one is put to use.
+    Resume(NodeName),
+    /// The scheduler is started again from what the store knows.
+    Restart,
+}
+
+/// A job with a name of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitFile {
+    /// Its name.
+    pub name: String,
+    /// Whose.
+    pub project: ProjectPath,
+    /// Nodes of the gang.
+    #[serde(default = "one")]
+    pub nodes: u32,
+    /// GPUs of each.
+    pub gpus: u32,
+    /// How long its work takes.
+    pub duration: Span,
+    /// What else it asks for.
+    #[serde(default)]
+    pub job: JobTerms,
+}
+
+/// Quota files that are applied.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApplyFile {
+    /// Which.
+    pub quota: QuotaFiles,
+    /// Jobs that run may be stopped because of them; else they are refused if any would be.
+    pub allow_stop: bool,
+}
+
+/// A batch that is accepted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptFile {
+    /// Of which lot.
+    pub lot: LotName,
+    /// Which of it, from 1.
+    pub batch: usize,
+}
+
+/// What the counterfactual leaves out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareFile {
+    /// Names of events.
+    pub without: Vec<String>,
+}
+
+/// Something that must be so.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectFile {
+    /// In words, for the report.
+    pub name: Option<String>,
+    /// When it is looked at, after everything that happens at that moment; else at the end.
+    pub at: Option<Moment>,
+    /// What is looked at.
+    pub value: Query,
+    /// It is just this.
+    pub equals: Option<Scalar>,
+    /// It is no more.
+    pub at_most: Option<i64>,
+    /// It is no less.
+    pub at_least: Option<i64>,
+    /// It is no more than so many thousandths of the counterfactual's.
+    pub at_most_counterfactual_milli: Option<i64>,
+    /// It is the counterfactual's.
+    #[serde(default)]
+    pub equals_counterfactual: bool,
+}
+
+/// A number or a word.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// A number.
+    Number(i64),
+    /// A word.
+    Word(String),
+}
+
+/// What can be looked at. Times are in milliseconds, amounts in whole GPUs and GPU-seconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// GPUs guaranteed to a node, scaled to what is there.
+    Guaranteed(NodeClass),
+    /// GPUs a node is entitled to, by what it asks for.
+    Entitled(NodeClass),
+    /// GPUs a node holds.
+    Held(NodeClass),
+    /// Jobs that start or run.
+    Running(Selection),
+    /// Jobs that wait.
+    Waiting(Selection),
+    /// Attempts that began to run.
+    Starts(Selection),
+    /// From the submission to the first process; a job that waits counts with what it has waited.
+    StartDelayMs(Delay),
+    /// Longest time from a stop or loss of a job until it ran again, or as long as it has waited.
+    RestartDelayMs(Selection),
+    /// Attempts that were stopped for a better claim.
+    Preempted(Selection),
+    /// Attempts that ended by what was not their user's doing, whatever it was.
+    Stopped(Selection),
+    /// Jobs whose first start is not in the same second as in the counterfactual.
+    MovedStarts(Selection),
+    /// GPU-seconds charged for jobs.
+    ChargedGpuS(Ledger),
+    /// GPU-seconds given back for jobs.
+    RefundedGpuS(Ledger),
+    /// GPU-milliseconds of work that was done and lost, over all attempts that ended.
+    LostWorkGpuMs(Selection),
+    /// GPU-milliseconds of a class that were idle.
+    IdleGpuMs(Since),
+    /// Thousandths of the capacity that were idle.
+    IdleShareMilli(Since),
+    /// State of a job, a word.
+    State(JobOnly),
+}
+
+/// A node of the quota tree and a class.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeClass {
+    /// The node, with all below it.
+    pub node: ProjectPath,
+    /// The class.
+    pub class: GpuClass,
+}
+
+/// Lines of the ledger.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ledger {
+    /// Of one class, else of all.
+    pub class: Option<GpuClass>,
+    /// For which jobs.
+    pub of: Selection,
+}
+
+/// A class over some time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    /// The class.
+    pub class: GpuClass,
+    /// From then on, else from the beginning.
+    pub from: Option<Moment>,
+}
+
+/// A job.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobOnly {
+    /// Its name, as the event that submits it has it.
+    pub job: String,
+}
+
+/// Jobs: those to which all that is said applies.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Selection {
+    /// Of that name.
+    pub job: Option<String>,
+    /// Of that stream.
+    pub stream: Option<String>,
+    /// Of projects at or below that node.
+    pub node: Option<ProjectPath>,
+    /// What is counted happened then or later; of delays and amounts, the submission.
+    pub from: Option<Moment>,
+    /// And before then.
+    pub until: Option<Moment>,
+}
+
+/// A delay among many.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delay {
+    /// The delay that so many of a hundred jobs do not exceed; 100: the longest.
+    pub percentile: u32,
+    /// Of which jobs.
+    #[serde(default)]
+    pub of: Selection,
+}
