@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::{GpuClass, LotName, ProjectPath};
 use crate::job::{Job, JobState};
-use crate::quota::entitle::{Arena, Entitlements, NodeIndex};
+use crate::planner;
+use crate::quota::entitle::{Arena, Entitlements};
 use crate::world::World;
 
 /// Most borrowers that are named.
@@ -61,47 +62,54 @@ impl Standing {
 #[must_use]
 pub fn standings(world: &World, path: &ProjectPath, now: UnixMicros) -> Option<Vec<Standing>> {
     world.quota.get(path)?;
-    let arena = Arc::new(Arena::of(&world.quota));
-    let node = arena.find(path.as_str())?;
-    let capacity = in_service(world);
-    let asked = asked_by_path(world, &capacity);
-    let classes = classes_of(world, path, &asked);
+    let due = planner::entitlements(world, now);
+    let asked = asked_by_path(world, due.keys().collect(), now);
     let standing = |class: GpuClass| {
-        let there = capacity.get(&class).copied().unwrap_or_default();
-        let of_leaf = |leaf: NodeIndex| {
-            let asked = asked.get(arena.path(leaf).as_str()).and_then(|asked| asked.get(&class));
-            asked.copied().unwrap_or_default()
+        // Of a class that nothing in service has, nothing is due to anybody.
+        let none = || {
+            Entitlements::new(
+                Arc::new(Arena::of(&world.quota)),
+                &world.quota,
+                &class,
+                GpuMilli::ZERO,
+                |_| GpuMilli::ZERO,
+            )
         };
-        let due = Entitlements::new(Arc::clone(&arena), &world.quota, &class, there, of_leaf);
-        let scene = Scene { world, arena: &arena, due: &due, class: &class, now };
-        let held = world.usage.held(path.as_str(), &class);
-        let borrowers = scene.borrowers(path);
-        let free_guarantee = due.scaled_guarantee(node).saturating_sub(held);
-        let borrowed = borrowers.iter().map(|(_, gpus)| *gpus).sum();
-        Standing {
-            guarantee: due.guarantee(node),
-            scaled: due.scaled_guarantee(node),
-            entitled: due.of(node).entitled,
-            held,
-            asked: asked
-                .get(path.as_str())
-                .and_then(|of| of.get(&class))
-                .copied()
-                .unwrap_or_default(),
-            limit: scene.binding_limit(path),
-            lent: free_guarantee.min(borrowed),
-            borrowers: borrowers.into_iter().take(BORROWERS_MAX).collect(),
-            waits_for: scene.waits_for(),
-            class,
-        }
+        let due = due.get(&class).cloned().unwrap_or_else(none);
+        standing(&Scene { world, due: &due, class: &class, now }, path, &asked)
     };
-    Some(classes.into_iter().map(standing).collect())
+    let classes = classes_of(world, path, &asked).into_iter();
+    Some(classes.filter_map(standing).collect())
+}
+
+fn standing(
+    scene: &Scene<'_>,
+    path: &ProjectPath,
+    asked: &BTreeMap<String, ByClass>,
+) -> Option<Standing> {
+    let Scene { world, due, class, .. } = *scene;
+    let node = due.arena().find(path.as_str())?;
+    let held = world.usage.held(path.as_str(), class);
+    let borrowers = scene.borrowers(path);
+    let unused = due.scaled_guarantee(node).saturating_sub(held);
+    let beyond = borrowers.iter().map(|(_, gpus)| *gpus).sum();
+    Some(Standing {
+        class: class.clone(),
+        guarantee: due.guarantee(node),
+        scaled: due.scaled_guarantee(node),
+        entitled: due.of(node).entitled,
+        held,
+        asked: asked.get(path.as_str()).and_then(|of| of.get(class)).copied().unwrap_or_default(),
+        limit: scene.binding_limit(path),
+        lent: unused.min(beyond),
+        borrowers: borrowers.into_iter().take(BORROWERS_MAX).collect(),
+        waits_for: scene.waits_for(),
+    })
 }
 
 /// What one class is looked at with.
 struct Scene<'a> {
     world: &'a World,
-    arena: &'a Arena,
     due: &'a Entitlements,
     class: &'a GpuClass,
     now: UnixMicros,
@@ -110,9 +118,10 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// Projects beyond their guarantee, the most first.
     fn borrowers(&self, outside: &ProjectPath) -> Vec<(ProjectPath, GpuMilli)> {
-        let leaves = self.arena.indexes().filter(|node| self.arena.is_leaf(*node));
+        let arena = self.due.arena();
+        let leaves = arena.indexes().filter(|node| arena.is_leaf(*node));
         let excess = leaves.filter_map(|leaf| {
-            let path = self.arena.path(leaf);
+            let path = arena.path(leaf);
             let held = self.world.usage.held(path.as_str(), self.class);
             let excess = held.saturating_sub(self.due.scaled_guarantee(leaf));
             let counts = !excess.is_zero() && !path.is_within(outside.as_str());
@@ -151,25 +160,19 @@ impl Scene<'_> {
 
 type ByClass = BTreeMap<GpuClass, GpuMilli>;
 
-fn in_service(world: &World) -> ByClass {
-    let mut there = ByClass::new();
-    for node in world.nodes.values().filter(|node| node.is_in_service()) {
-        for gpu in &node.inventory.gpus {
-            *there.entry(gpu.class.clone()).or_default() += GpuMilli::WHOLE;
-        }
-    }
-    there
-}
-
 /// What is held and what waiting jobs ask for, at every path; a job that takes any class asks for each there is.
-fn asked_by_path(world: &World, there: &ByClass) -> BTreeMap<String, ByClass> {
+fn asked_by_path(
+    world: &World,
+    there: Vec<&GpuClass>,
+    now: UnixMicros,
+) -> BTreeMap<String, ByClass> {
     let held = world.usage.iter().map(|(path, usage)| (path.to_owned(), usage.held.clone()));
     let mut asked: BTreeMap<String, ByClass> = held.collect();
-    for job in world.jobs.values().filter(|job| competes(job)) {
+    for job in world.jobs.values().filter(|job| competes(job, now)) {
         let gpus = job.spec.total_gpus();
         let classes: Vec<&GpuClass> = match job.spec.per_node.gpus.class() {
             Some(class) => vec![class],
-            None => there.keys().collect(),
+            None => there.clone(),
         };
         for path in job.spec.project.self_and_ancestors().filter(|_| !gpus.is_zero()) {
             let of = asked.entry(path.to_owned()).or_default();
@@ -181,8 +184,9 @@ fn asked_by_path(world: &World, there: &ByClass) -> BTreeMap<String, ByClass> {
     asked
 }
 
-fn competes(job: &Job) -> bool {
-    job.status.state == JobState::Pending && job.status.waits_for.is_empty()
+fn competes(job: &Job, now: UnixMicros) -> bool {
+    let status = &job.status;
+    status.state == JobState::Pending && status.waits_for.is_empty() && status.not_before <= now
 }
 
 /// Classes that the node or one below it is guaranteed, limited to, holds or asks for.
