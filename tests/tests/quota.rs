@@ -16,7 +16,7 @@ on_each_database! {
     a_limit_with_a_date_counts_from_that_date_with_nobody_typing_anything,
     a_date_that_comes_while_the_scheduler_is_down_counts_when_it_is_back,
     a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_runs,
-    what_is_not_enforced_yet_cannot_be_applied,
+    a_term_that_is_not_known_cannot_be_applied,
     an_allocator_changes_only_what_lies_below_the_nodes_that_name_them,
     a_batch_counts_from_its_acceptance,
     the_tree_of_a_coming_date_can_be_shown,
@@ -91,14 +91,13 @@ async fn a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_r
     assert_eq!(cluster.api.job(running).await.state(), JobState::Running);
 }
 
-async fn what_is_not_enforced_yet_cannot_be_applied(database: Database) {
+async fn a_term_that_is_not_known_cannot_be_applied(database: Database) {
     let cluster = Cluster::builder(database).quota("[node.centre]\n").start().await;
     let file = cluster.directory().join("tree.toml");
-    fs::write(&file, "[node.centre]\n[class.b200]\nweight_milli = 2000\n").unwrap();
+    fs::write(&file, "[node.centre]\nlend = { keep_idle = 16 }\n").unwrap();
     let file = file.to_string_lossy();
-    cluster.gotgan().run(&["quota", "validate", &file]).ok();
     let refused = cluster.gotgan().run(&["quota", "apply", &file]);
-    refused.fails_with(3, &["class.b200.weight_milli", "not enforced"]);
+    refused.fails_with(3, &["node.\"centre\".lend", "not enforced"]);
     let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
     assert_eq!(shown["revision"], 1, "nothing was stored");
 }

@@ -151,6 +151,124 @@ impl AddAssign for GpuMilliSeconds {
     }
 }
 
+/// Normalised GPU time: GPU time times the weight of its class. Signed, since accounts subtract.
+///
+/// One unit is a thousandth of a GPU for a second at a weight of a thousandth, so that every sum is exact.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Ngh(pub i128);
+
+impl Ngh {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+    /// Units in a thousandth of a normalised GPU-hour.
+    const UNITS_PER_MILLI: i128 = 3_600_000;
+
+    /// `count` normalised GPU-hours.
+    #[must_use]
+    pub fn whole(count: u64) -> Self {
+        Self(i128::from(count) * 1000 * Self::UNITS_PER_MILLI)
+    }
+
+    /// `count` thousandths of a normalised GPU-hour.
+    #[must_use]
+    pub fn thousandths(count: u64) -> Self {
+        Self(i128::from(count) * Self::UNITS_PER_MILLI)
+    }
+
+    /// What that much time of a class of this weight, in thousandths, comes to.
+    #[must_use]
+    pub fn of(time: GpuMilliSeconds, weight_milli: u32) -> Self {
+        Self(i128::from(time.0) * i128::from(weight_milli))
+    }
+
+    /// In whole thousandths of a normalised GPU-hour, rounded down; nothing if it is negative.
+    #[must_use]
+    pub fn thousandths_down(self) -> u64 {
+        u64::try_from(self.0.max(0) / Self::UNITS_PER_MILLI).unwrap_or(u64::MAX)
+    }
+
+    /// The same rounded up.
+    #[must_use]
+    pub fn thousandths_up(self) -> u64 {
+        u64::try_from((self.0.max(0) + Self::UNITS_PER_MILLI - 1) / Self::UNITS_PER_MILLI)
+            .unwrap_or(u64::MAX)
+    }
+
+    /// So many `parts` of a `whole`, rounded down.
+    #[must_use]
+    pub fn part(self, parts: u32, whole: u32) -> Self {
+        Self((self.0 * i128::from(parts)).div_euclid(i128::from(whole.max(1))))
+    }
+
+    /// This, or nothing if it is negative.
+    #[must_use]
+    pub fn or_zero(self) -> Self {
+        Self(self.0.max(0))
+    }
+}
+
+impl Add for Ngh {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl AddAssign for Ngh {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Ngh {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl SubAssign for Ngh {
+    fn sub_assign(&mut self, other: Self) {
+        *self = *self - other;
+    }
+}
+
+impl Sum for Ngh {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::ZERO, Add::add)
+    }
+}
+
+impl fmt::Display for Ngh {
+    /// In normalised GPU-hours: `4,000`, `12.5`; less than a thousandth is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milli = self.0.unsigned_abs() / Self::UNITS_PER_MILLI.unsigned_abs();
+        let (whole, part) = (milli / 1000, milli % 1000);
+        let sign = if self.0 < 0 && milli > 0 { "-" } else { "" };
+        write!(f, "{sign}{}", with_commas(whole))?;
+        if part == 0 {
+            return Ok(());
+        }
+        let digits = format!("{part:03}");
+        write!(f, ".{}", digits.trim_end_matches('0'))
+    }
+}
+
+/// `1800000` as `1,800,000`.
+fn with_commas(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A moment in Unix microseconds.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -195,6 +313,17 @@ mod tests {
         assert_eq!(GpuMilli::whole(8).to_string(), "8");
         assert_eq!(GpuMilli(250).to_string(), "0.25");
         assert_eq!(GpuMilli(1005).to_string(), "1.005");
+    }
+
+    #[test]
+    fn normalised_hours_print_with_commas_and_thousandths() {
+        assert_eq!(Ngh::whole(1_800_000).to_string(), "1,800,000");
+        assert_eq!(Ngh::thousandths(12_500).to_string(), "12.5");
+        assert_eq!(Ngh(-1).to_string(), "0");
+        assert_eq!((Ngh::ZERO - Ngh::whole(3)).to_string(), "-3");
+        let hour = GpuMilliSeconds(3_600_000);
+        assert_eq!(Ngh::of(hour, 2500), Ngh::thousandths(2500));
+        assert_eq!((Ngh(1).thousandths_down(), Ngh(1).thousandths_up()), (0, 1));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod approval;
 pub mod audit;
 mod book;
+pub mod budget;
 mod check;
 mod dated;
 mod diff;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
+use budget::{Budget, WHOLE_MILLI};
 
 pub use approval::{Approval, ApprovalRule, ChangeSize};
 pub use book::{Batch, Capacity, ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
@@ -40,6 +42,8 @@ pub struct QuotaTree {
     pub revision: u64,
     /// By path; every parent is there.
     pub nodes: BTreeMap<ProjectPath, QuotaNode>,
+    /// Normalised GPU-hours for an hour of one GPU, by class, thousandths; 1000 for a class that is absent.
+    pub weights: BTreeMap<GpuClass, u32>,
 }
 
 /// A node of the tree.
@@ -56,6 +60,8 @@ pub struct QuotaNode {
     pub limits: BTreeMap<GpuClass, GpuMilli>,
     /// Most GPUs at once over all classes together; `None`: bound only by the nodes above.
     pub any_limit: Option<GpuMilli>,
+    /// How much GPU time it may use in a period; `None`: bound only by the nodes above.
+    pub budget: Option<Budget>,
 }
 
 impl Default for QuotaNode {
@@ -67,6 +73,7 @@ impl Default for QuotaNode {
             weight: 1,
             limits: BTreeMap::new(),
             any_limit: None,
+            budget: None,
         }
     }
 }
@@ -76,6 +83,18 @@ impl QuotaTree {
     #[must_use]
     pub fn get(&self, path: &ProjectPath) -> Option<&QuotaNode> {
         self.nodes.get(path)
+    }
+
+    /// The weight of a class, thousandths.
+    #[must_use]
+    pub fn weight_milli(&self, class: &GpuClass) -> u32 {
+        self.weights.get(class).copied().unwrap_or(WHOLE_MILLI)
+    }
+
+    /// Whether any node has a budget.
+    #[must_use]
+    pub fn has_budgets(&self) -> bool {
+        self.nodes.values().any(|node| node.budget.is_some())
     }
 
     /// Whether nothing lies below `path`.

@@ -59,14 +59,6 @@ impl Books {
             .chain(self.after.values())
             .any(|book| book.nodes.contains_key(node))
     }
-
-    /// Terms that are written down and that this version of the scheduler would refuse to apply; the run goes on
-    /// without them.
-    #[must_use]
-    pub fn not_enforced(&self) -> BTreeSet<String> {
-        let books = std::iter::once(&self.first).chain(self.after.values());
-        books.flat_map(QuotaBook::beyond_this_version).map(|fault| fault.field).collect()
-    }
 }
 
 /// The book of these texts, with the batches that were accepted meanwhile.

@@ -60,8 +60,6 @@ pub struct ScenarioReport {
     pub violations: Vec<String>,
     /// Submissions that were refused: the first few.
     pub refused: Vec<String>,
-    /// Terms of the quota files that this version does not enforce.
-    pub not_enforced: Vec<String>,
     /// Streams that brought no job: no such project at that time, or no size that fits.
     pub silent_streams: Vec<String>,
 }
@@ -200,7 +198,6 @@ impl ScenarioReport {
             violations,
             refused: refused(outcome),
             silent_streams: silent_streams(setup, outcome),
-            not_enforced: setup.books.not_enforced().into_iter().collect(),
         }
     }
 
@@ -228,9 +225,6 @@ impl ScenarioReport {
         }
         for refused in &self.refused {
             lines.wrap("  refused ", refused);
-        }
-        for term in &self.not_enforced {
-            lines.wrap("  note    ", &format!("{term} is not enforced by this version"));
         }
         for stream in &self.silent_streams {
             lines.wrap("  note    ", &format!("stream {stream} brought no job"));

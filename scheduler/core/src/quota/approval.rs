@@ -40,8 +40,8 @@ pub struct Approval {
 pub enum ChangeSize {
     /// It moves so many GPUs, at the moment at which it moves most and at the level of the tree that moves most.
     Gpus(GpuMilli),
-    /// It changes who decides, what things are worth, or takes a limit away or sets the first one: no number of
-    /// GPUs says how much that is.
+    /// It changes who decides, what things are worth, or a budget, or takes a limit away or sets the first one: no
+    /// number of GPUs says how much that is.
     Unbounded,
 }
 
@@ -106,7 +106,8 @@ fn node_size(terms: &Terms<ProjectPath, NodeTerms>) -> ChangeSize {
     }
     let both = before.is_some() && after.is_some();
     let (before, after) = (before.as_ref().unwrap_or(&nothing), after.as_ref().unwrap_or(&nothing));
-    if both && loosens_a_limit(before, after) {
+    let budget = |node: &NodeTerms| (node.budget.clone(), node.overuse_milli);
+    if both && (budget(before) != budget(after) || loosens_a_limit(before, after)) {
         return ChangeSize::Unbounded;
     }
     let edges = before.edges().chain(after.edges());

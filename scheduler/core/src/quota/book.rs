@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::approval::ApprovalRule;
+use super::budget::{BudgetTerms, Period, WHOLE_MILLI, month_around};
 use super::dated::{Dated, Interval};
 use super::diff::differing;
-use super::{QuotaFault, QuotaNode, QuotaTree};
+use super::{QuotaNode, QuotaTree};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::digest::Digest;
 use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
@@ -94,6 +95,12 @@ pub struct NodeTerms {
     pub any_limit: Dated<Option<GpuMilli>>,
     /// Its part of what is left over among its siblings.
     pub weight: Dated<u32>,
+    /// How much GPU time it may use in a period.
+    #[serde(default)]
+    pub budget: Option<BudgetTerms>,
+    /// How much it may use in all where others want nothing, thousandths of its budget.
+    #[serde(default)]
+    pub overuse_milli: Option<u32>,
 }
 
 impl Default for NodeTerms {
@@ -108,6 +115,8 @@ impl Default for NodeTerms {
             limits: BTreeMap::new(),
             any_limit: Dated::default(),
             weight: Dated::default(),
+            budget: None,
+            overuse_milli: None,
         }
     }
 }
@@ -138,7 +147,7 @@ impl QuotaBook {
                 *limit = there.accepted.min(*limit);
             }
         }
-        QuotaTree { revision: self.revision, nodes }
+        QuotaTree { revision: self.revision, nodes, weights: self.weights(at) }
     }
 
     /// Paths at which terms differ from those of `other`, and whether anything else does: classes, clusters, lots.
@@ -182,7 +191,16 @@ impl QuotaBook {
     #[must_use]
     pub fn next_change(&self, at: UnixMicros) -> UnixMicros {
         let after = (std::ops::Bound::Excluded(at), std::ops::Bound::Unbounded);
-        self.breakpoints().range(after).next().copied().unwrap_or(Interval::ALWAYS.until)
+        let dated = self.breakpoints().range(after).next().copied();
+        dated.unwrap_or(Interval::ALWAYS.until).min(self.next_period(at))
+    }
+
+    /// The first moment after `at` at which the account of some node begins anew.
+    fn next_period(&self, at: UnixMicros) -> UnixMicros {
+        let budgets = self.nodes.values().filter_map(|node| node.budget.as_ref());
+        let periods: BTreeSet<Period> = budgets.map(|budget| budget.period).collect();
+        let ends = periods.into_iter().map(|period| period.around(at, Interval::ALWAYS).until);
+        ends.min().unwrap_or(Interval::ALWAYS.until)
     }
 
     /// Every moment at which something changes, in order.
@@ -218,21 +236,36 @@ impl QuotaBook {
         by_class
     }
 
-    /// Terms that can be written down and checked, and that this version does not enforce while jobs are planned. A
-    /// book with any of them must not be put in force.
+    /// Normalised GPU-hours for an hour of one GPU of the class at `at`, thousandths.
     #[must_use]
-    pub fn beyond_this_version(&self) -> Vec<QuotaFault> {
-        let weighted = self.classes.iter().filter(|(_, class)| !class.weight_milli.is_empty());
-        let classes = weighted.map(|(name, _)| format!("class.{name}.weight_milli"));
-        let message =
-            "is checked by `gotgan quota validate`, and not enforced by this version: remove it";
-        let fault =
-            |field| QuotaFault { file: String::new(), line: 0, field, message: message.to_owned() };
-        classes.map(fault).take(Self::BEYOND_MAX).collect()
+    pub fn weight_milli(&self, class: &GpuClass, at: UnixMicros) -> u32 {
+        let terms = self.classes.get(class);
+        terms.and_then(|terms| terms.weight_milli.at(at)).copied().unwrap_or(WHOLE_MILLI)
     }
 
-    /// Terms that are named; a national one has thousands, and a few tell it.
-    const BEYOND_MAX: usize = 10;
+    fn weights(&self, at: UnixMicros) -> BTreeMap<GpuClass, u32> {
+        let weighted = self.classes.iter().filter_map(|(class, terms)| {
+            terms.weight_milli.at(at).map(|weight| (class.clone(), *weight))
+        });
+        weighted.collect()
+    }
+
+    /// The stretch around `at` over which use by a project is one sum in its account: of one month, and of one grant
+    /// of the project and of each node above it.
+    #[must_use]
+    pub fn account_span(&self, project: &ProjectPath, at: UnixMicros) -> Interval {
+        let grants = project.self_and_ancestors().filter_map(|path| self.nodes.get(path));
+        let grants = grants.filter(|node| node.has_grant()).flat_map(|node| node.valid.edges());
+        grants.fold(month_around(at), |span, edge| span.cut(edge, at))
+    }
+
+    /// The stretch around `at` over which the class has one weight, within `span`.
+    #[must_use]
+    pub fn weight_span(&self, class: &GpuClass, span: Interval, at: UnixMicros) -> Interval {
+        let edges =
+            self.classes.get(class).into_iter().flat_map(|terms| terms.weight_milli.edges());
+        edges.fold(span, |span, edge| span.cut(edge, at))
+    }
 
     /// The decision that a node rests on: its own, or that of the nearest node above.
     #[must_use]
@@ -243,7 +276,7 @@ impl QuotaBook {
 }
 
 impl From<QuotaTree> for QuotaBook {
-    /// The tree, at all times.
+    /// Limits, guarantees and shares of the tree, at all times.
     fn from(tree: QuotaTree) -> Self {
         let nodes = tree.nodes.into_iter().map(|(path, node)| (path, NodeTerms::from(node)));
         QuotaBook { revision: tree.revision, nodes: nodes.collect(), ..QuotaBook::default() }
@@ -286,20 +319,29 @@ impl NodeTerms {
             weight: self.weight.at(at).copied().unwrap_or(1),
             limits: limits.collect(),
             any_limit: self.any_limit.at(at).copied().flatten(),
+            budget: self.budget.as_ref().and_then(|terms| {
+                terms.at(at, self.valid, self.overuse_milli.unwrap_or(WHOLE_MILLI))
+            }),
         }
+    }
+
+    fn has_grant(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.period == Period::Grant)
     }
 
     /// What holds as long as the node is there.
     pub(super) fn undated(&self) -> impl PartialEq + use<> {
-        let NodeTerms { title, kind, allocator, decision, .. } = self.clone();
-        (title, kind, allocator, decision)
+        let NodeTerms { title, kind, allocator, decision, budget, .. } = self.clone();
+        let promises_beyond = budget.is_some_and(|budget| budget.promises_beyond);
+        (title, kind, allocator, decision, promises_beyond)
     }
 
     /// Every moment at which something changes.
     pub(super) fn edges(&self) -> impl Iterator<Item = UnixMicros> {
         let guarantees = self.guarantees.values().flat_map(Dated::edges);
         let limits = self.limits.values().flat_map(Dated::edges);
-        let others = self.any_limit.edges().chain(self.weight.edges());
+        let budget = self.budget.iter().flat_map(|budget| budget.ngh.edges());
+        let others = self.any_limit.edges().chain(self.weight.edges()).chain(budget);
         self.valid.edges().chain(guarantees).chain(limits).chain(others)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The rules: guarantees of siblings fit the guarantee of the node above them, class by class; a limit is no lower
 //! than the guarantee beside it; guarantees of the roots fit what was delivered or is due by then; a guarantee rests
-//! on a decision. What is due and not accepted makes guarantees shrink for a while, but does not refuse them.
+//! on a decision; budgets of siblings for one kind of period fit that of the node above them. What is due and not accepted makes guarantees shrink for a while, but does not refuse them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::book::{NodeTerms, QuotaBook};
 use super::dated::Interval;
 use super::moment;
 use super::parse::{Places, QuotaFault, node_field};
-use crate::amount::{GpuMilli, UnixMicros};
+use crate::amount::{GpuMilli, Ngh, UnixMicros};
 use crate::ids::{GpuClass, ProjectPath};
 
 /// Every fault, each at the first moment at which it shows.
@@ -73,6 +73,7 @@ impl Checker<'_> {
         }
         for (parent, children) in &families.children {
             self.check_nesting(parent, children, at);
+            self.check_budgets(parent, children, at);
         }
         self.check_capacity(&families.roots, at);
     }
@@ -122,6 +123,31 @@ impl Checker<'_> {
                 );
                 self.tell(format!("{}.guarantee.{class}", node_field(path)), message);
             }
+        }
+    }
+
+    /// Budgets of the nodes right below for the same period fit the node's own, unless it promises beyond it.
+    fn check_budgets(&mut self, parent: &str, children: &[&ProjectPath], at: UnixMicros) {
+        let Some((path, node)) = self.book.nodes.get_key_value(parent) else {
+            return;
+        };
+        let terms = node.budget.as_ref().filter(|_| self.book.is_valid(path, at));
+        let Some((terms, own)) = terms.and_then(|terms| Some((terms, *terms.ngh.at(at)?))) else {
+            return;
+        };
+        let valid = children.iter().filter(|path| self.book.is_valid(path, at));
+        let budgets = valid.filter_map(|path| self.book.nodes.get(*path)?.budget.as_ref());
+        let same = budgets.filter(|budget| budget.period == terms.period);
+        let sum: Ngh = same.filter_map(|budget| budget.ngh.at(at).copied()).sum();
+        if sum > own && !terms.promises_beyond {
+            let message = format!(
+                "from {} the nodes right below have {sum} NGH a {} together and it has {own} itself: raise it by {}, \
+                 lower them, or add promise = \"beyond\"",
+                moment::show(at),
+                terms.period.word(),
+                sum - own
+            );
+            self.tell(format!("{}.budget.ngh", node_field(path)), message);
         }
     }
 

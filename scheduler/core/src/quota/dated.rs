@@ -23,6 +23,16 @@ impl Interval {
         self.from <= at && at < self.until
     }
 
+    /// The part that `at` lies in once it is cut at `edge`.
+    #[must_use]
+    pub fn cut(self, edge: UnixMicros, at: UnixMicros) -> Self {
+        if edge <= at {
+            Interval { from: self.from.max(edge), ..self }
+        } else {
+            Interval { until: self.until.min(edge), ..self }
+        }
+    }
+
     /// Its ends, those at the ends of time left out.
     pub fn edges(self) -> impl Iterator<Item = UnixMicros> {
         [self.from, self.until]

@@ -191,6 +191,17 @@ fn node_words(node: &NodeTerms) -> Words {
     if !node.weight.is_empty() {
         say("weight", dated_words(&node.weight, u32::to_string));
     }
+    if let Some(budget) = &node.budget {
+        let ngh = dated_words(&budget.ngh, |ngh| format!("{ngh} NGH"));
+        say("budget", format!("{ngh} a {}", budget.period.word()));
+        say("carry", budget.carry.to_string());
+        if budget.promises_beyond {
+            say("promise", "beyond".to_owned());
+        }
+    }
+    if let Some(milli) = node.overuse_milli {
+        say("overuse", GpuMilli(u64::from(milli)).to_string());
+    }
     words
 }
 

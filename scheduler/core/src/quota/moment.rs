@@ -8,7 +8,7 @@ use super::dated::Interval;
 use crate::amount::UnixMicros;
 
 /// Korea's clock: nine hours ahead of UTC, the same all year. A date without an offset is a date there.
-const SITE_OFFSET: Offset = Offset::constant(9);
+pub(super) const SITE_OFFSET: Offset = Offset::constant(9);
 
 /// Reads `2027-01-04` (midnight, KST), `2027-01-04T10:00` (KST) or `2027-01-04T10:00:00+09:00`.
 ///

@@ -4,6 +4,7 @@
 //! worse than none. All faults of all files are reported at once.
 
 mod approval;
+mod budget;
 mod file;
 mod fleet;
 mod node;

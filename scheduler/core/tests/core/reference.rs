@@ -1,10 +1,10 @@
 //! The quota book of 50,000 GPUs in `examples/quota/public-50k`: it is sound, its sums are the published ones, and
-//! changed in any of some fifty ways it is refused with the place, the date and the sum that fails.
+//! changed in any of some eighty ways it is refused with the place, the date and the sum that fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::amount::{GpuMilli, Ngh, UnixMicros};
 use gotgan_core::ids::{GpuClass, ProjectPath};
 use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::quota::{QuotaBook, QuotaFault, QuotaTree, parse, show_moment};
@@ -536,6 +536,81 @@ const BROKEN_PROGRAMME: [Broken; 22] = [
     ),
 ];
 
+const BUDGET: &str = "budget = { period = \"quarter\", ngh = 1_800_000, carry = \"none\" }";
+const EACH: &str = "budget = { period = \"quarter\", ngh = 4000 }";
+
+/// Budgets, in the programmes' files.
+const BROKEN_BUDGET: [Broken; 27] = [
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = 12_000",
+        &[
+            "node.\"public/nup\".budget.ngh",
+            "1,812,000 NGH a quarter",
+            "1,800,000 itself",
+            "by 12,000",
+        ],
+    ),
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = [{ value = 4000 }, { value = 12_000, from = \"2027-01-01\" }]",
+        &["node.\"public/nup\".budget.ngh", "from 2027-01-01", "by 12,000"],
+    ),
+    (
+        "nup.toml",
+        "ngh = 1_800_000",
+        "ngh = 0",
+        &[
+            "nup.toml",
+            "node.\"public/nup\".budget.ngh",
+            "604,000 NGH",
+            "it has 0 itself",
+            "by 604,000",
+        ],
+    ),
+    ("nup.toml", "ngh = 4000", "ngh = -1", &["group.each.budget.ngh", "must be 0 to", "not -1"]),
+    ("nup.toml", "ngh = 4000", "ngh = 4000.5", &["group.each.budget.ngh", "normalised GPU-hours"]),
+    ("nup.toml", "ngh = 4000", "ngh = 1_000_000_000_001", &["budget.ngh", "must be 0 to"]),
+    ("nup.toml", "ngh = 4000", "ngh = 99999999999999999999", &["budget.ngh", "must be 0 to"]),
+    ("nup.toml", "ngh = 4000", "gpus = 4000", &["each.budget.gpus", "not enforced"]),
+    ("nup.toml", ", ngh = 4000", "", &["each.budget", "needs period and ngh"]),
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = [{ value = 1, until = \"2028-01-01\" }, { value = 2, from = \"2027-06-01\" }]",
+        &["each.budget.ngh", "two values hold from 2027-06-01"],
+    ),
+    ("nup.toml", "ngh = 4000", "ngh = [{ ngh = 4000 }]", &["each.budget.ngh", "only value, from"]),
+    ("nup.toml", EACH, "budget = { ngh = 4000 }", &["each.budget", "needs period and ngh"]),
+    ("nup.toml", EACH, "budget = 4000", &["each.budget", "must be a table"]),
+    (
+        "nup.toml",
+        EACH,
+        "budget = { period = \"week\", ngh = 4000 }",
+        &["each.budget.period", "\"month\", \"quarter\", \"year\", \"grant\""],
+    ),
+    ("nup.toml", EACH, "", &["each.overuse", "no budget"]),
+    ("nup.toml", "cap = 1.25", "cap = 0.99", &["each.overuse.cap", "1 to 10 times", "not 0.99"]),
+    ("nup.toml", "cap = 1.25", "cap = 1.2505", &["each.overuse.cap", "three decimals"]),
+    ("nup.toml", "cap = 1.25", "cap = 1e1", &["each.overuse.cap", "not 1e1"]),
+    ("nup.toml", "cap = 1.25", "cap = \"1.25\"", &["each.overuse.cap", "as in 1.25"]),
+    ("nup.toml", "cap = 1.25", "cap = 11", &["each.overuse.cap", "not 11"]),
+    ("nup.toml", "cap = 1.25", "top = 1.25", &["each.overuse.top", "not enforced"]),
+    ("nup.toml", "{ cap = 1.25 }", "1.25", &["each.overuse", "must be a table"]),
+    ("nup.toml", "carry = \"none\"", "carry = \"all\"", &["budget.carry", "must be \"none\""]),
+    ("nup.toml", "carry = \"none\"", "promise = \"more\"", &["budget.promise", "beyond"]),
+    (
+        "nup.toml",
+        BUDGET,
+        "budget = { period = \"grant\", ngh = 1_800_000, carry = { percent = 10 } }",
+        &["budget.carry", "no next period"],
+    ),
+    ("sci.toml", "percent = 10", "percent = 101", &["budget.carry.percent", "1 to 100", "101"]),
+    ("sci.toml", "percent = 10, ", "", &["budget.carry.percent", "is missing"]),
+];
+
 fn faults_of(broken: &Broken) -> Vec<QuotaFault> {
     let (name, from, to, _) = broken;
     let mut files = files();
@@ -548,7 +623,7 @@ fn faults_of(broken: &Broken) -> Vec<QuotaFault> {
 #[test]
 fn every_broken_variant_is_refused_with_its_place_date_and_sum() {
     let all = BROKEN_FLEET.iter().chain(&BROKEN_ROOT).chain(&BROKEN_PROGRAMME);
-    for broken in all {
+    for broken in all.chain(&BROKEN_BUDGET) {
         let lines: Vec<String> = faults_of(broken).iter().map(ToString::to_string).collect();
         let wanted = broken.3;
         let named = lines.iter().any(|line| wanted.iter().all(|word| line.contains(word)));
@@ -558,4 +633,38 @@ fn every_broken_variant_is_refused_with_its_place_date_and_sum() {
             lines.join("\n")
         );
     }
+}
+
+#[test]
+fn a_parent_may_promise_beyond_its_budget_if_it_says_so() {
+    let beyond = |period: &str, promise: &str| {
+        let budget = format!("budget = {{ period = \"{period}\", ngh = 1000{promise} }}");
+        let mut files = files();
+        let text = &mut files.iter_mut().find(|(file, _)| file == "nup.toml").unwrap().1;
+        *text = text.replacen(BUDGET, &budget, 1);
+        parse(&files).is_ok()
+    };
+    assert!(!beyond("quarter", ""));
+    assert!(beyond("quarter", ", promise = \"beyond\""));
+    assert!(beyond("year", ""), "a year's budget and a quarter's are not one sum");
+}
+
+#[test]
+fn budgets_begin_anew_with_their_periods_and_change_by_their_dates() {
+    let book = reference();
+    let opening = moment(&book, "2027-01-04");
+    assert_eq!(show_moment(book.next_change(opening)), "2027-02-01", "months of edu");
+    let tree = book.at(opening);
+    let budget = |path: &str| tree.nodes[path].budget.clone().unwrap();
+    let startup = budget("public/nup/nup-startup-042");
+    assert_eq!(
+        (startup.period_name(), startup.ngh, startup.cap_milli),
+        ("2027-Q1".to_owned(), Ngh::whole(4000), 1250)
+    );
+    let science = budget("public/sci").before.unwrap();
+    assert_eq!(show_moment(science.span.from), "2026-01-01");
+    assert_eq!(science.carry.of(science.ngh, Ngh::whole(30_000_000)), Ngh::whole(100_000));
+    assert_eq!(tree.weight_milli(&GpuClass::new("b300").unwrap()), 2500);
+    let again: QuotaBook = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+    assert_eq!(again, book);
 }

@@ -103,9 +103,7 @@ fn parse(files: &[v1::QuotaFile]) -> Result<QuotaBook, Status> {
     }
     let texts: Vec<(String, String)> =
         files.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
-    let book = quota::parse(&texts).map_err(|faults| refused("INVALID_QUOTA", &faults))?;
-    let beyond = book.beyond_this_version();
-    if beyond.is_empty() { Ok(book) } else { Err(refused("NOT_ENFORCED", &beyond)) }
+    quota::parse(&texts).map_err(|faults| refused("INVALID_QUOTA", &faults))
 }
 
 fn refused(reason: &str, faults: &[QuotaFault]) -> Status {

@@ -114,7 +114,7 @@ fn quota(revision: u64) -> QuotaTree {
     };
     let paths = ["public", "public/nup", "public/nup/a"];
     let nodes = paths.into_iter().map(|text| (path(text), leaf.clone())).collect();
-    QuotaTree { revision, nodes }
+    QuotaTree { revision, nodes, ..QuotaTree::default() }
 }
 
 pub async fn terminal_jobs_and_ended_attempts_are_not_loaded(place: Arc<Place>) {

@@ -84,10 +84,13 @@ impl FileReader<'_> {
                 "weight" => terms.weight = self.read_dated(&field, value, value::weight),
                 "guarantee" => terms.guarantees = self.read_guarantees(&field, value),
                 "limit" => self.read_limits(&field, value, &mut terms),
+                "budget" => terms.budget = self.read_budget(&field, value),
+                "overuse" => terms.overuse_milli = self.read_overuse(&field, value),
                 "group" if parent.is_some() => {}
                 _ => self.unknown_term(key, &field),
             }
         }
+        self.require_budget(field, table);
         if terms.valid.from >= terms.valid.until {
             let message =
                 format!("ends at {} and begins later or then", moment::show(terms.valid.until));
@@ -100,7 +103,8 @@ impl FileReader<'_> {
     }
 
     fn unknown_term(&mut self, key: &Spanned<impl AsRef<str>>, field: &str) {
-        let known = "only title, kind, decision, allocator, from, until, guarantee, limit, weight and group are";
+        let known = "only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse and \
+                     group are";
         self.unknown(key, field, known);
     }
 
