@@ -108,7 +108,7 @@ async fn check_entries(api: &Api, expected: &BTreeMap<(String, String), Sums>) {
         match entry.kind() {
             LedgerKind::Hold => held += amount,
             LedgerKind::Release => held -= amount,
-            LedgerKind::Charge => sums.charged += amount,
+            LedgerKind::Charge | LedgerKind::Overuse => sums.charged += amount,
             LedgerKind::Refund => sums.refunded += amount,
             LedgerKind::Unspecified => panic!("an entry without a kind: {entry:?}"),
         }

@@ -21,6 +21,38 @@ pub struct QuotaNodeView {
     pub running_jobs: u64,
     pub weight: u32,
     pub classes: Vec<QuotaClassView>,
+    /// Null if it has none of its own.
+    pub budget: Option<QuotaBudgetView>,
+}
+
+/// Its account for a period, in thousandths of normalised GPU-hours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaBudgetView {
+    pub period: String,
+    pub ngh_milli: u64,
+    pub carried_ngh_milli: u64,
+    pub used_ngh_milli: u64,
+    pub held_ngh_milli: u64,
+    pub cap_ngh_milli: u64,
+}
+
+impl QuotaBudgetView {
+    fn of(budget: &v1::QuotaBudget) -> Self {
+        Self {
+            period: budget.period.clone(),
+            ngh_milli: budget.ngh_milli,
+            carried_ngh_milli: budget.carried_ngh_milli,
+            used_ngh_milli: budget.used_ngh_milli,
+            held_ngh_milli: budget.held_ngh_milli,
+            cap_ngh_milli: budget.cap_ngh_milli,
+        }
+    }
+
+    /// What it may use with what was carried into the period.
+    #[must_use]
+    pub fn whole_ngh_milli(&self) -> u64 {
+        self.ngh_milli.saturating_add(self.carried_ngh_milli)
+    }
 }
 
 /// What it has of one class; without a limit it has what its parent has.
@@ -57,6 +89,7 @@ impl QuotaNodeView {
             running_jobs: node.running_jobs,
             weight: node.weight,
             classes: classes.into_iter().map(|class| class_of(node, class)).collect(),
+            budget: node.budget.as_ref().map(QuotaBudgetView::of),
         }
     }
 }
@@ -89,6 +122,9 @@ pub struct EntryView {
     pub job_id: u64,
     pub attempt: u32,
     pub counter_account: String,
+    pub from_us: i64,
+    pub until_us: i64,
+    pub weight_milli: u32,
 }
 
 impl EntryView {
@@ -106,6 +142,9 @@ impl EntryView {
             job_id: entry.job_id,
             attempt: entry.attempt,
             counter_account: entry.counter_account.clone(),
+            from_us: entry.from_us,
+            until_us: entry.until_us,
+            weight_milli: entry.weight_milli,
         }
     }
 }
@@ -126,6 +165,7 @@ pub struct ProjectBalanceView {
     pub charged_gpu_milli_seconds: i64,
     pub refunded_gpu_milli_seconds: i64,
     pub held_gpu_milli_seconds: i64,
+    pub overuse_gpu_milli_seconds: i64,
 }
 
 impl BalanceView {
@@ -138,6 +178,7 @@ impl BalanceView {
             charged_gpu_milli_seconds: found.charged_gpu_milli_seconds,
             refunded_gpu_milli_seconds: found.refunded_gpu_milli_seconds,
             held_gpu_milli_seconds: found.held_gpu_milli_seconds,
+            overuse_gpu_milli_seconds: found.overuse_gpu_milli_seconds,
         };
         Self {
             balanced: answer.balanced,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{AttemptId, Epoch, GpuClass, GpuUuid, NodeName, ProjectPath};
+use crate::meter::Meter;
 
 /// An attempt with everything that changes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,10 @@ pub struct Attempt {
     pub epoch: Epoch,
     /// When it was given its resources; charged from here.
     pub leased: UnixMicros,
-    /// Set aside in the ledger at the lease, given back at the end.
+    /// Set aside in the ledger for the slice that it runs in.
     pub hold: crate::amount::GpuMilliSeconds,
+    /// How far it is paid.
+    pub meter: Meter,
     /// State as a machine sees it.
     pub state: AttemptState,
     /// When its first process was there.
@@ -43,6 +46,13 @@ impl Attempt {
     #[must_use]
     pub fn gpus(&self) -> GpuMilli {
         self.placement.gpus()
+    }
+
+    /// Its place among the attempts of its project, of which the last are stopped first: by the lease, those beyond a
+    /// budget after all others.
+    #[must_use]
+    pub fn place_in_line(&self) -> (bool, UnixMicros, AttemptId) {
+        (self.meter.overuse, self.leased, self.id)
     }
 
     /// Place of `node` in the gang.

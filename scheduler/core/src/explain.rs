@@ -3,10 +3,11 @@
 //! The reasons come from the planner's last report; this only adds what a report has not (held, running, not yet
 //! looked at) and puts everything into sentences.
 
-use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
+use crate::planner::budgets::OVERUSE;
 use crate::planner::limits::ANY_CLASS;
 use crate::planner::order::RECALLED;
 use crate::planner::standing::GUARANTEED;
@@ -87,6 +88,7 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Dependency
         | BlockerKind::ProjectLimit
         | BlockerKind::ParentLimit
+        | BlockerKind::Budget
         | BlockerKind::Constraints
         | BlockerKind::Recall
         | BlockerKind::RetryDelay
@@ -182,6 +184,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Dependency => dependency(blocker),
         BlockerKind::ProjectLimit => limit("project", "", blocker),
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
+        BlockerKind::Budget => budget(blocker, &blocker.note),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
         BlockerKind::Recall => {
@@ -197,6 +200,10 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Capacity => capacity(blocker),
         BlockerKind::Order if blocker.note == RECALLED => format!(
             "job {} of the same project goes first, since others stop to give it what is guaranteed",
+            blocker.subject
+        ),
+        BlockerKind::Order if blocker.note == OVERUSE => format!(
+            "job {} goes first, since it is within its budget and wants the same GPUs",
             blocker.subject
         ),
         BlockerKind::Order => format!(
@@ -262,10 +269,36 @@ fn lent(blocker: &Blocker) -> String {
     )
 }
 
-/// The note has the word of the tier and the class.
+/// The note has what was used, set aside and carried, the cap, and the period.
+fn budget(blocker: &Blocker, note: &str) -> String {
+    let mut words = note.splitn(5, ' ');
+    let mut amount =
+        || Ngh::thousandths(words.next().and_then(|word| word.parse().ok()).unwrap_or(0));
+    let [used, held, carried, cap] = [amount(), amount(), amount(), amount()];
+    let period = words.next().unwrap_or_default();
+    let [limit, needed] = [blocker.limit, blocker.needed].map(Ngh::thousandths);
+    let own = limit - carried;
+    let carried = match carried {
+        Ngh::ZERO => String::new(),
+        carried => format!(" and {carried} carried over"),
+    };
+    let most = if cap > limit { format!(", up to {cap} with overuse") } else { String::new() };
+    format!(
+        "budget of {} for {period}: {own} NGH{carried}{most}, {used} used, {held} held; this job needs {needed}",
+        blocker.subject
+    )
+}
+
+/// The note has the word of the tier and the class, or what is said of a budget.
 fn tier(blocker: &Blocker) -> String {
     let Blocker { subject, limit, available, note, .. } = blocker;
     let (word, class) = note.split_once(' ').unwrap_or((note, ""));
+    if word == OVERUSE {
+        return format!(
+            "starts last, where nobody else wants the GPUs: {}",
+            budget(blocker, class)
+        );
+    }
     let (limit, needed) = (GpuMilli(*limit), GpuMilli(blocker.needed));
     let held = limit.saturating_sub(GpuMilli(*available));
     let gpus = gpu_word(limit);
@@ -334,7 +367,7 @@ fn capacity(blocker: &Blocker) -> String {
                 [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
             format!("needs {needed} memory on each node; {free} of {all} are free {}", beside(note))
         }
-        Unit::Nodes | Unit::Job | Unit::Millis | Unit::PerMille | Unit::None => {
+        Unit::NghMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::PerMille | Unit::None => {
             format!("needs {} with {note}; {available} of {limit} have that", nodes_word(*needed))
         }
     }
@@ -384,6 +417,15 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::ParentLimit => {
             "wait for jobs of other projects below it, or ask the allocation office".to_owned()
         }
+        BlockerKind::Budget if blocker.needed > blocker.limit => {
+            "ask for fewer GPUs or a shorter time limit, or ask the allocation office for a larger budget"
+                .to_owned()
+        }
+        BlockerKind::Budget => {
+            "wait for the next period, ask for fewer GPUs or a shorter time limit, or ask the allocation office for a \
+             supplement"
+                .to_owned()
+        }
         BlockerKind::Constraints => {
             "cancel it and submit it with less on each node, fewer nodes or other constraints"
                 .to_owned()
@@ -392,6 +434,7 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli
+            | Unit::NghMilli
             | Unit::Nodes
             | Unit::Job
             | Unit::Millis

@@ -2,13 +2,15 @@
 //!
 //! A GPU's second belongs to whoever holds the GPU when the wall clock reaches that second. So an attempt that
 //! holds `g` GPUs from `a` to `b` is charged `g * (floor(b) - floor(a))`: attempts that follow each other on one
-//! GPU never share a second and never lose one, whatever their fractions.
+//! GPU never share a second and never lose one, whatever their fractions. Which lines an attempt gets, and when, is
+//! said in [`crate::meter`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
-use crate::attempt::{Attempt, Cause};
+use crate::amount::{GpuMilli, GpuMilliSeconds, Ngh, UnixMicros};
+use crate::attempt::Cause;
 use crate::ids::{AttemptId, GpuClass, ProjectPath};
+use crate::meter::Stretch;
 
 /// One line of the ledger; never changed once written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,26 +31,54 @@ pub struct LedgerEntry {
     pub attempt: AttemptId,
     /// Account on the other side.
     pub counter: CounterAccount,
+    /// The time that was used, set aside or given back. No line crosses a moment at which the weight of its class
+    /// changes or an account begins anew.
+    pub stretch: Stretch,
+}
+
+impl LedgerEntry {
+    /// The amount with its weight.
+    #[must_use]
+    pub fn ngh(&self) -> Ngh {
+        Ngh::of(self.amount, self.stretch.weight_milli)
+    }
+
+    /// What it adds to what its project has used; holds add nothing.
+    #[must_use]
+    pub fn used(&self) -> Ngh {
+        match self.kind {
+            LedgerKind::Charge | LedgerKind::Overuse => self.ngh(),
+            LedgerKind::Refund => Ngh::ZERO - self.ngh(),
+            LedgerKind::Hold | LedgerKind::Release => Ngh::ZERO,
+        }
+    }
 }
 
 /// What kind of line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LedgerKind {
-    /// Set aside at the lease.
+    /// Set aside for the next slice.
     Hold,
-    /// The hold given back at the end.
+    /// The hold given back when the slice is paid.
     Release,
     /// What was held, to the second.
     Charge,
-    /// A charge given back.
+    /// The same by an attempt that started beyond a budget.
+    Overuse,
+    /// Use given back.
     Refund,
 }
 
 impl LedgerKind {
     /// All kinds.
-    pub const ALL: [LedgerKind; 4] =
-        [LedgerKind::Hold, LedgerKind::Release, LedgerKind::Charge, LedgerKind::Refund];
+    pub const ALL: [LedgerKind; 5] = [
+        LedgerKind::Hold,
+        LedgerKind::Release,
+        LedgerKind::Charge,
+        LedgerKind::Overuse,
+        LedgerKind::Refund,
+    ];
 
     /// The word in listings and in the store.
     #[must_use]
@@ -57,6 +87,7 @@ impl LedgerKind {
             LedgerKind::Hold => "hold",
             LedgerKind::Release => "release",
             LedgerKind::Charge => "charge",
+            LedgerKind::Overuse => "overuse",
             LedgerKind::Refund => "refund",
         }
     }
@@ -109,13 +140,6 @@ pub fn cost(gpus: GpuMilli, from: UnixMicros, until: UnixMicros) -> GpuMilliSeco
     GpuMilliSeconds(gpus.saturating_mul(seconds))
 }
 
-/// What is set aside for an attempt at its lease.
-#[must_use]
-pub fn hold_for(gpus: GpuMilli, time_limit_s: i64) -> GpuMilliSeconds {
-    let gpus = i64::try_from(gpus.0).unwrap_or(i64::MAX);
-    GpuMilliSeconds(gpus.saturating_mul(time_limit_s.max(0)))
-}
-
 /// Whether the time of an attempt that ended for `cause` is given back to its project.
 #[must_use]
 pub fn is_refunded(cause: Cause) -> bool {
@@ -125,34 +149,17 @@ pub fn is_refunded(cause: Cause) -> bool {
     }
 }
 
-/// A line without its position, which the world assigns.
-type Line = (LedgerKind, GpuMilliSeconds, CounterAccount);
-
-/// Lines at the lease of `attempt`; none for one without GPUs.
-#[must_use]
-pub fn lines_at_lease(attempt: &Attempt) -> Vec<Line> {
-    if attempt.hold.0 == 0 {
-        return Vec::new();
-    }
-    vec![(LedgerKind::Hold, attempt.hold, CounterAccount::Holds)]
-}
-
-/// Lines at the end of `attempt`, which ended at `ended` for `cause`.
-#[must_use]
-pub fn lines_at_end(attempt: &Attempt, ended: UnixMicros, cause: Cause) -> Vec<Line> {
-    let mut lines = Vec::new();
-    if attempt.hold.0 != 0 {
-        lines.push((LedgerKind::Release, attempt.hold, CounterAccount::Holds));
-    }
-    let charge = cost(attempt.gpus(), attempt.leased, ended);
-    if charge.0 == 0 {
-        return lines;
-    }
-    lines.push((LedgerKind::Charge, charge, CounterAccount::Pool));
-    if is_refunded(cause) {
-        lines.push((LedgerKind::Refund, charge, CounterAccount::Loss(cause)));
-    }
-    lines
+/// A line before it has its position and its attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What kind of line.
+    pub kind: LedgerKind,
+    /// Always positive.
+    pub amount: GpuMilliSeconds,
+    /// Account on the other side.
+    pub counter: CounterAccount,
+    /// Which time, by which weight, in which account.
+    pub stretch: Stretch,
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 //! Reading order: [`spec`] (what is asked), [`job`] and [`attempt`] (the two state machines), [`change`] (every
 //! way the world can change), [`world`] (the state those changes add up to), [`lifecycle`] (commands and reports
 //! in, changes out), [`planner`] (world in, plan out), [`check`] (is this plan allowed?), [`ledger`],
-//! [`fairshare`] (whose turn is it?).
+//! [`meter`] and [`account`] (who has used how much?), [`fairshare`] (whose turn is it?).
 
+pub mod account;
 pub mod admit;
 pub mod amount;
 pub mod attempt;
@@ -23,6 +24,7 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;
+pub mod meter;
 pub mod node;
 pub mod overview;
 pub mod plan;

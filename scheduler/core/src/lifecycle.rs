@@ -13,6 +13,7 @@ mod node;
 pub mod orders;
 mod quota;
 mod report;
+mod settle;
 mod start;
 mod step;
 mod submit;
@@ -26,6 +27,7 @@ pub use quota::{
     QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, turn_quota, undone,
 };
 pub use report::{Folded, MemberEvent, Report, fold};
+pub use settle::settle_due;
 pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
 pub use submit::{Submission, SubmitRefusal, submit};

@@ -88,6 +88,8 @@ pub enum BlockerKind {
     ProjectLimit,
     /// The limit of a node above the project.
     ParentLimit,
+    /// The budget of the project or of a node above it has not enough left.
+    Budget,
     /// No node there is could ever satisfy it.
     Constraints,
     /// Nodes that would fit are drained, suspect, lost or unknown.
@@ -104,7 +106,7 @@ pub enum BlockerKind {
     /// It failed a moment ago and waits before its next try.
     RetryDelay,
     /// Not a reason of its own but its place among the others: whether it is within its project's guarantee, which is
-    /// the limit here, or borrows.
+    /// the limit here, or borrows, or is beyond a budget and starts last.
     Tier,
     /// Not a reason of its own either: others beside the subject, a node of the quota tree at or above its project,
     /// used less for their shares and go first. The limit is its part of the shares there, what is available its part
@@ -122,6 +124,8 @@ pub enum Unit {
     CpuMilli,
     /// Memory.
     MemoryMib,
+    /// Thousandths of normalised GPU-hours.
+    NghMilli,
     /// Nodes.
     Nodes,
     /// A job.

@@ -14,7 +14,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::amount::UnixMicros;
+use crate::account::Accounts;
+use crate::amount::{Ngh, UnixMicros};
 use crate::attempt::Attempt;
 use crate::fairshare::History;
 use crate::ids::{AttemptId, JobId, NodeName, ProjectPath};
@@ -58,6 +59,10 @@ pub struct World {
     pub usage: Usage,
     /// What every node of it used, fading with time, for fair share.
     pub history: History,
+    /// What every node of the quota tree has used and set aside.
+    pub accounts: Accounts,
+    /// When attempts must be settled next.
+    dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
 
 /// Counters of the store, so that numbers are never used twice.
@@ -115,6 +120,19 @@ pub struct Snapshot {
     pub steps: Vec<Step>,
     /// What attempts that have ended used.
     pub history: History,
+    /// What the ledger says was used.
+    pub used: Vec<Used>,
+}
+
+/// What a project has used in an account, by the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// Which project.
+    pub project: ProjectPath,
+    /// Beginning of the account's stretch.
+    pub account: UnixMicros,
+    /// Charges less refunds.
+    pub ngh: Ngh,
 }
 
 impl Default for World {
@@ -134,6 +152,8 @@ impl Default for World {
             dependents: BTreeMap::new(),
             usage: Usage::default(),
             history: History::default(),
+            accounts: Accounts::default(),
+            dues: BTreeSet::new(),
         }
     }
 }
@@ -153,6 +173,9 @@ impl World {
         for job in snapshot.jobs {
             world.insert_job(job);
         }
+        for Used { project, account, ngh } in snapshot.used {
+            world.accounts.enter(&project, account, ngh);
+        }
         for attempt in snapshot.attempts {
             world.take(&Arc::new(attempt));
         }
@@ -160,6 +183,17 @@ impl World {
             world.steps.insert((step.attempt, step.number), Arc::new(step));
         }
         world
+    }
+
+    /// Attempts that must be settled by `now`, the longest due first.
+    pub fn due_by(&self, now: UnixMicros) -> impl Iterator<Item = AttemptId> + '_ {
+        self.dues.iter().take_while(move |(due, _)| *due <= now).map(|(_, id)| *id)
+    }
+
+    /// When the next attempt must be settled; `None` if none holds GPUs.
+    #[must_use]
+    pub fn next_due(&self) -> Option<UnixMicros> {
+        self.dues.first().map(|(due, _)| *due)
     }
 
     /// Jobs of the project that wait, held ones included.

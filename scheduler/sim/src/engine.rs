@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gotgan_core::admit::Fleet;
-use gotgan_core::amount::UnixMicros;
+use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::fairshare::History;
-use gotgan_core::ids::{AttemptId, Epoch, GpuClass, NodeName};
+use gotgan_core::ids::{AttemptId, Epoch, GpuClass, NodeName, ProjectPath};
 use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::plan::{BlockerKind, Report};
 use gotgan_core::planner;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::entitle::Entitlements;
-use gotgan_core::world::World;
+use gotgan_core::world::{Snapshot, World};
 
 use crate::books::Books;
 use crate::expect::Found;
@@ -42,8 +42,8 @@ const REPORTS_PER_ROUND: usize = 64;
 /// Something that happens at a moment. The order of the kinds is the order within a moment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// A date of the quota book comes.
-    QuotaDate,
+    /// A date of the quota book comes, or an attempt must be paid.
+    Date,
     /// Workers do the next thing.
     Worker(WorkerStep),
     /// A node has been silent for so long that it gets no new work.
@@ -82,6 +82,8 @@ pub struct Engine<'s> {
     found: BTreeMap<usize, Found>,
     /// What attempts that ended held: what a store would give a scheduler that starts again.
     history: History,
+    /// What the ledger says was used, by project and account: what a store would give it as well.
+    used: BTreeMap<(ProjectPath, UnixMicros), Ngh>,
     /// What became of a class before an expectation began to look.
     marks: BTreeMap<usize, Parts>,
     /// What is due, as long as it was found for what is in service and in force.
@@ -132,7 +134,10 @@ impl<'s> Engine<'s> {
             setup,
             books,
             left_out,
-            world: World { history: History::new(setup.policy.half_life()), ..World::default() },
+            world: World::restore(
+                Snapshot { history: History::new(setup.policy.half_life()), ..Snapshot::default() },
+                setup.from.0,
+            ),
             policy: Arc::clone(&setup.policy),
             fleet: Arc::default(),
             now: setup.from.0,
@@ -143,6 +148,7 @@ impl<'s> Engine<'s> {
             record: Record::default(),
             history: History::new(setup.policy.half_life()),
             found: BTreeMap::new(),
+            used: BTreeMap::new(),
             marks: BTreeMap::new(),
             due: BTreeMap::new(),
             dirty: Dirty { plan: true, parts: true, due: true, tree: true },
@@ -230,7 +236,7 @@ impl<'s> Engine<'s> {
     fn perform(&mut self, step: Step) {
         match step {
             // Whatever a round is for, it begins with what has a date.
-            Step::QuotaDate => self.write(|_| {}),
+            Step::Date => self.write(|_| {}),
             Step::Worker(step) => self.work(step),
             Step::Suspect(node, since) => self.miss(&node, since),
             Step::GiveUp(node, since) => self.give_up(&node, since),
@@ -253,6 +259,7 @@ impl<'s> Engine<'s> {
         let policy = Arc::clone(&self.policy);
         let mut draft = Draft::new(&mut self.world, &policy, Epoch(1), self.now);
         lifecycle::turn_quota(&mut draft);
+        lifecycle::settle_due(&mut draft);
         let answer = command(&mut draft);
         let changes = draft.into_changes();
         self.observe(&changes);
@@ -362,6 +369,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Capacity
         | BlockerKind::Order
         | BlockerKind::FairShare
+        | BlockerKind::Budget
         | BlockerKind::RetryDelay
         | BlockerKind::Tier => false,
     })

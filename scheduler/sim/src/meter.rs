@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::attempt::Attempt;
 use gotgan_core::ids::{GpuClass, JobId, ProjectPath};
-use gotgan_core::ledger::{LedgerEntry, LedgerKind};
+use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::quota::entitle::Entitlements;
 use gotgan_core::world::{Node, World};
@@ -104,8 +104,10 @@ pub struct Meter {
 /// Sums of the ledger for a job, in thousandths of GPU-seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Booked {
-    /// Charged.
+    /// Charged, overuse included.
     pub charged: u128,
+    /// Of that, what was used beyond a budget.
+    pub overuse: u128,
     /// Given back.
     pub refunded: u128,
     /// Set aside.
@@ -141,8 +143,7 @@ impl Meter {
         let gpus = u128::from(attempt.gpus().0);
         let millis = u128::try_from(ended.millis_since(attempt.leased)).unwrap_or(0);
         *self.lived.entry(class.clone()).or_default() += gpus * millis;
-        let seconds = ended.0.div_euclid(1_000_000) - attempt.leased.0.div_euclid(1_000_000);
-        let seconds = u128::try_from(seconds).unwrap_or(0);
+        let seconds = seconds_between(attempt.leased, ended);
         *self.owed.entry(class.clone()).or_default() += gpus * seconds;
     }
 
@@ -154,6 +155,14 @@ impl Meter {
             LedgerKind::Hold => booked.held += amount,
             LedgerKind::Release => booked.released += amount,
             LedgerKind::Charge => booked.charged += amount,
+            LedgerKind::Overuse => {
+                booked.charged += amount;
+                booked.overuse += amount;
+            }
+            // What was charged beyond an end that was told late is no use at all.
+            LedgerKind::Refund if entry.counter == CounterAccount::Pool => {
+                booked.charged = booked.charged.saturating_sub(amount);
+            }
             LedgerKind::Refund => booked.refunded += amount,
         }
     }
@@ -194,7 +203,7 @@ impl Meter {
             let booked = self.booked_of(class);
             balance("capacity = all its parts (mGPU-ms)", parts.capacity, parts.sum());
             balance("held = attempts from lease to end (mGPU-ms)", parts.held(), lived);
-            let owed = self.owed.get(class).copied().unwrap_or_default();
+            let owed = self.owed.get(class).copied().unwrap_or_default() + live.paid;
             balance("charged = whole seconds of attempts (mGPU-s)", booked.charged, owed);
             let aside = booked.held.saturating_sub(booked.released);
             balance("set aside = holds of live attempts (mGPU-s)", aside, live.hold);
@@ -212,6 +221,7 @@ impl Booked {
     fn plus(self, other: &Booked) -> Self {
         Booked {
             charged: self.charged + other.charged,
+            overuse: self.overuse + other.overuse,
             refunded: self.refunded + other.refunded,
             held: self.held + other.held,
             released: self.released + other.released,
@@ -223,15 +233,29 @@ impl Booked {
 struct Live {
     lived: u128,
     hold: u128,
+    /// What slices that are over were charged.
+    paid: u128,
 }
 
 fn live(world: &World, class: &GpuClass, now: UnixMicros) -> Live {
     let of = world.attempts.values().filter(|one| one.placement.class.as_ref() == Some(class));
-    of.fold(Live { lived: 0, hold: 0 }, |sum, attempt| {
+    of.fold(Live { lived: 0, hold: 0, paid: 0 }, |sum, attempt| {
         let millis = u128::try_from(now.millis_since(attempt.leased)).unwrap_or(0);
         let hold = u128::try_from(attempt.hold.0).unwrap_or(0);
-        Live { lived: sum.lived + u128::from(attempt.gpus().0) * millis, hold: sum.hold + hold }
+        let gpus = u128::from(attempt.gpus().0);
+        let seconds = seconds_between(attempt.leased, attempt.meter.settled);
+        Live {
+            lived: sum.lived + gpus * millis,
+            hold: sum.hold + hold,
+            paid: sum.paid + gpus * seconds,
+        }
     })
+}
+
+/// Whole seconds of the wall clock.
+fn seconds_between(from: UnixMicros, until: UnixMicros) -> u128 {
+    let seconds = until.0.div_euclid(1_000_000) - from.0.div_euclid(1_000_000);
+    u128::try_from(seconds).unwrap_or(0)
 }
 
 fn parts_of(world: &World, due: &BTreeMap<GpuClass, Entitlements>) -> BTreeMap<GpuClass, Parts> {

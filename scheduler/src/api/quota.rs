@@ -219,6 +219,7 @@ impl Quota for QuotaService {
             charged_gpu_milli_seconds: balance.charged.0,
             refunded_gpu_milli_seconds: balance.refunded.0,
             held_gpu_milli_seconds: balance.held.0,
+            overuse_gpu_milli_seconds: balance.overuse.0,
         });
         Ok(Response::new(v1::BalanceResponse {
             projects: projects.collect(),

@@ -239,6 +239,7 @@ impl Writer {
         // Looked at after the commit, so that nobody sees what is not durable.
         let mut reads = Vec::new();
         lifecycle::turn_quota(&mut round.draft);
+        lifecycle::settle_due(&mut round.draft);
         for command in commands {
             match command {
                 Command::Submit { submissions, reply } => {

@@ -4,17 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
+use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, EventKind, Subject};
 use gotgan_core::fairshare::HeldFor;
 use gotgan_core::ids::{AttemptId, BadName, Epoch, JobId};
 use gotgan_core::job::{Digest, Job, JobState};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
+use gotgan_core::meter::{Meter, SLICE_S, Stretch};
 use gotgan_core::node::{Admin, Inventory};
-use gotgan_core::quota::Approval;
 use gotgan_core::quota::audit::{AuditEntry, Source};
+use gotgan_core::quota::{Approval, Interval};
 use gotgan_core::step::{Step, StepKind, Task};
+use gotgan_core::world::Used;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +38,10 @@ pub(crate) type HeldForRow = (Text, Text, i64, i64, i64, i64);
 pub(crate) type StepRow = (i64, i64, i64, Text, i64, Text);
 /// job, attempt, step, rank, node, local rank, state.
 pub(crate) type TaskRow = (i64, i64, i64, i64, Text, i64, Text);
-/// seq, at, kind, project, class, amount, job, attempt, counter.
-pub(crate) type LedgerRow = (i64, i64, Text, Text, Text, i64, i64, i64, Text);
+/// seq, at, kind, project, class, amount, job, attempt, counter, from, until, account, weight.
+pub(crate) type LedgerRow = (i64, i64, Text, Text, Text, i64, i64, i64, Text, i64, i64, i64, i64);
+/// project, account, weight, charges less refunds.
+pub(crate) type UsedRow = (Text, i64, i64, i64);
 /// seq, at, kind, job, attempt, state, node, text.
 pub(crate) type EventRow =
     (i64, i64, Text, Option<i64>, Option<i64>, Option<Text>, Option<Text>, Text);
@@ -45,8 +49,8 @@ pub(crate) type EventRow =
 pub(crate) type AuditRow = (i64, i64, i64, Text, Text, Text, Text);
 /// plan, base revision, approver, document, at.
 pub(crate) type ApprovalRow = (Text, i64, Text, Text, i64);
-/// project, class, charged, refunded, held.
-pub(crate) type BalanceRow = (Text, Text, i64, i64, i64);
+/// project, class, charged, of that beyond a budget, refunded, held.
+pub(crate) type BalanceRow = (Text, Text, i64, i64, i64, i64);
 /// owner, key, digest, id.
 pub(crate) type SubmissionRow = (Text, Text, Text, i64);
 /// owner, key, digest, answer, at.
@@ -58,11 +62,13 @@ pub(crate) type JoinTokenRow = (Text, Option<Text>, i64, Option<i64>, Option<Tex
 
 /// What changes about an attempt beside its columns, as JSON.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct ProgressJson<M, S, O> {
+pub(crate) struct ProgressJson<M, S, O, P> {
     pub members: M,
     pub stop: Option<S>,
     pub outcome: Option<O>,
     pub next_step: u32,
+    /// Absent from what was written before attempts were paid in slices.
+    pub meter: Option<P>,
 }
 
 /// What a step is beside its columns, as JSON.
@@ -103,7 +109,13 @@ pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
         row;
     let id = attempt_id(job, number)?;
     let what = || format!("attempt {id}");
-    let progress: ProgressJson<Vec<Member>, Stop, Outcome> = json(&what, &progress)?;
+    let progress: ProgressJson<Vec<Member>, Stop, Outcome, Meter> = json(&what, &progress)?;
+    // Nothing of an attempt from before slices is paid until it ends.
+    let unpaid = || Meter {
+        settled: UnixMicros(leased),
+        held_until: UnixMicros(leased).plus_seconds(SLICE_S),
+        ..Meter::default()
+    };
     Ok(Attempt {
         id,
         project: name(&what, project)?,
@@ -111,6 +123,7 @@ pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
         epoch: Epoch(unsigned("attempt", epoch)?),
         leased: UnixMicros(leased),
         hold: GpuMilliSeconds(hold),
+        meter: progress.meter.unwrap_or_else(unpaid),
         state: word(&what, &state, AttemptState::from_word)?,
         started: started.map(UnixMicros),
         ended: ended.map(UnixMicros),
@@ -177,7 +190,21 @@ fn task((job, attempt, step, rank, node, local_rank, state): TaskRow) -> Result<
 }
 
 pub(crate) fn ledger_entry(row: LedgerRow) -> Result<LedgerEntry> {
-    let (seq, at, kind, project, class, amount, job, attempt, counter) = row;
+    let (
+        seq,
+        at,
+        kind,
+        project,
+        class,
+        amount,
+        job,
+        attempt,
+        counter,
+        from,
+        until,
+        account,
+        weight,
+    ) = row;
     let what = || format!("ledger entry {seq}");
     Ok(LedgerEntry {
         seq: unsigned("ledger entry", seq)?,
@@ -188,6 +215,20 @@ pub(crate) fn ledger_entry(row: LedgerRow) -> Result<LedgerEntry> {
         amount: GpuMilliSeconds(amount),
         attempt: attempt_id(job, attempt)?,
         counter: word(&what, &counter, CounterAccount::from_word)?,
+        stretch: Stretch {
+            time: Interval { from: UnixMicros(from), until: UnixMicros(until) },
+            account: UnixMicros(account),
+            weight_milli: small("ledger entry", weight)?,
+        },
+    })
+}
+
+pub(crate) fn used((project, account, weight, amount): UsedRow) -> Result<Used> {
+    let weight_milli = small("ledger entry", weight)?;
+    Ok(Used {
+        project: name(&|| "ledger entry".to_owned(), project)?,
+        account: UnixMicros(account),
+        ngh: Ngh::of(GpuMilliSeconds(amount), weight_milli),
     })
 }
 
@@ -234,12 +275,14 @@ pub(crate) fn approval(
     })
 }
 
-pub(crate) fn balance((project, class, charged, refunded, held): BalanceRow) -> Result<Balance> {
+pub(crate) fn balance(row: BalanceRow) -> Result<Balance> {
+    let (project, class, charged, overuse, refunded, held) = row;
     let what = || "balance".to_owned();
     Ok(Balance {
         project: name(&what, project)?,
         class: name(&what, class)?,
         charged: GpuMilliSeconds(charged),
+        overuse: GpuMilliSeconds(overuse),
         refunded: GpuMilliSeconds(refunded),
         held: GpuMilliSeconds(held),
     })

@@ -33,6 +33,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0002_quota_audit.sql"),
         postgres: include_str!("../../../migrations/postgres/0002_quota_audit.sql"),
     },
+    Step {
+        number: 3,
+        name: "budgets",
+        sqlite: include_str!("../../../migrations/sqlite/0003_budgets.sql"),
+        postgres: include_str!("../../../migrations/postgres/0003_budgets.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

@@ -210,8 +210,10 @@ pub struct Balance {
     pub project: ProjectPath,
     /// Which class.
     pub class: GpuClass,
-    /// All charges.
+    /// Everything that was used.
     pub charged: GpuMilliSeconds,
+    /// Of that, by attempts that started beyond a budget.
+    pub overuse: GpuMilliSeconds,
     /// All refunds.
     pub refunded: GpuMilliSeconds,
     /// Holds less releases.

@@ -8,6 +8,7 @@ use gotgan_core::change::{Event, Subject};
 use gotgan_core::ids::{AttemptId, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::meter::Meter;
 use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::JobSpec;
@@ -105,7 +106,6 @@ pub(crate) struct AttemptRow<'r> {
     gpu_milli: u64,
     epoch: u64,
     leased_us: i64,
-    hold: i64,
     #[serde(serialize_with = "as_text")]
     placement: &'r Placement,
     #[serde(flatten)]
@@ -120,7 +120,6 @@ impl<'r> AttemptRow<'r> {
             gpu_milli: attempt.gpus().0,
             epoch: attempt.epoch.0,
             leased_us: attempt.leased.0,
-            hold: attempt.hold.0,
             placement: &attempt.placement,
             moved: MovedAttemptRow::of(attempt),
         }
@@ -134,8 +133,9 @@ pub(crate) struct MovedAttemptRow<'r> {
     state: &'static str,
     started_us: Option<i64>,
     ended_us: Option<i64>,
+    hold: i64,
     #[serde(serialize_with = "as_text")]
-    progress: ProgressJson<Cow<'r, [Member]>, &'r Stop, &'r Outcome>,
+    progress: ProgressJson<Cow<'r, [Member]>, &'r Stop, &'r Outcome, &'r Meter>,
 }
 
 impl<'r> MovedAttemptRow<'r> {
@@ -146,11 +146,13 @@ impl<'r> MovedAttemptRow<'r> {
             state: attempt.state.word(),
             started_us: attempt.started.map(|at| at.0),
             ended_us: attempt.ended.map(|at| at.0),
+            hold: attempt.hold.0,
             progress: ProgressJson {
                 members: Cow::Borrowed(&attempt.members),
                 stop: attempt.stop.as_ref(),
                 outcome: attempt.outcome.as_ref(),
                 next_step: attempt.next_step,
+                meter: Some(&attempt.meter),
             },
         }
     }
@@ -225,6 +227,10 @@ pub(crate) struct LedgerRow<'r> {
     job_id: JobId,
     attempt: u32,
     counter: String,
+    from_us: i64,
+    until_us: i64,
+    account_us: i64,
+    weight_milli: u32,
 }
 
 impl<'r> LedgerRow<'r> {
@@ -239,6 +245,10 @@ impl<'r> LedgerRow<'r> {
             job_id: entry.attempt.job,
             attempt: entry.attempt.number,
             counter: entry.counter.word(),
+            from_us: entry.stretch.time.from.0,
+            until_us: entry.stretch.time.until.0,
+            account_us: entry.stretch.account.0,
+            weight_milli: entry.stretch.weight_milli,
         }
     }
 }

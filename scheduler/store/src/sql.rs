@@ -34,7 +34,8 @@ macro_rules! task_columns {
 macro_rules! ledger_columns {
     () => {
         "ledger.seq, ledger.at_us, ledger.kind, ledger.project, ledger.class, ledger.amount, \
-         ledger.job_id, ledger.attempt, ledger.counter"
+         ledger.job_id, ledger.attempt, ledger.counter, ledger.from_us, ledger.until_us, ledger.account_us, \
+         ledger.weight_milli"
     };
 }
 
@@ -170,9 +171,17 @@ pub(crate) const TASKS_OF_JOB: &str = concat!(
 /// Sums of one job by attempt: charges, refunds.
 pub(crate) const SUMS_OF_JOB: &str = "\
     SELECT attempt, \
-        CAST(sum(CASE kind WHEN 'charge' THEN amount ELSE 0 END) AS BIGINT), \
+        CAST(sum(CASE WHEN kind IN ('charge', 'overuse') THEN amount ELSE 0 END) AS BIGINT), \
         CAST(sum(CASE kind WHEN 'refund' THEN amount ELSE 0 END) AS BIGINT) \
     FROM ledger WHERE job_id = $1 GROUP BY attempt ORDER BY attempt";
+
+/// What was used by project, account and weight; amounts with different weights are summed by the program, in more bits
+/// than databases have.
+pub(crate) const USED: &str = "\
+    SELECT project, account_us, weight_milli, \
+        CAST(sum(CASE kind WHEN 'refund' THEN -amount ELSE amount END) AS BIGINT) \
+    FROM ledger WHERE kind IN ('charge', 'overuse', 'refund') \
+    GROUP BY project, account_us, weight_milli ORDER BY project, account_us, weight_milli";
 
 pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY state";
 

@@ -49,8 +49,10 @@ const LOG_SIZE_LIMIT: &str = "134217728";
 pub(crate) async fn open(path: &str) -> Result<Arc<dyn Store>> {
     let options = options(path);
     let failed = |source| StoreError::Database { doing: "open the file", source };
-    let mut writer = connect(&options).await.map_err(failed)?;
+    // Before there is a trigger that names tables, so that a migration may make a table anew.
+    let mut writer = options.connect().await.map_err(failed)?;
     migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
+    prepare(&mut writer).await.map_err(failed)?;
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
         .test_before_acquire(false)
@@ -78,11 +80,16 @@ fn options(path: &str) -> SqliteConnectOptions {
 /// Opens the file; every connection that writes has what writes a round.
 async fn connect(options: &Options) -> sqlx::Result<Connection> {
     let mut connection = options.connect().await?;
+    prepare(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn prepare(connection: &mut Connection) -> sqlx::Result<()> {
     for statement in sql::make_round() {
         // Made of constants alone.
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
-    Ok(connection)
+    Ok(())
 }
 
 /// Writes the round in one exchange with the driver, which is one transaction.

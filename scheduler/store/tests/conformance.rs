@@ -82,6 +82,7 @@ promises! {
     listings::wildcards_quotes_and_foreign_letters_are_only_letters,
     ledger::entries_come_in_order_and_by_filter,
     ledger::balances_sum_what_lies_below_a_path,
+    ledger::what_was_settled_in_slices_is_loaded_as_it_was,
     ledger::a_true_ledger_passes_the_audit,
     ledger::the_audit_finds_what_was_planted,
     audit::the_chain_and_what_stands_for_its_next_entry_survive_a_reload,

@@ -1,7 +1,7 @@
 //! `gotgan quota show`: the tree with what is in use, now, before or later.
 
 use clap::Args;
-use gotgan_core::amount::UnixMicros;
+use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_proto::v1;
 
 use crate::{
@@ -38,6 +38,10 @@ impl ShowQuota {
             return context.output.document("gotgan.quota/1", &view);
         }
         context.output.table(&table(&view))?;
+        if let Some(budgets) = budgets(&view) {
+            context.output.line("")?;
+            context.output.table(&budgets)?;
+        }
         context.output.aside(&format!("revision {}", view.revision));
         Ok(())
     }
@@ -58,6 +62,40 @@ fn table(view: &QuotaView) -> Table {
         add_node(&mut table, node);
     }
     table
+}
+
+/// Accounts of the nodes that have a budget, in normalised GPU-hours.
+fn budgets(view: &QuotaView) -> Option<Table> {
+    let mut table = Table::new(&[
+        column("PATH").shrink(16).keep_end(),
+        column("PERIOD"),
+        column("BUDGET NGH").right(),
+        column("CARRIED").right().drop(1),
+        column("USED").right(),
+        column("HELD").right(),
+        column("LEFT").right(),
+        column("CAP").right().drop(2),
+    ]);
+    let mut any = false;
+    for node in &view.nodes {
+        let Some(budget) = &node.budget else { continue };
+        any = true;
+        let whole = budget.whole_ngh_milli();
+        let spent = budget.used_ngh_milli.saturating_add(budget.held_ngh_milli);
+        let ngh = |milli| Ngh::thousandths(milli).to_string();
+        let tone = if spent >= whole { Tone::Warning } else { Tone::Plain };
+        table.toned_row([
+            (node.path.clone(), Tone::Plain),
+            (budget.period.clone(), Tone::Plain),
+            (ngh(budget.ngh_milli), Tone::Plain),
+            (ngh(budget.carried_ngh_milli), Tone::Plain),
+            (ngh(budget.used_ngh_milli), Tone::Plain),
+            (ngh(budget.held_ngh_milli), Tone::Plain),
+            (ngh(whole.saturating_sub(spent)), tone),
+            (ngh(budget.cap_ngh_milli), Tone::Plain),
+        ]);
+    }
+    any.then_some(table)
 }
 
 /// One row a class; what is not of a class stands in the first.
@@ -104,6 +142,7 @@ fn add_node(table: &mut Table, node: &QuotaNodeView) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -120,6 +159,14 @@ mod tests {
             weight: 1,
             pending_jobs: 3,
             running_jobs: 2,
+            budget: Some(v1::QuotaBudget {
+                period: "2026-Q3".to_owned(),
+                ngh_milli: 1_800_000_000,
+                carried_ngh_milli: 0,
+                used_ngh_milli: 1_700_000_500,
+                held_ngh_milli: 12_000,
+                cap_ngh_milli: 1_800_000_000,
+            }),
         };
         let root = v1::QuotaNode { path: "public".to_owned(), ..Default::default() };
         let view = QuotaView::of(&v1::QuotaTree { revision: 7, nodes: vec![root, node] });
@@ -128,6 +175,10 @@ mod tests {
         public             -           -          -          -        0        0
         public/nup  엔업   b200       16          8         16        2        3
                            h200        0          -  unlimited
+        ");
+        insta::assert_snapshot!(budgets(&view).unwrap().render(Some(90), false), @"
+        PATH        PERIOD   BUDGET NGH  CARRIED         USED  HELD      LEFT        CAP
+        public/nup  2026-Q3   1,800,000        0  1,700,000.5    12  99,987.5  1,800,000
         ");
     }
 }

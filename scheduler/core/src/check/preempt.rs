@@ -90,7 +90,7 @@ impl Stop<'_> {
         let counts = |attempt: &&Arc<Attempt>| {
             attempt.placement.class.as_ref() == Some(class)
                 && is_above(path, attempt.project.as_str())
-                && up_to.is_none_or(|last| (attempt.leased, attempt.id) <= (last.leased, last.id))
+                && up_to.is_none_or(|last| attempt.place_in_line() <= last.place_in_line())
                 && self.stays(attempt)
         };
         self.world.attempts.values().filter(counts).map(|attempt| attempt.gpus().0).sum()

@@ -21,6 +21,8 @@ pub(super) struct Shadow<'w> {
     cpu_milli: BTreeMap<NodeName, u64>,
     memory_mib: BTreeMap<NodeName, u64>,
     held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
+    /// Set aside, by path.
+    reserved: BTreeMap<String, i128>,
 }
 
 impl<'w> Shadow<'w> {
@@ -34,6 +36,7 @@ impl<'w> Shadow<'w> {
             cpu_milli: BTreeMap::new(),
             memory_mib: BTreeMap::new(),
             held: BTreeMap::new(),
+            reserved: BTreeMap::new(),
         }
     }
 
@@ -67,6 +70,7 @@ impl<'w> Shadow<'w> {
             self.judge_node(job, placement, allocation, &mut wrong);
         }
         self.judge_limits(job, placement, &mut wrong);
+        self.judge_budgets(job, placement, &mut wrong);
         wrong
     }
 
@@ -151,6 +155,38 @@ impl<'w> Shadow<'w> {
                 add(self.held.entry(path.clone()).or_default(), class.clone(), gpus);
             }
             self.judge_level(&path, placement.class.as_ref(), wrong);
+        }
+    }
+
+    /// Whether a slice of the job can be set aside at every node that has a budget, counted in units of their own:
+    /// thousandths of GPUs times seconds times thousandths of weight.
+    fn judge_budgets(&mut self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
+        let Some(class) = &placement.class else { return };
+        let tree = &self.world.quota;
+        let gpus: u64 =
+            placement.nodes.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.milli.0).sum();
+        let weight = tree.weights.get(class).copied().unwrap_or(1000);
+        let seconds = job.spec.time_limit_s.clamp(0, crate::meter::SLICE_S);
+        let needed = i128::from(gpus) * i128::from(seconds) * i128::from(weight);
+        for (path, node) in &tree.nodes {
+            let (Some(budget), true) = (&node.budget, job.spec.project.is_within(path.as_str()))
+            else {
+                continue;
+            };
+            let given = self.reserved.entry(path.to_string()).or_default();
+            *given += needed;
+            let accounts = &self.world.accounts;
+            let spent =
+                accounts.used(path.as_str(), budget.span).0 + accounts.held(path.as_str()).0;
+            let carried = budget.before.as_ref().map_or(0, |before| {
+                let left = before.ngh.0 - accounts.used(path.as_str(), before.span).0;
+                let part = left.max(0) * i128::from(before.carry.percent) / 100;
+                before.carry.most.map_or(part, |most| part.min(most.0))
+            });
+            let most = (budget.ngh.0 + carried) * i128::from(budget.cap_milli) / 1000;
+            if needed > 0 && spent + *given > most {
+                wrong.push(format!("the budget of {path} has not enough left"));
+            }
         }
     }
 

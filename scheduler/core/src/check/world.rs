@@ -17,6 +17,7 @@ pub(super) fn violations(world: &World) -> Vec<Violation> {
     queue(world, &mut found);
     dependents(world, &mut found);
     usage(world, &mut found);
+    holds(world, &mut found);
     sequences(world, &mut found);
     found.0
 }
@@ -227,6 +228,27 @@ fn usage(world: &World, found: &mut Findings) {
         if derived.get(path) != counted.get(path) {
             let (is, should) = (counted.get(path), derived.get(path));
             found.add(path.clone(), format!("counts {is:?}, should {should:?}"));
+        }
+    }
+}
+
+/// What is set aside, by path; what was used is the ledger's to say.
+fn holds(world: &World, found: &mut Findings) {
+    let mut derived: BTreeMap<String, i128> = BTreeMap::new();
+    for attempt in world.attempts.values() {
+        let held = i128::from(attempt.hold.0) * i128::from(attempt.meter.weight_milli);
+        let project = attempt.project.as_str();
+        let ends = project.match_indices('/').map(|(at, _)| at).chain([project.len()]);
+        for end in ends {
+            *derived.entry(project[..end].to_owned()).or_default() += held;
+        }
+    }
+    let entered = world.accounts.holds().map(|(path, held)| (path.to_owned(), held.0));
+    let entered: BTreeMap<String, i128> = entered.collect();
+    for path in derived.keys().chain(entered.keys()).collect::<BTreeSet<_>>() {
+        let [is, should] = [&entered, &derived].map(|of| of.get(path).copied().unwrap_or_default());
+        if is != should {
+            found.add(path.clone(), format!("has {is} set aside, should have {should}"));
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::amount::{GpuMilliSeconds, UnixMicros};
+use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
 use crate::change::{Change, Event, EventKind, Subject};
 use crate::ids::{Epoch, GpuClass, JobId, NodeName};
 use crate::job::{JobState, JobStatus};
-use crate::ledger::{CounterAccount, LedgerEntry, LedgerKind};
+use crate::ledger::{LedgerEntry, Line};
 use crate::policy::Policy;
 use crate::world::World;
 
@@ -79,13 +79,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Drafts lines of the ledger for an attempt that has GPUs.
-    pub(super) fn book(
-        &mut self,
-        attempt: &Attempt,
-        class: &GpuClass,
-        lines: Vec<(LedgerKind, GpuMilliSeconds, CounterAccount)>,
-    ) {
-        for (kind, amount, counter) in lines {
+    pub(super) fn book(&mut self, attempt: &Attempt, class: &GpuClass, lines: Vec<Line>) {
+        for Line { kind, amount, counter, stretch } in lines {
             self.push(Change::Booked(LedgerEntry {
                 seq: self.world.sequences.next_entry,
                 at: self.now,
@@ -95,6 +90,7 @@ impl<'a> Draft<'a> {
                 amount,
                 attempt: attempt.id,
                 counter,
+                stretch,
             }));
         }
     }

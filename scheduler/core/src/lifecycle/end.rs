@@ -1,5 +1,7 @@
 //! Ending attempts, and what follows for the job and for those that wait for it.
 
+use std::sync::Arc;
+
 use crate::amount::UnixMicros;
 use crate::attempt::{
     Attempt, AttemptEvent, AttemptState, Cause, MemberEnd, Outcome, Progress, Stop, transition,
@@ -7,7 +9,7 @@ use crate::attempt::{
 use crate::change::EventKind;
 use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{AVOIDED_MAX, Job, JobEvent, JobState, JobStatus, PendingAction};
-use crate::ledger;
+use crate::meter;
 use crate::retry::{self, Verdict};
 use crate::spec::Dependency;
 use crate::step::{Step, StepKind, TaskState};
@@ -101,7 +103,9 @@ fn finish(draft: &mut Draft<'_>, attempt: &Attempt) {
     attempt.ended = Some(ended);
     attempt.outcome = Some(outcome.clone());
     if let Some(class) = attempt.placement.class.clone() {
-        draft.book(&attempt, &class, ledger::lines_at_end(&attempt, ended, outcome.cause));
+        let book = Arc::clone(&draft.world.book);
+        let lines = meter::end(&mut attempt, &book, &class, ended, outcome.cause);
+        draft.book(&attempt, &class, lines);
     }
     draft.move_attempt(attempt.clone());
     settle_job(draft, &attempt, &outcome);

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::{avoid, order_stop};
-use crate::amount::UnixMicros;
+use crate::account::{self, Standing};
+use crate::amount::{GpuMilliSeconds, UnixMicros};
 use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use crate::change::{Change, EventKind};
 use crate::check::{self, Refusal};
-use crate::ids::{AttemptId, JobId, NodeName};
+use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
 use crate::job::{Job, JobEvent, JobStatus, transition};
-use crate::ledger;
+use crate::ledger::Line;
+use crate::meter::{self, Meter};
 use crate::node::Liveness;
 use crate::plan::Decision;
 use crate::spec::{GpuRequest, TaskLayout, Work};
@@ -41,12 +43,18 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
     status.promised.clear();
     status.detail.clear();
     let id = AttemptId { job: job.id, number: status.attempt };
-    let attempt = Arc::new(new_attempt(draft, &job, id, placement));
-    let text = format!("attempt {id} on {}", node_names(placement));
+    let mut attempt = new_attempt(draft, &job, id, placement);
+    let lines = match &placement.class {
+        Some(class) => begin_to_pay(draft, &mut attempt, class, job.spec.time_limit_s),
+        None => Vec::new(),
+    };
+    let attempt = Arc::new(attempt);
+    let beyond = if attempt.meter.overuse { ", beyond a budget" } else { "" };
+    let text = format!("attempt {id} on {}{beyond}", node_names(placement));
     draft.push(Change::AttemptLeased(Arc::clone(&attempt)));
     draft.push(Change::StepCreated(Arc::new(first_step(&job, id, placement, draft.now))));
     if let Some(class) = &placement.class {
-        draft.book(&attempt, class, ledger::lines_at_lease(&attempt));
+        draft.book(&attempt, class, lines);
     }
     let state = status.state;
     draft.move_job(job.id, status);
@@ -126,7 +134,8 @@ fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Plac
         placement: Arc::clone(placement),
         epoch: draft.epoch,
         leased: draft.now,
-        hold: ledger::hold_for(placement.gpus(), job.spec.time_limit_s),
+        hold: GpuMilliSeconds::default(),
+        meter: Meter::default(),
         state: AttemptState::Leased,
         started: None,
         ended: None,
@@ -135,6 +144,21 @@ fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Plac
         outcome: None,
         next_step: 1,
     }
+}
+
+/// Sets aside its first slice; it starts beyond a budget if that does not fit one.
+fn begin_to_pay(
+    draft: &Draft<'_>,
+    attempt: &mut Attempt,
+    class: &GpuClass,
+    time_limit_s: i64,
+) -> Vec<Line> {
+    let world = &draft.world;
+    let lines = meter::begin(attempt, &world.book, class, time_limit_s);
+    let held = attempt.held_ngh();
+    let standing = account::standing(&world.quota, &world.accounts, &attempt.project, held);
+    attempt.meter.overuse = standing != Standing::Within;
+    lines
 }
 
 /// Step 0: the script on the first node, or the command's tasks over all nodes.

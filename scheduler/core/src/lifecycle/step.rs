@@ -170,6 +170,7 @@ mod tests {
     use crate::amount::{GpuMilliSeconds, UnixMicros};
     use crate::attempt::Placement;
     use crate::ids::{Epoch, JobId, ProjectPath};
+    use crate::meter::Meter;
     use crate::policy::Policy;
     use crate::world::World;
 
@@ -183,6 +184,7 @@ mod tests {
             epoch: Epoch(1),
             leased: UnixMicros(0),
             hold: GpuMilliSeconds(0),
+            meter: Meter::default(),
             state,
             started: None,
             ended: None,

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::orders::{self, Order};
 use super::*;
+use crate::account::Accounts;
 use crate::amount::{CpuMilli, GpuMilliSeconds, MemoryMib, UnixMicros};
 use crate::attempt::{Attempt, AttemptState, Cause, ExitStatus};
 use crate::change::Change;
@@ -20,11 +21,11 @@ use crate::ids::{
     AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName,
 };
 use crate::job::{Digest, JobState};
-use crate::ledger::{self, LedgerEntry, LedgerKind};
+use crate::ledger::{self, CounterAccount, LedgerEntry, LedgerKind};
 use crate::node::{Gpu, Inventory};
 use crate::planner;
 use crate::policy::Policy;
-use crate::quota::{Consent, Proposal, QuotaTree};
+use crate::quota::{self, Consent, Interval, Proposal};
 use crate::spec::{
     Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
 };
@@ -32,6 +33,18 @@ use crate::world::World;
 
 const NODES: usize = 4;
 const GPUS: u32 = 4;
+
+/// Lives begin shortly before a month does and the weight changes; the budget is soon used up, its cap is not.
+const QUOTA: &str = r#"
+[class.b200]
+weight_milli = [{ value = 1000 }, { value = 2500, from = "2026-02-01T00:00:20+09:00" }]
+[node.public]
+limit = { b200 = 14 }
+[node."public/team"]
+limit = { b200 = 12 }
+budget = { period = "month", ngh = 2, carry = { percent = 50 } }
+overuse = { cap = 10 }
+"#;
 
 fn node_name(index: usize) -> NodeName {
     NodeName::new(&format!("node-{index}")).unwrap()
@@ -177,18 +190,12 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
-        let mut tree = QuotaTree::default();
-        for path in ["public", "public/team"] {
-            let mut node = crate::quota::QuotaNode::default();
-            let limit = if path == "public" { 14_000 } else { 12_000 };
-            node.limits.insert(GpuClass::new("b200").unwrap(), crate::amount::GpuMilli(limit));
-            tree.nodes.insert(ProjectPath::new(path).unwrap(), node);
-        }
+        let book = quota::parse(&[("quota.toml".to_owned(), QUOTA.to_owned())]).unwrap();
         let mut life = Life {
             world: World::default(),
             replica: World::default(),
             policy: Policy { retry_delay_ms: 1, ..Policy::default() },
-            now: UnixMicros(1_000_000_000),
+            now: quota::read_moment("2026-01-31T23:59:40+09:00").unwrap(),
             workers: (0..NODES).map(|_| Worker::default()).collect(),
             smaller: [false; NODES],
             entries: Vec::new(),
@@ -203,7 +210,7 @@ impl Life {
             reason: String::new(),
             base_revision: 0,
             consent: Consent::default(),
-            book: tree.into(),
+            book,
         };
         life.draft(|draft| apply_quota(draft, proposal, &office).unwrap());
         for index in 0..NODES {
@@ -385,15 +392,41 @@ impl Life {
         };
         for (id, attempt) in &self.ended {
             let cost = ledger::cost(attempt.gpus(), attempt.leased, attempt.ended.unwrap());
-            assert_eq!(GpuMilliSeconds(sum(*id, LedgerKind::Charge)), cost, "{id}");
+            let used = sum(*id, LedgerKind::Charge) + sum(*id, LedgerKind::Overuse);
+            let too_far = self.entries.iter().filter(|it| {
+                it.attempt == *id
+                    && it.kind == LedgerKind::Refund
+                    && it.counter == CounterAccount::Pool
+            });
+            let too_far: i64 = too_far.map(|entry| entry.amount.0).sum();
+            assert_eq!(GpuMilliSeconds(used - too_far), cost, "{id}");
             assert_eq!(sum(*id, LedgerKind::Hold), sum(*id, LedgerKind::Release), "{id}");
             let refunded = ledger::is_refunded(attempt.outcome.as_ref().unwrap().cause);
             let expected = if refunded { cost.0 } else { 0 };
-            assert_eq!(sum(*id, LedgerKind::Refund), expected, "{id}");
+            assert_eq!(sum(*id, LedgerKind::Refund) - too_far, expected, "{id}");
         }
         let positions: Vec<u64> = self.entries.iter().map(|entry| entry.seq).collect();
         let expected: Vec<u64> = (1..=self.entries.len() as u64).collect();
         assert_eq!(positions, expected);
+        self.audit_accounts();
+    }
+
+    /// No line crosses an edge, and accounts are what a world would be given that is built from the ledger.
+    fn audit_accounts(&self) {
+        let mut accounts = Accounts::default();
+        for entry in &self.entries {
+            accounts.enter(&entry.project, entry.stretch.account, entry.used());
+            let Interval { from, until } = entry.stretch.time;
+            assert!(from < until, "{entry:?}");
+            if !matches!(entry.kind, LedgerKind::Hold | LedgerKind::Release) {
+                let edges = ["2026-02-01", "2026-02-01T00:00:20+09:00"].map(|edge| {
+                    let edge = quota::read_moment(edge).unwrap();
+                    from < edge && edge < until
+                });
+                assert_eq!(edges, [false, false], "{entry:?}");
+            }
+        }
+        assert_eq!(self.world.accounts, accounts);
     }
 
     /// No more faults: everything must come to an end.
@@ -410,6 +443,10 @@ impl Life {
         }
         for _ in 0..2_000 {
             self.now = self.now.plus_seconds(1);
+            self.draft(|draft| {
+                turn_quota(draft);
+                settle_due(draft);
+            });
             let held: Vec<JobId> = self
                 .world
                 .jobs
@@ -515,7 +552,13 @@ fn live_through(life: &mut Life, happening: Happening) {
             }
         }
         Happening::Act(pick, action) => life.act_on(pick, action),
-        Happening::Wait(micros) => life.now = UnixMicros(life.now.0 + micros),
+        Happening::Wait(micros) => {
+            life.now = UnixMicros(life.now.0 + micros);
+            life.draft(|draft| {
+                turn_quota(draft);
+                settle_due(draft);
+            });
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Tier {
     Guaranteed,
     /// Afterwards its project holds more, as long as nobody with a guarantee wants it.
     Borrowed,
+    /// It is beyond a budget, and starts only where nobody else wants the GPUs.
+    Overuse,
 }
 
 /// Guarantees, shares and what is held, by class and node of the tree.

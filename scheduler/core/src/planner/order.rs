@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budgets::OVERUSE;
 use super::gang::Territory;
 use super::score::ClassIndex;
 use super::slot::Slot;
@@ -96,6 +97,8 @@ pub(super) enum Order {
     Behind(JobId),
     /// It would use up the guarantee of its project that this one counts on, for which others stop.
     BehindOwn(JobId),
+    /// It is beyond a budget, and this one, which is not, waits for the same class.
+    Later(JobId),
     /// Not at all: what it needs is being freed for it.
     Freeing,
 }
@@ -162,6 +165,11 @@ pub(super) fn freeing(class: String, gpus: GpuMilli) -> Blocker {
 /// The blocker that names the job of the same project ahead.
 pub(super) fn behind_own(job: JobId) -> Blocker {
     Blocker { note: RECALLED.to_owned(), ..behind(job) }
+}
+
+/// The blocker of a job beyond a budget that names one which is not.
+pub(super) fn later(job: JobId) -> Blocker {
+    Blocker { note: OVERUSE.to_owned(), ..behind(job) }
 }
 
 /// The blocker that names the job ahead.

@@ -3,9 +3,12 @@
 //! Where the quota tree guarantees nothing and only one project waits, jobs come in the order of the queue; else by
 //! [`Turns`].
 
+mod beyond;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier, has_guarantees};
 use super::fit::Machine;
 use super::gang::{Pick, choose};
@@ -16,6 +19,7 @@ use super::recall::{Found, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
 use super::turns::{Claim, Lines, Turns};
+use crate::account::Standing;
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
 use crate::job::Job;
@@ -32,6 +36,7 @@ pub(super) struct Pass<'w> {
     now: UnixMicros,
     machine: Machine<'w>,
     limits: Limits<'w>,
+    budgets: Budgets<'w>,
     families: Families<'w>,
     kept: Kept<'w>,
     /// `None` where jobs come in the order of the queue.
@@ -42,6 +47,10 @@ pub(super) struct Pass<'w> {
     recalls: Option<Recalls<'w>>,
     /// Jobs that others stop for, by project and class.
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
+    /// Jobs beyond a budget, whose turn comes last.
+    beyond: Vec<(&'w Job, Claim)>,
+    /// Classes that a job within its budgets waits for, once it is their turn.
+    wanted: BTreeMap<Option<ClassIndex>, JobId>,
     decisions: Vec<Decision>,
     waiting: Vec<Waiting>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
@@ -67,6 +76,8 @@ pub(super) struct Want {
     pub nodes: u32,
     /// Who pays.
     pub project: ProjectIndex,
+    /// Seconds to be set aside for it; 0 where no budget binds its project.
+    pub slice_s: i64,
 }
 
 impl<'w> Pass<'w> {
@@ -78,12 +89,15 @@ impl<'w> Pass<'w> {
             now,
             machine: Machine::of(world),
             limits: Limits::of(world),
+            budgets: Budgets::of(world),
             families: Families::default(),
             kept: Kept::default(),
             fair: None,
             demands: Vec::new(),
             recalls: None,
             expecting: BTreeMap::new(),
+            beyond: Vec::new(),
+            wanted: BTreeMap::new(),
             decisions: Vec::new(),
             waiting: Vec::new(),
             lists: Vec::new(),
@@ -95,6 +109,7 @@ impl<'w> Pass<'w> {
         let world = self.world;
         let by_turns = has_guarantees(&world.quota) || world.usage.several_projects_wait();
         let considered = if by_turns { self.run_by_turns() } else { self.run_in_order() };
+        let considered = considered - self.run_beyond_budgets();
         let deferred = self.world.queue.len() - considered;
         let waiting = self.report();
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
@@ -167,19 +182,15 @@ impl<'w> Pass<'w> {
     /// Starts the job if some class serves it now; false if it did not and may only be looked at again for classes
     /// in which it must borrow.
     fn consider(&mut self, job: &'w Job, claim: Claim) -> bool {
-        let want = Want {
-            family: self.families.of(job, &self.machine),
-            nodes: job.spec.nodes,
-            project: claim.project,
-        };
+        let want = self.want(job, claim);
         if self.stand_by_promise(job, claim, want) {
             return true;
         }
         let mut order = Order::Free;
-        let mut must_borrow = false;
+        let mut must_wait = false;
         for place in 0..self.families.get(want.family).tries.len() {
             if !self.claims(job, claim, want, place) {
-                must_borrow = true;
+                must_wait = true;
                 continue;
             }
             match self.attempt(job, claim, want, place) {
@@ -190,24 +201,32 @@ impl<'w> Pass<'w> {
                 Err(found) => order = order.max(found),
             }
         }
-        if !must_borrow {
-            if self.recall(job, claim, want) {
-                order = Order::Freeing;
-            } else {
-                self.keep_if_overdue(job, want);
-            }
-            self.waiting.push(Waiting { job: job.id, want, order });
+        if must_wait {
+            // Its turn in a worse tier comes later; after the borrowers, that is after all others.
+            let comes_last = claim.tier != Tier::Guaranteed;
+            self.beyond.extend(comes_last.then_some((job, claim)));
+            return comes_last;
         }
-        !must_borrow
+        if self.recall(job, claim, want) {
+            order = Order::Freeing;
+        } else if claim.tier != Tier::Overuse {
+            self.keep_if_overdue(job, want);
+        }
+        self.waiting.push(Waiting { job: job.id, want, order });
+        true
     }
 
     /// Whether a start on nodes of that class is in the tier that the job has its turn in.
     fn claims(&self, job: &Job, claim: Claim, want: Want, place: usize) -> bool {
-        match (claim, self.families.get(want.family).tries[place].class) {
+        let class = self.families.get(want.family).tries[place].class;
+        match (claim, class) {
+            (Claim { tier: Tier::Overuse, .. }, _) => true,
             (Claim { tier: Tier::Guaranteed, node: Some(node), project: _ }, Some(class)) => {
-                self.is_guaranteed(job, node, class)
+                self.is_guaranteed(job, want, node, class)
             }
-            _ => true,
+            (Claim { tier: Tier::Guaranteed | Tier::Borrowed, .. }, _) => {
+                self.standing(want, class) != Standing::Overuse
+            }
         }
     }
 
@@ -220,15 +239,18 @@ impl<'w> Pass<'w> {
         place: usize,
     ) -> Result<Vec<Pick>, Order> {
         let class = self.families.get(want.family).tries[place].class;
-        if let Some(ahead) = self.own_ahead(job, claim, class) {
+        if let Some(ahead) = self.own_ahead(job, claim, want, class) {
             return Err(Order::BehindOwn(ahead));
         }
         let territory = &self.families.get(want.family).territory;
         if let Some(ahead) = self.kept.all_by(class, territory) {
             return Err(Order::Behind(ahead));
         }
-        if !self.allowed(job, want.project, class) {
+        if !self.allowed(want, class) {
             return Err(Order::Free);
+        }
+        if let Some(ahead) = self.own_later(claim, want, class) {
+            return Err(Order::Later(ahead));
         }
         if want.nodes < self.families.get(want.family).tries[place].failed_nodes {
             if let Some(picks) = self.search(want, class) {
@@ -239,9 +261,11 @@ impl<'w> Pass<'w> {
         Err(self.kept.anybody().map_or(Order::Free, Order::Perhaps))
     }
 
-    fn allowed(&self, job: &Job, project: ProjectIndex, class: Option<ClassIndex>) -> bool {
-        let class = class.map(|class| self.machine.class_name(class));
-        self.limits.allow(project, class, job.spec.total_gpus())
+    fn allowed(&self, want: Want, class: Option<ClassIndex>) -> bool {
+        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
+        let name = class.map(|class| self.machine.class_name(class));
+        self.limits.allow(want.project, name, gpus)
+            && self.standing(want, class) != Standing::Exhausted
     }
 
     fn search(&self, want: Want, class: Option<ClassIndex>) -> Option<Vec<Pick>> {
@@ -257,6 +281,7 @@ impl<'w> Pass<'w> {
     fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
+        self.budgets.take(want.project, self.hold(want, class));
         let placement = self.machine.take(class, &need, picks);
         if let Some(class) = &placement.class {
             self.limits.take(want.project, class, placement.gpus());
@@ -276,7 +301,7 @@ impl<'w> Pass<'w> {
         }
         for place in 0..self.families.get(want.family).tries.len() {
             let Some(class) = self.families.get(want.family).tries[place].class else { continue };
-            if !self.is_guaranteed(job, node, class) || self.kept.by(Some(class)).is_some() {
+            if !self.is_guaranteed(job, want, node, class) || self.kept.by(Some(class)).is_some() {
                 continue;
             }
             if let Some(picks) = self.places_promised(job, want, class) {
@@ -296,7 +321,7 @@ impl<'w> Pass<'w> {
     }
 
     fn places_promised(&self, job: &Job, want: Want, class: ClassIndex) -> Option<Vec<Pick>> {
-        if !self.allowed(job, want.project, Some(class)) {
+        if !self.allowed(want, Some(class)) {
             return None;
         }
         let family = self.families.get(want.family);
@@ -315,7 +340,7 @@ impl<'w> Pass<'w> {
             let Some(class) = class.filter(|class| self.kept.by(Some(*class)).is_none()) else {
                 continue;
             };
-            if !self.is_guaranteed(job, node, class) {
+            if !self.is_guaranteed(job, want, node, class) {
                 continue;
             }
             if let Some(found) = self.find_room(want, node, class) {
@@ -327,16 +352,24 @@ impl<'w> Pass<'w> {
     }
 
     /// The job of the same project that others stop for, if this one would use up the guarantee that it counts on.
-    fn own_ahead(&self, job: &Job, claim: Claim, class: Option<ClassIndex>) -> Option<JobId> {
+    fn own_ahead(
+        &self,
+        job: &Job,
+        claim: Claim,
+        want: Want,
+        class: Option<ClassIndex>,
+    ) -> Option<JobId> {
         let (node, class) = claim.node.zip(class)?;
         let ahead = self.expecting.get(&(node, class)).copied()?;
-        (!self.is_guaranteed(job, node, class)).then_some(ahead)
+        (!self.is_guaranteed(job, want, node, class)).then_some(ahead)
     }
 
-    fn is_guaranteed(&self, job: &Job, node: NodeIndex, class: ClassIndex) -> bool {
+    /// Whether a start is within its project's guarantee, and within its budgets too: what has none left is no claim
+    /// to other people's GPUs.
+    fn is_guaranteed(&self, job: &Job, want: Want, node: NodeIndex, class: ClassIndex) -> bool {
         let gpus = job.spec.total_gpus();
         let tier = self.fair.as_ref().map(|fair| fair.tier(node, class, gpus));
-        tier == Some(Tier::Guaranteed)
+        tier == Some(Tier::Guaranteed) && self.standing(want, Some(class)) == Standing::Within
     }
 
     fn find_room(&mut self, want: Want, node: NodeIndex, class: ClassIndex) -> Option<Found> {
@@ -364,6 +397,7 @@ impl<'w> Pass<'w> {
     ) {
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        self.budgets.take(want.project, self.hold(want, Some(class)));
         self.expecting.entry((node, class)).or_insert(job);
         for (slot, part) in &found.kept {
             self.machine.keep(*slot, part);
@@ -390,7 +424,7 @@ impl<'w> Pass<'w> {
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let could = self.families.get_mut(want.family).capable(place, &self.machine);
-            if could >= want.nodes && self.allowed(job, want.project, class) {
+            if could >= want.nodes && self.allowed(want, class) {
                 let territory = self.families.get(want.family).territory;
                 return self.kept.keep(class, job.id, territory);
             }
@@ -399,7 +433,8 @@ impl<'w> Pass<'w> {
 
     fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
         let tiers = self.fair.as_ref().filter(|fair| fair.has_tiers);
-        let mut reasons = Reasons::of(&self.machine, &self.limits, &mut self.families, tiers);
+        let mut reasons =
+            Reasons::of(&self.machine, &self.limits, &self.budgets, &mut self.families, tiers);
         let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
         self.lists.extend(found);
         std::mem::take(&mut self.lists).into_iter().collect()

@@ -7,16 +7,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::budgets::Budgets;
 use super::fair::Fair;
 use super::fit::Machine;
 use super::limits::Limits;
-use super::order::{Order, behind, behind_own, freeing};
+use super::order::{Order, behind, behind_own, freeing, later};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
-use crate::amount::GpuMilli;
+use crate::account::Standing;
+use crate::amount::{GpuMilli, Ngh};
 use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
@@ -38,6 +40,7 @@ struct Totals {
 pub(super) struct Reasons<'a, 'w> {
     machine: &'a Machine<'w>,
     limits: &'a Limits<'w>,
+    budgets: &'a Budgets<'w>,
     families: &'a mut Families<'w>,
     capacity: BTreeMap<(FamilyId, u32), List>,
     /// By class, and by family too where a family may not go everywhere.
@@ -52,19 +55,20 @@ impl<'a, 'w> Reasons<'a, 'w> {
     pub fn of(
         machine: &'a Machine<'w>,
         limits: &'a Limits<'w>,
+        budgets: &'a Budgets<'w>,
         families: &'a mut Families<'w>,
         fair: Option<&'a Fair>,
     ) -> Self {
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let standings = fair.map(Standings::of);
-        Reasons { machine, limits, families, capacity, totals, lists, standings }
+        Reasons { machine, limits, budgets, families, capacity, totals, lists, standings }
     }
 
     /// Every reason why the job waits, worst first.
     pub fn list(&mut self, waiting: &Waiting) -> List {
         let Waiting { want, order, .. } = *waiting;
         // Nearly every waiting job of a full machine waits for capacity alone, whoever pays.
-        let tiers = self.standings.is_some() && self.asks_gpus(want);
+        let tiers = (self.standings.is_some() || want.slice_s > 0) && self.asks_gpus(want);
         if order == Order::Free && !tiers && self.within_limits(want) {
             return self.capacity(want.family, want.nodes);
         }
@@ -91,7 +95,12 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let mut blockers = self.limit_blockers(want);
         // What is being freed for it counts as held by its project, so its tier can no longer be told; that it is
         // being freed tells it.
-        let standing = if order == Order::Freeing { None } else { self.standing(want) };
+        let standing = if order == Order::Freeing {
+            None
+        } else {
+            blockers.extend(self.budget_blockers(want));
+            self.standing(want)
+        };
         if blockers.is_empty() && order == Order::Free && standing.is_none() {
             return capacity;
         }
@@ -100,6 +109,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
             Order::Behind(ahead) => blockers.push(behind(ahead)),
             Order::Perhaps(ahead) if blockers.is_empty() => blockers.push(behind(ahead)),
             Order::BehindOwn(ahead) => blockers.push(behind_own(ahead)),
+            Order::Later(ahead) => blockers.push(later(ahead)),
             Order::Freeing => blockers.push(self.freeing(want)),
             Order::Perhaps(_) | Order::Free => {}
         }
@@ -119,11 +129,36 @@ impl<'a, 'w> Reasons<'a, 'w> {
 
     /// In which tier it competes, where there are tiers.
     fn standing(&mut self, want: Want) -> Option<Blocker> {
+        if let Some(beyond) = self.beyond(want) {
+            return Some(beyond);
+        }
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let path = self.limits.path(want.project);
         self.standings.as_mut()?.find(self.machine, path, classes, gpus)
+    }
+
+    /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
+    fn least_hold(&self, want: Want) -> Option<Ngh> {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let classes = family.tries.iter().filter(|_| want.slice_s > 0);
+        let classes = classes.filter_map(|attempt| attempt.class);
+        let hold = |class| self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s);
+        classes.map(hold).min()
+    }
+
+    fn budget_blockers(&self, want: Want) -> Vec<Blocker> {
+        let hold = self.least_hold(want);
+        hold.map(|hold| self.budgets.blockers(want.project, hold)).unwrap_or_default()
+    }
+
+    /// Tells that it is beyond a budget and starts last.
+    fn beyond(&self, want: Want) -> Option<Blocker> {
+        let hold = self.least_hold(want)?;
+        let overuse = self.budgets.standing(want.project, hold) == Standing::Overuse;
+        self.budgets.beyond(want.project, hold).filter(|_| overuse)
     }
 
     fn limit_blockers(&self, want: Want) -> Vec<Blocker> {

@@ -4,7 +4,8 @@
 //! of the class, as has every node above it up to where both projects meet; of such a project, the latest leased
 //! attempts that make up what is beyond the guarantee. The project furthest above its entitlement gives first, and of
 //! its attempts the one with the least work to lose. What is found this way is cut down again to a set of which every
-//! member is needed. What already stops counts as free soon, so a pass after this one asks for no more; and the nodes
+//! member is needed. Attempts that started beyond a budget count as leased after all others, and are stopped first.
+//! What already stops counts as free soon, so a pass after this one asks for no more; and the nodes
 //! the job will have are written into its status and kept for it, both what is free there and what will be.
 //!
 //! Why this ends: let P be the GPUs that projects hold beyond their guarantees, without what stops. Each victim lowers
@@ -55,12 +56,14 @@ pub(super) struct Recalls<'w> {
     searches_left: u32,
 }
 
-/// Attempts of one project and class in the order of their leases.
+/// Attempts of one project and class in the order of their leases, those beyond a budget last.
 type Line<'w> = Vec<&'w Arc<Attempt>>;
 
 /// The attempt of a line that would be stopped next. The greatest is stopped first, by the order of the fields.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
+    /// It is beyond a budget; such go before all others.
+    overuse: bool,
     /// How far its project is above its entitlement.
     above: u64,
     /// The later, the less work is lost. Work is counted from the lease; what a checkpoint saved would be counted off.
@@ -105,7 +108,7 @@ impl<'w> Recalls<'w> {
             }
         }
         for attempts in recalls.staying.values_mut() {
-            attempts.sort_by_key(|attempt| (attempt.leased, attempt.id));
+            attempts.sort_by_key(|attempt| attempt.place_in_line());
         }
         recalls
     }
@@ -249,7 +252,8 @@ impl<'w> Recalls<'w> {
                 let active = self.active(fair, search.class, project);
                 let above = active.saturating_sub(fair.due(project, search.class).0);
                 let (leased, id) = (attempt.leased, Reverse(attempt.id));
-                return Some(Candidate { above, leased, id, project, at, held });
+                let overuse = attempt.meter.overuse;
+                return Some(Candidate { overuse, above, leased, id, project, at, held });
             }
             held -= attempt.gpus().0;
         }

@@ -72,7 +72,7 @@ impl<'a> Standings<'a> {
         }
         let word = match tier {
             Tier::Guaranteed => GUARANTEED,
-            Tier::Borrowed => BORROWED,
+            Tier::Borrowed | Tier::Overuse => BORROWED,
         };
         Some(Blocker {
             kind: BlockerKind::Tier,

@@ -9,6 +9,7 @@ use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
 use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
+use crate::meter;
 use crate::node::{Admin, Inventory};
 use crate::quota::Approval;
 use crate::step::Task;
@@ -32,6 +33,7 @@ impl World {
             Change::TaskMoved { attempt, step, task } => self.move_task(*attempt, *step, task),
             Change::Booked(entry) => {
                 self.sequences.next_entry = self.sequences.next_entry.max(entry.seq + 1);
+                self.accounts.enter(&entry.project, entry.stretch.account, entry.used());
             }
             Change::NodeRegistered(inventory) => self.register(inventory),
             Change::NodeAdministered { node, admin } => {
@@ -64,6 +66,8 @@ impl World {
     pub(super) fn turn_quota(&mut self, at: UnixMicros) {
         self.quota = Arc::new(self.book.at(at));
         self.quota_until = self.book.next_change(at);
+        let dues = self.attempts.values().filter_map(|attempt| self.due_of(attempt));
+        self.dues = dues.collect();
     }
 
     /// Applies a list of changes in order.
@@ -138,11 +142,33 @@ impl World {
             self.usage.take(&attempt.project, class, attempt.gpus());
         }
         self.history.begin(attempt);
+        self.count_in(attempt);
+    }
+
+    /// Counts what is set aside for the attempt, and when it must be settled.
+    fn count_in(&mut self, attempt: &Attempt) {
+        self.accounts.hold(&attempt.project, attempt.held_ngh());
+        self.dues.extend(self.due_of(attempt));
+    }
+
+    fn count_out(&mut self, attempt: &Attempt) {
+        self.accounts.release(&attempt.project, attempt.held_ngh());
+        if let Some(due) = self.due_of(attempt) {
+            self.dues.remove(&due);
+        }
+    }
+
+    fn due_of(&self, attempt: &Attempt) -> Option<(UnixMicros, AttemptId)> {
+        Some((meter::due(&self.book, attempt)?, attempt.id))
     }
 
     fn move_attempt(&mut self, attempt: &Arc<Attempt>) {
-        if !self.attempts.contains_key(&attempt.id) {
+        let Some(before) = self.attempts.get(&attempt.id).cloned() else {
             return;
+        };
+        let same_meter = (before.hold, &before.meter) == (attempt.hold, &attempt.meter);
+        if !same_meter || attempt.state == AttemptState::Ended {
+            self.count_out(&before);
         }
         match attempt.state {
             AttemptState::Ended => self.give_back(attempt),
@@ -152,6 +178,9 @@ impl World {
             | AttemptState::Running
             | AttemptState::Stopping => {
                 self.attempts.insert(attempt.id, Arc::clone(attempt));
+                if !same_meter {
+                    self.count_in(attempt);
+                }
             }
         }
     }

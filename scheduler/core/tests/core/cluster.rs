@@ -12,6 +12,7 @@ use gotgan_core::check;
 use gotgan_core::explain::sentence;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath};
 use gotgan_core::job::{JobState, JobStatus};
+use gotgan_core::meter::Meter;
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planner::plan;
@@ -172,6 +173,7 @@ impl TestCluster {
             epoch: Epoch(1),
             leased: self.now,
             hold: GpuMilliSeconds(0),
+            meter: Meter::default(),
             state: AttemptState::Leased,
             started: None,
             ended: None,

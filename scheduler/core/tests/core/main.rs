@@ -5,6 +5,7 @@
 
 mod admit;
 mod audit;
+mod budget;
 mod builders;
 mod check;
 mod cluster;

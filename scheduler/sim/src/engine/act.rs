@@ -1,16 +1,16 @@
 //! Events of the scenario, as the commands they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gotgan_core::amount::UnixMicros;
+use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
-use gotgan_core::ids::{AttemptId, NodeName, UserName};
+use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use gotgan_core::lifecycle::{self, Action, Actor, QuotaRefusal};
 use gotgan_core::node::Liveness;
 use gotgan_core::quota::{Consent, Proposal, QuotaBook};
-use gotgan_core::world::{Snapshot, World};
+use gotgan_core::world::{Snapshot, Used, World};
 
 use super::{Engine, Step};
 use crate::scenario::{AcceptFile, EventAction};
@@ -143,7 +143,7 @@ impl Engine<'_> {
     /// was. A silent node is waited for once more.
     fn restart(&mut self) {
         let before = self.world.clone();
-        self.world = World::restore(snapshot(&before, &self.history), self.now);
+        self.world = World::restore(snapshot(&before, &self.history, &self.used), self.now);
         let nodes: Vec<_> = before.nodes.values().map(|node| Arc::clone(&node.inventory)).collect();
         for inventory in nodes {
             let name = &inventory.node;
@@ -174,7 +174,11 @@ fn held_by(world: &World, node: &NodeName) -> Vec<(AttemptId, bool)> {
     held.map(|attempt| (attempt.id, false)).collect()
 }
 
-fn snapshot(world: &World, history: &History) -> Snapshot {
+fn snapshot(
+    world: &World,
+    history: &History,
+    used: &BTreeMap<(ProjectPath, UnixMicros), Ngh>,
+) -> Snapshot {
     let nodes = world.nodes.values();
     Snapshot {
         sequences: world.sequences,
@@ -182,6 +186,14 @@ fn snapshot(world: &World, history: &History) -> Snapshot {
         book: Arc::clone(&world.book),
         audit: world.audit.clone(),
         history: history.clone(),
+        used: used
+            .iter()
+            .map(|((project, account), ngh)| Used {
+                project: project.clone(),
+                account: *account,
+                ngh: *ngh,
+            })
+            .collect(),
         jobs: world.jobs.values().cloned().collect(),
         attempts: world.attempts.values().map(|one| Attempt::clone(one)).collect(),
         steps: world.steps.values().map(|step| step.as_ref().clone()).collect(),
@@ -207,6 +219,7 @@ fn difference(mut before: World, after: &World) -> Option<&'static str> {
         ("the queue", before.queue == after.queue),
         ("what is held", before.usage == after.usage),
         ("what was used", before.history == after.history),
+        ("an account", before.accounts == after.accounts),
     ];
     pairs.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
 }

@@ -7,6 +7,7 @@ use gotgan_core::change::Change;
 use gotgan_core::fairshare::HeldFor;
 use gotgan_core::ids::JobId;
 use gotgan_core::job::JobState;
+use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::Interval;
 
 use super::{Engine, Step};
@@ -28,7 +29,7 @@ impl Engine<'_> {
                     self.attempt_moved(attempt);
                     touched.insert(attempt.id);
                 }
-                Change::Booked(entry) => self.meter.book(entry),
+                Change::Booked(entry) => self.book(entry),
                 Change::NodeRegistered(_)
                 | Change::NodeAdministered { .. }
                 | Change::NodeHeard { .. }
@@ -45,6 +46,9 @@ impl Engine<'_> {
                 | Change::Happened(_) => {}
             }
         }
+        if !touched.is_empty() {
+            self.expect_settling();
+        }
         self.dispatch(&touched);
     }
 
@@ -58,8 +62,20 @@ impl Engine<'_> {
     fn expect_quota_date(&mut self) {
         let next = self.world.quota_until;
         if next < Interval::ALWAYS.until {
-            self.at(next, Step::QuotaDate);
+            self.at(next, Step::Date);
         }
+    }
+
+    fn expect_settling(&mut self) {
+        if let Some(due) = self.world.next_due() {
+            self.at(due.max(self.now), Step::Date);
+        }
+    }
+
+    fn book(&mut self, entry: &LedgerEntry) {
+        self.meter.book(entry);
+        let account = (entry.project.clone(), entry.stretch.account);
+        *self.used.entry(account).or_default() += entry.used();
     }
 
     fn moved(&mut self, id: JobId, state: JobState) {

@@ -10,6 +10,7 @@ pub(super) fn entry(entry: gotgan_core::ledger::LedgerEntry) -> v1::LedgerEntry 
         LedgerKind::Hold => v1::LedgerKind::Hold,
         LedgerKind::Release => v1::LedgerKind::Release,
         LedgerKind::Charge => v1::LedgerKind::Charge,
+        LedgerKind::Overuse => v1::LedgerKind::Overuse,
         LedgerKind::Refund => v1::LedgerKind::Refund,
     };
     v1::LedgerEntry {
@@ -22,6 +23,9 @@ pub(super) fn entry(entry: gotgan_core::ledger::LedgerEntry) -> v1::LedgerEntry 
         job_id: entry.attempt.job.0,
         attempt: entry.attempt.number,
         counter_account: entry.counter.word(),
+        from_us: entry.stretch.time.from.0,
+        until_us: entry.stretch.time.until.0,
+        weight_milli: entry.stretch.weight_milli,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The quota tree as the API shows it.
 
+use gotgan_core::account::Account;
 use gotgan_core::amount::GpuMilli;
 use gotgan_core::ids::{GpuClass, ProjectPath};
+use gotgan_core::quota::budget::Budget;
 use gotgan_core::quota::{QuotaNode, QuotaTree};
 use gotgan_core::world::World;
 use gotgan_proto::v1;
@@ -55,6 +57,19 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
         running_jobs: usage.active,
         guarantees: node.guarantees.iter().map(amount).collect(),
         weight: node.weight,
+        budget: node.budget.as_ref().map(|budget| show_budget(world, path, budget)),
+    }
+}
+
+fn show_budget(world: &World, path: &ProjectPath, budget: &Budget) -> v1::QuotaBudget {
+    let account = Account::of(path.as_str(), budget, &world.accounts);
+    v1::QuotaBudget {
+        ngh_milli: budget.ngh.thousandths_down(),
+        carried_ngh_milli: account.carried.thousandths_down(),
+        used_ngh_milli: account.used.thousandths_up(),
+        held_ngh_milli: account.held.thousandths_up(),
+        cap_ngh_milli: account.cap.thousandths_down(),
+        period: account.period,
     }
 }
 

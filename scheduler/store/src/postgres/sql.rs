@@ -70,7 +70,7 @@ pub(crate) const LATEST_ATTEMPTS: &str = concat!(
 );
 
 pub(crate) const PAID: &str = "\
-    SELECT job_id, CAST(sum(CASE kind WHEN 'charge' THEN amount WHEN 'refund' THEN -amount ELSE 0 END) AS BIGINT) \
+    SELECT job_id, CAST(sum(CASE WHEN kind IN ('charge', 'overuse') THEN amount WHEN kind = 'refund' THEN -amount ELSE 0 END) AS BIGINT) \
     FROM ledger WHERE job_id IN (SELECT value::bigint FROM json_array_elements_text($1::json)) GROUP BY job_id";
 
 pub(crate) const EVENTS_OF_JOBS: &str = concat!(
@@ -94,7 +94,9 @@ pub(crate) const LEDGER_OF_JOB: &str = LEDGER;
 pub(crate) const LEDGER_WITHIN: &str = LEDGER;
 
 pub(crate) const BALANCES: &str = "\
-    SELECT project, class, CAST(sum(CASE kind WHEN 'charge' THEN amount ELSE 0 END) AS BIGINT), \
+    SELECT project, class, \
+        CAST(sum(CASE WHEN kind IN ('charge', 'overuse') THEN amount ELSE 0 END) AS BIGINT), \
+        CAST(sum(CASE kind WHEN 'overuse' THEN amount ELSE 0 END) AS BIGINT), \
         CAST(sum(CASE kind WHEN 'refund' THEN amount ELSE 0 END) AS BIGINT), \
         CAST(sum(CASE kind WHEN 'hold' THEN amount WHEN 'release' THEN -amount ELSE 0 END) AS BIGINT) \
     FROM ledger \

@@ -60,9 +60,9 @@ const ATTEMPTS: &str = "\
 
 const MOVED_ATTEMPTS: &str = "\
     UPDATE attempts SET state = item.state, started_us = item.started_us, ended_us = item.ended_us, \
-    progress = item.progress \
+    hold = item.hold, progress = item.progress \
     FROM json_to_recordset($1::json) AS item(job_id bigint, number bigint, state text, started_us bigint, \
-    ended_us bigint, progress text) \
+    ended_us bigint, hold bigint, progress text) \
     WHERE attempts.job_id = item.job_id AND attempts.number = item.number AND attempts.state <> 'ended'";
 
 const GPUS_GIVEN_BACK: &str = "\
@@ -96,11 +96,13 @@ const MOVED_TASKS: &str = "\
     tasks.rank = item.rank";
 
 const LEDGER: &str = "\
-    INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter) \
+    INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter, from_us, until_us, \
+    account_us, weight_milli) \
     SELECT item.seq, item.at_us, item.kind, item.project, item.class, item.amount, item.job_id, item.attempt, \
-    item.counter \
+    item.counter, item.from_us, item.until_us, item.account_us, item.weight_milli \
     FROM json_to_recordset($1::json) AS item(seq bigint, at_us bigint, kind text, project text, class \
-    text, amount bigint, job_id bigint, attempt bigint, counter text)";
+    text, amount bigint, job_id bigint, attempt bigint, counter text, from_us bigint, until_us bigint, \
+    account_us bigint, weight_milli bigint)";
 
 const NODES: &str = "\
     INSERT INTO nodes (name, registered_us, admin, inventory) \

@@ -69,6 +69,7 @@ pub(super) async fn load(
     let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
     let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
     let tasks = rows!(connection, "load the tasks", sql::LIVE_TASKS);
+    let used = rows!(connection, "load what was used", sql::USED);
     let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
     Ok(Snapshot {
         sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
@@ -79,6 +80,7 @@ pub(super) async fn load(
         attempts: each(attempts, decode::attempt)?,
         steps: decode::steps(steps, tasks)?,
         history: history(connection, half_life, now).await?,
+        used: each(used, decode::used)?,
     })
 }
 

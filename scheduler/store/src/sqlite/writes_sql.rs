@@ -105,7 +105,8 @@ const ATTEMPTS: &str = "\
 
 const MOVED_ATTEMPTS: &str = "\
     UPDATE attempts SET state = item.value ->> '$.state', started_us = item.value ->> '$.started_us', \
-    ended_us = item.value ->> '$.ended_us', progress = item.value ->> '$.progress' \
+    ended_us = item.value ->> '$.ended_us', hold = item.value ->> '$.hold', progress = item.value ->> \
+    '$.progress' \
     FROM jsonb_each($1) AS item \
     WHERE attempts.job_id = item.value ->> '$.job_id' AND attempts.number = item.value ->> '$.number' AND \
     attempts.state <> 'ended'";
@@ -141,10 +142,12 @@ const MOVED_TASKS: &str = "\
     tasks.step = item.value ->> '$.step' AND tasks.rank = item.value ->> '$.rank'";
 
 const LEDGER: &str = "\
-    INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter) \
+    INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter, from_us, until_us, \
+    account_us, weight_milli) \
     SELECT item.value ->> '$.seq', item.value ->> '$.at_us', item.value ->> '$.kind', item.value ->> \
     '$.project', item.value ->> '$.class', item.value ->> '$.amount', item.value ->> '$.job_id', item.value \
-    ->> '$.attempt', item.value ->> '$.counter' \
+    ->> '$.attempt', item.value ->> '$.counter', item.value ->> '$.from_us', item.value ->> '$.until_us', \
+    item.value ->> '$.account_us', item.value ->> '$.weight_milli' \
     FROM jsonb_each($1) AS item";
 
 const NODES: &str = "\

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use gotgan_core::amount::GpuMilliSeconds;
+use gotgan_core::amount::{GpuMilliSeconds, Ngh};
 use gotgan_core::attempt::Cause;
 use gotgan_core::change::Change;
+use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{GpuClass, JobId};
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::quota::Interval;
+use gotgan_core::world::World;
 use gotgan_store::{Balance, LedgerFilter, Page};
 
 use crate::harness::Place;
-use crate::things::{Leader, attempt, ended, inventory, path, plain_job, submitted};
+use crate::things::{Leader, at, attempt, ended, inventory, path, plain_job, submitted};
 
 const ALL: Page = Page { size: 1000, after: None };
 
@@ -61,6 +64,7 @@ pub async fn balances_sum_what_lies_below_a_path(place: Arc<Place>) {
         project: path(project),
         class: GpuClass::new("b200").unwrap(),
         charged: GpuMilliSeconds(charged),
+        overuse: GpuMilliSeconds::default(),
         refunded: GpuMilliSeconds(refunded),
         held: GpuMilliSeconds(held),
     };
@@ -70,6 +74,46 @@ pub async fn balances_sum_what_lies_below_a_path(place: Arc<Place>) {
     let store = &leader.store;
     assert_eq!(store.balances(None).await.unwrap(), [private, lost, paid.clone()]);
     assert_eq!(store.balances(Some(&path("public/nup"))).await.unwrap(), [paid]);
+}
+
+/// A month of 30 days after the moment from which seconds count.
+const LATER_S: i64 = 30 * 24 * 3600;
+
+/// Accounts and attempts are what the store remembers of them.
+async fn assert_accounts_reload(leader: &Leader) {
+    let now = at(LATER_S);
+    let snapshot = leader.store.load(HalfLife::default(), now).await.unwrap();
+    let reloaded = World::restore(snapshot, now);
+    assert_eq!(reloaded.accounts, leader.world.accounts);
+    assert_eq!(reloaded.attempts, leader.world.attempts);
+}
+
+pub async fn what_was_settled_in_slices_is_loaded_as_it_was(place: Arc<Place>) {
+    let mut leader = Leader::at(&place).await;
+    let mut changes = vec![Change::NodeRegistered(Arc::new(inventory("n1")))];
+    changes.extend((1..=2).map(|id| submitted(plain_job(id))));
+    leader.commit(changes).await;
+    let mut within = attempt(1, 1, "n1", &[1, 2], 1000);
+    let mut beyond = attempt(2, 1, "n1", &[3], 500);
+    beyond.meter.overuse = true;
+    for attempt in [&mut within, &mut beyond] {
+        leader.commit(leader.lease(attempt)).await;
+        for seconds in [30, LATER_S] {
+            leader.commit(leader.settle(attempt, at(seconds))).await;
+            assert_accounts_reload(&leader).await;
+        }
+    }
+    let differences = leader.store.audit_ledger().await.unwrap().differences;
+    assert_eq!(differences, Vec::<String>::new());
+    let overuse = leader.store.balances(None).await.unwrap()[0].overuse;
+    assert_eq!(overuse, GpuMilliSeconds(500 * (LATER_S - 10)));
+    leader.commit(leader.end(&ended(within, LATER_S - 60, Cause::User))).await;
+    leader.commit(leader.end(&ended(beyond, LATER_S + 60, Cause::Node))).await;
+    assert_accounts_reload(&leader).await;
+    let differences = leader.store.audit_ledger().await.unwrap().differences;
+    assert_eq!(differences, Vec::<String>::new());
+    let used = leader.world.accounts.used("public", Interval::ALWAYS);
+    assert_eq!(used, Ngh(2000 * i128::from(LATER_S - 70) * 1000), "the other was given back");
 }
 
 pub async fn a_true_ledger_passes_the_audit(place: Arc<Place>) {

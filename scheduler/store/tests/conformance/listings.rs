@@ -12,8 +12,8 @@ use gotgan_store::{JobFilter, Page, Store};
 
 use crate::harness::Place;
 use crate::things::{
-    Leader, attempt, ended, event, inventory, job, job_event, moved, node_name, path, plain_job,
-    step, submitted, user,
+    Leader, attempt, close, ended, event, inventory, job, job_event, moved, node_name, path,
+    plain_job, step, submitted, user,
 };
 
 const ALL: Page = Page { size: 1000, after: None };
@@ -152,8 +152,10 @@ pub async fn a_listing_shows_the_latest_attempt_and_what_was_paid(place: Arc<Pla
 pub async fn a_job_comes_with_all_that_happened_to_it(place: Arc<Place>) {
     let leader = leader_with_history(&place).await;
     let detail = leader.store.job(JobId(1)).await.unwrap().unwrap();
-    let first = ended(attempt(1, 1, "n1", &[0, 1], 1000), 20, Cause::Node);
-    let second = ended(attempt(1, 2, "n1", &[0, 1], 1000), 40, Cause::User);
+    let mut first = ended(attempt(1, 1, "n1", &[0, 1], 1000), 20, Cause::Node);
+    let mut second = ended(attempt(1, 2, "n1", &[0, 1], 1000), 40, Cause::User);
+    close(&mut first);
+    close(&mut second);
     assert_eq!(detail.attempts, [first, second]);
     assert_eq!(detail.steps, [Arc::new(step(1, 1, 0, 2)), Arc::new(step(1, 2, 0, 2))]);
     assert_eq!(detail.charged, [(1, GpuMilliSeconds(20_000)), (2, GpuMilliSeconds(60_000))]);

@@ -42,7 +42,7 @@ pub async fn an_empty_database_has_its_tables_after_opening(place: Arc<Place>) {
     assert!(["wal", "on"].contains(&journal[0].as_str()), "{journal:?}");
 }
 
-const INDEXES: [&str; 7] = [
+const INDEXES: [&str; 10] = [
     "attempts_alive",
     "events_by_job",
     "jobs_by_owner",
@@ -50,6 +50,9 @@ const INDEXES: [&str; 7] = [
     "jobs_by_state",
     "ledger_by_job",
     "ledger_by_project",
+    "quota_approvals_by_revision",
+    "quota_audit_by_source",
+    "quota_audit_by_subject",
 ];
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
+use gotgan_core::amount::{CpuMilli, GpuMilli, GpuMilliSeconds, MemoryMib, UnixMicros};
 use gotgan_core::attempt::{
     Attempt, AttemptState, Cause, GpuAllocation, Member, MemberEnd, NodeAllocation, Outcome,
     Placement, Progress,
@@ -12,8 +12,10 @@ use gotgan_core::change::{Change, Event, EventKind, Subject};
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
-use gotgan_core::ledger::{self, LedgerEntry};
+use gotgan_core::ledger::{LedgerEntry, Line};
+use gotgan_core::meter::{self, Meter};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
+use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::{Constraints, GpuRequest, JobSpec, NodeRequest, Work};
 use gotgan_core::step::{Step, StepKind, Task, TaskState};
 use gotgan_core::world::World;
@@ -158,12 +160,13 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
             memory_mib: MemoryMib(65_536),
         }],
     };
-    Attempt {
+    let mut attempt = Attempt {
         id: AttemptId { job: JobId(job), number },
         project: path("public/nup/a"),
         epoch: Epoch(1),
         leased: at(10),
-        hold: ledger::hold_for(placement.gpus(), 3600),
+        hold: GpuMilliSeconds::default(),
+        meter: Meter::default(),
         placement: Arc::new(placement),
         state: AttemptState::Leased,
         started: None,
@@ -172,7 +175,15 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
         stop: None,
         outcome: None,
         next_step: 1,
-    }
+    };
+    begin(&mut attempt);
+    attempt
+}
+
+/// Sets its first slice aside.
+fn begin(attempt: &mut Attempt) -> Vec<Line> {
+    let class = attempt.placement.class.clone().unwrap();
+    meter::begin(attempt, &QuotaBook::default(), &class, 3600)
 }
 
 pub fn running(mut attempt: Attempt) -> Attempt {
@@ -190,6 +201,13 @@ pub fn ended(mut attempt: Attempt, seconds: i64, cause: Cause) -> Attempt {
     attempt.members = vec![Member { last_seq: 3, progress: Progress::Ended(end) }];
     attempt.outcome = Some(Outcome { cause, exit: None, detail });
     attempt
+}
+
+/// Pays an attempt that has ended.
+pub fn close(attempt: &mut Attempt) -> Vec<Line> {
+    let cause = attempt.outcome.as_ref().unwrap().cause;
+    let (ended, class) = (attempt.ended.unwrap(), attempt.placement.class.clone().unwrap());
+    meter::end(attempt, &QuotaBook::default(), &class, ended, cause)
 }
 
 pub fn step(job: u64, attempt: u32, number: u32, tasks: u32) -> Step {
@@ -263,30 +281,33 @@ impl Leader {
     /// The lease of an attempt with its lines.
     pub fn lease(&self, attempt: &Attempt) -> Vec<Change> {
         let mut changes = vec![Change::AttemptLeased(Arc::new(attempt.clone()))];
-        changes.extend(self.lines(attempt, ledger::lines_at_lease(attempt)));
+        changes.extend(self.lines(attempt, begin(&mut attempt.clone())));
         changes
     }
 
     /// The end of an attempt with its lines.
     pub fn end(&self, attempt: &Attempt) -> Vec<Change> {
-        let cause = attempt.outcome.as_ref().unwrap().cause;
-        let lines = ledger::lines_at_end(attempt, attempt.ended.unwrap(), cause);
+        let mut attempt = attempt.clone();
+        let lines = close(&mut attempt);
+        let booked = self.lines(&attempt, lines);
+        let mut changes = vec![Change::AttemptMoved(Arc::new(attempt))];
+        changes.extend(booked);
+        changes
+    }
+
+    /// A slice of an attempt is over: it is paid, and the next one set aside.
+    pub fn settle(&self, attempt: &mut Attempt, now: UnixMicros) -> Vec<Change> {
+        let class = attempt.placement.class.clone().unwrap();
+        let lines = meter::renew(attempt, &QuotaBook::default(), &class, 3600, now);
         let mut changes = vec![Change::AttemptMoved(Arc::new(attempt.clone()))];
         changes.extend(self.lines(attempt, lines));
         changes
     }
 
-    fn lines(
-        &self,
-        attempt: &Attempt,
-        lines: Vec<(
-            ledger::LedgerKind,
-            gotgan_core::amount::GpuMilliSeconds,
-            ledger::CounterAccount,
-        )>,
-    ) -> Vec<Change> {
+    fn lines(&self, attempt: &Attempt, lines: Vec<Line>) -> Vec<Change> {
         let first = self.world.sequences.next_entry;
-        let entry = |(place, (kind, amount, counter))| {
+        let entry = |(place, line): (u64, Line)| {
+            let Line { kind, amount, counter, stretch } = line;
             Change::Booked(LedgerEntry {
                 seq: first + place,
                 at: at(5),
@@ -296,6 +317,7 @@ impl Leader {
                 amount,
                 attempt: attempt.id,
                 counter,
+                stretch,
             })
         };
         (0_u64..).zip(lines).map(entry).collect()

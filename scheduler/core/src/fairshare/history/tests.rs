@@ -36,6 +36,7 @@ fn attempt(project: &str, gpus: u64, from: i64, until: i64, cause: Cause) -> Att
         epoch: Epoch(1),
         leased: at(from),
         hold: GpuMilliSeconds(0),
+        meter: crate::meter::Meter::default(),
         state: AttemptState::Ended,
         started: None,
         ended: Some(at(until)),

@@ -1,0 +1,86 @@
+//! Budgets in the pass: how a start stands against them, and the turn of those that are beyond one.
+
+use std::collections::BTreeMap;
+
+use super::{Pass, Want};
+use crate::account::Standing;
+use crate::amount::Ngh;
+use crate::ids::JobId;
+use crate::job::Job;
+use crate::meter::slice_s;
+use crate::planner::fair::Tier;
+use crate::planner::score::ClassIndex;
+use crate::planner::turns::Claim;
+
+impl<'w> Pass<'w> {
+    /// Those beyond a budget, after all others; how many were not looked at.
+    pub(super) fn run_beyond_budgets(&mut self) -> usize {
+        let beyond = std::mem::take(&mut self.beyond);
+        if !beyond.is_empty() {
+            self.note_wanted();
+        }
+        let mut left = beyond.len();
+        for (job, claim) in beyond {
+            if self.has_decided_enough() {
+                break;
+            }
+            left -= 1;
+            self.consider(job, Claim { tier: Tier::Overuse, ..claim });
+        }
+        left
+    }
+
+    /// Notes the classes that jobs within their budgets wait for and could be given.
+    fn note_wanted(&mut self) {
+        let waiting: BTreeMap<Want, JobId> =
+            self.waiting.iter().rev().map(|waiting| (waiting.want, waiting.job)).collect();
+        for (want, job) in waiting {
+            for place in 0..self.families.get(want.family).tries.len() {
+                let class = self.families.get(want.family).tries[place].class;
+                let could = self.families.get_mut(want.family).capable(place, &self.machine);
+                if could >= want.nodes && self.allowed(want, class) {
+                    self.wanted.entry(class).or_insert(job);
+                }
+            }
+        }
+    }
+
+    /// What the job competes for.
+    pub(super) fn want(&mut self, job: &'w Job, claim: Claim) -> Want {
+        let project = claim.project;
+        let bound = self.budgets.binds(project, &job.spec.project);
+        Want {
+            family: self.families.of(job, &self.machine),
+            nodes: job.spec.nodes,
+            project,
+            slice_s: if bound { slice_s(job.spec.time_limit_s) } else { 0 },
+        }
+    }
+
+    /// How a start on nodes of that class stands against the budgets of its project.
+    pub(super) fn standing(&self, want: Want, class: Option<ClassIndex>) -> Standing {
+        self.budgets.standing(want.project, self.hold(want, class))
+    }
+
+    /// What must be set aside for a start on nodes of that class.
+    pub(super) fn hold(&self, want: Want, class: Option<ClassIndex>) -> Ngh {
+        let Some(class) = class.filter(|_| want.slice_s > 0) else {
+            return Ngh::ZERO;
+        };
+        let need = &self.families.get(want.family).need;
+        let gpus = need.gpu_milli().times(u64::from(want.nodes));
+        self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s)
+    }
+
+    /// The job within its budgets that a start beyond one must leave the class to.
+    pub(super) fn own_later(
+        &self,
+        claim: Claim,
+        want: Want,
+        class: Option<ClassIndex>,
+    ) -> Option<JobId> {
+        let ahead = self.wanted.get(&class).copied()?;
+        let beyond = claim.tier == Tier::Overuse && self.standing(want, class) != Standing::Within;
+        beyond.then_some(ahead)
+    }
+}
