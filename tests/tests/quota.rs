@@ -10,12 +10,13 @@ use gotgan_proto::v1::{BlockerKind, JobState, Role};
 use gotgan_tests::jobs::{Shape, command};
 use gotgan_tests::programs;
 use gotgan_tests::virtual_worker::Script;
-use gotgan_tests::{Api, Cluster, Database, deadline};
+use gotgan_tests::{Api, Cluster, Database, audit, deadline};
 
 on_each_database! {
     a_limit_with_a_date_counts_from_that_date_with_nobody_typing_anything,
     a_date_that_comes_while_the_scheduler_is_down_counts_when_it_is_back,
     a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_runs,
+    a_budget_that_is_gone_stops_nothing_and_a_supplement_lets_the_next_job_start,
     a_term_that_is_not_known_cannot_be_applied,
     an_allocator_changes_only_what_lies_below_the_nodes_that_name_them,
     a_batch_counts_from_its_acceptance,
@@ -89,6 +90,45 @@ async fn a_project_that_ends_by_its_date_starts_nothing_and_loses_nothing_that_r
     let blocker = cluster.api.wait_for_blocker(held, BlockerKind::ProjectLimit).await;
     assert!(blocker.text.contains("not in the quota tree"), "{blocker:?}");
     assert_eq!(cluster.api.job(running).await.state(), JobState::Running);
+}
+
+async fn a_budget_that_is_gone_stops_nothing_and_a_supplement_lets_the_next_job_start(
+    database: Database,
+) {
+    let tree = |ngh: u32| {
+        format!(
+            "[class.b200]\nweight_milli = 2000\n[node.centre]\n[node.\"centre/lab\"]\n\
+             budget = {{ period = \"year\", ngh = {ngh} }}\n"
+        )
+    };
+    let mut cluster = Cluster::builder(database).quota(&tree(1)).start().await;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let spec = command(&["/bin/true"]).project("centre/lab").class("b200").gpus(4);
+    // Four GPUs at a weight of two for seven minutes and a half.
+    let running = cluster.api.submit(spec.clone().limit(450)).await;
+    started(&cluster.api, running).await;
+    let waiting = cluster.api.submit(spec.limit(60)).await;
+    let blocker = cluster.api.wait_for_blocker(waiting, BlockerKind::Budget).await;
+    assert_eq!((blocker.subject.as_str(), blocker.unit.as_str()), ("centre/lab", "ngh_milli"));
+    assert_eq!((blocker.limit, blocker.available, blocker.needed), (1000, 0, 134), "{blocker:?}");
+    assert!(blocker.text.contains("1 NGH, 0 used, 1 held; this job needs 0.134"), "{blocker:?}");
+    let budget = |cluster: &Cluster| {
+        let shown = cluster.gotgan().run(&["quota", "show", "centre/lab", "--json"]).json();
+        shown["nodes"][0]["budget"].clone()
+    };
+    let before = budget(&cluster);
+    assert_eq!((&before["used_ngh_milli"], &before["held_ngh_milli"]), (&0.into(), &1000.into()));
+    cluster.scheduler.kill();
+    cluster.scheduler.start();
+    assert_eq!(budget(&cluster), before, "a restart changes no number");
+    cluster.api.apply_quota(&tree(2)).await.unwrap();
+    started(&cluster.api, waiting).await;
+    assert_eq!(cluster.api.job(running).await.state(), JobState::Running);
+    for job in [running, waiting] {
+        cluster.api.jobs().cancel(Api::action(job, "")).await.unwrap();
+        cluster.api.wait_for_state(job, JobState::Cancelled).await;
+    }
+    audit::ledger(&cluster.api).await;
 }
 
 async fn a_term_that_is_not_known_cannot_be_applied(database: Database) {
