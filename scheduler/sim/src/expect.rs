@@ -152,6 +152,7 @@ fn describe(query: &Query) -> String {
         Query::Stopped(jobs) => by("stopped", jobs),
         Query::MovedStarts(jobs) => by("starts in another second", jobs),
         Query::ChargedGpuS(ledger) => booked("charged", ledger),
+        Query::OveruseGpuS(ledger) => booked("beyond a budget", ledger),
         Query::RefundedGpuS(ledger) => booked("refunded", ledger),
         Query::LostWorkGpuMs(jobs) => by("work lost, GPU-ms", jobs),
         Query::IdleGpuMs(since) => format!("idle {}, GPU-ms", since.class),

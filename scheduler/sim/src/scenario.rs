@@ -385,6 +385,8 @@ pub enum Query {
     MovedStarts(Selection),
     /// GPU-seconds charged for jobs.
     ChargedGpuS(Ledger),
+    /// Of what was charged, GPU-seconds of jobs that started beyond a budget.
+    OveruseGpuS(Ledger),
     /// GPU-seconds given back for jobs.
     RefundedGpuS(Ledger),
     /// GPU-milliseconds of work that was done and lost, over all attempts that ended.

@@ -10,8 +10,8 @@ use gotgan_sim::setup::SetupError;
 use proptest::prelude::*;
 
 /// Every scenario there is; each has a test of its own below.
-const EXAMPLES: [&str; 5] =
-    ["five-phases", "late-delivery", "recall", "six-weeks", "six-weeks-failure"];
+const EXAMPLES: [&str; 6] =
+    ["five-phases", "late-delivery", "long-weekend", "recall", "six-weeks", "six-weeks-failure"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scenarios")
@@ -49,6 +49,11 @@ fn every_example_is_run() {
         scenarios.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
     assert_eq!(names, EXAMPLES);
+}
+
+#[test]
+fn a_budget_that_ends_on_a_friday_night_stops_nothing_that_runs_and_wakes_nobody() {
+    example("long-weekend");
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Engine<'_> {
             }
             Query::MovedStarts(of) => self.first_starts(of),
             Query::ChargedGpuS(of) => self.booked(of, |booked| booked.charged),
+            Query::OveruseGpuS(of) => self.booked(of, |booked| booked.overuse),
             Query::RefundedGpuS(of) => self.booked(of, |booked| booked.refunded),
             Query::LostWorkGpuMs(of) => self.lost_work(of),
             Query::IdleGpuMs(of) => wide(self.parts_since(index, of).idle),
@@ -154,6 +155,7 @@ pub(super) fn since(query: &Query) -> Option<&Since> {
         | Query::Stopped(_)
         | Query::MovedStarts(_)
         | Query::ChargedGpuS(_)
+        | Query::OveruseGpuS(_)
         | Query::RefundedGpuS(_)
         | Query::LostWorkGpuMs(_)
         | Query::State(_) => None,

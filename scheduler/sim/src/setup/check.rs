@@ -68,6 +68,7 @@ fn node_of(query: &Query) -> Option<&ProjectPath> {
         | Query::Stopped(_)
         | Query::MovedStarts(_)
         | Query::ChargedGpuS(_)
+        | Query::OveruseGpuS(_)
         | Query::RefundedGpuS(_)
         | Query::LostWorkGpuMs(_) => selection_of(query).and_then(|of| of.node.as_ref()),
     }
@@ -84,7 +85,9 @@ fn selection_of(query: &Query) -> Option<&Selection> {
         | Query::MovedStarts(of)
         | Query::LostWorkGpuMs(of) => Some(of),
         Query::StartDelayMs(delay) => Some(&delay.of),
-        Query::ChargedGpuS(ledger) | Query::RefundedGpuS(ledger) => Some(&ledger.of),
+        Query::ChargedGpuS(ledger) | Query::OveruseGpuS(ledger) | Query::RefundedGpuS(ledger) => {
+            Some(&ledger.of)
+        }
         Query::Guaranteed(_)
         | Query::Entitled(_)
         | Query::Held(_)
