@@ -5,6 +5,7 @@
 
 mod admit;
 mod audit;
+mod broken;
 mod budget;
 mod builders;
 mod check;

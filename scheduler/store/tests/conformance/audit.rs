@@ -40,7 +40,7 @@ impl Office {
         let value = change(&mut draft);
         let changes: Vec<Change> = draft.into_changes();
         self.leader.commit(changes).await;
-        self.leader.assert_reloads().await;
+        self.leader.assert_reloads_at(self.now).await;
         value
     }
 

@@ -325,8 +325,13 @@ impl Leader {
 
     /// Compares the world with the one the store remembers.
     pub async fn assert_reloads(&self) {
+        self.assert_reloads_at(at(1)).await;
+    }
+
+    /// The same at another moment, for a book with dates.
+    pub async fn assert_reloads_at(&self, now: UnixMicros) {
         let reloaded =
-            World::restore(self.store.load(HalfLife::default(), at(1)).await.unwrap(), at(1));
+            World::restore(self.store.load(HalfLife::default(), now).await.unwrap(), now);
         assert_eq!(without_volatile(reloaded), without_volatile(self.world.clone()));
     }
 }

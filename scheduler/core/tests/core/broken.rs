@@ -1,0 +1,359 @@
+//! Ways to break the quota files in `examples/quota/public-50k`, each with words of the fault that must come of it. The
+//! core is tested with them, and the command line with the same ones.
+
+/// What a text of one file becomes, and words of the fault that must come of it.
+pub type Broken = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// In `fleet.toml`.
+const BROKEN_FLEET: [Broken; 16] = [
+    ("fleet.toml", "[class.h200]", "[class.h200", &["fleet.toml:4", "not TOML"]),
+    ("fleet.toml", "[class.h200]", "[klass.h200]", &["fleet.toml:4", "klass", "not enforced"]),
+    ("fleet.toml", "[class.h200]", "[class.H200]", &["class.H200", "lower-case"]),
+    (
+        "fleet.toml",
+        "weight_milli = 600",
+        "weight_milli = 0",
+        &["class.rtx.weight_milli", "must be 1 to 1000000"],
+    ),
+    ("fleet.toml", "weight_milli = 600", "weight = 600", &["class.rtx.weight", "not enforced"]),
+    (
+        "fleet.toml",
+        "weight_milli = 600",
+        "weight_milli = [{ value = 600, until = \"2028-01-01\" }, { value = 700, from = \"2027-06-01\" }]",
+        &["class.rtx.weight_milli", "two values hold from 2027-06-01"],
+    ),
+    (
+        "fleet.toml",
+        "class = \"gh200\"",
+        "class = \"gb200\"",
+        &["cluster.hangang.class", "no class gb200"],
+    ),
+    ("fleet.toml", "class = \"gh200\"", "nodes = 2124", &["cluster.hangang", "not enforced"]),
+    (
+        "fleet.toml",
+        "cluster = \"hangang\"",
+        "cluster = \"hangan\"",
+        &["lot.hangang.cluster", "no cluster hangan"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = -8000",
+        &["lot.hangang.batch.gpus", "not -8000"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 8000.5",
+        &["lot.hangang.batch.gpus", "whole GPUs"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 99999999999999999999",
+        &["lot.hangang.batch.gpus", "must be 0 to"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "spares = 496",
+        &["lot.hangang.batch", "not enforced"],
+    ),
+    (
+        "fleet.toml",
+        "gpus = 8000, spare = 496",
+        "gpus = 7999, spare = 497",
+        &[
+            "public.toml",
+            "node.\"public\".guarantee.gh200",
+            "from 2026-07-01 8000 gh200",
+            "7999 in all",
+            "by 1",
+        ],
+    ),
+    (
+        "fleet.toml",
+        "due = \"2026-07-01\"",
+        "due = \"2026-13-01\"",
+        &["lot.hangang.due", "must be a date"],
+    ),
+    ("fleet.toml", "due = \"2026-07-01\"\n", "", &["lot.hangang", "needs cluster, due"]),
+];
+
+/// In `public.toml`.
+const BROKEN_ROOT: [Broken; 11] = [
+    (
+        "public.toml",
+        "[node.public]",
+        "[node.private]\n[node.public]",
+        &["node.\"public\"", "from one root", "private"],
+    ),
+    (
+        "public.toml",
+        "decision = \"GPU-2025-001\"",
+        "decision = \"\"",
+        &["node.\"public\".decision", "document"],
+    ),
+    (
+        "public.toml",
+        "decision = \"GPU-2025-001\"\n",
+        "",
+        &["node.\"public\".decision", "rests on a decision"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = 49_999 }",
+        &["node.\"public\".limit.any", "from 2028-06-01", "49999", "sum to 50000", "by 1"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = 50_000, b300 = 12_999 }",
+        &["node.\"public\".limit.b300", "from 2027-01-04", "12999", "13000"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limit = { any = \"all\" }",
+        &["node.\"public\".limit.any", "unlimited"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "limits = { any = 50_000 }",
+        &["node.\"public\".limits", "not enforced"],
+    ),
+    ("public.toml", "[node.public]", "[node.Public]", &["node.\"Public\"", "lower-case"]),
+    (
+        "public.toml",
+        "[node.public]",
+        "[node.other]",
+        &["node.\"public/fm\"", "its parent is missing"],
+    ),
+    (
+        "public.toml",
+        "gpus = 13000, from = \"2027-01-04\"",
+        "gpus = 13000, from = \"2027-01-05\"",
+        &["node.\"public\".guarantee.b300", "from 2027-01-04", "13000 b300", "it has 0 itself"],
+    ),
+    (
+        "public.toml",
+        "gpus = 13000, from = \"2027-01-04\"",
+        "gpus = 13001, from = \"2027-01-04\"",
+        &["node.\"public\".guarantee.b300", "13001", "13000 are due", "by 1"],
+    ),
+];
+
+/// In the programmes' files.
+const BROKEN_PROGRAMME: [Broken; 22] = [
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\", gpus = 3,",
+        &[
+            "nup.toml",
+            "node.\"public/nup\".guarantee.h200",
+            "from 2025-12-31",
+            "475 h200",
+            "has 324",
+            "by 151",
+        ],
+    ),
+    (
+        "nup.toml",
+        "class = \"b300\", gpus = 3, from = \"2028-06-01\"",
+        "class = \"b300\", gpus = 3, from = \"2026-06-01\"",
+        &["node.\"public/nup\".guarantee.b300", "from 2026-06-01", "453 b300", "has 0"],
+    ),
+    ("nup.toml", "count = 151", "count = 152", &["node.\"public/nup\".guarantee.h200", "326 h200"]),
+    (
+        "nup.toml",
+        "count = 151",
+        "count = 0",
+        &["node.\"public/nup\".group.count", "must be 1 to 10000"],
+    ),
+    (
+        "nup.toml",
+        "count = 151",
+        "count = \"many\"",
+        &["node.\"public/nup\".group.count", "number of members"],
+    ),
+    ("nup.toml", "count = 151\n", "", &["node.\"public/nup\".group", "needs id and count"]),
+    (
+        "nup.toml",
+        "id = \"nup-shared\"",
+        "id = \"nup-startup\"",
+        &["node.\"public/nup/nup-startup-001\"", "there already at nup.toml"],
+    ),
+    (
+        "nup.toml",
+        "id = \"nup-shared\"",
+        "id = \"NUP\"",
+        &["node.\"public/nup\".group.id", "lower-case"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h2oo\", gpus = 2,",
+        &["guarantee.h2oo", "no class h2oo"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "gpus = 2,",
+        &["group.each.guarantee.class", "is missing"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\", gpu = 2,",
+        &["guarantee.h200.gpu", "not enforced"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"h200\",",
+        &["guarantee.h200.gpus", "is missing"],
+    ),
+    (
+        "nup.toml",
+        "class = \"h200\", gpus = 2,",
+        "class = \"any\", gpus = 2,",
+        &["guarantee.any", "name it"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "borrow = { max = 3 }",
+        &["node.\"public/nup\".borrow", "not enforced"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "kind = 3",
+        &["node.\"public/nup\".kind", "must be a text"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "weight = 0",
+        &["node.\"public/nup\".weight", "must be 1 to"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "allocator = \"중기부\"",
+        &["node.\"public/nup\".allocator", "letters"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "until = \"2025-01-01\"\nfrom = \"2025-12-31\"",
+        &["node.\"public/nup\".until", "ends at 2025-01-01"],
+    ),
+    (
+        "nup.toml",
+        "kind = \"industry\"",
+        "limit = { h200 = 323 }",
+        &["node.\"public/nup\".limit.h200", "323", "324", "by 1"],
+    ),
+    (
+        "acad.toml",
+        "{ class = \"b200\", gpus = 0, from = \"2026-07-01\" },\n    { class = \"gh200\"",
+        "{ class = \"gh200\"",
+        &["node.\"public/acad\".guarantee.b200", "from 2026-07-01", "960 b200", "has 0"],
+    ),
+    (
+        "acad.toml",
+        "gpus = 1000, from = \"2025-12-31\"",
+        "gpus = 1000, from = \"2025-12-31\", until = \"2026-08-01\"",
+        &["node.\"public/acad\".guarantee.b200", "two values hold from 2026-07-01"],
+    ),
+    (
+        "acad.toml",
+        "gpus = 1000, from = \"2025-12-31\"",
+        "gpus = 1000, from = \"2025-12-31\", until = \"2025-12-31\"",
+        &["node.\"public/acad\".guarantee.b200.until", "the end must be later"],
+    ),
+];
+
+pub const BUDGET: &str = "budget = { period = \"quarter\", ngh = 1_800_000, carry = \"none\" }";
+const EACH: &str = "budget = { period = \"quarter\", ngh = 4000 }";
+
+/// Budgets, in the programmes' files.
+const BROKEN_BUDGET: [Broken; 27] = [
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = 12_000",
+        &[
+            "node.\"public/nup\".budget.ngh",
+            "1,812,000 NGH a quarter",
+            "1,800,000 itself",
+            "by 12,000",
+        ],
+    ),
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = [{ value = 4000 }, { value = 12_000, from = \"2027-01-01\" }]",
+        &["node.\"public/nup\".budget.ngh", "from 2027-01-01", "by 12,000"],
+    ),
+    (
+        "nup.toml",
+        "ngh = 1_800_000",
+        "ngh = 0",
+        &[
+            "nup.toml",
+            "node.\"public/nup\".budget.ngh",
+            "604,000 NGH",
+            "it has 0 itself",
+            "by 604,000",
+        ],
+    ),
+    ("nup.toml", "ngh = 4000", "ngh = -1", &["group.each.budget.ngh", "must be 0 to", "not -1"]),
+    ("nup.toml", "ngh = 4000", "ngh = 4000.5", &["group.each.budget.ngh", "normalised GPU-hours"]),
+    ("nup.toml", "ngh = 4000", "ngh = 1_000_000_000_001", &["budget.ngh", "must be 0 to"]),
+    ("nup.toml", "ngh = 4000", "ngh = 99999999999999999999", &["budget.ngh", "must be 0 to"]),
+    ("nup.toml", "ngh = 4000", "gpus = 4000", &["each.budget.gpus", "not enforced"]),
+    ("nup.toml", ", ngh = 4000", "", &["each.budget", "needs period and ngh"]),
+    (
+        "nup.toml",
+        "ngh = 4000",
+        "ngh = [{ value = 1, until = \"2028-01-01\" }, { value = 2, from = \"2027-06-01\" }]",
+        &["each.budget.ngh", "two values hold from 2027-06-01"],
+    ),
+    ("nup.toml", "ngh = 4000", "ngh = [{ ngh = 4000 }]", &["each.budget.ngh", "only value, from"]),
+    ("nup.toml", EACH, "budget = { ngh = 4000 }", &["each.budget", "needs period and ngh"]),
+    ("nup.toml", EACH, "budget = 4000", &["each.budget", "must be a table"]),
+    (
+        "nup.toml",
+        EACH,
+        "budget = { period = \"week\", ngh = 4000 }",
+        &["each.budget.period", "\"month\", \"quarter\", \"year\", \"grant\""],
+    ),
+    ("nup.toml", EACH, "", &["each.overuse", "no budget"]),
+    ("nup.toml", "cap = 1.25", "cap = 0.99", &["each.overuse.cap", "1 to 10 times", "not 0.99"]),
+    ("nup.toml", "cap = 1.25", "cap = 1.2505", &["each.overuse.cap", "three decimals"]),
+    ("nup.toml", "cap = 1.25", "cap = 1e1", &["each.overuse.cap", "not 1e1"]),
+    ("nup.toml", "cap = 1.25", "cap = \"1.25\"", &["each.overuse.cap", "as in 1.25"]),
+    ("nup.toml", "cap = 1.25", "cap = 11", &["each.overuse.cap", "not 11"]),
+    ("nup.toml", "cap = 1.25", "top = 1.25", &["each.overuse.top", "not enforced"]),
+    ("nup.toml", "{ cap = 1.25 }", "1.25", &["each.overuse", "must be a table"]),
+    ("nup.toml", "carry = \"none\"", "carry = \"all\"", &["budget.carry", "must be \"none\""]),
+    ("nup.toml", "carry = \"none\"", "promise = \"more\"", &["budget.promise", "beyond"]),
+    (
+        "nup.toml",
+        BUDGET,
+        "budget = { period = \"grant\", ngh = 1_800_000, carry = { percent = 10 } }",
+        &["budget.carry", "no next period"],
+    ),
+    ("sci.toml", "percent = 10", "percent = 101", &["budget.carry.percent", "1 to 100", "101"]),
+    ("sci.toml", "percent = 10, ", "", &["budget.carry.percent", "is missing"]),
+];
+
+/// Every variant there is.
+pub fn all() -> impl Iterator<Item = &'static Broken> {
+    BROKEN_FLEET.iter().chain(&BROKEN_ROOT).chain(&BROKEN_PROGRAMME).chain(&BROKEN_BUDGET)
+}
