@@ -4,9 +4,11 @@
 //! of the class, as has every node above it up to where both projects meet; of such a project, the latest leased
 //! attempts that make up what is beyond the guarantee. The project furthest above its entitlement gives first, and of
 //! its attempts the one with the least work to lose. What is found this way is cut down again to a set of which every
-//! member is needed. Attempts that started beyond a budget count as leased after all others, and are stopped first.
-//! What already stops counts as free soon, so a pass after this one asks for no more; and the nodes
-//! the job will have are written into its status and kept for it, both what is free there and what will be.
+//! member is needed. Where it is not enough because a large victim took a node above it to its guarantee, so that
+//! nothing else below that node may be stopped, the search is repeated and spares that victim. Attempts that started
+//! beyond a budget count as leased after all others, and are stopped first. What already stops counts as free soon,
+//! so a pass after this one asks for no more; and the nodes the job will have are written into its status and kept
+//! for it, both what is free there and what will be.
 //!
 //! Why this ends: let P be the GPUs that projects hold beyond their guarantees, without what stops. Each victim lowers
 //! P, for its project is above its guarantee; the job it stops for adds nothing to P, for afterwards its project is
@@ -38,6 +40,12 @@ use search::{Lack, Room, Search, add, held_on, least, nothing, subtract};
 /// Searches for victims in one pass; those that find none cost the most, and the next pass comes soon.
 const SEARCHES_MAX: u32 = 256;
 
+/// Repeated searches in one pass. They have a bound of their own, so that nobody's first search is lost to them.
+const REPEATS_MAX: u32 = 256;
+
+/// Victims spared for one job: few stop so much that they are in the way, and each costs a search.
+const SPARED_MAX: usize = 8;
+
 /// What stops, and what may be stopped.
 #[derive(Debug)]
 pub(super) struct Recalls<'w> {
@@ -54,6 +62,7 @@ pub(super) struct Recalls<'w> {
     /// No victims were found for so many nodes, or more.
     failed: BTreeMap<(FamilyId, ClassIndex, ProjectIndex), u32>,
     searches_left: u32,
+    repeats_left: u32,
 }
 
 /// Attempts of one project and class in the order of their leases, those beyond a budget last.
@@ -97,6 +106,7 @@ impl<'w> Recalls<'w> {
             staying: BTreeMap::new(),
             failed: BTreeMap::new(),
             searches_left: SEARCHES_MAX,
+            repeats_left: REPEATS_MAX,
         };
         for attempt in world.attempts.values() {
             let class = attempt.placement.class.as_ref().and_then(|class| machine.class(class));
@@ -127,10 +137,10 @@ impl<'w> Recalls<'w> {
             return None;
         }
         let family = scene.families.get(want.family);
-        let fitting = BTreeSet::new();
-        let mut search = Search { scene, family, want, own, class, fitting };
+        let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
+        let mut search = Search { scene, family, want, own, class, fitting, spared };
         search.look_around(self.room());
-        let victims = self.collect(&mut search);
+        let victims = self.collect_sparing(&mut search);
         match victims {
             Some(victims) => {
                 let kept = self.promise(&search);
@@ -156,8 +166,8 @@ impl<'w> Recalls<'w> {
         promised: &BTreeSet<NodeName>,
     ) -> Option<Found> {
         let family = scene.families.get(want.family);
-        let fitting = BTreeSet::new();
-        let mut search = Search { scene, family, want, own, class, fitting };
+        let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
+        let mut search = Search { scene, family, want, own, class, fitting, spared };
         for slot in promised.iter().filter_map(|name| scene.machine.find(name)) {
             search.look_at(self.room(), slot);
         }
@@ -165,17 +175,35 @@ impl<'w> Recalls<'w> {
         stands.then(|| Found { victims: Vec::new(), kept: self.promise(&search) })
     }
 
-    /// Victims in the order they are to be stopped, which then count as stopping.
-    fn collect(&mut self, search: &mut Search<'_, 'w>) -> Option<Vec<&'w Arc<Attempt>>> {
+    /// Victims; where some were in the way of others, those that suffice without them.
+    fn collect_sparing(&mut self, search: &mut Search<'_, 'w>) -> Option<Line<'w>> {
+        for _ in 0..=SPARED_MAX {
+            match self.collect(search) {
+                Ok(victims) => return Some(victims),
+                Err(Some(in_the_way)) if self.repeats_left > 0 => {
+                    self.repeats_left -= 1;
+                    search.spared.insert(in_the_way);
+                }
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Victims in the order they are to be stopped, which then count as stopping. If they are not enough, the one
+    /// that was in the way of others, if any was.
+    fn collect(&mut self, search: &mut Search<'_, 'w>) -> Result<Line<'w>, Option<AttemptId>> {
         let mut victims: Line<'w> = Vec::new();
         let mut gone = BTreeSet::new();
+        let mut closed = BTreeSet::new();
         // First those that free nodes; only then those that are in the way of a limit.
         for _ in [Lack::Nodes, Lack::Limit] {
             let lack = search.lack();
             let mut candidates = self.candidates(search, &gone);
             while !search.is_enough(self.room()) && search.lack() == lack {
                 let Some(Candidate { project, at, held, .. }) = candidates.pop() else { break };
-                if !self.is_above_guarantees(search, project) {
+                if let Some(node) = self.within_guarantee(search, project) {
+                    closed.insert(node);
                     continue;
                 }
                 let victim = self.staying[&(search.class, project)][at];
@@ -189,10 +217,11 @@ impl<'w> Recalls<'w> {
             }
         }
         if !search.is_enough(self.room()) {
+            let in_the_way = in_the_way(search, &victims, &closed);
             victims.into_iter().for_each(|victim| self.take_back(search, victim));
-            return None;
+            return Err(in_the_way);
         }
-        Some(self.cut_down(search, victims))
+        Ok(self.cut_down(search, victims))
     }
 
     /// Takes back those that turn out not to be needed, the last chosen first.
@@ -260,11 +289,12 @@ impl<'w> Recalls<'w> {
         None
     }
 
-    /// Whether the project, and every node above it that is not above the job's own, holds more than its guarantee.
-    fn is_above_guarantees(&self, search: &Search<'_, 'w>, project: NodeIndex) -> bool {
+    /// The first of the project and the nodes above it, up to where they are above the job's own too, that holds no
+    /// more than its guarantee.
+    fn within_guarantee(&self, search: &Search<'_, 'w>, project: NodeIndex) -> Option<NodeIndex> {
         let fair = search.scene.fair;
-        fair.branch(project, search.own).all(|node| {
-            self.active(fair, search.class, node) > fair.full_guarantee(node, search.class).0
+        fair.branch(project, search.own).find(|node| {
+            self.active(fair, search.class, *node) <= fair.full_guarantee(*node, search.class).0
         })
     }
 
@@ -338,4 +368,19 @@ impl<'w> Recalls<'w> {
         }
         kept
     }
+}
+
+/// The largest victim below nodes of which nothing more may be stopped: without it the most others could be.
+fn in_the_way(
+    search: &Search<'_, '_>,
+    victims: &[&Arc<Attempt>],
+    closed: &BTreeSet<NodeIndex>,
+) -> Option<AttemptId> {
+    let fair = search.scene.fair;
+    let is_below = |victim: &&&Arc<Attempt>| {
+        let node = fair.find(&victim.project);
+        node.is_some_and(|node| fair.self_and_ancestors(node).any(|above| closed.contains(&above)))
+    };
+    let largest = victims.iter().filter(is_below).max_by_key(|victim| victim.gpus());
+    largest.map(|victim| victim.id)
 }

@@ -11,6 +11,7 @@ use super::super::request::{Families, Family};
 use super::super::score::{ClassIndex, SlotId};
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::attempt::Attempt;
+use crate::ids::AttemptId;
 use crate::quota::entitle::NodeIndex;
 use crate::world::NodeFree;
 
@@ -60,6 +61,8 @@ pub(super) struct Search<'a, 'w> {
     pub class: ClassIndex,
     /// Nodes that would serve.
     pub fitting: BTreeSet<SlotId>,
+    /// Attempts that are left alone, as they would be in the way of others.
+    pub spared: BTreeSet<AttemptId>,
 }
 
 impl<'w> Search<'_, 'w> {
@@ -181,6 +184,9 @@ impl<'w> Search<'_, 'w> {
     /// Whether stopping it could bring the job any further: it frees something where the job may be, or what its
     /// project holds is what keeps the job below a limit.
     pub fn helps(&self, victim: &Attempt) -> bool {
+        if self.spared.contains(&victim.id) {
+            return false;
+        }
         let nodes = &victim.placement.nodes;
         let slots = || nodes.iter().filter_map(|held| self.scene.machine.find(&held.node));
         match self.lack() {
