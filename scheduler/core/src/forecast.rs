@@ -14,6 +14,7 @@ use crate::plan::Decision;
 use crate::planner;
 use crate::policy::Policy;
 use crate::quota::QuotaBook;
+use crate::quota::audit::edits;
 use crate::world::World;
 
 /// What would differ.
@@ -51,6 +52,10 @@ struct Outcome {
 /// What `book` would do at `now`.
 #[must_use]
 pub fn forecast(world: &World, policy: &Policy, book: &QuotaBook, now: UnixMicros) -> Forecast {
+    // Asked again and again by whoever watches for drift; what differs in nothing needs no two passes.
+    if edits(&world.book, book).is_empty() {
+        return Forecast { above_limit: above_limit(world), ..Forecast::default() };
+    }
     let mut other = world.clone();
     other.apply(&Change::QuotaApplied { book: Arc::new(book.clone()), at: now });
     let (present, planned) = (outcome(world, policy, now), outcome(&other, policy, now));

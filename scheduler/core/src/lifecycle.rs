@@ -24,7 +24,8 @@ pub use action::{Action, ActionRefusal, Actor, Changed, act};
 pub use draft::Draft;
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{
-    QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, turn_quota, undone,
+    QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, check_revision,
+    turn_quota, undone,
 };
 pub use report::{Folded, MemberEvent, Report, fold};
 pub use settle::settle_due;

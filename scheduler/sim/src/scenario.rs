@@ -3,6 +3,8 @@
 //! [`crate::setup`] makes of it what a run needs and finds what contradicts itself. `docs/scenarios.md` is for those
 //! who write them.
 
+mod query;
+
 use std::collections::BTreeMap;
 
 use gotgan_core::ids::{ClusterName, GpuClass, LotName, NodeName, ProjectPath};
@@ -11,6 +13,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::units::{Moment, Span};
+
+pub use query::{About, Delay, JobOnly, Ledger, NodeClass, Query, Selection, Since};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -355,111 +359,4 @@ pub enum Scalar {
     Number(i64),
     /// A word.
     Word(String),
-}
-
-/// What can be looked at. Times are in milliseconds, amounts in whole GPUs and GPU-seconds.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Query {
-    /// GPUs guaranteed to a node, scaled to what is there.
-    Guaranteed(NodeClass),
-    /// GPUs a node is entitled to, by what it asks for.
-    Entitled(NodeClass),
-    /// GPUs a node holds.
-    Held(NodeClass),
-    /// Jobs that start or run.
-    Running(Selection),
-    /// Jobs that wait.
-    Waiting(Selection),
-    /// Attempts that began to run.
-    Starts(Selection),
-    /// From the submission to the first process; a job that waits counts with what it has waited.
-    StartDelayMs(Delay),
-    /// Longest time from a stop or loss of a job until it ran again, or as long as it has waited.
-    RestartDelayMs(Selection),
-    /// Attempts that were stopped for a better claim.
-    Preempted(Selection),
-    /// Attempts that ended by what was not their user's doing, whatever it was.
-    Stopped(Selection),
-    /// Jobs whose first start is not in the same second as in the counterfactual.
-    MovedStarts(Selection),
-    /// GPU-seconds charged for jobs.
-    ChargedGpuS(Ledger),
-    /// Of what was charged, GPU-seconds of jobs that started beyond a budget.
-    OveruseGpuS(Ledger),
-    /// GPU-seconds given back for jobs.
-    RefundedGpuS(Ledger),
-    /// GPU-milliseconds of work that was done and lost, over all attempts that ended.
-    LostWorkGpuMs(Selection),
-    /// GPU-milliseconds of a class that were idle.
-    IdleGpuMs(Since),
-    /// Thousandths of the capacity that were idle.
-    IdleShareMilli(Since),
-    /// State of a job, a word.
-    State(JobOnly),
-}
-
-/// A node of the quota tree and a class.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeClass {
-    /// The node, with all below it.
-    pub node: ProjectPath,
-    /// The class.
-    pub class: GpuClass,
-}
-
-/// Lines of the ledger.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ledger {
-    /// Of one class, else of all.
-    pub class: Option<GpuClass>,
-    /// For which jobs.
-    pub of: Selection,
-}
-
-/// A class over some time.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Since {
-    /// The class.
-    pub class: GpuClass,
-    /// From then on, else from the beginning.
-    pub from: Option<Moment>,
-}
-
-/// A job.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JobOnly {
-    /// Its name, as the event that submits it has it.
-    pub job: String,
-}
-
-/// Jobs: those to which all that is said applies.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Selection {
-    /// Of that name.
-    pub job: Option<String>,
-    /// Of that stream.
-    pub stream: Option<String>,
-    /// Of projects at or below that node.
-    pub node: Option<ProjectPath>,
-    /// What is counted happened then or later; of delays and amounts, the submission.
-    pub from: Option<Moment>,
-    /// And before then.
-    pub until: Option<Moment>,
-}
-
-/// A delay among many.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Delay {
-    /// The delay that so many of a hundred jobs do not exceed; 100: the longest.
-    pub percentile: u32,
-    /// Of which jobs.
-    #[serde(default)]
-    pub of: Selection,
 }

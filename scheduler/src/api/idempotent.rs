@@ -1,10 +1,9 @@
 //! Requests that change something: done once for each key, answered alike each time.
 
+use gotgan_core::digest::Digest;
 use gotgan_core::ids::{IdempotencyKey, UserName};
-use gotgan_core::job::Digest;
 use gotgan_store::AnsweredRequest;
 use prost::Message;
-use ring::digest::{SHA256, digest};
 use tonic::Status;
 
 use super::{Services, error};
@@ -36,10 +35,7 @@ pub fn keyed(
 ) -> Result<Keyed, Status> {
     let field = format!("{prefix}idempotency_key");
     let key = IdempotencyKey::new(key).map_err(|bad| error::bad_name(&field, &bad))?;
-    let mut body = kind.as_bytes().to_vec();
-    body.push(0);
-    body.extend(message.encode_to_vec());
-    let digest = Digest(hex::encode(digest(&SHA256, &body).as_ref()).into());
+    let digest = Digest::of(&[kind.as_bytes(), &[0], &message.encode_to_vec()]);
     Ok(Keyed { owner: principal.subject.clone(), key, digest })
 }
 

@@ -84,10 +84,8 @@ impl Jobs for JobsService {
         let filter = filter_of(&who, request)?;
         let found = self.0.store.jobs(&filter, &page).await.map_err(|e| error::store(&e))?;
         let simulated = self.simulated_nodes().await?;
-        let full = found.len() >= page.size as usize;
-        let next = found.last().filter(|_| full).map(|last| last.job.id.to_string());
+        let next_token = next_token(&page, &found, |last| last.job.id.0);
         let jobs = found.iter().map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
-        let next_token = next.unwrap_or_default();
         Ok(Response::new(v1::ListJobsResponse { jobs: jobs.collect(), next_token }))
     }
 
@@ -411,6 +409,12 @@ pub(super) fn scope_of(who: &Principal) -> Result<Vec<ProjectPath>, Status> {
 }
 
 /// The page asked for.
+/// The token of the page after one that ends with the last of `found`; empty after the last page.
+pub(super) fn next_token<T>(page: &Page, found: &[T], number: impl Fn(&T) -> u64) -> String {
+    let full = found.len() >= page.size as usize;
+    found.last().filter(|_| full).map(|last| number(last).to_string()).unwrap_or_default()
+}
+
 pub(super) fn page_of(page: Option<v1::PageRequest>) -> Result<Page, Status> {
     let page = page.unwrap_or_default();
     if page.size > PAGE_MAX {

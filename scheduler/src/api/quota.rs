@@ -20,7 +20,7 @@ use gotgan_store::LedgerFilter;
 use tonic::{Request, Response, Status};
 
 use super::idempotent::{keyed, once};
-use super::jobs::{page_of, scope_of};
+use super::jobs::{next_token, page_of, scope_of};
 use super::{Services, error, principal};
 use crate::auth::Principal;
 use crate::clock;
@@ -131,11 +131,10 @@ impl Quota for QuotaService {
         let found = self.0.store.audited(subject, &page).await.map_err(|e| error::store(&e))?;
         // What was committed since belongs to another book.
         let found: Vec<_> = found.into_iter().filter(|entry| entry.seq <= head.seq).collect();
-        let full = found.len() >= page.size as usize;
-        let next = found.last().filter(|_| full).map(|last| last.seq.to_string());
+        let next_token = next_token(&page, &found, |last| last.seq);
         Ok(Response::new(v1::AuditResponse {
             entries: found.into_iter().map(records::audited).collect(),
-            next_token: next.unwrap_or_default(),
+            next_token,
             head_seq: head.seq,
             head_digest: head.digest.to_string(),
             book_revision: book.revision,
@@ -192,10 +191,9 @@ impl Quota for QuotaService {
         let job = Some(JobId(request.job_id)).filter(|job| job.0 != 0);
         let filter = LedgerFilter { within, job };
         let found = self.0.store.ledger(&filter, &page).await.map_err(|e| error::store(&e))?;
-        let full = found.len() >= page.size as usize;
-        let next = found.last().filter(|_| full).map(|last| last.seq.to_string());
+        let next_token = next_token(&page, &found, |last| last.seq);
         let entries = found.into_iter().map(records::entry).collect();
-        Ok(Response::new(v1::LedgerResponse { entries, next_token: next.unwrap_or_default() }))
+        Ok(Response::new(v1::LedgerResponse { entries, next_token }))
     }
 
     async fn balance(
@@ -241,10 +239,7 @@ fn compare(
     if proposal.base_revision == 0 {
         proposal.base_revision = present.revision;
     }
-    if proposal.base_revision != present.revision {
-        let (present, planned) = (present.revision, proposal.base_revision);
-        return Err(proposal::refusal(&lifecycle::QuotaRefusal::Stale { present, planned }));
-    }
+    lifecycle::check_revision(present, proposal).map_err(|stale| proposal::refusal(&stale))?;
     let now = clock::now();
     let edits = edits(present, &proposal.book);
     let changes = edits.iter().map(|edit| plan::change(edit, who, present, now));

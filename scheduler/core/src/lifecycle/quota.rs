@@ -11,6 +11,7 @@ use crate::forecast::{Forecast, forecast};
 use crate::ids::{LotName, UserName};
 use crate::quota::audit::{Edit, Source, Warrant, edits, record};
 use crate::quota::{Approval, ChangeSize, Proposal, QuotaBook, changed_between};
+use crate::world::World;
 
 /// Nodes that an event names; the rest is counted.
 const NAMED_MAX: usize = 3;
@@ -109,9 +110,7 @@ pub fn approve_quota(
     document: &str,
 ) -> Result<(u32, u32), QuotaRefusal> {
     let present = draft.world.book.revision;
-    if proposal.base_revision != present {
-        return Err(QuotaRefusal::Stale { present, planned: proposal.base_revision });
-    }
+    check_revision(&draft.world.book, proposal)?;
     if *by == proposal.requester {
         return Err(QuotaRefusal::OwnPlan { by: by.clone() });
     }
@@ -189,10 +188,7 @@ fn judge(
     by: &UserName,
 ) -> Result<Vec<Approval>, QuotaRefusal> {
     let book = &draft.world.book;
-    if proposal.base_revision != book.revision {
-        let (present, planned) = (book.revision, proposal.base_revision);
-        return Err(QuotaRefusal::Stale { present, planned });
-    }
+    check_revision(book, proposal)?;
     check_clock(draft)?;
     check_overwrites(draft, proposal, changes)?;
     let approvals = approvals_of(draft, digest, &[&proposal.requester, by]);
@@ -208,6 +204,15 @@ fn judge(
         }
     }
     Ok(approvals)
+}
+
+/// Refuses a proposal that was made for another revision of the book.
+///
+/// # Errors
+/// [`QuotaRefusal::Stale`].
+pub fn check_revision(book: &QuotaBook, proposal: &Proposal) -> Result<(), QuotaRefusal> {
+    let (present, planned) = (book.revision, proposal.base_revision);
+    if planned == present { Ok(()) } else { Err(QuotaRefusal::Stale { present, planned }) }
 }
 
 fn check_clock(draft: &Draft<'_>) -> Result<(), QuotaRefusal> {
@@ -230,7 +235,7 @@ fn check_overwrites(
 
 /// Changes by command that these would put back: what, by whom, in which revision.
 #[must_use]
-pub fn undone(world: &crate::world::World, changes: &[Edit]) -> Vec<(String, UserName, u64)> {
+pub fn undone(world: &World, changes: &[Edit]) -> Vec<(String, UserName, u64)> {
     let undone = changes.iter().filter_map(|edit| {
         let earlier = world.audit.unfiled.get(&edit.subject())?.read().ok()?;
         let undoes = edit.undoes(&earlier.edit);

@@ -5,16 +5,7 @@ use gotgan_core::ids::ProjectPath;
 use gotgan_core::overview::{Standing, standings};
 
 use crate::cluster::TestCluster;
-
-/// One node of eight GPUs; `a` is guaranteed four, `b` two, `c` nothing.
-fn cluster() -> TestCluster {
-    let mut cluster = TestCluster::new();
-    cluster.node("n1").gpus(8, "b200").add();
-    cluster.guarantee("public/a", 1, &[("b200", 4)]);
-    cluster.guarantee("public/b", 1, &[("b200", 2)]);
-    cluster.guarantee("public/c", 1, &[]);
-    cluster
-}
+use crate::tiers::cluster;
 
 fn standing(cluster: &TestCluster, path: &str) -> Standing {
     let path = ProjectPath::new(path).unwrap();

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use crate::cluster::TestCluster;
 
 /// One node of eight GPUs; `a` is guaranteed four of them, `b` two, `c` none.
-fn cluster() -> TestCluster {
+pub fn cluster() -> TestCluster {
     let mut cluster = TestCluster::new();
     cluster.node("n1").gpus(8, "b200").add();
     cluster.guarantee("public/a", 1, &[("b200", 4)]);

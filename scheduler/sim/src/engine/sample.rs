@@ -10,7 +10,7 @@ use super::Engine;
 use crate::expect::Found;
 use crate::meter::{Booked, Parts};
 use crate::record::{JobFacts, Origin};
-use crate::scenario::{Delay, Ledger, NodeClass, Query, Selection, Since};
+use crate::scenario::{About, Delay, Ledger, NodeClass, Query, Selection, Since};
 
 impl Engine<'_> {
     pub(super) fn sample(&mut self, index: usize) {
@@ -141,24 +141,9 @@ impl Engine<'_> {
 
 /// Over which time an expectation looks at a class, if it does.
 pub(super) fn since(query: &Query) -> Option<&Since> {
-    match query {
-        Query::IdleGpuMs(since) | Query::IdleShareMilli(since) => Some(since),
-        Query::Guaranteed(_)
-        | Query::Entitled(_)
-        | Query::Held(_)
-        | Query::Running(_)
-        | Query::Waiting(_)
-        | Query::Starts(_)
-        | Query::StartDelayMs(_)
-        | Query::RestartDelayMs(_)
-        | Query::Preempted(_)
-        | Query::Stopped(_)
-        | Query::MovedStarts(_)
-        | Query::ChargedGpuS(_)
-        | Query::OveruseGpuS(_)
-        | Query::RefundedGpuS(_)
-        | Query::LostWorkGpuMs(_)
-        | Query::State(_) => None,
+    match query.about() {
+        About::Since(since) => Some(since),
+        About::Node(_) | About::Jobs(_) | About::Job(_) => None,
     }
 }
 

@@ -8,8 +8,8 @@ use super::Setup;
 use crate::fault::{ScenarioFault, Source};
 use crate::fleet;
 use crate::scenario::{
-    Arrival, Duration, EventAction, EventFile, ExpectFile, JobTerms, Query, Scalar, ScenarioFile,
-    Selection, SizeFile, StreamFile,
+    About, Arrival, Duration, EventAction, EventFile, ExpectFile, JobTerms, Query, Scalar,
+    ScenarioFile, Selection, SizeFile, StreamFile,
 };
 use crate::units::{Moment, Span};
 
@@ -56,44 +56,10 @@ pub(super) fn unknown_nodes(setup: &Setup, source: Source<'_>) -> Vec<ScenarioFa
 }
 
 fn node_of(query: &Query) -> Option<&ProjectPath> {
-    match query {
-        Query::Guaranteed(of) | Query::Entitled(of) | Query::Held(of) => Some(&of.node),
-        Query::IdleGpuMs(_) | Query::IdleShareMilli(_) | Query::State(_) => None,
-        Query::Running(_)
-        | Query::Waiting(_)
-        | Query::Starts(_)
-        | Query::StartDelayMs(_)
-        | Query::RestartDelayMs(_)
-        | Query::Preempted(_)
-        | Query::Stopped(_)
-        | Query::MovedStarts(_)
-        | Query::ChargedGpuS(_)
-        | Query::OveruseGpuS(_)
-        | Query::RefundedGpuS(_)
-        | Query::LostWorkGpuMs(_) => selection_of(query).and_then(|of| of.node.as_ref()),
-    }
-}
-
-fn selection_of(query: &Query) -> Option<&Selection> {
-    match query {
-        Query::Running(of)
-        | Query::Waiting(of)
-        | Query::Starts(of)
-        | Query::RestartDelayMs(of)
-        | Query::Preempted(of)
-        | Query::Stopped(of)
-        | Query::MovedStarts(of)
-        | Query::LostWorkGpuMs(of) => Some(of),
-        Query::StartDelayMs(delay) => Some(&delay.of),
-        Query::ChargedGpuS(ledger) | Query::OveruseGpuS(ledger) | Query::RefundedGpuS(ledger) => {
-            Some(&ledger.of)
-        }
-        Query::Guaranteed(_)
-        | Query::Entitled(_)
-        | Query::Held(_)
-        | Query::IdleGpuMs(_)
-        | Query::IdleShareMilli(_)
-        | Query::State(_) => None,
+    match query.about() {
+        About::Node(of) => Some(&of.node),
+        About::Jobs(of) => of.node.as_ref(),
+        About::Since(_) | About::Job(_) => None,
     }
 }
 
@@ -293,7 +259,7 @@ impl Check<'_> {
             let possible = (1..=100).contains(&delay.percentile);
             self.require(possible, "value.start_delay_ms.percentile", "must be 1 to 100");
         }
-        if let Some(of) = selection_of(&expect.value) {
+        if let About::Jobs(of) = expect.value.about() {
             self.selection(of);
         }
     }
