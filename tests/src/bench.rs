@@ -1,5 +1,5 @@
 //! Benchmarks of a whole cluster: what it costs to get a job stored durably, and to run one from submission to the
-//! books. Each measurement has a scheduler of its own with an empty queue.
+//! books; and what quotas cost at the size of a country. Each measurement has a scheduler of its own with an empty queue.
 //!
 //! The measuring side shares the machine with what it measures, so it is kept light: one thread, one connection a
 //! client, requests made of a template.
@@ -7,6 +7,7 @@
 pub mod lifecycle;
 pub mod load;
 pub mod machine;
+pub mod quota;
 pub mod report;
 pub mod submit;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::cluster::ClusterBuilder;
 use crate::{Cluster, Database};
 
-pub use report::{Measure, Sample};
+pub use report::{Mark, Measure, Sample};
 
 /// Queues must not fill up before the time is over: what is measured is the work, not the refusal.
 const SETTINGS: &str = "\

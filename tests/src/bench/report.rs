@@ -18,6 +18,25 @@ pub struct Sample {
     pub p99_ms: f64,
 }
 
+/// What a measure is to reach.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "mark_is", content = "mark")]
+pub enum Mark {
+    /// So much, or more.
+    AtLeast(f64),
+    /// So much, or less.
+    AtMost(f64),
+}
+
+/// Unit of a measured time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Thousandths of a second.
+    Milliseconds,
+    /// Millionths of a second.
+    Microseconds,
+}
+
 /// The median of some runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measure {
@@ -32,7 +51,8 @@ pub struct Measure {
     /// Milliseconds, of the median run.
     pub p99: f64,
     /// What it is to reach, if anything.
-    pub mark: Option<f64>,
+    #[serde(flatten)]
+    pub mark: Option<Mark>,
     /// The values of all runs, in their order.
     pub runs: Vec<f64>,
 }
@@ -86,7 +106,7 @@ impl Measure {
     /// # Panics
     /// If there was none.
     #[must_use]
-    pub fn of(name: &str, unit: &str, mark: Option<f64>, samples: Vec<Sample>) -> Self {
+    pub fn of(name: &str, unit: &str, mark: Option<Mark>, samples: Vec<Sample>) -> Self {
         let runs = samples.iter().map(|sample| round(sample.rate)).collect();
         let mut sorted = samples;
         sorted.sort_by(|a, b| a.rate.total_cmp(&b.rate));
@@ -102,11 +122,51 @@ impl Measure {
         }
     }
 
+    /// The median of some times.
+    ///
+    /// # Panics
+    /// If there was none.
+    #[must_use]
+    pub fn of_times(name: &str, unit: Unit, mark: Mark, mut times: Vec<Duration>) -> Self {
+        let runs = times.iter().map(|time| unit.of(*time)).map(round).take(SHOWN_MAX).collect();
+        times.sort_unstable();
+        let median = *times.get(times.len() / 2).expect("at least one time");
+        Self {
+            name: name.to_owned(),
+            unit: unit.word().to_owned(),
+            value: round(unit.of(median)),
+            p50: round(percentile(&times, 50)),
+            p99: round(percentile(&times, 99)),
+            mark: Some(mark),
+            runs,
+        }
+    }
+
     fn verdict(&self) -> String {
-        match self.mark {
-            None => String::new(),
-            Some(mark) if self.value >= mark => format!("{mark:.0} reached"),
-            Some(mark) => format!("{mark:.0} MISSED"),
+        let (mark, reached) = match self.mark {
+            None => return String::new(),
+            Some(Mark::AtLeast(mark)) => (mark, self.value >= mark),
+            Some(Mark::AtMost(mark)) => (mark, self.value <= mark),
+        };
+        format!("{mark:.0} {}", if reached { "reached" } else { "MISSED" })
+    }
+}
+
+/// Values of runs that are kept; of thousands of short ones a few show enough.
+const SHOWN_MAX: usize = 5;
+
+impl Unit {
+    fn of(self, time: Duration) -> f64 {
+        match self {
+            Unit::Milliseconds => time.as_secs_f64() * 1e3,
+            Unit::Microseconds => time.as_secs_f64() * 1e6,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Unit::Milliseconds => "ms",
+            Unit::Microseconds => "us",
         }
     }
 }
@@ -121,9 +181,10 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let rows = self.results.iter().map(|one| {
-            let runs: Vec<String> = one.runs.iter().map(|run| format!("{run:.0}")).collect();
+            let digits = if one.value < 100.0 { 2 } else { 0 };
+            let runs: Vec<String> = one.runs.iter().map(|run| format!("{run:.digits$}")).collect();
             format!(
-                "{:<36} {:>9.0} {:<7} {:>9.2} {:>9.2}  {:<14} {}\n",
+                "{:<36} {:>9.digits$} {:<7} {:>9.3} {:>9.3}  {:<14} {}\n",
                 one.name,
                 one.value,
                 one.unit,
@@ -151,11 +212,24 @@ mod tests {
 
     #[test]
     fn the_middle_run_counts() {
-        let measure =
-            Measure::of("x", "jobs/s", Some(6.0), vec![sample(9.0), sample(1.0), sample(5.0)]);
+        let measure = Measure::of(
+            "x",
+            "jobs/s",
+            Some(Mark::AtLeast(6.0)),
+            vec![sample(9.0), sample(1.0), sample(5.0)],
+        );
         assert_eq!(measure.value, 5.0);
         assert_eq!(measure.runs, [9.0, 1.0, 5.0]);
         assert_eq!(measure.verdict(), "6 MISSED");
+    }
+
+    #[test]
+    fn a_time_is_to_be_no_longer_than_its_mark() {
+        let times = [3, 1, 2].map(Duration::from_micros).to_vec();
+        let measure = Measure::of_times("x", Unit::Microseconds, Mark::AtMost(2.0), times.clone());
+        assert_eq!((measure.value, measure.verdict()), (2.0, "2 reached".to_owned()));
+        let measure = Measure::of_times("x", Unit::Microseconds, Mark::AtMost(1.0), times);
+        assert_eq!(measure.verdict(), "1 MISSED");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::JobState;
 
 use super::load::{Load, connection, submit};
-use super::{Backend, Measure, Sample, Setup};
+use super::{Backend, Mark, Measure, Sample, Setup};
 use crate::jobs::Shape;
 use crate::jobs::command;
 use crate::virtual_worker::Script;
@@ -45,9 +45,9 @@ impl Case {
         format!("clients={clients}/batch={batch}{}", if dry { "/not-stored" } else { "" })
     }
 
-    fn mark(self, backend: Backend) -> Option<f64> {
+    fn mark(self, backend: Backend) -> Option<Mark> {
         let is_mark = matches!(self, Self { clients: 8, batch: 1, dry: false });
-        (is_mark && backend == Backend::Sqlite).then_some(MARK)
+        (is_mark && backend == Backend::Sqlite).then_some(Mark::AtLeast(MARK))
     }
 }
 

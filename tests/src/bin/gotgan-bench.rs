@@ -11,14 +11,14 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gotgan_tests::bench::machine::{self, Machine};
 use gotgan_tests::bench::report::Report;
-use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, submit};
+use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, quota, submit};
 use gotgan_tests::database::SERVER_VARIABLE;
 
 // The measuring side shares the machine with what it measures; see the scheduler's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures acknowledged durable submissions, or whole lifecycles, a second.
+/// Measures acknowledged durable submissions or whole lifecycles a second, or how long quotas take to compute.
 ///
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
 /// change the exit code, because machines differ.
@@ -66,6 +66,7 @@ struct Arguments {
 enum What {
     Submit,
     Lifecycle,
+    Quota,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,11 +112,15 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(what: What, setup: &Setup, backends: &[Backend]) -> Vec<Measure> {
-    let mut results = Vec::new();
+    let mut results = match what {
+        What::Quota => quota::measure(setup),
+        What::Submit | What::Lifecycle => Vec::new(),
+    };
     for &backend in backends {
         results.extend(match what {
             What::Submit => submit::measure(setup, backend).await,
             What::Lifecycle => lifecycle::measure(setup, backend).await,
+            What::Quota => quota::measure_plan(setup, backend).await.into_iter().collect(),
         });
     }
     results

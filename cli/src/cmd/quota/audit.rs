@@ -145,7 +145,8 @@ impl When {
         let (entries, _) = chain::fetch(&context.client()?, "").await?;
         let known = entries.partition_point(|entry| entry.at <= self.at);
         let replay = chain::replay(&entries[..known]).map_err(Error::Unexpected)?;
-        let view = TreeView::of(&replay.book, self.at, &self.path);
+        let book = replay.book().map_err(|fault| Error::Unexpected(fault.to_string()))?;
+        let view = TreeView::of(&book, self.at, &self.path);
         let output = &context.output;
         if output.json {
             output.document("gotgan.quota_audit_when/1", &view)?;
@@ -196,10 +197,9 @@ struct VerifiedView {
 impl Verify {
     async fn run(self, context: &Context) -> Result<u8, Error> {
         let (entries, claim) = chain::fetch(&context.client()?, "").await?;
-        let fault = match chain::replay(&entries) {
-            Err(fault) => Some(fault),
-            Ok(replay) => chain::contradiction(&replay, &claim),
-        };
+        let checked =
+            chain::replay(&entries).and_then(|replay| chain::contradiction(&replay, &claim));
+        let fault = checked.unwrap_or_else(Some);
         let fault = fault.or_else(|| self.missing(&entries));
         let view = VerifiedView {
             verified: fault.is_none(),

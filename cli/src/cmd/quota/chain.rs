@@ -73,19 +73,23 @@ pub(super) fn replay(entries: &[AuditEntry]) -> Result<Replay, String> {
 }
 
 /// What differs between the chain and what the scheduler says; `None` if they agree.
-pub(super) fn contradiction(replay: &Replay, claim: &Claim) -> Option<String> {
+///
+/// # Errors
+/// What is wrong with the chain.
+pub(super) fn contradiction(replay: &Replay, claim: &Claim) -> Result<Option<String>, String> {
     let head = &replay.head;
     if (head.seq, head.digest.as_str()) != (claim.head_seq, claim.head_digest.as_str()) {
-        return Some(format!(
+        return Ok(Some(format!(
             "the scheduler's chain ends with entry {} ({}), and the entries it gave with {} ({})",
             claim.head_seq, claim.head_digest, head.seq, head.digest
-        ));
+        )));
     }
-    if replay.book.digest().as_str() != claim.book_digest {
-        return Some(format!(
+    let book = replay.book().map_err(|fault| fault.to_string())?;
+    if book.digest().as_str() != claim.book_digest {
+        return Ok(Some(format!(
             "the tree in force (revision {}) is not the one that the chain leads to (revision {})",
-            claim.book_revision, replay.book.revision
-        ));
+            claim.book_revision, book.revision
+        )));
     }
-    None
+    Ok(None)
 }

@@ -12,19 +12,20 @@
 //! newest digest elsewhere and compares.
 
 mod edit;
+mod replay;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::approval::{Approval, ApprovalRule, ChangeSize};
+use super::approval::Approval;
 use super::book::QuotaBook;
 use crate::amount::UnixMicros;
 use crate::digest::Digest;
 use crate::ids::UserName;
 
 pub use edit::{Edit, Terms, edits};
+pub use replay::Replay;
 
 /// One entry as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,77 +276,5 @@ impl AuditEntry {
             && body.warrant.source == self.source
             && body.edit.subject() == self.subject;
         if same { Ok(body) } else { Err(ChainFault::Label { seq: self.seq }) }
-    }
-}
-
-/// The book as the entries of a chain build it up, each checked on the way.
-#[derive(Debug, Clone, Default)]
-pub struct Replay {
-    /// The last entry taken.
-    pub head: ChainHead,
-    /// The book after it. Between the entries of one revision it is neither the old one nor the new one.
-    pub book: QuotaBook,
-    /// What the revision under way has changed so far.
-    open: Option<OpenRevision>,
-}
-
-/// A revision whose entries are not all there yet.
-#[derive(Debug, Clone)]
-struct OpenRevision {
-    revision: u64,
-    edits: Vec<Edit>,
-    warrant: Warrant,
-    /// In force before it.
-    rules: Vec<ApprovalRule>,
-}
-
-impl Replay {
-    /// Takes the next entry.
-    ///
-    /// # Errors
-    /// [`ChainFault`] for one that does not follow, or for the revision before it if too few approved that.
-    pub fn take(&mut self, entry: &AuditEntry) -> Result<AuditBody, ChainFault> {
-        self.head.clone().check(entry)?;
-        let body = entry.read()?;
-        if !body.edit.matches(&self.book) {
-            return Err(ChainFault::Before { seq: entry.seq, subject: entry.subject.clone() });
-        }
-        if self.open.as_ref().is_some_and(|open| open.revision != body.revision) {
-            self.finish()?;
-        }
-        let rules = &self.book.approval;
-        let open = self.open.get_or_insert_with(|| OpenRevision {
-            revision: body.revision,
-            edits: Vec::new(),
-            warrant: body.warrant.clone(),
-            rules: rules.clone(),
-        });
-        open.edits.push(body.edit.clone());
-        body.edit.apply(&mut self.book);
-        self.book.revision = body.revision;
-        self.head.pass(entry);
-        Ok(body)
-    }
-
-    /// Closes the last revision.
-    ///
-    /// # Errors
-    /// [`ChainFault::NotApproved`].
-    pub fn finish(&mut self) -> Result<(), ChainFault> {
-        self.open.take().map_or(Ok(()), |open| open.check())
-    }
-}
-
-impl OpenRevision {
-    fn check(&self) -> Result<(), ChainFault> {
-        let Warrant { by, requester, approvals, .. } = &self.warrant;
-        let others = approvals.iter().filter(|one| one.by != *by && one.by != *requester);
-        let of_this_plan = others.filter(|one| Some(&one.plan) == self.warrant.plan.as_ref());
-        let given = of_this_plan.map(|one| &one.by).collect::<BTreeSet<_>>().len();
-        let needed = ChangeSize::of(&self.edits).approvers(&self.rules);
-        if (given as u64) < u64::from(needed) {
-            return Err(ChainFault::NotApproved { revision: self.revision, needed, given });
-        }
-        Ok(())
     }
 }

@@ -81,7 +81,7 @@ proptest! {
         let mut rebuilt = BTreeMap::new();
         for entry in &entries {
             replay.take(entry).unwrap();
-            rebuilt.insert(entry.revision, replay.book.digest());
+            rebuilt.insert(entry.revision, replay.book().unwrap().digest());
         }
         for book in &books {
             if let Some(digest) = rebuilt.get(&book.revision) {
@@ -110,7 +110,7 @@ proptest! {
             _ => return Ok(()),
         }
         let mut replay = Replay::default();
-        let fault = entries.iter().try_for_each(|entry| replay.take(entry).map(drop));
+        let fault = entries.iter().try_for_each(|entry| replay.take(entry));
         prop_assert!(fault.is_err());
     }
 
@@ -124,7 +124,7 @@ proptest! {
         entries[place].body = entries[place].body.replacen("office", "0ffice", 1).into();
         entries[place].digest = audit::seal(&previous, &entries[place].body);
         let mut replay = Replay::default();
-        let fault = entries.iter().try_for_each(|entry| replay.take(entry).map(drop));
+        let fault = entries.iter().try_for_each(|entry| replay.take(entry));
         let last = place + 1 == entries.len();
         prop_assert_eq!(fault.is_err(), !last);
     }
@@ -311,7 +311,7 @@ proptest! {
             replay.take(entry).unwrap();
         }
         prop_assert_eq!(replay.finish(), Ok(()));
-        prop_assert_eq!(&replay.book, &*office.world.book);
+        prop_assert_eq!(&replay.book().unwrap(), &*office.world.book);
         let approved = entries.iter().find(|entry| {
             let body = entry.read().unwrap();
             let others = body.warrant.approvals.len();

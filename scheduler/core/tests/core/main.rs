@@ -22,7 +22,6 @@ mod quota;
 mod recall;
 mod reference;
 mod scale;
-mod scale_quota;
 mod sketch;
 mod tiers;
 mod turns;
