@@ -18,6 +18,8 @@ pub struct Books {
     pub first: QuotaBook,
     /// From an event on, by its place in the file.
     pub after: BTreeMap<usize, QuotaBook>,
+    /// What the files alone say that an event applies, without batches accepted by command.
+    pub files: BTreeMap<usize, QuotaBook>,
 }
 
 impl Books {
@@ -33,23 +35,31 @@ impl Books {
         let mut texts = first.clone();
         let mut accepted = BTreeMap::new();
         let first = book_of(&texts, &accepted)?;
-        let mut after = BTreeMap::new();
+        let (mut after, mut files) = (BTreeMap::new(), BTreeMap::new());
         for ((at, index), step) in steps.iter().filter(|((_, index), _)| !left_out.contains(index))
         {
             match step {
-                BookStep::Apply(more, replaces) => {
-                    if *replaces {
-                        texts.clear();
+                BookStep::Apply { texts: more, replaces, apply } => {
+                    let mut applied = if *replaces { QuotaTexts::new() } else { texts.clone() };
+                    applied.extend(more.clone());
+                    let alone = book_of(&applied, &BTreeMap::new())?;
+                    if apply.as_written {
+                        after.insert(*index, alone.clone());
+                    } else {
+                        after.insert(*index, book_of(&applied, &accepted)?);
                     }
-                    texts.extend(more.clone());
+                    files.insert(*index, alone);
+                    if apply.refused.is_none() {
+                        texts = applied;
+                    }
                 }
                 BookStep::Accept(AcceptFile { lot, batch }) => {
                     accepted.insert((lot.clone(), *batch), at.0);
+                    after.insert(*index, book_of(&texts, &accepted)?);
                 }
             }
-            after.insert(*index, book_of(&texts, &accepted)?);
         }
-        Ok(Books { first, after })
+        Ok(Books { first, after, files })
     }
 
     /// Whether any of them has that node of the tree.

@@ -20,6 +20,7 @@ use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::plan::{BlockerKind, Report};
 use gotgan_core::planner;
 use gotgan_core::policy::Policy;
+use gotgan_core::quota::QuotaBook;
 use gotgan_core::quota::entitle::Entitlements;
 use gotgan_core::world::{Snapshot, World};
 
@@ -27,6 +28,7 @@ use crate::books::Books;
 use crate::expect::Found;
 use crate::fleet;
 use crate::meter::{Meter, Parts};
+use crate::moving::MovedIn;
 use crate::record::Record;
 use crate::setup::Setup;
 use crate::worker::{WorkerStep, Workers};
@@ -84,6 +86,10 @@ pub struct Engine<'s> {
     history: History,
     /// What the ledger says was used, by project and account: what a store would give it as well.
     used: BTreeMap<(ProjectPath, UnixMicros), Ngh>,
+    /// What was moved in from Slurm last.
+    moved: &'s MovedIn,
+    /// What the quota files say that were applied last.
+    files: &'s QuotaBook,
     /// What became of a class before an expectation began to look.
     marks: BTreeMap<usize, Parts>,
     /// What is due, as long as it was found for what is in service and in force.
@@ -149,6 +155,8 @@ impl<'s> Engine<'s> {
             history: History::new(setup.policy.half_life()),
             found: BTreeMap::new(),
             used: BTreeMap::new(),
+            moved: &setup.moved.0,
+            files: &books.first,
             marks: BTreeMap::new(),
             due: BTreeMap::new(),
             dirty: Dirty { plan: true, parts: true, due: true, tree: true },
@@ -159,7 +167,7 @@ impl<'s> Engine<'s> {
     /// Nodes register, spare ones are drained, and the quota book is applied.
     fn build(&mut self) {
         let office = act::operator();
-        self.propose(self.books.first.clone(), false);
+        self.put_in_force(self.books.first.clone());
         for cluster in &self.setup.clusters {
             let nodes = match fleet::nodes(cluster) {
                 Ok(nodes) => nodes,

@@ -6,7 +6,7 @@ use std::fmt;
 use gotgan_core::quota::show_moment;
 
 use crate::record::Origin;
-use crate::scenario::{ExpectFile, Ledger, NodeClass, Query, Scalar, Selection};
+use crate::scenario::{ExpectFile, Ledger, MovedVerdict, NodeClass, Query, Scalar, Selection};
 use crate::units::Moment;
 
 /// What was found at a moment.
@@ -158,6 +158,15 @@ fn describe(query: &Query) -> String {
         Query::IdleGpuMs(since) => format!("idle {}, GPU-ms", since.class),
         Query::IdleShareMilli(since) => format!("idle {}, thousandths", since.class),
         Query::State(job) => format!("state of {}", job.job),
+        Query::Associations(of) => match of.verdict {
+            None => "associations moved in".to_owned(),
+            Some(MovedVerdict::Taken) => "associations taken as they are".to_owned(),
+            Some(MovedVerdict::Mapped) => "associations taken in other words".to_owned(),
+            Some(MovedVerdict::Refused) => "associations not taken whole".to_owned(),
+        },
+        Query::MovedInGpuS(of) => format!("used before, GPU-seconds, {}", of.node),
+        Query::Changed(of) => format!("changed by {}", of.event),
+        Query::Drift(_) => "differs from the files".to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod expect;
 pub mod fault;
 pub mod fleet;
 pub mod meter;
+pub mod moving;
 pub mod record;
 pub mod report;
 pub mod scenario;

@@ -106,6 +106,8 @@ pub struct Record {
     pub refused: Vec<RefusedSubmission>,
     /// Streams that brought a job at all.
     pub brought: BTreeSet<String>,
+    /// Things that were changed by events that apply quota files, by their places.
+    pub changed: BTreeMap<usize, usize>,
     /// Decisions that came too late.
     pub late_decisions: u64,
     /// Passes of the planner.

@@ -14,7 +14,8 @@ use toml::Spanned;
 
 use crate::units::{Moment, Span};
 
-pub use query::{About, Delay, JobOnly, Ledger, NodeClass, Query, Selection, Since};
+pub use query::{About, Delay, EventOnly, JobOnly, Ledger, NodeClass, Query, Selection, Since};
+pub use query::{Moved, MovedVerdict};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -63,6 +64,20 @@ pub struct QuotaFiles {
     pub files: Vec<String>,
     /// Files written right here, by name.
     pub text: BTreeMap<String, String>,
+    /// Files made of what another scheduler has.
+    pub slurm: Option<SlurmFiles>,
+}
+
+/// What Slurm wrote of its own, to be moved in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlurmFiles {
+    /// Path of what `sacctmgr dump` wrote, from the scenario's own.
+    pub dump: String,
+    /// Path of what `sacct` listed, likewise.
+    pub usage: Option<String>,
+    /// Node above all accounts.
+    pub root: ProjectPath,
 }
 
 /// How fast workers are, and how long a silent one is waited for.
@@ -308,6 +323,10 @@ pub struct ApplyFile {
     pub quota: QuotaFiles,
     /// Jobs that run may be stopped because of them; else they are refused if any would be.
     pub allow_stop: bool,
+    /// As the files are: without the batches accepted meanwhile, and without consent to put back what a command did.
+    pub as_written: bool,
+    /// They must be refused; in words that the refusal has.
+    pub refused: Option<String>,
 }
 
 /// A batch that is accepted.

@@ -10,9 +10,10 @@ use gotgan_core::policy::Policy;
 
 use crate::books::Books;
 use crate::fault::{ScenarioFault, Source};
+use crate::moving::MovedIn;
 use crate::scenario::{
-    AcceptFile, ClusterFile, EventAction, EventFile, ExpectFile, QuotaFiles, ScenarioFile,
-    StreamFile, WorkerPace,
+    AcceptFile, ApplyFile, ClusterFile, EventAction, EventFile, ExpectFile, QuotaFiles,
+    ScenarioFile, StreamFile, WorkerPace,
 };
 use crate::units::Moment;
 
@@ -41,6 +42,8 @@ pub struct Setup {
     pub expects: Vec<ExpectFile>,
     /// Quota books of the run.
     pub books: Books,
+    /// What was moved in from Slurm: at the beginning, and by the place of the event.
+    pub moved: (MovedIn, BTreeMap<usize, MovedIn>),
     /// Events that the counterfactual leaves out, with its quota books, if there is one.
     pub counterfactual: Option<(BTreeSet<usize>, Books)>,
 }
@@ -71,8 +74,15 @@ pub type QuotaTexts = BTreeMap<String, String>;
 /// A change of the quota book, in the order of the file.
 #[derive(Debug)]
 pub enum BookStep<'a> {
-    /// Files are applied; true if they replace all that was there.
-    Apply(QuotaTexts, bool),
+    /// Files are applied.
+    Apply {
+        /// Which.
+        texts: QuotaTexts,
+        /// Whether they replace all that was there.
+        replaces: bool,
+        /// How.
+        apply: &'a ApplyFile,
+    },
     /// A batch is accepted.
     Accept(&'a AcceptFile),
 }
@@ -98,12 +108,14 @@ pub fn read(path: &Path) -> Result<Setup, SetupError> {
 }
 
 fn assemble(file: ScenarioFile, folder: &Path) -> Result<Setup, SetupError> {
-    let first = read_quota(&file.quota, folder)?;
+    let (first, moved_first) = read_quota(&file.quota, folder)?;
+    let mut moved = (moved_first.unwrap_or_default(), BTreeMap::new());
     let events: Vec<EventFile> = file.event.into_iter().map(toml::Spanned::into_inner).collect();
     let mut steps = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {
-        if let Some(step) = book_step(&event.action, folder)? {
+        if let Some((step, moved_in)) = book_step(&event.action, folder)? {
             steps.insert((event.at, index), step);
+            moved.1.extend(moved_in.map(|moved_in| (index, moved_in)));
         }
     }
     let none = BTreeSet::new();
@@ -127,6 +139,7 @@ fn assemble(file: ScenarioFile, folder: &Path) -> Result<Setup, SetupError> {
         streams: file.stream.into_iter().map(toml::Spanned::into_inner).collect(),
         expects: file.expect.into_iter().map(toml::Spanned::into_inner).collect(),
         books,
+        moved,
         counterfactual,
         events,
     })
@@ -140,13 +153,14 @@ fn left_out(events: &[EventFile], names: &[String]) -> BTreeSet<usize> {
 fn book_step<'a>(
     action: &'a EventAction,
     folder: &Path,
-) -> Result<Option<BookStep<'a>>, SetupError> {
+) -> Result<Option<(BookStep<'a>, Option<MovedIn>)>, SetupError> {
     Ok(match action {
         EventAction::Apply(apply) => {
             let replaces = apply.quota.folder.is_some();
-            Some(BookStep::Apply(read_quota(&apply.quota, folder)?, replaces))
+            let (texts, moved) = read_quota(&apply.quota, folder)?;
+            Some((BookStep::Apply { texts, replaces, apply }, moved))
         }
-        EventAction::Accept(accept) => Some(BookStep::Accept(accept)),
+        EventAction::Accept(accept) => Some((BookStep::Accept(accept), None)),
         EventAction::Submit(_)
         | EventAction::Cancel(_)
         | EventAction::Lose(_)
@@ -157,8 +171,11 @@ fn book_step<'a>(
     })
 }
 
-/// The texts of all files that are named.
-fn read_quota(files: &QuotaFiles, folder: &Path) -> Result<QuotaTexts, SetupError> {
+/// The texts of all files that are named, and what was moved in from Slurm.
+fn read_quota(
+    files: &QuotaFiles,
+    folder: &Path,
+) -> Result<(QuotaTexts, Option<MovedIn>), SetupError> {
     let mut paths = Vec::new();
     if let Some(below) = &files.folder {
         let below = folder.join(below);
@@ -178,10 +195,17 @@ fn read_quota(files: &QuotaFiles, folder: &Path) -> Result<QuotaTexts, SetupErro
         texts.insert(name, read_text(&path)?);
     }
     texts.extend(files.text.clone());
-    Ok(texts)
+    let moved = files.slurm.as_ref().map(|slurm| MovedIn::read(slurm, folder)).transpose()?;
+    let Some((made, moved)) = moved else { return Ok((texts, None)) };
+    texts.extend(made);
+    Ok((texts, Some(moved)))
 }
 
-fn read_text(path: &Path) -> Result<String, SetupError> {
+/// The text of a file.
+///
+/// # Errors
+/// [`SetupError::Unreadable`]
+pub(crate) fn read_text(path: &Path) -> Result<String, SetupError> {
     let unreadable = |source| SetupError::Unreadable { path: path.to_owned(), source };
     std::fs::read_to_string(path).map_err(unreadable)
 }

@@ -10,8 +10,15 @@ use gotgan_sim::setup::SetupError;
 use proptest::prelude::*;
 
 /// Every scenario there is; each has a test of its own below.
-const EXAMPLES: [&str; 6] =
-    ["five-phases", "late-delivery", "long-weekend", "recall", "six-weeks", "six-weeks-failure"];
+const EXAMPLES: [&str; 7] = [
+    "five-phases",
+    "late-delivery",
+    "long-weekend",
+    "moving-in",
+    "recall",
+    "six-weeks",
+    "six-weeks-failure",
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scenarios")
@@ -54,6 +61,23 @@ fn every_example_is_run() {
 #[test]
 fn a_budget_that_ends_on_a_friday_night_stops_nothing_that_runs_and_wakes_nobody() {
     example("long-weekend");
+}
+
+#[test]
+fn five_thousand_associations_move_in_and_a_change_by_hand_shows_and_stays() {
+    let report = example("moving-in");
+    assert!(report.classes.iter().any(|class| class.class.as_str() == "b200"));
+}
+
+#[test]
+fn files_that_should_be_refused_and_are_not_fail_the_scenario() {
+    let text = std::fs::read_to_string(folder().join("moving-in.toml")).unwrap();
+    let text = text.replace("as_written = true", "as_written = false");
+    let text = text.replace("moving-in/", &format!("{}/moving-in/", folder().display()));
+    let text = text.replace("../quota", &format!("{}/../quota", folder().display()));
+    let report = run_text(&text).unwrap();
+    assert!(!report.passed);
+    assert!(report.text().contains("should be refused"), "{}", report.text());
 }
 
 #[test]

@@ -9,11 +9,12 @@ use gotgan_core::fairshare::History;
 use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use gotgan_core::lifecycle::{self, Action, Actor, QuotaRefusal};
 use gotgan_core::node::Liveness;
+use gotgan_core::quota::audit::edits;
 use gotgan_core::quota::{Consent, Proposal, QuotaBook};
 use gotgan_core::world::{Snapshot, Used, World};
 
 use super::{Engine, Step};
-use crate::scenario::{AcceptFile, EventAction};
+use crate::scenario::{AcceptFile, ApplyFile, EventAction};
 
 /// Who acts.
 pub(super) fn operator() -> UserName {
@@ -33,7 +34,7 @@ impl Engine<'_> {
         match &event.action {
             EventAction::Submit(submit) => self.submit_named(submit),
             EventAction::Cancel(name) => self.cancel(name, by),
-            EventAction::Apply(apply) => self.apply_book(index, apply.allow_stop),
+            EventAction::Apply(apply) => self.apply(index, apply),
             EventAction::Accept(accept) => self.accept(index, accept),
             EventAction::Lose(node) => self.lose(node),
             EventAction::Return(node) => self.bring_back(node),
@@ -47,10 +48,25 @@ impl Engine<'_> {
         }
     }
 
-    /// Applies the book that an event leads to.
-    fn apply_book(&mut self, index: usize, allow_stop: bool) {
-        if let Some(book) = self.books.after.get(&index).cloned() {
-            self.propose(book, allow_stop);
+    /// Applies quota files, or is refused as the scenario says.
+    fn apply(&mut self, index: usize, apply: &ApplyFile) {
+        let books = self.books;
+        let Some(book) = books.after.get(&index) else { return };
+        let changed = edits(&self.world.book, book).len();
+        self.record.changed.insert(index, changed);
+        let consent = Consent { stop: apply.allow_stop, overwrite: !apply.as_written };
+        match (self.propose(book.clone(), consent), &apply.refused) {
+            (Ok(()), None) => {
+                self.files = books.files.get(&index).unwrap_or(self.files);
+                self.moved = self.setup.moved.1.get(&index).unwrap_or(self.moved);
+            }
+            (Err(refusal), Some(words)) if refusal.to_string().contains(words) => {}
+            (Err(refusal), _) => self.refused_quota(&refusal),
+            (Ok(()), Some(words)) => {
+                let at = gotgan_core::quota::show_moment(self.now);
+                let text = format!("{at} quota files were applied that should be refused: {words}");
+                self.record.violations.push(text);
+            }
         }
     }
 
@@ -62,19 +78,30 @@ impl Engine<'_> {
             self.write(|draft| lifecycle::accept_batch(draft, lot, *batch, &by, "scenario"));
         match answer {
             Ok(_) => {}
-            Err(QuotaRefusal::NotApproved { .. }) => self.apply_book(index, false),
+            Err(QuotaRefusal::NotApproved { .. }) => {
+                if let Some(book) = self.books.after.get(&index).cloned() {
+                    self.put_in_force(book);
+                }
+            }
             Err(refusal) => self.refused_quota(&refusal),
         }
     }
 
-    /// Puts a book in force, approved by as many as the rules ask for.
-    pub(super) fn propose(&mut self, book: QuotaBook, allow_stop: bool) {
+    /// Puts a book in force that nobody has anything against.
+    pub(super) fn put_in_force(&mut self, book: QuotaBook) {
+        if let Err(refusal) = self.propose(book, Consent { stop: false, overwrite: true }) {
+            self.refused_quota(&refusal);
+        }
+    }
+
+    /// Proposes a book, approved by as many as the rules ask for.
+    fn propose(&mut self, book: QuotaBook, consent: Consent) -> Result<(), QuotaRefusal> {
         let by = operator();
         let proposal = Proposal {
             requester: by.clone(),
             reason: "scenario".to_owned(),
             base_revision: self.world.book.revision,
-            consent: Consent { stop: allow_stop, overwrite: true },
+            consent,
             book,
         };
         let mut answer = self.write(|draft| lifecycle::apply_quota(draft, proposal.clone(), &by));
@@ -86,9 +113,7 @@ impl Engine<'_> {
                 lifecycle::apply_quota(draft, proposal, &by)
             });
         }
-        if let Err(refusal) = answer {
-            self.refused_quota(&refusal);
-        }
+        answer.map(drop)
     }
 
     fn refused_quota(&mut self, refusal: &QuotaRefusal) {

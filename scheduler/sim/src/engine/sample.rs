@@ -4,13 +4,14 @@ use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::attempt::Cause;
 use gotgan_core::job::JobState;
 use gotgan_core::planner;
+use gotgan_core::quota::audit::edits;
 use gotgan_core::quota::entitle::{Entitlements, NodeIndex};
 
 use super::Engine;
 use crate::expect::Found;
 use crate::meter::{Booked, Parts};
 use crate::record::{JobFacts, Origin};
-use crate::scenario::{About, Delay, Ledger, NodeClass, Query, Selection, Since};
+use crate::scenario::{About, Delay, EventFile, Ledger, NodeClass, Query, Selection, Since};
 
 impl Engine<'_> {
     pub(super) fn sample(&mut self, index: usize) {
@@ -59,7 +60,18 @@ impl Engine<'_> {
                 let job = id.and_then(|id| self.record.jobs.get(id));
                 Found::Word(job.map_or("refused", |job| job.state.word()).to_owned())
             }
+            Query::Associations(of) => number(self.moved.associations(of.verdict)),
+            Query::MovedInGpuS(of) => wide(self.moved.used(&of.node)),
+            Query::Changed(of) => number(self.changed_by(&of.event)),
+            Query::Drift(_) => number(edits(self.files, &self.world.book).len()),
         }
+    }
+
+    /// Things that were changed by an event; none before it happened.
+    fn changed_by(&self, name: &str) -> usize {
+        let named = |event: &EventFile| event.name.as_deref() == Some(name);
+        let index = self.setup.events.iter().position(named);
+        index.and_then(|index| self.record.changed.get(&index)).copied().unwrap_or(0)
     }
 
     /// What became of a class by now is what an expectation over some time begins from.
@@ -143,7 +155,7 @@ impl Engine<'_> {
 pub(super) fn since(query: &Query) -> Option<&Since> {
     match query.about() {
         About::Since(since) => Some(since),
-        About::Node(_) | About::Jobs(_) | About::Job(_) => None,
+        About::Node(_) | About::Jobs(_) | About::Job(_) | About::Event(_) | About::Book => None,
     }
 }
 

@@ -16,6 +16,10 @@ pub enum About<'a> {
     Since(&'a Since),
     /// One job.
     Job(&'a JobOnly),
+    /// An event that applies quota files.
+    Event(&'a EventOnly),
+    /// Quota files as a whole.
+    Book,
 }
 
 /// What can be looked at. Times are in milliseconds, amounts in whole GPUs and GPU-seconds.
@@ -58,6 +62,14 @@ pub enum Query {
     IdleShareMilli(Since),
     /// State of a job, a word.
     State(JobOnly),
+    /// Associations that were moved in from Slurm, over all events so far.
+    Associations(Moved),
+    /// GPU-seconds that Slurm's jobs used, by the accounts that were moved to a node or below it.
+    MovedInGpuS(NodeOnly),
+    /// Things that were changed when an event applied its quota files; 0 if it found all of it in force.
+    Changed(EventOnly),
+    /// Things in which the book in force is not what the files applied last say.
+    Drift(Everything),
 }
 
 impl Query {
@@ -80,6 +92,8 @@ impl Query {
             | Query::RefundedGpuS(ledger) => About::Jobs(&ledger.of),
             Query::IdleGpuMs(since) | Query::IdleShareMilli(since) => About::Since(since),
             Query::State(job) => About::Job(job),
+            Query::Changed(event) => About::Event(event),
+            Query::Associations(_) | Query::MovedInGpuS(_) | Query::Drift(_) => About::Book,
         }
     }
 }
@@ -120,6 +134,47 @@ pub struct Since {
 pub struct JobOnly {
     /// Its name, as the event that submits it has it.
     pub job: String,
+}
+
+/// An event.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventOnly {
+    /// Its name.
+    pub event: String,
+}
+
+/// Nothing is chosen.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Everything {}
+
+/// A node of the quota tree.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeOnly {
+    /// The node, with all below it.
+    pub node: ProjectPath,
+}
+
+/// Associations of Slurm.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moved {
+    /// Only those of which this became.
+    pub verdict: Option<MovedVerdict>,
+}
+
+/// What became of an association, as `gotgan quota import` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MovedVerdict {
+    /// All of it is in the files.
+    Taken,
+    /// In other words.
+    Mapped,
+    /// Not all of it is.
+    Refused,
 }
 
 /// Jobs: those to which all that is said applies.

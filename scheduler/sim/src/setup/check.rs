@@ -59,7 +59,7 @@ fn node_of(query: &Query) -> Option<&ProjectPath> {
     match query.about() {
         About::Node(of) => Some(&of.node),
         About::Jobs(of) => of.node.as_ref(),
-        About::Since(_) | About::Job(_) => None,
+        About::Since(_) | About::Job(_) | About::Event(_) | About::Book => None,
     }
 }
 
@@ -259,9 +259,18 @@ impl Check<'_> {
             let possible = (1..=100).contains(&delay.percentile);
             self.require(possible, "value.start_delay_ms.percentile", "must be 1 to 100");
         }
-        if let About::Jobs(of) = expect.value.about() {
-            self.selection(of);
+        match expect.value.about() {
+            About::Jobs(of) => self.selection(of),
+            About::Event(of) => self.applies(&of.event),
+            About::Node(_) | About::Since(_) | About::Job(_) | About::Book => {}
         }
+    }
+
+    fn applies(&mut self, name: &str) {
+        let known = self.file.event.iter().map(|event| event.as_ref()).any(|event| {
+            event.name.as_deref() == Some(name) && matches!(event.action, EventAction::Apply(_))
+        });
+        self.require(known, "value.changed.event", format!("no event \"{name}\" applies files"));
     }
 
     fn selection(&mut self, of: &Selection) {
