@@ -1,6 +1,7 @@
-//! `gotgan quota`: the tree of limits and guarantees, changing it from files, who changed it, and the ledger.
+//! `gotgan quota`: the tree of limits and guarantees, changing it from files, who changed it, alerts, and the ledger.
 
 mod accept;
+mod alerts;
 mod audit;
 mod chain;
 mod drift;
@@ -17,6 +18,7 @@ use clap::{Args, Subcommand};
 
 use self::{
     accept::Phase,
+    alerts::Alerts,
     audit::AuditCommand,
     drift::Drift,
     explain::ExplainQuota,
@@ -62,6 +64,7 @@ enum Action {
     Import(ImportQuota),
     Phase(Phase),
     Audit(AuditCommand),
+    Alerts(Alerts),
     Ledger(Ledger),
     Balance(Balance),
 }
@@ -80,6 +83,7 @@ impl QuotaCommand {
             Action::Import(command) => command.run(context)?,
             Action::Phase(command) => command.run(context).await?,
             Action::Audit(command) => return command.run(context).await,
+            Action::Alerts(command) => command.run(context).await?,
             Action::Ledger(command) => command.run(context).await?,
             Action::Balance(command) => return command.run(context).await,
         }

@@ -1,5 +1,6 @@
 //! What the API sent, as stable JSON and as the texts of tables. Views are pure: no clock, no terminal.
 
+pub mod alert;
 pub mod amount;
 pub mod audit;
 pub mod cluster;

@@ -23,6 +23,8 @@ pub struct QuotaNodeView {
     pub classes: Vec<QuotaClassView>,
     /// Null if it has none of its own.
     pub budget: Option<QuotaBudgetView>,
+    /// At which parts of the budget people are told, hundredths.
+    pub alert_percents: Vec<u32>,
 }
 
 /// Its account for a period, in thousandths of normalised GPU-hours.
@@ -90,6 +92,7 @@ impl QuotaNodeView {
             weight: node.weight,
             classes: classes.into_iter().map(|class| class_of(node, class)).collect(),
             budget: node.budget.as_ref().map(QuotaBudgetView::of),
+            alert_percents: node.alert_percents.clone(),
         }
     }
 }

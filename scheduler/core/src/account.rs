@@ -4,12 +4,16 @@
 //! of any period is a sum of few numbers and a refund finds its way back to the period that paid. What is set aside is
 //! a sum over attempts that live. A budget decides whether something may start; it never stops anything.
 
+mod pace;
+
 use std::collections::BTreeMap;
 
 use crate::amount::{Ngh, UnixMicros};
 use crate::ids::ProjectPath;
 use crate::quota::budget::{Budget, WHOLE_MILLI};
 use crate::quota::{Interval, QuotaTree};
+
+pub use pace::Pace;
 
 /// What every path has used and set aside, each summed over everything below.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +27,8 @@ struct Sums {
     used: BTreeMap<UnixMicros, Ngh>,
     /// For attempts that live.
     held: Ngh,
+    /// How fast those use.
+    pace: Pace,
 }
 
 impl Accounts {
@@ -38,6 +44,12 @@ impl Accounts {
     #[must_use]
     pub fn held(&self, path: &str) -> Ngh {
         self.by_path.get(path).map(|sums| sums.held).unwrap_or_default()
+    }
+
+    /// What attempts of `path` that live use.
+    #[must_use]
+    pub fn pace(&self, path: &str) -> Pace {
+        self.by_path.get(path).map(|sums| sums.pace).unwrap_or_default()
     }
 
     /// Every path with what is set aside for it.
@@ -64,6 +76,16 @@ impl Accounts {
     /// Takes back what was set aside for an attempt.
     pub fn release(&mut self, project: &ProjectPath, ngh: Ngh) {
         self.each_level(project, |sums| sums.held -= ngh);
+    }
+
+    /// Enters how fast an attempt uses.
+    pub fn begin(&mut self, project: &ProjectPath, pace: Pace) {
+        self.each_level(project, |sums| sums.pace = sums.pace.and(pace));
+    }
+
+    /// Takes back how fast an attempt used.
+    pub fn stop(&mut self, project: &ProjectPath, pace: Pace) {
+        self.each_level(project, |sums| sums.pace = sums.pace.without(pace));
     }
 
     fn each_level(&mut self, project: &ProjectPath, change: impl Fn(&mut Sums)) {
@@ -116,10 +138,7 @@ impl Account {
     /// The account of `path`, which has that budget.
     #[must_use]
     pub fn of(path: &str, budget: &Budget, accounts: &Accounts) -> Self {
-        let carry = |before: &crate::quota::budget::Before| {
-            before.carry.of(before.ngh, accounts.used(path, before.span))
-        };
-        let carried = budget.before.as_ref().map(carry).unwrap_or_default();
+        let carried = budget.carried(path, accounts);
         let all = budget.ngh + carried;
         Account {
             period: budget.period_name(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::Alert;
 use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
 use crate::ids::{AttemptId, JobId, NodeName};
@@ -84,6 +85,8 @@ pub enum Change {
     QuotaAudited(Arc<AuditEntry>),
     /// Somebody stands for a plan of another quota book.
     QuotaApproved(Arc<Approval>),
+    /// A part of a budget is used, or is not any more.
+    QuotaAlerted(Arc<Alert>),
     /// A date of the quota book has come: what it says for that moment is in force. Not stored, as it follows from the
     /// quota book and the clock.
     QuotaTurned {
@@ -202,4 +205,6 @@ event_kinds! {
     QuotaApproved => "quota_approved",
     /// The quota tree changed by its dates.
     QuotaTurned => "quota_turned",
+    /// A part of a budget is used, or is not any more.
+    QuotaAlert => "quota_alert",
 }

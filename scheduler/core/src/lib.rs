@@ -11,6 +11,7 @@
 
 pub mod account;
 pub mod admit;
+pub mod alert;
 pub mod amount;
 pub mod attempt;
 pub mod change;

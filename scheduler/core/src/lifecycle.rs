@@ -7,6 +7,7 @@
 //! ([`orders`]), so an order that was lost is simply derived again.
 
 mod action;
+mod alert;
 mod draft;
 mod end;
 mod node;
@@ -21,6 +22,7 @@ mod submit;
 mod tests;
 
 pub use action::{Action, ActionRefusal, Actor, Changed, act};
+pub use alert::tell_alerts;
 pub use draft::Draft;
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{

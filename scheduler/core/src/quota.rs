@@ -16,6 +16,7 @@ mod moment;
 mod parse;
 mod proposal;
 mod sums;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -34,6 +35,7 @@ pub use moment::{read as read_moment, show as show_moment};
 pub use parse::{QuotaFault, parse};
 pub use proposal::{Consent, Proposal};
 pub use sums::{ClassSums, Sums};
+pub use thresholds::Thresholds;
 
 /// The whole tree at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,8 @@ pub struct QuotaNode {
     pub any_limit: Option<GpuMilli>,
     /// How much GPU time it may use in a period; `None`: bound only by the nodes above.
     pub budget: Option<Budget>,
+    /// At which parts of the budget people are told.
+    pub alert: Thresholds,
 }
 
 impl Default for QuotaNode {
@@ -74,6 +78,7 @@ impl Default for QuotaNode {
             limits: BTreeMap::new(),
             any_limit: None,
             budget: None,
+            alert: Thresholds::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! world and the planner's thread a replica; both are kept by [`World::apply`] and can be dropped and rebuilt
 //! from a [`Snapshot`].
 
+mod alerts;
 mod apply;
 mod audit;
 mod node;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::account::Accounts;
+use crate::alert::Alert;
 use crate::amount::{Ngh, UnixMicros};
 use crate::attempt::Attempt;
 use crate::fairshare::History;
@@ -24,6 +26,7 @@ use crate::node::{Admin, Inventory};
 use crate::quota::{Interval, QuotaBook, QuotaTree};
 use crate::step::Step;
 
+pub use alerts::Alerts;
 pub use audit::QuotaAudit;
 pub use node::{Node, NodeFree};
 pub use usage::{PathUsage, Usage};
@@ -61,6 +64,8 @@ pub struct World {
     pub history: History,
     /// What every node of the quota tree has used and set aside.
     pub accounts: Accounts,
+    /// Which parts of which budgets were said to be used, and when another will be.
+    pub alerts: Alerts,
     /// When attempts must be settled next.
     dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
@@ -122,6 +127,8 @@ pub struct Snapshot {
     pub history: History,
     /// What the ledger says was used.
     pub used: Vec<Used>,
+    /// The last alert of each node and percentage.
+    pub alerts: Vec<Alert>,
 }
 
 /// What a project has used in an account, by the ledger.
@@ -153,6 +160,7 @@ impl Default for World {
             usage: Usage::default(),
             history: History::default(),
             accounts: Accounts::default(),
+            alerts: Alerts::default(),
             dues: BTreeSet::new(),
         }
     }
@@ -165,6 +173,7 @@ impl World {
         let Snapshot { sequences, book, audit, .. } = &snapshot;
         let (book, audit) = (Arc::clone(book), audit.clone());
         let mut world = World { sequences: *sequences, book, audit, ..World::default() };
+        snapshot.alerts.iter().for_each(|alert| world.alerts.tell(alert));
         world.turn_quota(now);
         world.history = snapshot.history;
         for (inventory, admin) in snapshot.nodes {
@@ -175,6 +184,7 @@ impl World {
         }
         for Used { project, account, ngh } in snapshot.used {
             world.accounts.enter(&project, account, ngh);
+            world.expect_alerts(&project);
         }
         for attempt in snapshot.attempts {
             world.take(&Arc::new(attempt));

@@ -96,6 +96,8 @@ pub struct Engine<'s> {
     due: BTreeMap<GpuClass, Entitlements>,
     dirty: Dirty,
     wake: Option<UnixMicros>,
+    /// When there may be something to say of a budget next.
+    alert: Option<UnixMicros>,
 }
 
 /// What must be looked at again.
@@ -161,6 +163,7 @@ impl<'s> Engine<'s> {
             due: BTreeMap::new(),
             dirty: Dirty { plan: true, parts: true, due: true, tree: true },
             wake: None,
+            alert: None,
         }
     }
 
@@ -268,6 +271,7 @@ impl<'s> Engine<'s> {
         let mut draft = Draft::new(&mut self.world, &policy, Epoch(1), self.now);
         lifecycle::turn_quota(&mut draft);
         lifecycle::settle_due(&mut draft);
+        lifecycle::tell_alerts(&mut draft);
         let answer = command(&mut draft);
         let changes = draft.into_changes();
         self.observe(&changes);

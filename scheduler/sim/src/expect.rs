@@ -6,7 +6,9 @@ use std::fmt;
 use gotgan_core::quota::show_moment;
 
 use crate::record::Origin;
-use crate::scenario::{ExpectFile, Ledger, MovedVerdict, NodeClass, Query, Scalar, Selection};
+use crate::scenario::{
+    ExpectFile, Ledger, MovedVerdict, NodeClass, Query, Scalar, Selection, TellingOf,
+};
 use crate::units::Moment;
 
 /// What was found at a moment.
@@ -167,6 +169,7 @@ fn describe(query: &Query) -> String {
         Query::MovedInGpuS(of) => format!("used before, GPU-seconds, {}", of.node),
         Query::Changed(of) => format!("changed by {}", of.event),
         Query::Drift(_) => "differs from the files".to_owned(),
+        Query::Alerts(of) => told(of),
     }
 }
 
@@ -175,12 +178,22 @@ fn booked(what: &str, ledger: &Ledger) -> String {
     format!("{what}, GPU-seconds,{class}{}", selected(&ledger.of))
 }
 
+fn told(of: &TellingOf) -> String {
+    let percent = of.percent.map(|percent| format!(" at {percent} %")).unwrap_or_default();
+    format!("alerts of {}{percent}{}", of.node, between(of.from, of.until))
+}
+
+fn between(from: Option<Moment>, until: Option<Moment>) -> String {
+    let from = from.map(|from| format!(" from {}", show_moment(from.0)));
+    let until = until.map(|until| format!(" until {}", show_moment(until.0)));
+    [from, until].into_iter().flatten().collect()
+}
+
 fn selected(of: &Selection) -> String {
     let job = of.job.as_ref().map(|job| format!(" job {job}"));
     let stream = of.stream.as_ref().map(|stream| format!(" stream {stream}"));
     let node = of.node.as_ref().map(|node| format!(" {node}"));
-    let from = of.from.map(|from| format!(" from {}", show_moment(from.0)));
-    let until = of.until.map(|until| format!(" until {}", show_moment(until.0)));
-    let said: String = [job, stream, node, from, until].into_iter().flatten().collect();
+    let time = Some(between(of.from, of.until));
+    let said: String = [job, stream, node, time].into_iter().flatten().collect();
     if said.is_empty() { " all jobs".to_owned() } else { said }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::attempt::Cause;
 use gotgan_core::ids::{JobId, ProjectPath};
@@ -108,6 +109,8 @@ pub struct Record {
     pub brought: BTreeSet<String>,
     /// Things that were changed by events that apply quota files, by their places.
     pub changed: BTreeMap<usize, usize>,
+    /// What people were told of budgets.
+    pub alerts: Vec<Alert>,
     /// Decisions that came too late.
     pub late_decisions: u64,
     /// Passes of the planner.

@@ -15,7 +15,7 @@ use toml::Spanned;
 use crate::units::{Moment, Span};
 
 pub use query::{About, Delay, EventOnly, JobOnly, Ledger, NodeClass, Query, Selection, Since};
-pub use query::{Moved, MovedVerdict};
+pub use query::{Moved, MovedVerdict, TellingOf};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]

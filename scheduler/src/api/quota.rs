@@ -196,6 +196,23 @@ impl Quota for QuotaService {
         Ok(Response::new(v1::LedgerResponse { entries, next_token }))
     }
 
+    async fn alerts(
+        &self,
+        request: Request<v1::QuotaAlertsRequest>,
+    ) -> Result<Response<v1::QuotaAlertsResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let page = page_of(request.page)?;
+        let within = match project_of(&who, &request.path)? {
+            Some(path) => vec![path],
+            None => scope_of(&who)?,
+        };
+        let found = self.0.store.alerts(&within, &page).await.map_err(|e| error::store(&e))?;
+        let next_token = next_token(&page, &found, |last| last.seq);
+        let alerts = found.into_iter().map(records::alert).collect();
+        Ok(Response::new(v1::QuotaAlertsResponse { alerts, next_token }))
+    }
+
     async fn balance(
         &self,
         request: Request<v1::BalanceRequest>,

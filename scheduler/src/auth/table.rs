@@ -78,6 +78,7 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Nodes/List", PEOPLE),
     rule("/gotgan.v1.Nodes/Resume", MACHINES),
     rule("/gotgan.v1.Quota/AcceptBatch", ALLOCATION),
+    rule("/gotgan.v1.Quota/Alerts", PEOPLE),
     rule("/gotgan.v1.Quota/Apply", ALLOCATION),
     rule("/gotgan.v1.Quota/Approve", ALLOCATION),
     rule("/gotgan.v1.Quota/Audit", ALLOCATION),

@@ -261,6 +261,7 @@ fn attempt_of(change: &Change) -> Option<AttemptId> {
         | Change::QuotaApplied { .. }
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)
+        | Change::QuotaAlerted(_)
         | Change::QuotaTurned { .. }
         | Change::Happened(_) => None,
     }

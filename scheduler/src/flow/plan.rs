@@ -334,6 +334,7 @@ fn news_of(change: &Change) -> News {
         | Change::Booked(_)
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)
+        | Change::QuotaAlerted(_)
         | Change::Happened(_) => News::None,
     }
 }

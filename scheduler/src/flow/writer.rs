@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, Event};
 use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
@@ -240,6 +241,7 @@ impl Writer {
         let mut reads = Vec::new();
         lifecycle::turn_quota(&mut round.draft);
         lifecycle::settle_due(&mut round.draft);
+        lifecycle::tell_alerts(&mut round.draft);
         for command in commands {
             match command {
                 Command::Submit { submissions, reply } => {
@@ -268,6 +270,7 @@ impl Writer {
                 _ => None,
             })
             .collect();
+        changes.iter().for_each(log_alert);
         self.parts.metrics.events.inc_by(events.len() as u64);
         self.parts.admission.note(&changes);
         if !events.is_empty() {
@@ -345,6 +348,15 @@ fn refuse_submissions(commands: Vec<Command>) -> Vec<Command> {
         }
     }
     rest
+}
+
+/// What somebody who reads logs must hear of a budget.
+fn log_alert(change: &Change) {
+    if let Change::QuotaAlerted(alert) = change {
+        let Alert { node, percent, period, budget, carried, used, .. } = &**alert;
+        let happened = alert.kind.word();
+        tracing::warn!(%node, percent, happened, %period, %budget, %carried, %used, "quota alert");
+    }
 }
 
 fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowError>) {

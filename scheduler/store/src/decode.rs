@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gotgan_core::alert::{Alert, AlertKind};
 use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, EventKind, Subject};
@@ -47,6 +48,8 @@ pub(crate) type EventRow =
     (i64, i64, Text, Option<i64>, Option<i64>, Option<Text>, Option<Text>, Text);
 /// seq, revision, at, subject, source, body, digest.
 pub(crate) type AuditRow = (i64, i64, i64, Text, Text, Text, Text);
+/// seq, at, node, percent, kind, from, period, budget, carried, used.
+pub(crate) type AlertRow = (i64, i64, Text, i64, Text, i64, Text, Text, Text, Text);
 /// plan, base revision, approver, document, at.
 pub(crate) type ApprovalRow = (Text, i64, Text, Text, i64);
 /// project, class, charged, of that beyond a budget, refunded, held.
@@ -230,6 +233,30 @@ pub(crate) fn used((project, account, weight, amount): UsedRow) -> Result<Used> 
         account: UnixMicros(account),
         ngh: Ngh::of(GpuMilliSeconds(amount), weight_milli),
     })
+}
+
+pub(crate) fn alert(
+    (seq, at, node, percent, kind, from, period, budget, carried, used): AlertRow,
+) -> Result<Alert> {
+    let what = || format!("alert {seq}");
+    Ok(Alert {
+        seq: unsigned("alert", seq)?,
+        at: UnixMicros(at),
+        node: name(&what, node)?,
+        percent: small("alert", percent)?,
+        kind: word(&what, &kind, AlertKind::from_word)?,
+        from: UnixMicros(from),
+        period,
+        budget: units(&what, &budget)?,
+        carried: units(&what, &carried)?,
+        used: units(&what, &used)?,
+    })
+}
+
+/// Normalised GPU time in its unit, as digits: more than a column of numbers holds.
+pub(crate) fn units(what: &dyn Fn() -> String, digits: &str) -> Result<Ngh> {
+    let corrupt = |source| StoreError::Corrupt { what: what(), source: Box::new(source) };
+    digits.parse().map(Ngh).map_err(corrupt)
 }
 
 pub(crate) fn event((seq, at, kind, job, attempt, state, node, text): EventRow) -> Result<Event> {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::attempt::{Attempt, AttemptState, NodeAllocation};
 use gotgan_core::change::{Change, Event};
@@ -36,6 +37,7 @@ pub(crate) struct Groups<'r> {
     pub quota: BTreeMap<u64, (&'r QuotaBook, UnixMicros)>,
     pub audited: Vec<&'r AuditEntry>,
     pub approved: Vec<&'r Approval>,
+    pub alerts: Vec<&'r Alert>,
     pub events: Vec<&'r Event>,
 }
 
@@ -80,6 +82,7 @@ impl<'r> Groups<'r> {
             }
             Change::QuotaAudited(entry) => self.audited.push(entry),
             Change::QuotaApproved(approval) => self.approved.push(approval),
+            Change::QuotaAlerted(alert) => self.alerts.push(alert),
             Change::Happened(event) => self.events.push(event),
             Change::NodeHeard { .. }
             | Change::NodeLeftovers { .. }

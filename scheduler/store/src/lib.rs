@@ -35,6 +35,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
@@ -133,6 +134,10 @@ pub trait Store: Send + Sync + Debug {
 
     /// Entries of the ledger, oldest first; the page's `after` is the position of the last entry seen.
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>>;
+
+    /// Alerts of these nodes and those below (or all), oldest first; the page's `after` is the position of the last
+    /// one seen.
+    async fn alerts(&self, within: &[ProjectPath], page: &Page) -> Result<Vec<Alert>>;
 
     /// Entries of the audit chain in order, all or those of one subject; the page's `after` is the position of the
     /// last entry seen.

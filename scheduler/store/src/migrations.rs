@@ -39,6 +39,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0003_budgets.sql"),
         postgres: include_str!("../../../migrations/postgres/0003_budgets.sql"),
     },
+    Step {
+        number: 4,
+        name: "books",
+        sqlite: include_str!("../../../migrations/sqlite/0004_books.sql"),
+        postgres: include_str!("../../../migrations/postgres/0004_books.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

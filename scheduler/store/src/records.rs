@@ -85,6 +85,7 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::QuotaApplied { .. }
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)
+        | Change::QuotaAlerted(_)
         | Change::Happened(_) => true,
     }
 }

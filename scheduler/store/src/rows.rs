@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use gotgan_core::alert::Alert;
 use gotgan_core::attempt::{Attempt, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, Subject};
 use gotgan_core::ids::{AttemptId, JobId, NodeName};
@@ -280,6 +281,37 @@ pub(crate) struct QuotaRow<'r> {
     pub applied_us: i64,
     #[serde(serialize_with = "as_text")]
     pub tree: &'r QuotaBook,
+}
+
+#[derive(Serialize)]
+pub(crate) struct AlertRow<'r> {
+    seq: u64,
+    at_us: i64,
+    node: &'r str,
+    percent: u32,
+    kind: &'static str,
+    from_us: i64,
+    period: &'r str,
+    budget: String,
+    carried: String,
+    used: String,
+}
+
+impl<'r> AlertRow<'r> {
+    pub(crate) fn of(alert: &'r Alert) -> Self {
+        AlertRow {
+            seq: alert.seq,
+            at_us: alert.at.0,
+            node: alert.node.as_str(),
+            percent: alert.percent,
+            kind: alert.kind.word(),
+            from_us: alert.from.0,
+            period: &alert.period,
+            budget: alert.budget.0.to_string(),
+            carried: alert.carried.0.to_string(),
+            used: alert.used.0.to_string(),
+        }
+    }
 }
 
 #[derive(Serialize)]

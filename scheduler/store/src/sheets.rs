@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::groups::Groups;
 use crate::rows::{
-    AdminRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow, NodeRow,
-    QuotaRow, SpecRow, StepRow, TaskRow, plain,
+    AdminRow, AlertRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow,
+    NodeRow, QuotaRow, SpecRow, StepRow, TaskRow, plain,
 };
 use crate::{Result, Round, StoreError};
 
@@ -33,6 +33,7 @@ pub(crate) enum Target {
     Quota,
     QuotaAudit,
     QuotaApprovals,
+    QuotaAlerts,
     Events,
     Tokens,
     JoinTokens,
@@ -41,7 +42,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// All of them, in the order of writing.
-    pub(crate) const ALL: [Target; 20] = [
+    pub(crate) const ALL: [Target; 21] = [
         Target::Jobs,
         Target::JobSpecs,
         Target::MovedJobs,
@@ -58,6 +59,7 @@ impl Target {
         Target::Quota,
         Target::QuotaAudit,
         Target::QuotaApprovals,
+        Target::QuotaAlerts,
         Target::Events,
         Target::Tokens,
         Target::JoinTokens,
@@ -84,6 +86,7 @@ impl Target {
             | Target::Quota
             | Target::QuotaAudit
             | Target::QuotaApprovals
+            | Target::QuotaAlerts
             | Target::Events
             | Target::Tokens
             | Target::Answered => "a row was not written",
@@ -202,7 +205,9 @@ impl Sheets {
                 "document": plain(&approval.document), "at_us": approval.at.0,
             })
         });
-        self.add(Target::QuotaApprovals, approvals)
+        self.add(Target::QuotaApprovals, approvals)?;
+        let alerts = groups.alerts.iter();
+        self.add(Target::QuotaAlerts, alerts.map(|alert| AlertRow::of(alert)))
     }
 
     fn add_access(&mut self, round: &Round) -> Result<()> {

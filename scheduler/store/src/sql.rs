@@ -46,6 +46,14 @@ macro_rules! event_columns {
     };
 }
 
+/// Columns of [`crate::decode::AlertRow`].
+macro_rules! alert_columns {
+    () => {
+        "quota_alerts.seq, quota_alerts.at_us, quota_alerts.node, quota_alerts.percent, quota_alerts.kind, \
+         quota_alerts.from_us, quota_alerts.period, quota_alerts.budget, quota_alerts.carried, quota_alerts.used"
+    };
+}
+
 /// Columns of [`crate::decode::AuditRow`].
 macro_rules! audit_columns {
     () => {
@@ -54,7 +62,7 @@ macro_rules! audit_columns {
     };
 }
 
-pub(crate) use {attempt_columns, event_columns, job_columns, ledger_columns};
+pub(crate) use {alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
 
 /// Whoever holds it already may take it again at once: a process that was killed need not wait for itself.
 /// The youngest first.
@@ -187,6 +195,13 @@ pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY s
 
 pub(crate) const EVENTS: &str =
     concat!("SELECT ", event_columns!(), " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2");
+
+/// The last alert of each node and percentage.
+pub(crate) const LAST_ALERTS: &str = concat!(
+    "SELECT ",
+    alert_columns!(),
+    " FROM quota_alerts WHERE seq IN (SELECT max(seq) FROM quota_alerts GROUP BY node, percent) ORDER BY seq"
+);
 
 pub(crate) const ANSWERED: &str = "\
     SELECT owner, idempotency_key, digest, answer, at_us FROM answered_requests \

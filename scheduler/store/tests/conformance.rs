@@ -12,6 +12,8 @@ mod access;
 mod audit;
 #[path = "conformance/bench.rs"]
 mod bench;
+#[path = "conformance/books.rs"]
+mod books;
 #[path = "conformance/crashes.rs"]
 mod crashes;
 #[path = "conformance/harness.rs"]
@@ -85,6 +87,7 @@ promises! {
     ledger::what_was_settled_in_slices_is_loaded_as_it_was,
     ledger::a_true_ledger_passes_the_audit,
     ledger::the_audit_finds_what_was_planted,
+    books::alerts_are_listed_by_node_and_the_last_of_each_part_is_loaded,
     audit::the_chain_and_what_stands_for_its_next_entry_survive_a_reload,
     audit::the_chain_that_is_read_back_rebuilds_the_book,
     audit::entries_of_one_subject_are_found_alone,

@@ -75,6 +75,7 @@ fn budgets(view: &QuotaView) -> Option<Table> {
         column("HELD").right(),
         column("LEFT").right(),
         column("CAP").right().drop(2),
+        column("ALERTS %").drop(3),
     ]);
     let mut any = false;
     for node in &view.nodes {
@@ -93,9 +94,16 @@ fn budgets(view: &QuotaView) -> Option<Table> {
             (ngh(budget.held_ngh_milli), Tone::Plain),
             (ngh(whole.saturating_sub(spent)), tone),
             (ngh(budget.cap_ngh_milli), Tone::Plain),
+            (percents(&node.alert_percents), Tone::Dim),
         ]);
     }
     any.then_some(table)
+}
+
+/// `75, 90, 100`, or `-`.
+fn percents(percents: &[u32]) -> String {
+    let words: Vec<String> = percents.iter().map(u32::to_string).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }
 
 /// One row a class; what is not of a class stands in the first.
@@ -159,6 +167,7 @@ mod tests {
             weight: 1,
             pending_jobs: 3,
             running_jobs: 2,
+            alert_percents: vec![75, 90, 100],
             budget: Some(v1::QuotaBudget {
                 period: "2026-Q3".to_owned(),
                 ngh_milli: 1_800_000_000,

@@ -11,7 +11,7 @@ use super::approval::ApprovalRule;
 use super::budget::{BudgetTerms, Period, WHOLE_MILLI, month_around};
 use super::dated::{Dated, Interval};
 use super::diff::differing;
-use super::{QuotaNode, QuotaTree};
+use super::{QuotaNode, QuotaTree, Thresholds};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::digest::Digest;
 use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
@@ -101,6 +101,9 @@ pub struct NodeTerms {
     /// How much it may use in all where others want nothing, thousandths of its budget.
     #[serde(default)]
     pub overuse_milli: Option<u32>,
+    /// At which parts of its budget people are told; `None`: at the usual ones.
+    #[serde(default)]
+    pub alert: Option<Thresholds>,
 }
 
 impl Default for NodeTerms {
@@ -117,6 +120,7 @@ impl Default for NodeTerms {
             weight: Dated::default(),
             budget: None,
             overuse_milli: None,
+            alert: None,
         }
     }
 }
@@ -322,6 +326,7 @@ impl NodeTerms {
             budget: self.budget.as_ref().and_then(|terms| {
                 terms.at(at, self.valid, self.overuse_milli.unwrap_or(WHOLE_MILLI))
             }),
+            alert: self.alert.clone().unwrap_or_default(),
         }
     }
 
@@ -331,9 +336,9 @@ impl NodeTerms {
 
     /// What holds as long as the node is there.
     pub(super) fn undated(&self) -> impl PartialEq + use<> {
-        let NodeTerms { title, kind, allocator, decision, budget, .. } = self.clone();
+        let NodeTerms { title, kind, allocator, decision, budget, alert, .. } = self.clone();
         let promises_beyond = budget.is_some_and(|budget| budget.promises_beyond);
-        (title, kind, allocator, decision, promises_beyond)
+        (title, kind, allocator, decision, promises_beyond, alert)
     }
 
     /// Every moment at which something changes.

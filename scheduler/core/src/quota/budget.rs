@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dated::{Dated, Interval};
 use super::moment::SITE_OFFSET;
+use crate::account::Accounts;
 use crate::amount::{MICROS_PER_SECOND, Ngh, UnixMicros};
 
 /// What is not over in a period: the whole of it, in thousandths.
@@ -168,6 +169,15 @@ impl Budget {
     #[must_use]
     pub fn period_name(&self) -> String {
         self.period.name(self.span.from)
+    }
+
+    /// What was carried into its period, for the node at `path`.
+    #[must_use]
+    pub fn carried(&self, path: &str, accounts: &Accounts) -> Ngh {
+        let before = self.before.as_ref();
+        let carried =
+            before.map(|before| before.carry.of(before.ngh, accounts.used(path, before.span)));
+        carried.unwrap_or_default()
     }
 }
 

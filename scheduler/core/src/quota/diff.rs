@@ -202,6 +202,9 @@ fn node_words(node: &NodeTerms) -> Words {
     if let Some(milli) = node.overuse_milli {
         say("overuse", GpuMilli(u64::from(milli)).to_string());
     }
+    if let Some(alert) = &node.alert {
+        say("alert", alert.to_string());
+    }
     words
 }
 

@@ -3,6 +3,7 @@
 //! Everything that is not understood is refused by name: a term that is written down and not enforced would be
 //! worse than none. All faults of all files are reported at once.
 
+mod alert;
 mod approval;
 mod budget;
 mod file;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::amount::UnixMicros;
 
 use super::{Node, QueueKey, World};
+use crate::account::Pace;
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
 use crate::ids::{AttemptId, JobId, NodeName};
@@ -34,6 +35,7 @@ impl World {
             Change::Booked(entry) => {
                 self.sequences.next_entry = self.sequences.next_entry.max(entry.seq + 1);
                 self.accounts.enter(&entry.project, entry.stretch.account, entry.used());
+                self.expect_alerts(&entry.project);
             }
             Change::NodeRegistered(inventory) => self.register(inventory),
             Change::NodeAdministered { node, admin } => {
@@ -55,6 +57,10 @@ impl World {
             Change::QuotaApproved(approval) => {
                 self.audit.approvals.push(Approval::clone(approval));
             }
+            Change::QuotaAlerted(alert) => {
+                self.alerts.tell(alert);
+                self.expect_alerts(&alert.node);
+            }
             Change::QuotaTurned { at } => self.turn_quota(*at),
             Change::Happened(event) => {
                 self.sequences.next_event = self.sequences.next_event.max(event.seq + 1);
@@ -68,6 +74,7 @@ impl World {
         self.quota_until = self.book.next_change(at);
         let dues = self.attempts.values().filter_map(|attempt| self.due_of(attempt));
         self.dues = dues.collect();
+        self.expect_all_alerts();
     }
 
     /// Applies a list of changes in order.
@@ -148,11 +155,15 @@ impl World {
     /// Counts what is set aside for the attempt, and when it must be settled.
     fn count_in(&mut self, attempt: &Attempt) {
         self.accounts.hold(&attempt.project, attempt.held_ngh());
+        self.accounts.begin(&attempt.project, Pace::of(attempt));
         self.dues.extend(self.due_of(attempt));
+        self.expect_alerts(&attempt.project);
     }
 
     fn count_out(&mut self, attempt: &Attempt) {
         self.accounts.release(&attempt.project, attempt.held_ngh());
+        self.accounts.stop(&attempt.project, Pace::of(attempt));
+        self.expect_alerts(&attempt.project);
         if let Some(due) = self.due_of(attempt) {
             self.dues.remove(&due);
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admit;
+mod alerts;
 mod audit;
 mod broken;
 mod budget;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
@@ -168,7 +169,8 @@ impl Engine<'_> {
     /// was. A silent node is waited for once more.
     fn restart(&mut self) {
         let before = self.world.clone();
-        self.world = World::restore(snapshot(&before, &self.history, &self.used), self.now);
+        let stored = snapshot(&before, &self.history, &self.used, &self.record.alerts);
+        self.world = World::restore(stored, self.now);
         let nodes: Vec<_> = before.nodes.values().map(|node| Arc::clone(&node.inventory)).collect();
         for inventory in nodes {
             let name = &inventory.node;
@@ -203,6 +205,7 @@ fn snapshot(
     world: &World,
     history: &History,
     used: &BTreeMap<(ProjectPath, UnixMicros), Ngh>,
+    alerts: &[Alert],
 ) -> Snapshot {
     let nodes = world.nodes.values();
     Snapshot {
@@ -219,6 +222,7 @@ fn snapshot(
                 ngh: *ngh,
             })
             .collect(),
+        alerts: alerts.to_vec(),
         jobs: world.jobs.values().cloned().collect(),
         attempts: world.attempts.values().map(|one| Attempt::clone(one)).collect(),
         steps: world.steps.values().map(|step| step.as_ref().clone()).collect(),
@@ -245,6 +249,7 @@ fn difference(mut before: World, after: &World) -> Option<&'static str> {
         ("what is held", before.usage == after.usage),
         ("what was used", before.history == after.history),
         ("an account", before.accounts == after.accounts),
+        ("what was said of budgets", before.alerts == after.alerts),
     ];
     pairs.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
 }

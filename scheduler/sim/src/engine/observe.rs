@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gotgan_core::alert::Alert;
 use gotgan_core::attempt::{Attempt, AttemptState};
 use gotgan_core::change::Change;
 use gotgan_core::fairshare::HeldFor;
@@ -39,6 +40,7 @@ impl Engine<'_> {
                     self.dirty.tree = true;
                     self.expect_quota_date();
                 }
+                Change::QuotaAlerted(alert) => self.record.alerts.push(Alert::clone(alert)),
                 Change::QuotaAudited(_)
                 | Change::QuotaApproved(_)
                 | Change::StepCreated(_)
@@ -49,6 +51,7 @@ impl Engine<'_> {
         if !touched.is_empty() {
             self.expect_settling();
         }
+        self.expect_alert();
         self.dispatch(&touched);
     }
 
@@ -69,6 +72,17 @@ impl Engine<'_> {
     fn expect_settling(&mut self) {
         if let Some(due) = self.world.next_due() {
             self.at(due.max(self.now), Step::Date);
+        }
+    }
+
+    /// People are told at the very second. A moment that was expected and is not due any more is looked at all the
+    /// same; another is noted only if it comes before.
+    fn expect_alert(&mut self) {
+        let Some(due) = self.world.next_alert() else { return };
+        let due = due.max(self.now);
+        if self.alert.is_none_or(|expected| due < expected || expected <= self.now) {
+            self.alert = Some(due);
+            self.at(due, Step::Date);
         }
     }
 

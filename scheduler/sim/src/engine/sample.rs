@@ -1,5 +1,6 @@
 //! What an expectation looks at, as it is at this moment.
 
+use gotgan_core::alert::{Alert, AlertKind};
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::attempt::Cause;
 use gotgan_core::job::JobState;
@@ -11,7 +12,9 @@ use super::Engine;
 use crate::expect::Found;
 use crate::meter::{Booked, Parts};
 use crate::record::{JobFacts, Origin};
-use crate::scenario::{About, Delay, EventFile, Ledger, NodeClass, Query, Selection, Since};
+use crate::scenario::{
+    About, Delay, EventFile, Ledger, NodeClass, Query, Selection, Since, TellingOf,
+};
 
 impl Engine<'_> {
     pub(super) fn sample(&mut self, index: usize) {
@@ -64,6 +67,9 @@ impl Engine<'_> {
             Query::MovedInGpuS(of) => wide(self.moved.used(&of.node)),
             Query::Changed(of) => number(self.changed_by(&of.event)),
             Query::Drift(_) => number(edits(self.files, &self.world.book).len()),
+            Query::Alerts(of) => {
+                number(self.record.alerts.iter().filter(|alert| is_told(of, alert)).count())
+            }
         }
     }
 
@@ -155,7 +161,12 @@ impl Engine<'_> {
 pub(super) fn since(query: &Query) -> Option<&Since> {
     match query.about() {
         About::Since(since) => Some(since),
-        About::Node(_) | About::Jobs(_) | About::Job(_) | About::Event(_) | About::Book => None,
+        About::Node(_)
+        | About::Jobs(_)
+        | About::Job(_)
+        | About::Event(_)
+        | About::Book
+        | About::Told(_) => None,
     }
 }
 
@@ -166,6 +177,15 @@ fn is_selected(of: &Selection, job: &JobFacts) -> bool {
     of.job.as_ref().is_none_or(named)
         && of.stream.as_ref().is_none_or(brought)
         && of.node.as_ref().is_none_or(|node| job.project.is_within(node.as_str()))
+}
+
+/// Whether somebody was told what is asked about; that a larger budget changed nothing is not.
+fn is_told(of: &TellingOf, alert: &Alert) -> bool {
+    alert.kind == AlertKind::Passed
+        && alert.node == of.node
+        && of.percent.is_none_or(|percent| alert.percent == percent)
+        && of.from.is_none_or(|from| from.0 <= alert.at)
+        && of.until.is_none_or(|until| alert.at < until.0)
 }
 
 fn is_between(of: &Selection, at: UnixMicros) -> bool {

@@ -20,6 +20,8 @@ pub enum About<'a> {
     Event(&'a EventOnly),
     /// Quota files as a whole.
     Book,
+    /// What people were told of budgets.
+    Told(&'a TellingOf),
 }
 
 /// What can be looked at. Times are in milliseconds, amounts in whole GPUs and GPU-seconds.
@@ -70,6 +72,8 @@ pub enum Query {
     Changed(EventOnly),
     /// Things in which the book in force is not what the files applied last say.
     Drift(Everything),
+    /// How often people were told that a part of a budget is used.
+    Alerts(TellingOf),
 }
 
 impl Query {
@@ -94,6 +98,7 @@ impl Query {
             Query::State(job) => About::Job(job),
             Query::Changed(event) => About::Event(event),
             Query::Associations(_) | Query::MovedInGpuS(_) | Query::Drift(_) => About::Book,
+            Query::Alerts(of) => About::Told(of),
         }
     }
 }
@@ -175,6 +180,20 @@ pub enum MovedVerdict {
     Mapped,
     /// Not all of it is.
     Refused,
+}
+
+/// Alerts: those to which all that is said applies.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TellingOf {
+    /// Of the budget of that node alone.
+    pub node: ProjectPath,
+    /// That so many hundredths of it are used, else of any part.
+    pub percent: Option<u32>,
+    /// Told then or later.
+    pub from: Option<Moment>,
+    /// And before then.
+    pub until: Option<Moment>,
 }
 
 /// Jobs: those to which all that is said applies.

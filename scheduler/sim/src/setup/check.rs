@@ -59,6 +59,7 @@ fn node_of(query: &Query) -> Option<&ProjectPath> {
     match query.about() {
         About::Node(of) => Some(&of.node),
         About::Jobs(of) => of.node.as_ref(),
+        About::Told(of) => Some(&of.node),
         About::Since(_) | About::Job(_) | About::Event(_) | About::Book => None,
     }
 }
@@ -262,7 +263,7 @@ impl Check<'_> {
         match expect.value.about() {
             About::Jobs(of) => self.selection(of),
             About::Event(of) => self.applies(&of.event),
-            About::Node(_) | About::Since(_) | About::Job(_) | About::Book => {}
+            About::Node(_) | About::Since(_) | About::Job(_) | About::Book | About::Told(_) => {}
         }
     }
 

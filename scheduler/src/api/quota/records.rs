@@ -1,5 +1,6 @@
 //! Lines of the ledger and entries of the audit chain as the API shows them.
 
+use gotgan_core::alert::Alert;
 use gotgan_core::ledger::LedgerKind;
 use gotgan_core::quota::audit::AuditEntry;
 use gotgan_proto::v1;
@@ -26,6 +27,21 @@ pub(super) fn entry(entry: gotgan_core::ledger::LedgerEntry) -> v1::LedgerEntry 
         from_us: entry.stretch.time.from.0,
         until_us: entry.stretch.time.until.0,
         weight_milli: entry.stretch.weight_milli,
+    }
+}
+
+/// What was said of a budget.
+pub(super) fn alert(alert: Alert) -> v1::QuotaAlert {
+    v1::QuotaAlert {
+        seq: alert.seq,
+        at_us: alert.at.0,
+        path: alert.node.to_string(),
+        percent: alert.percent,
+        kind: alert.kind.word().to_owned(),
+        period: alert.period,
+        ngh_milli: alert.budget.thousandths_down(),
+        carried_ngh_milli: alert.carried.thousandths_down(),
+        used_ngh_milli: alert.used.thousandths_up(),
     }
 }
 

@@ -58,6 +58,7 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
         guarantees: node.guarantees.iter().map(amount).collect(),
         weight: node.weight,
         budget: node.budget.as_ref().map(|budget| show_budget(world, path, budget)),
+        alert_percents: node.budget.iter().flat_map(|_| node.alert.percents()).collect(),
     }
 }
 

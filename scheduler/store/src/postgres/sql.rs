@@ -1,6 +1,6 @@
 //! Statements in the words of PostgreSQL. Lists come as JSON arrays in one parameter.
 
-use crate::sql::{attempt_columns, event_columns, job_columns, ledger_columns};
+use crate::sql::{alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
 
 pub(crate) use super::writes_sql::statement;
 pub(crate) use crate::sql::*;
@@ -92,6 +92,17 @@ pub(crate) const LEDGER: &str = concat!(
 
 pub(crate) const LEDGER_OF_JOB: &str = LEDGER;
 pub(crate) const LEDGER_WITHIN: &str = LEDGER;
+
+/// `$1` after, `$2` paths, `$3` limit.
+pub(crate) const ALERTS: &str = concat!(
+    "SELECT ",
+    alert_columns!(),
+    " FROM quota_alerts WHERE quota_alerts.seq > $1 AND ",
+    within!("quota_alerts.node", "$2"),
+    " ORDER BY quota_alerts.seq LIMIT $3"
+);
+
+pub(crate) const ALERTS_WITHIN: &str = ALERTS;
 
 pub(crate) const BALANCES: &str = "\
     SELECT project, class, \

@@ -21,6 +21,7 @@ pub(crate) fn statement(target: Target) -> &'static str {
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
         Target::QuotaApprovals => QUOTA_APPROVALS,
+        Target::QuotaAlerts => QUOTA_ALERTS,
         Target::Events => EVENTS,
         Target::Tokens => TOKENS,
         Target::JoinTokens => JOIN_TOKENS,
@@ -131,6 +132,13 @@ const QUOTA_APPROVALS: &str = "\
     SELECT item.plan, item.approver, item.base_revision, item.document, item.at_us \
     FROM json_to_recordset($1::json) AS item(plan text, approver text, base_revision bigint, document text, \
     at_us bigint)";
+
+const QUOTA_ALERTS: &str = "\
+    INSERT INTO quota_alerts (seq, at_us, node, percent, kind, from_us, period, budget, carried, used) \
+    SELECT item.seq, item.at_us, item.node, item.percent, item.kind, item.from_us, item.period, item.budget, \
+    item.carried, item.used \
+    FROM json_to_recordset($1::json) AS item(seq bigint, at_us bigint, node text, percent bigint, kind text, \
+    from_us bigint, period text, budget text, carried text, used text)";
 
 const EVENTS: &str = "\
     INSERT INTO events (seq, at_us, kind, job_id, attempt, state, node, text) \

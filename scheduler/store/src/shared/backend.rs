@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
@@ -189,6 +190,10 @@ impl Store for Backend {
 
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>> {
         reads::ledger(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn alerts(&self, within: &[ProjectPath], page: &Page) -> Result<Vec<Alert>> {
+        reads::alerts(&mut *self.read().await?, within, page).await
     }
 
     async fn audited(&self, subject: Option<&str>, page: &Page) -> Result<Vec<AuditEntry>> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use gotgan_core::alert::Alert;
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
 use gotgan_core::change::Event;
@@ -70,6 +71,7 @@ pub(super) async fn load(
     let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
     let tasks = rows!(connection, "load the tasks", sql::LIVE_TASKS);
     let used = rows!(connection, "load what was used", sql::USED);
+    let alerts = rows!(connection, "load the last alerts", sql::LAST_ALERTS);
     let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
     Ok(Snapshot {
         sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
@@ -81,6 +83,7 @@ pub(super) async fn load(
         steps: decode::steps(steps, tasks)?,
         history: history(connection, half_life, now).await?,
         used: each(used, decode::used)?,
+        alerts: each(alerts, decode::alert)?,
     })
 }
 
@@ -352,6 +355,23 @@ pub(super) async fn ledger(
         i64::from(page.size)
     );
     each(rows, decode::ledger_entry)
+}
+
+pub(super) async fn alerts(
+    connection: &mut Connection,
+    within: &[ProjectPath],
+    page: &Page,
+) -> Result<Vec<Alert>> {
+    let statement = if within.is_empty() { sql::ALERTS } else { sql::ALERTS_WITHIN };
+    let rows = rows!(
+        connection,
+        "read the alerts",
+        statement,
+        signed(page.after.unwrap_or(0)),
+        list_or_null(&outermost(within)),
+        i64::from(page.size)
+    );
+    each(rows, decode::alert)
 }
 
 pub(super) async fn balances(

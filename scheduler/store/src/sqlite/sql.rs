@@ -1,6 +1,6 @@
 //! Statements in the words of SQLite. Lists come as JSON arrays in one parameter.
 
-use crate::sql::{attempt_columns, event_columns, job_columns, ledger_columns};
+use crate::sql::{alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
 
 pub(crate) use super::writes_sql::{FENCED, make_round, write_round};
 pub(crate) use crate::sql::*;
@@ -103,6 +103,24 @@ pub(crate) const LEDGER_WITHIN: &str = concat!(
     "SELECT listed.seq FROM json_each($2) AS path JOIN ledger AS listed INDEXED BY ledger_by_project ",
     "ON listed.project > path.value || '/' AND listed.project < path.value || '0') ",
     "AND ledger.seq > $1 AND $3 IS NULL ORDER BY ledger.seq LIMIT $4"
+);
+
+/// `$1` after, `$2` paths, `$3` limit.
+pub(crate) const ALERTS: &str = concat!(
+    "SELECT ",
+    alert_columns!(),
+    " FROM quota_alerts WHERE $2 IS NULL AND quota_alerts.seq > $1 ORDER BY quota_alerts.seq LIMIT $3"
+);
+
+pub(crate) const ALERTS_WITHIN: &str = concat!(
+    "SELECT ",
+    alert_columns!(),
+    " FROM quota_alerts WHERE quota_alerts.seq IN ",
+    "(SELECT listed.seq FROM json_each($2) AS path JOIN quota_alerts AS listed INDEXED BY quota_alerts_by_node ",
+    "ON listed.node = path.value UNION ALL ",
+    "SELECT listed.seq FROM json_each($2) AS path JOIN quota_alerts AS listed INDEXED BY quota_alerts_by_node ",
+    "ON listed.node > path.value || '/' AND listed.node < path.value || '0') ",
+    "AND quota_alerts.seq > $1 ORDER BY quota_alerts.seq LIMIT $3"
 );
 
 macro_rules! balances {

@@ -66,6 +66,7 @@ fn statement(target: Target) -> &'static str {
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
         Target::QuotaApprovals => QUOTA_APPROVALS,
+        Target::QuotaAlerts => QUOTA_ALERTS,
         Target::Events => EVENTS,
         Target::Tokens => TOKENS,
         Target::JoinTokens => JOIN_TOKENS,
@@ -177,6 +178,13 @@ const QUOTA_APPROVALS: &str = "\
     INSERT INTO quota_approvals (plan, approver, base_revision, document, at_us) \
     SELECT item.value ->> '$.plan', item.value ->> '$.approver', item.value ->> '$.base_revision', \
     item.value ->> '$.document', item.value ->> '$.at_us' \
+    FROM jsonb_each($1) AS item";
+
+const QUOTA_ALERTS: &str = "\
+    INSERT INTO quota_alerts (seq, at_us, node, percent, kind, from_us, period, budget, carried, used) \
+    SELECT item.value ->> '$.seq', item.value ->> '$.at_us', item.value ->> '$.node', item.value ->> \
+    '$.percent', item.value ->> '$.kind', item.value ->> '$.from_us', item.value ->> '$.period', item.value \
+    ->> '$.budget', item.value ->> '$.carried', item.value ->> '$.used' \
     FROM jsonb_each($1) AS item";
 
 const EVENTS: &str = "\

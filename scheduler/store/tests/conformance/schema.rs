@@ -42,14 +42,17 @@ pub async fn an_empty_database_has_its_tables_after_opening(place: Arc<Place>) {
     assert!(["wal", "on"].contains(&journal[0].as_str()), "{journal:?}");
 }
 
-const INDEXES: [&str; 10] = [
+const INDEXES: [&str; 13] = [
     "attempts_alive",
+    "attempts_by_end",
     "events_by_job",
     "jobs_by_owner",
     "jobs_by_project",
     "jobs_by_state",
+    "ledger_by_account",
     "ledger_by_job",
     "ledger_by_project",
+    "quota_alerts_by_node",
     "quota_approvals_by_revision",
     "quota_audit_by_source",
     "quota_audit_by_subject",

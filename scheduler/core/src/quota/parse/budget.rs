@@ -109,14 +109,19 @@ impl FileReader<'_> {
         cap
     }
 
-    /// Overuse is of a budget, so there must be one.
+    /// Overuse and alerts are of a budget, so there must be one.
     pub(super) fn require_budget(&mut self, field: &str, table: &DeTable<'_>) {
         if table.contains_key("budget") {
             return;
         }
-        if let Some((key, _)) = table.get_key_value("overuse") {
-            let message = "there is no budget here to use more than: add one or remove it";
-            self.fault(key, &format!("{field}.overuse"), message);
+        let of_budgets = [
+            ("overuse", "there is no budget here to use more than: add one or remove it"),
+            ("alert", "there is no budget here to tell about: add one or remove it"),
+        ];
+        for (name, message) in of_budgets {
+            if let Some((key, _)) = table.get_key_value(name) {
+                self.fault(key, &format!("{field}.{name}"), message);
+            }
         }
     }
 }

@@ -86,6 +86,7 @@ impl FileReader<'_> {
                 "limit" => self.read_limits(&field, value, &mut terms),
                 "budget" => terms.budget = self.read_budget(&field, value),
                 "overuse" => terms.overuse_milli = self.read_overuse(&field, value),
+                "alert" => terms.alert = self.read_alert(&field, value),
                 "group" if parent.is_some() => {}
                 _ => self.unknown_term(key, &field),
             }
@@ -103,8 +104,8 @@ impl FileReader<'_> {
     }
 
     fn unknown_term(&mut self, key: &Spanned<impl AsRef<str>>, field: &str) {
-        let known = "only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse and \
-                     group are";
+        let known = "only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, \
+                     alert and group are";
         self.unknown(key, field, known);
     }
 

@@ -3,6 +3,7 @@
 use toml::de::DeValue;
 
 use crate::amount::{GpuMilli, Ngh, UnixMicros};
+use crate::quota::Thresholds;
 use crate::quota::budget::{Period, WHOLE_MILLI};
 use crate::quota::moment;
 
@@ -74,6 +75,12 @@ pub(super) fn ngh(value: &DeValue<'_>) -> Result<Ngh, String> {
 pub(super) fn percent(value: &DeValue<'_>) -> Result<u32, String> {
     let found = number(value, 1, 100, "percent")?;
     u32::try_from(found).map_err(|_| "must be 1 to 100 percent".to_owned())
+}
+
+/// A part of a budget at which people are told, in hundredths.
+pub(super) fn threshold(value: &DeValue<'_>) -> Result<u32, String> {
+    let found = number(value, 1, i64::from(Thresholds::PERCENT_MAX), "percent")?;
+    u32::try_from(found).map_err(|_| format!("must be 1 to {} percent", Thresholds::PERCENT_MAX))
 }
 
 /// The word of a period.
