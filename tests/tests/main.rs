@@ -33,6 +33,7 @@ mod actions;
 mod bad_command_line;
 mod bad_identity;
 mod bad_request;
+mod books;
 mod durability;
 mod gang;
 mod layout;

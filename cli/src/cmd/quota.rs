@@ -10,8 +10,10 @@ mod files;
 mod fmt;
 mod import;
 mod ledger;
+mod movement;
 mod plan;
 mod show;
+mod statement;
 mod validate;
 
 use clap::{Args, Subcommand};
@@ -25,6 +27,7 @@ use self::{
     fmt::FormatQuota,
     import::ImportQuota,
     ledger::{Balance, Ledger},
+    movement::{Adjust, Transfer, Void},
     plan::{ApplyQuota, ApproveQuota, PlanQuota},
     show::ShowQuota,
     validate::ValidateQuota,
@@ -65,6 +68,9 @@ enum Action {
     Phase(Phase),
     Audit(AuditCommand),
     Alerts(Alerts),
+    Transfer(Transfer),
+    Adjust(Adjust),
+    Void(Void),
     Ledger(Ledger),
     Balance(Balance),
 }
@@ -84,6 +90,9 @@ impl QuotaCommand {
             Action::Phase(command) => command.run(context).await?,
             Action::Audit(command) => return command.run(context).await,
             Action::Alerts(command) => command.run(context).await?,
+            Action::Transfer(command) => command.run(context).await?,
+            Action::Adjust(command) => command.run(context).await?,
+            Action::Void(command) => command.run(context).await?,
             Action::Ledger(command) => command.run(context).await?,
             Action::Balance(command) => return command.run(context).await,
         }

@@ -10,5 +10,6 @@ pub mod node;
 pub mod quota;
 pub mod quota_plan;
 pub mod standing;
+pub mod statement;
 pub mod validation;
 pub mod word;

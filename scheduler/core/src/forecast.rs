@@ -57,7 +57,9 @@ pub fn forecast(world: &World, policy: &Policy, book: &QuotaBook, now: UnixMicro
         return Forecast { above_limit: above_limit(world), ..Forecast::default() };
     }
     let mut other = world.clone();
-    other.apply(&Change::QuotaApplied { book: Arc::new(book.clone()), at: now });
+    let mut book = book.clone();
+    book.keep_moves(&world.book);
+    other.apply(&Change::QuotaApplied { book: Arc::new(book), at: now });
     let (present, planned) = (outcome(world, policy, now), outcome(&other, policy, now));
     let stopped = planned.stopped.difference(&present.stopped);
     let stopped = stopped.filter_map(|id| Some((*id, world.attempts.get(id)?.project.clone())));

@@ -34,5 +34,6 @@ pub mod policy;
 pub mod quota;
 pub mod retry;
 pub mod spec;
+pub mod statement;
 pub mod step;
 pub mod world;

@@ -10,6 +10,7 @@ mod action;
 mod alert;
 mod draft;
 mod end;
+mod movement;
 mod node;
 pub mod orders;
 mod quota;
@@ -24,6 +25,7 @@ mod tests;
 pub use action::{Action, ActionRefusal, Actor, Changed, act};
 pub use alert::tell_alerts;
 pub use draft::Draft;
+pub use movement::{Grounds, Move, MoveRefusal, move_budget};
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{
     QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, check_revision,

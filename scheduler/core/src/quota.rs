@@ -13,6 +13,7 @@ mod diff;
 pub mod entitle;
 pub mod import;
 mod moment;
+mod movement;
 mod parse;
 mod proposal;
 mod sums;
@@ -32,6 +33,7 @@ pub use book::{Batch, Capacity, ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaB
 pub use dated::{Dated, Interval, Overlap};
 pub use diff::{FieldChange, QuotaChange, QuotaChangeKind, changed_between, diff};
 pub use moment::{read as read_moment, show as show_moment};
+pub use movement::{MovedLine, Movement, MovementId, MovementKind, OFFICE, lines as moved_lines};
 pub use parse::{QuotaFault, parse};
 pub use proposal::{Consent, Proposal};
 pub use sums::{ClassSums, Sums};

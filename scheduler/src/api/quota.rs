@@ -1,18 +1,20 @@
 //! The Quota service.
 
 mod explain;
+mod movement;
 mod plan;
 mod proposal;
 mod records;
 mod show;
+mod statement;
 
 use std::sync::Arc;
 
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::{JobId, LotName, ProjectPath};
-use gotgan_core::lifecycle;
-use gotgan_core::quota::Proposal;
+use gotgan_core::lifecycle::{self, Move};
 use gotgan_core::quota::audit::edits;
+use gotgan_core::quota::{MovementId, Proposal};
 use gotgan_core::world::World;
 use gotgan_proto::v1;
 use gotgan_proto::v1::quota_server::Quota;
@@ -194,6 +196,70 @@ impl Quota for QuotaService {
         let next_token = next_token(&page, &found, |last| last.seq);
         let entries = found.into_iter().map(records::entry).collect();
         Ok(Response::new(v1::LedgerResponse { entries, next_token }))
+    }
+
+    async fn statement(
+        &self,
+        request: Request<v1::StatementRequest>,
+    ) -> Result<Response<v1::StatementResponse>, Status> {
+        let who = principal(&request)?;
+        let v1::StatementRequest { path, at_us, page } = request.into_inner();
+        let Some(path) = project_of(&who, &path)? else {
+            return Err(error::invalid("path", "MISSING", "name a node, as in public/nup"));
+        };
+        let mark = statement::Mark::of(page.as_ref().map_or("", |page| page.token.as_str()))?;
+        let size = page.map_or(0, |page| page.size);
+        let size = page_of(Some(v1::PageRequest { size, token: String::new() }))?.size;
+        let store = self.0.store.as_ref();
+        let audited = statement::audited(store, &path).await?;
+        let (now, node) = (clock::now(), path.clone());
+        let at = if at_us == 0 { now } else { UnixMicros(at_us) };
+        let derived =
+            self.0.writer.read(move |world| statement::derive(world, &node, &audited, at, now));
+        let derived = derived.await.map_err(|e| error::flow(&e))??;
+        Ok(Response::new(statement::page(store, &path, derived, mark, size).await?))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<v1::TransferBudgetRequest>,
+    ) -> Result<Response<v1::MovedBudgetResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let keyed = keyed(&who, &request.idempotency_key, "TransferBudget", &request, "")?;
+        let wish = movement::transfer(&who, &request)?;
+        let grounds = movement::grounds(&who, request.decision, request.reason)?;
+        let moved =
+            once(&self.0, keyed, move |round| movement::carry_out(round, &who, &wish, grounds));
+        Ok(Response::new(moved.await?))
+    }
+
+    async fn adjust(
+        &self,
+        request: Request<v1::AdjustBudgetRequest>,
+    ) -> Result<Response<v1::MovedBudgetResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let keyed = keyed(&who, &request.idempotency_key, "AdjustBudget", &request, "")?;
+        let wish = movement::adjust(&request)?;
+        let grounds = movement::grounds(&who, request.decision, request.reason)?;
+        let moved =
+            once(&self.0, keyed, move |round| movement::carry_out(round, &who, &wish, grounds));
+        Ok(Response::new(moved.await?))
+    }
+
+    async fn void(
+        &self,
+        request: Request<v1::VoidMovementRequest>,
+    ) -> Result<Response<v1::MovedBudgetResponse>, Status> {
+        let who = principal(&request)?;
+        let request = request.into_inner();
+        let keyed = keyed(&who, &request.idempotency_key, "VoidMovement", &request, "")?;
+        let wish = Move::Void { number: MovementId(request.movement) };
+        let grounds = movement::grounds(&who, request.decision, request.reason)?;
+        let moved =
+            once(&self.0, keyed, move |round| movement::carry_out(round, &who, &wish, grounds));
+        Ok(Response::new(moved.await?))
     }
 
     async fn alerts(

@@ -42,8 +42,8 @@ use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::quota::QuotaBook;
 use gotgan_core::quota::audit::AuditEntry;
+use gotgan_core::quota::{Interval, QuotaBook};
 use gotgan_core::world::Snapshot;
 
 pub use error::StoreError;
@@ -134,6 +134,16 @@ pub trait Store: Send + Sync + Debug {
 
     /// Entries of the ledger, oldest first; the page's `after` is the position of the last entry seen.
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>>;
+
+    /// Entries of a node and what is below in the accounts that begin in `accounts`, in order; the page's `after` is the
+    /// position of the last entry seen. `alone`: nothing is below it, which is found faster.
+    async fn statement(
+        &self,
+        node: &ProjectPath,
+        alone: bool,
+        accounts: Interval,
+        page: &Page,
+    ) -> Result<Vec<LedgerEntry>>;
 
     /// Alerts of these nodes and those below (or all), oldest first; the page's `after` is the position of the last
     /// one seen.

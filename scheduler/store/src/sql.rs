@@ -196,6 +196,27 @@ pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY s
 pub(crate) const EVENTS: &str =
     concat!("SELECT ", event_columns!(), " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2");
 
+/// The first entry in the accounts from `$1` on: those that begin later have none before it.
+pub(crate) const FIRST_OF_ACCOUNTS: &str =
+    "SELECT seq FROM ledger WHERE account_us >= $1 ORDER BY account_us, seq LIMIT 1";
+
+/// `$1` after, `$2` node, `$3` and `$4` accounts, `$5` limit; along the index of projects.
+pub(crate) const STATEMENT_ALONE: &str = concat!(
+    "SELECT ",
+    ledger_columns!(),
+    " FROM ledger WHERE ledger.project = $2 AND ledger.seq > $1 ",
+    "AND ledger.account_us >= $3 AND ledger.account_us < $4 ORDER BY ledger.seq LIMIT $5"
+);
+
+/// The same with everything below: `/` and `0` are neighbours, and no path has a character between them.
+pub(crate) const STATEMENT: &str = concat!(
+    "SELECT ",
+    ledger_columns!(),
+    " FROM ledger WHERE ledger.seq > $1 AND (ledger.project || '' = $2 ",
+    "OR (ledger.project || '' > $2 || '/' AND ledger.project || '' < $2 || '0')) ",
+    "AND ledger.account_us + 0 >= $3 AND ledger.account_us + 0 < $4 ORDER BY ledger.seq LIMIT $5"
+);
+
 /// The last alert of each node and percentage.
 pub(crate) const LAST_ALERTS: &str = concat!(
     "SELECT ",

@@ -88,6 +88,7 @@ promises! {
     ledger::a_true_ledger_passes_the_audit,
     ledger::the_audit_finds_what_was_planted,
     books::alerts_are_listed_by_node_and_the_last_of_each_part_is_loaded,
+    books::a_statement_has_the_entries_of_a_node_in_its_accounts,
     audit::the_chain_and_what_stands_for_its_next_entry_survive_a_reload,
     audit::the_chain_that_is_read_back_rebuilds_the_book,
     audit::entries_of_one_subject_are_found_alone,

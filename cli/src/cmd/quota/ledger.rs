@@ -1,9 +1,11 @@
 //! `gotgan quota ledger` and `balance`: what was used, entry by entry and in sums.
 
 use clap::Args;
+use gotgan_core::amount::UnixMicros;
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use super::statement;
 use crate::{
     context::Context,
     error::{Error, Exit},
@@ -21,10 +23,24 @@ use crate::{
 /// Entries of one page.
 const PAGE_SIZE: u32 = 1000;
 
-/// Print the entries of the ledger, oldest first
+/// Print the account of a node line by line with its balance, or entries of the ledger
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  gotgan quota ledger --project public/nup --job 42")]
+#[command(
+    after_help = "With NODE: what was granted, carried, moved, set aside and used in a period, in normalised GPU-hours. \
+                  Without:\nentries as they were booked, in GPU-seconds.\n\nExamples:\n  gotgan quota ledger public/nup\n  \
+                  gotgan quota ledger public/nup --from 2026-07-01 --to 2026-08-15\n  gotgan quota ledger --project \
+                  public/nup --job 42"
+)]
 pub struct Ledger {
+    /// A node with a budget
+    #[arg(conflicts_with_all = ["project", "job"])]
+    node: Option<String>,
+    /// From when, as in 2026-07-01 (midnight, KST) [default: the beginning of the period in force]
+    #[arg(long, requires = "node", value_name = "DATE", value_parser = gotgan_core::quota::read_moment)]
+    from: Option<UnixMicros>,
+    /// Until when [default: now]
+    #[arg(long, requires = "node", value_name = "DATE", value_parser = gotgan_core::quota::read_moment)]
+    to: Option<UnixMicros>,
     /// Only this project and what is below
     #[arg(long, short = 'A', default_value = "", hide_default_value = true, value_name = "PATH")]
     project: String,
@@ -51,6 +67,10 @@ struct Listing {
 
 impl Ledger {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+        if let Some(node) = self.node {
+            let range = statement::Range { from: self.from, to: self.to };
+            return statement::run(node, range, context).await;
+        }
         let client = context.client()?;
         let (mut entries, mut token) = (Vec::new(), String::new());
         loop {

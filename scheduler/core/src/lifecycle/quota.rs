@@ -215,7 +215,7 @@ pub fn check_revision(book: &QuotaBook, proposal: &Proposal) -> Result<(), Quota
     if planned == present { Ok(()) } else { Err(QuotaRefusal::Stale { present, planned }) }
 }
 
-fn check_clock(draft: &Draft<'_>) -> Result<(), QuotaRefusal> {
+pub(super) fn check_clock(draft: &Draft<'_>) -> Result<(), QuotaRefusal> {
     let last = draft.world.audit.head.at;
     if draft.now < last { Err(QuotaRefusal::ClockBehind { last }) } else { Ok(()) }
 }
@@ -252,9 +252,10 @@ fn approvals_of(draft: &Draft<'_>, plan: &Digest, others_than: &[&UserName]) -> 
     counted.filter(|one| seen.insert(&one.by)).cloned().collect()
 }
 
-/// Replaces the book and enters every difference into the chain; answers its revision.
-fn enter(draft: &mut Draft<'_>, mut book: QuotaBook, warrant: &Warrant) -> u64 {
+/// Replaces the book and enters every difference into the chain; answers its revision. What commands moved stays.
+pub(super) fn enter(draft: &mut Draft<'_>, mut book: QuotaBook, warrant: &Warrant) -> u64 {
     let old = Arc::clone(&draft.world.book);
+    book.keep_moves(&old);
     book.revision = old.revision.saturating_add(1);
     let revision = book.revision;
     let entries = record(&draft.world.audit.head, &old, &book, warrant, draft.now);

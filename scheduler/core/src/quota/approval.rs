@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{Edit, Terms};
 use super::book::{Lot, NodeTerms};
 use super::dated::{Dated, Interval};
+use super::movement::{Movement, MovementId};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::digest::Digest;
 use crate::ids::{GpuClass, ProjectPath, UserName};
@@ -57,6 +58,7 @@ impl ChangeSize {
                 }
                 Edit::Lot(terms) => (0, lot_size(terms)),
                 Edit::Node(terms) => (level(&terms.name), node_size(terms)),
+                Edit::Movement(terms) => (0, movement_size(terms)),
             };
             match size {
                 ChangeSize::Unbounded => return size,
@@ -93,6 +95,14 @@ fn lot_size(terms: &Terms<crate::ids::LotName, Lot>) -> ChangeSize {
     let (before, after) = (terms.before.as_ref(), terms.after.as_ref());
     let moved = distance(accepted(before), accepted(after));
     ChangeSize::Gpus(moved.max(distance(all(before), all(after))))
+}
+
+/// What one node gives another makes the tree as a whole no larger; what the office gives does, by no number of GPUs.
+fn movement_size(terms: &Terms<MovementId, Movement>) -> ChangeSize {
+    match &terms.after {
+        Some(moved) if moved.is_between_nodes() => ChangeSize::Gpus(GpuMilli::ZERO),
+        Some(_) | None => ChangeSize::Unbounded,
+    }
 }
 
 /// Guarantees and limits of an added or removed node count from or to nothing.

@@ -24,6 +24,7 @@ use crate::amount::UnixMicros;
 use crate::digest::Digest;
 use crate::ids::UserName;
 
+pub(crate) use edit::MOVEMENT;
 pub use edit::{Edit, Terms, edits};
 pub use replay::Replay;
 

@@ -11,7 +11,7 @@ use super::approval::ApprovalRule;
 use super::budget::{BudgetTerms, Period, WHOLE_MILLI, month_around};
 use super::dated::{Dated, Interval};
 use super::diff::differing;
-use super::{QuotaNode, QuotaTree, Thresholds};
+use super::{Movement, MovementId, QuotaNode, QuotaTree, Thresholds};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::digest::Digest;
 use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
@@ -32,6 +32,9 @@ pub struct QuotaBook {
     pub lots: BTreeMap<LotName, Lot>,
     /// The tree, by path; every parent is there.
     pub nodes: BTreeMap<ProjectPath, NodeTerms>,
+    /// Budget that was moved by commands, by number. Files do not speak of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<MovementId, Movement>,
 }
 
 /// A class of GPUs.
@@ -144,6 +147,11 @@ impl QuotaBook {
         let nodes = self.nodes.iter().filter(|(path, _)| self.is_valid(path, at));
         let mut nodes: BTreeMap<_, _> =
             nodes.map(|(path, terms)| (path.clone(), terms.at(at))).collect();
+        for path in self.moved_nodes() {
+            if let Some(budget) = nodes.get_mut(path).and_then(|node| node.budget.as_mut()) {
+                self.add_moved(path.as_str(), budget);
+            }
+        }
         let capacity = self.capacity(at);
         for (_, root) in nodes.iter_mut().filter(|(path, _)| path.parent().is_none()) {
             for (class, there) in &capacity {

@@ -8,6 +8,7 @@ use super::audit::{Edit, Terms, edits};
 use super::book::{ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 use super::dated::{Dated, Interval};
 use super::moment;
+use super::movement::Movement;
 use crate::amount::GpuMilli;
 use crate::ids::ProjectPath;
 
@@ -102,6 +103,7 @@ impl Edit {
             Edit::Cluster(terms) => terms.both(cluster_words),
             Edit::Lot(terms) => terms.both(lot_words),
             Edit::Node(terms) => terms.both(node_words),
+            Edit::Movement(terms) => terms.both(movement_words),
         }
     }
 }
@@ -243,6 +245,13 @@ fn lot_words(lot: &Lot) -> Words {
         words.insert(format!("batch {number:03}"), text);
     }
     words
+}
+
+fn movement_words(moved: &Movement) -> Words {
+    Words::from([
+        (moved.kind.word().to_owned(), moved.describe()),
+        ("reason".to_owned(), moved.reason.clone()),
+    ])
 }
 
 fn limit_word(limit: &Option<GpuMilli>) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::quota::Approval;
-use crate::quota::audit::{AuditEntry, ChainHead, Source};
+use crate::quota::audit::{AuditEntry, ChainHead, MOVEMENT, Source};
 
 /// Where the audit chain ends, and what stands for the next change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ impl QuotaAudit {
     pub fn enter(&mut self, entry: &AuditEntry) {
         self.head.pass(entry);
         match entry.source {
+            // Files never speak of movements, so there is nothing to put back.
+            Source::Command if entry.subject.starts_with(MOVEMENT) => {}
             Source::Command => {
                 self.unfiled.entry(entry.subject.clone()).or_insert_with(|| entry.clone());
             }

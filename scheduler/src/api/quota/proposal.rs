@@ -38,12 +38,17 @@ pub(super) fn read(
     })
 }
 
-/// A document's name; it must be given.
+/// The name of the document that approves a plan; it must be given.
 pub(super) fn document(text_given: String) -> Result<String, Status> {
-    let document = text("document", text_given, DOCUMENT_MAX)?;
+    document_in("document", text_given)
+}
+
+/// A document's name in a field; it must be given.
+pub(super) fn document_in(field: &str, text_given: String) -> Result<String, Status> {
+    let document = text(field, text_given, DOCUMENT_MAX)?;
     if document.trim().is_empty() {
-        let message = "name the document that approves it, as in \"GPU-2026-031\"";
-        return Err(error::invalid("document", "MISSING", message));
+        let message = "name the document that stands for it, as in \"GPU-2026-031\"";
+        return Err(error::invalid(field, "MISSING", message));
     }
     Ok(document)
 }

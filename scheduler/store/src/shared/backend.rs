@@ -11,8 +11,8 @@ use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::quota::QuotaBook;
 use gotgan_core::quota::audit::AuditEntry;
+use gotgan_core::quota::{Interval, QuotaBook};
 use gotgan_core::world::Snapshot;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
@@ -190,6 +190,16 @@ impl Store for Backend {
 
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>> {
         reads::ledger(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn statement(
+        &self,
+        node: &ProjectPath,
+        alone: bool,
+        accounts: Interval,
+        page: &Page,
+    ) -> Result<Vec<LedgerEntry>> {
+        reads::statement(&mut *self.read().await?, node, alone, accounts, page).await
     }
 
     async fn alerts(&self, within: &[ProjectPath], page: &Page) -> Result<Vec<Alert>> {

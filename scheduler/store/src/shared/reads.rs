@@ -13,8 +13,8 @@ use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::{Job, JobState};
 use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::quota::QuotaBook;
 use gotgan_core::quota::audit::{AuditEntry, ChainHead};
+use gotgan_core::quota::{Interval, QuotaBook};
 use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
 use serde_json::json;
 
@@ -352,6 +352,33 @@ pub(super) async fn ledger(
         signed(page.after.unwrap_or(0)),
         list_or_null(&outermost(&filter.within)),
         filter.job.map(|job| signed(job.0)),
+        i64::from(page.size)
+    );
+    each(rows, decode::ledger_entry)
+}
+
+/// Entries of a node in some accounts. The first page of a node with others below it begins at the first entry there is
+/// in these accounts; entries are then gone through in order.
+pub(super) async fn statement(
+    connection: &mut Connection,
+    node: &ProjectPath,
+    alone: bool,
+    accounts: Interval,
+    page: &Page,
+) -> Result<Vec<LedgerEntry>> {
+    let first: Option<(i64,)> =
+        row!(connection, "find the first entry", sql::FIRST_OF_ACCOUNTS, accounts.from.0);
+    let Some((first,)) = first else { return Ok(Vec::new()) };
+    let after = signed(page.after.unwrap_or(0)).max(first.saturating_sub(1));
+    let statement = if alone { sql::STATEMENT_ALONE } else { sql::STATEMENT };
+    let rows = rows!(
+        connection,
+        "read a statement",
+        statement,
+        after,
+        node.as_str(),
+        accounts.from.0,
+        accounts.until.0,
         i64::from(page.size)
     );
     each(rows, decode::ledger_entry)

@@ -1,4 +1,4 @@
-//! What the books of budgets are read from: alerts.
+//! What the books of budgets are read from: alerts, and the entries of a node in a period.
 
 use std::sync::Arc;
 
@@ -6,9 +6,13 @@ use gotgan_core::alert::{Alert, AlertKind};
 use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::change::Change;
 use gotgan_core::fairshare::HalfLife;
+use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::quota::Interval;
+use gotgan_core::quota::budget::month_around;
 use gotgan_store::Page;
 
 use crate::harness::Place;
+use crate::ledger::leader_with_ledger;
 use crate::things::{Leader, at, path};
 
 const ALL: Page = Page { size: 1000, after: None };
@@ -49,4 +53,22 @@ pub async fn alerts_are_listed_by_node_and_the_last_of_each_part_is_loaded(place
     assert_eq!(store.alerts(&[path("public/nup")], &page).await.unwrap(), below[1..3]);
     let loaded = store.load(HalfLife::default(), at(9)).await.unwrap().alerts;
     assert_eq!(loaded, alerts[1..]);
+}
+
+pub async fn a_statement_has_the_entries_of_a_node_in_its_accounts(place: Arc<Place>) {
+    let leader = leader_with_ledger(&place).await;
+    let span = month_around(at(0));
+    let later = Interval { from: span.until, until: Interval::ALWAYS.until };
+    let store = &leader.store;
+    for (node, alone) in [("public/nup", false), ("public/nup/a", true), ("public", false)] {
+        let of_node = |entry: &&LedgerEntry| entry.project.is_within(node);
+        let expected: Vec<_> = leader.booked.iter().filter(of_node).cloned().collect();
+        assert!(!expected.is_empty());
+        let found = store.statement(&path(node), alone, span, &ALL).await.unwrap();
+        assert_eq!(found, expected, "{node}");
+        let page = Page { size: 1, after: Some(expected[0].seq) };
+        let found = store.statement(&path(node), alone, span, &page).await.unwrap();
+        assert_eq!(found, expected[1..2], "{node}");
+        assert_eq!(store.statement(&path(node), alone, later, &ALL).await.unwrap(), []);
+    }
 }

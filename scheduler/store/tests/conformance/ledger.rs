@@ -18,7 +18,7 @@ use crate::things::{Leader, at, attempt, ended, inventory, path, plain_job, subm
 const ALL: Page = Page { size: 1000, after: None };
 
 /// Attempts of three projects: one completed, one lost with its node, one under way.
-async fn leader_with_ledger(place: &Place) -> Leader {
+pub async fn leader_with_ledger(place: &Place) -> Leader {
     let mut leader = Leader::at(place).await;
     let mut changes = vec![Change::NodeRegistered(Arc::new(inventory("n1")))];
     changes.extend((1..=3).map(|id| submitted(plain_job(id))));

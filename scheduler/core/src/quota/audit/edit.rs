@@ -10,6 +10,10 @@ use crate::quota::approval::ApprovalRule;
 use crate::quota::book::{ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 use crate::quota::dated::Interval;
 use crate::quota::diff::differing;
+use crate::quota::movement::{Movement, MovementId};
+
+/// What the subject of a movement begins with.
+pub(crate) const MOVEMENT: &str = "movement ";
 
 /// What a named thing was and is; `None` where it is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub enum Edit {
     Lot(Terms<LotName, Lot>),
     /// Of a node of the tree.
     Node(Terms<ProjectPath, NodeTerms>),
+    /// Budget that was moved, by number.
+    Movement(Terms<MovementId, Movement>),
 }
 
 /// Everything that differs between two books, in a fixed order; their revisions are not compared.
@@ -55,6 +61,9 @@ pub fn edits(old: &QuotaBook, new: &QuotaBook) -> Vec<Edit> {
     edits.extend(terms(&old.clusters, &new.clusters).map(Edit::Cluster));
     edits.extend(terms(&old.lots, &new.lots).map(Edit::Lot));
     edits.extend(terms(&old.nodes, &new.nodes).map(Edit::Node));
+    // Files speak of no movements, and none is ever taken away.
+    let moves = terms(&old.moves, &new.moves).filter(|terms| terms.after.is_some());
+    edits.extend(moves.map(Edit::Movement));
     edits
 }
 
@@ -79,6 +88,7 @@ impl Edit {
             Edit::Cluster(terms) => format!("cluster {}", terms.name),
             Edit::Lot(terms) => format!("lot {}", terms.name),
             Edit::Node(terms) => format!("node {}", terms.name),
+            Edit::Movement(terms) => format!("{MOVEMENT}{}", terms.name),
         }
     }
 
@@ -89,6 +99,7 @@ impl Edit {
                 let book = if terms.after.is_some() { new } else { old };
                 book.decision(&terms.name).map(str::to_owned)
             }
+            Edit::Movement(terms) => terms.after.as_ref().map(|moved| moved.decision.clone()),
             Edit::Approval { .. } | Edit::Class(_) | Edit::Cluster(_) | Edit::Lot(_) => None,
         }
     }
@@ -101,6 +112,7 @@ impl Edit {
             Edit::Cluster(terms) => book.clusters.get(&terms.name) == terms.before.as_ref(),
             Edit::Lot(terms) => book.lots.get(&terms.name) == terms.before.as_ref(),
             Edit::Node(terms) => book.nodes.get(&terms.name) == terms.before.as_ref(),
+            Edit::Movement(terms) => book.moves.get(&terms.name) == terms.before.as_ref(),
         }
     }
 
@@ -118,7 +130,8 @@ impl Edit {
                 | Edit::Class(_)
                 | Edit::Cluster(_)
                 | Edit::Lot(_)
-                | Edit::Node(_),
+                | Edit::Node(_)
+                | Edit::Movement(_),
                 _,
             ) => false,
         }
@@ -132,6 +145,7 @@ impl Edit {
             Edit::Cluster(terms) => put(&mut book.clusters, terms),
             Edit::Lot(terms) => put(&mut book.lots, terms),
             Edit::Node(terms) => put(&mut book.nodes, terms),
+            Edit::Movement(terms) => put(&mut book.moves, terms),
         }
     }
 
@@ -139,7 +153,7 @@ impl Edit {
     #[must_use]
     pub fn effective_from(&self, now: UnixMicros) -> UnixMicros {
         match self {
-            Edit::Approval { .. } | Edit::Cluster(_) => now,
+            Edit::Approval { .. } | Edit::Cluster(_) | Edit::Movement(_) => now,
             Edit::Class(terms) => terms.first_difference(
                 now,
                 |class| class.weight_milli.edges().collect(),
