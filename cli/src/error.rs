@@ -359,6 +359,7 @@ fn flag_of_field(field: &str) -> String {
         "constraints.nodes" => "--nodelist",
         "constraints.exclude_nodes" => "--exclude",
         "constraints.labels" => "--constraint",
+        "constraints.same_cluster" => "--same-cluster",
         "grace_s" => "--grace",
         _ => return field.to_owned(),
     };

@@ -83,6 +83,9 @@ pub struct JobOptions {
     /// A label the nodes must carry; may be repeated
     #[arg(long, short = 'C', value_parser = units::parse_label, value_name = "KEY=VALUE", help_heading = "Resources")]
     pub constraint: Vec<(String, String)>,
+    /// All nodes of one cluster, whichever fits
+    #[arg(long, help_heading = "Resources")]
+    pub same_cluster: bool,
 
     /// One task a node or one a GPU, for a command [default: node]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Tasks")]
@@ -203,6 +206,7 @@ impl JobOptions {
             nodelist: over.nodelist.or(self.nodelist),
             exclude: over.exclude.or(self.exclude),
             constraint,
+            same_cluster: over.same_cluster || self.same_cluster,
             tasks_per: over.tasks_per.or(self.tasks_per),
             tasks: over.tasks.or(self.tasks),
             tasks_per_node: over.tasks_per_node.or(self.tasks_per_node),
@@ -244,6 +248,7 @@ impl JobOptions {
                 nodes: self.nodelist.map(|list| list.0).unwrap_or_default(),
                 exclude_nodes: self.exclude.map(|list| list.0).unwrap_or_default(),
                 labels: self.constraint.into_iter().collect(),
+                same_cluster: self.same_cluster,
             }),
             time_limit_s: self.time.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),

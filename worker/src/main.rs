@@ -119,8 +119,8 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        None => run_daemon(arguments.run).await,
-        Some(Command::Run(run)) => run_daemon(*run).await,
+        None => Box::pin(run_daemon(arguments.run)).await,
+        Some(Command::Run(run)) => Box::pin(run_daemon(*run)).await,
         Some(Command::Join(join)) => join_cluster(join).await,
         Some(Command::Inventory(inventory)) => print_inventory(inventory),
     };

@@ -109,6 +109,14 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
     output.table(&gpu_table(&node.gpus))
 }
 
+/// That its cluster is of another class, if it is.
+fn misplaced(node: &NodeView) -> String {
+    match node.cluster_gpu_class.as_str() {
+        "" => String::new(),
+        class => format!("its label says a cluster whose GPUs are {class}, and its own are not"),
+    }
+}
+
 fn summary(node: &NodeView, now_us: i64) -> String {
     let labels: Vec<String> =
         node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -124,6 +132,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Node", format!("{}{note}", node.name)),
         ("State", node.state()),
         ("Reason", node.admin_reason.clone()),
+        ("Note", misplaced(node)),
         ("Heard", time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us)),
         ("Address", node.address.clone()),
         ("GPUs", of(node.free_gpu_milli, node.gpu_milli)),

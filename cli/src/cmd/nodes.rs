@@ -76,7 +76,6 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
     ]);
     for node in nodes {
         let of = |free: u64, all: u64| format!("{}/{}", amount::milli(free), amount::milli(all));
-        let note = if node.simulated { "simulated" } else { "" };
         table.toned_row([
             (node.name.clone(), Tone::Plain),
             (node.state(), tone(node)),
@@ -86,7 +85,7 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
             (amount::memory(node.free_memory_mib), Tone::Plain),
             (node.attempts.len().to_string(), Tone::Plain),
             (time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us), Tone::Dim),
-            (note.to_owned(), Tone::Warning),
+            (node.note(), Tone::Warning),
             (node.admin_reason.clone(), Tone::Plain),
         ]);
     }

@@ -33,6 +33,10 @@ pub struct NodeView {
     pub driver_version: String,
     pub cuda_version: String,
     pub gpus: Vec<GpuView>,
+    /// A spare one that stands by.
+    pub stands_by: bool,
+    /// Class of the GPUs of its cluster, where its own are of another; else empty.
+    pub cluster_gpu_class: String,
 }
 
 /// A GPU with its latest reading; a value that could not be read is absent.
@@ -96,13 +100,30 @@ impl NodeView {
             kernel: inventory.kernel,
             driver_version: inventory.driver_version,
             cuda_version: inventory.cuda_version,
+            stands_by: node.stands_by,
+            cluster_gpu_class: node.cluster_gpu_class.clone(),
         }
     }
 
-    /// What a person needs to know first: "ready", "draining", "lost".
+    /// What is to be noted of it: that it was invented, or that it says it belongs to a cluster of another class.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let simulated = if self.simulated { "simulated" } else { "" };
+        let class = &self.cluster_gpu_class;
+        let misplaced =
+            if class.is_empty() { String::new() } else { format!("cluster has {class}") };
+        [simulated, &misplaced]
+            .into_iter()
+            .filter(|note| !note.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// What a person needs to know first: "ready", "spare", "draining", "lost".
     #[must_use]
     pub fn state(&self) -> String {
         match (self.liveness.as_str(), self.admin.as_str()) {
+            ("ready", "active" | "unspecified") if self.stands_by => "spare".to_owned(),
             (liveness, "active" | "unspecified") => liveness.to_owned(),
             ("ready", admin) => admin.to_owned(),
             (liveness, admin) => format!("{liveness}, {admin}"),

@@ -59,6 +59,7 @@ pub struct PlanView {
     pub starts_gained: Vec<ProjectJobsView>,
     pub starts_lost: Vec<ProjectJobsView>,
     pub above_limit: Vec<AboveLimitView>,
+    pub overstay: Vec<OverstayView>,
     pub undone: Vec<UndoneView>,
     pub approvers_needed: u32,
     /// `null`: no number of GPUs says how large it is.
@@ -100,6 +101,16 @@ pub struct AboveLimitView {
     pub limit_gpu_milli: u64,
 }
 
+/// An attempt that may run into a reservation which is not for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct OverstayView {
+    pub reservation: String,
+    pub job_id: u64,
+    pub attempt: u32,
+    pub project: String,
+    pub ends_us: i64,
+}
+
 /// What a command changed and the files would put back.
 #[derive(Clone, Debug, Serialize)]
 pub struct UndoneView {
@@ -123,6 +134,7 @@ impl PlanView {
             starts_gained: forecast.starts_gained.into_iter().map(ProjectJobsView::of).collect(),
             starts_lost: forecast.starts_lost.into_iter().map(ProjectJobsView::of).collect(),
             above_limit: forecast.above_limit.into_iter().map(AboveLimitView::of).collect(),
+            overstay: forecast.overstay.into_iter().map(OverstayView::of).collect(),
             undone: plan.undone.iter().map(UndoneView::of).collect(),
             approvers_needed: plan.approvers_needed,
             size_gpu_milli: plan.size_gpu_milli,
@@ -153,6 +165,13 @@ impl ProjectJobsView {
     fn of(jobs: v1::ProjectJobs) -> Self {
         let v1::ProjectJobs { project, jobs } = jobs;
         ProjectJobsView { project, jobs }
+    }
+}
+
+impl OverstayView {
+    fn of(overstay: v1::Overstay) -> Self {
+        let v1::Overstay { reservation, job_id, attempt, project, ends_us } = overstay;
+        OverstayView { reservation, job_id, attempt, project, ends_us }
     }
 }
 

@@ -1,9 +1,13 @@
 //! How a node of the quota tree stands.
 
+use gotgan_core::{amount::UnixMicros, quota::show_moment};
 use gotgan_proto::v1;
 use serde::Serialize;
 
 use crate::view::amount;
+
+/// Thousandths of GPU-seconds of a GPU-hour.
+const GPU_HOUR_MILLI_SECONDS: i64 = 3_600_000;
 
 /// A node, class by class.
 #[derive(Clone, Debug, Serialize)]
@@ -12,6 +16,25 @@ pub struct ExplanationView {
     pub pending_jobs: u64,
     pub running_jobs: u64,
     pub classes: Vec<StandingView>,
+    pub loans: Vec<LoanView>,
+}
+
+/// A guarantee that is lent for a while.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoanView {
+    pub name: String,
+    /// Whether the node that was asked about lends; else it borrows.
+    pub lends: bool,
+    /// `null`: not yours to see.
+    pub lender: Option<String>,
+    /// `null`: not yours to see.
+    pub borrower: Option<String>,
+    pub gpu_class: String,
+    pub gpu_milli: u64,
+    pub from_us: i64,
+    pub until_us: i64,
+    pub consent: String,
+    pub gpu_milli_seconds: i64,
 }
 
 /// How it stands in one class.
@@ -62,6 +85,7 @@ impl ExplanationView {
             pending_jobs: found.pending_jobs,
             running_jobs: found.running_jobs,
             classes: found.classes.into_iter().map(StandingView::of).collect(),
+            loans: found.loans.into_iter().map(LoanView::of).collect(),
         }
     }
 
@@ -72,10 +96,48 @@ impl ExplanationView {
             format!("{}: {} jobs run, {} wait", self.path, self.running_jobs, self.pending_jobs);
         let mut lines = vec![head];
         lines.extend(self.classes.iter().flat_map(StandingView::lines));
+        lines.extend(self.loans.iter().map(LoanView::line));
         if self.classes.is_empty() {
             lines.push("no class of GPUs is guaranteed, limited, held or asked for".to_owned());
         }
         lines
+    }
+}
+
+impl LoanView {
+    fn of(found: v1::QuotaLoan) -> Self {
+        let seen = |path: String| Some(path).filter(|path| !path.is_empty());
+        LoanView {
+            name: found.name,
+            lends: found.lends,
+            lender: seen(found.lender),
+            borrower: seen(found.borrower),
+            gpu_class: found.gpu_class,
+            gpu_milli: found.gpu_milli,
+            from_us: found.from_us,
+            until_us: found.until_us,
+            consent: found.consent,
+            gpu_milli_seconds: found.gpu_milli_seconds,
+        }
+    }
+
+    fn line(&self) -> String {
+        let name = |side: &Option<String>| side.clone().unwrap_or("another project".to_owned());
+        let (lender, borrower) = (name(&self.lender), name(&self.borrower));
+        let who = if self.lends {
+            format!("{lender} lends {borrower}")
+        } else {
+            format!("{borrower} borrows from {lender}")
+        };
+        let [from, until] = [self.from_us, self.until_us].map(|us| show_moment(UnixMicros(us)));
+        format!(
+            "{who} {} {} of guarantee from {from} until {until}, {} GPU-hours ({}, consent {})",
+            amount::milli(self.gpu_milli),
+            self.gpu_class,
+            self.gpu_milli_seconds / GPU_HOUR_MILLI_SECONDS,
+            self.name,
+            self.consent
+        )
     }
 }
 
@@ -195,6 +257,18 @@ mod tests {
             pending_jobs: 0,
             running_jobs: 9,
             classes: vec![standing],
+            loans: vec![v1::QuotaLoan {
+                name: "six-weeks-nup".to_owned(),
+                lends: true,
+                lender: "public/nup".to_owned(),
+                borrower: "public/fm".to_owned(),
+                gpu_class: "b300".to_owned(),
+                gpu_milli: 500_000,
+                from_us: 1_803_949_200_000_000,
+                until_us: 1_807_578_000_000_000,
+                consent: "NUP-2027-11".to_owned(),
+                gpu_milli_seconds: 1_814_400_000_000,
+            }],
         };
         insta::assert_snapshot!(ExplanationView::of(found).lines().join("\n"), @r"
         public/nup: 9 jobs run, 0 wait
@@ -202,6 +276,7 @@ mod tests {
           415 of the guarantee can be had: 185 waiting for gov26-b batch 4
           15 are lent and come back when a job within the guarantee asks for them; beyond their own hold: public/ind 10, another project 5
           the limit of public binds: 8000 of 9000 held
+        public/nup lends public/fm 500 b300 of guarantee from 2027-03-02T10:00:00+09:00 until 2027-04-13T10:00:00+09:00, 504000 GPU-hours (six-weeks-nup, consent NUP-2027-11)
         ");
     }
 }

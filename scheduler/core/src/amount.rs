@@ -151,6 +151,12 @@ impl AddAssign for GpuMilliSeconds {
     }
 }
 
+impl Sum for GpuMilliSeconds {
+    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
+        items.fold(Self::default(), Add::add)
+    }
+}
+
 /// Normalised GPU time: GPU time times the weight of its class. Signed, since accounts subtract.
 ///
 /// One unit is a thousandth of a GPU for a second at a weight of a thousandth, so that every sum is exact.

@@ -83,6 +83,7 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Order
         | BlockerKind::Tier
         | BlockerKind::Lent
+        | BlockerKind::Reservation
         | BlockerKind::NodesUnavailable => true,
         BlockerKind::Held
         | BlockerKind::Dependency
@@ -187,6 +188,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Budget => budget(blocker, &blocker.note),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
+        BlockerKind::Reservation => reservation(blocker),
         BlockerKind::Recall => {
             let gpus = GpuMilli(blocker.needed);
             format!(
@@ -214,6 +216,17 @@ pub fn sentence(blocker: &Blocker) -> String {
             format!("failed a moment ago and is tried again in {}", seconds(blocker.needed))
         }
     }
+}
+
+fn reservation(blocker: &Blocker) -> String {
+    let (holder, dates) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
+    let (from, until) = dates.split_once(' ').unwrap_or((dates, ""));
+    let nodes = if blocker.limit == 1 { "node" } else { "nodes" };
+    format!(
+        "{} {nodes} it could use are reserved for {holder} from {from} until {until} ({}), and its time limit is not \
+         over before then",
+        blocker.limit, blocker.subject
+    )
 }
 
 fn dependency(blocker: &Blocker) -> String {
@@ -431,6 +444,9 @@ pub fn hint(blocker: &Blocker) -> String {
                 .to_owned()
         }
         BlockerKind::NodesUnavailable => "ask the operators of the nodes named".to_owned(),
+        BlockerKind::Reservation => {
+            "cancel it and submit it with a time limit that ends before then".to_owned()
+        }
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::change::Change;
-use crate::ids::{AttemptId, GpuClass, JobId, ProjectPath};
+use crate::fabric::{self, ReservationSet};
+use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath, ReservationName};
 use crate::plan::Decision;
 use crate::planner;
 use crate::policy::Policy;
@@ -28,6 +29,21 @@ pub struct Forecast {
     pub starts_lost: BTreeMap<ProjectPath, u64>,
     /// Nodes of the tree that hold more than their limit would be; what runs there goes on, nothing more starts.
     pub above_limit: Vec<AboveLimit>,
+    /// Attempts that may still run on nodes of a reservation when it begins. They go on; it has their nodes later.
+    pub overstay: Vec<Overstay>,
+}
+
+/// An attempt that may run into a reservation which is not for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overstay {
+    /// Which reservation.
+    pub reservation: ReservationName,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Whose.
+    pub project: ProjectPath,
+    /// When its time limit is over.
+    pub ends: UnixMicros,
 }
 
 /// A node of the tree that holds more than its limit would be.
@@ -54,7 +70,8 @@ struct Outcome {
 pub fn forecast(world: &World, policy: &Policy, book: &QuotaBook, now: UnixMicros) -> Forecast {
     // Asked again and again by whoever watches for drift; what differs in nothing needs no two passes.
     if edits(&world.book, book).is_empty() {
-        return Forecast { above_limit: above_limit(world), ..Forecast::default() };
+        let (above_limit, overstay) = (above_limit(world), overstay(world));
+        return Forecast { above_limit, overstay, ..Forecast::default() };
     }
     let mut other = world.clone();
     let mut book = book.clone();
@@ -68,6 +85,7 @@ pub fn forecast(world: &World, policy: &Policy, book: &QuotaBook, now: UnixMicro
         starts_gained: count(world, planned.starts.difference(&present.starts)),
         starts_lost: count(world, present.starts.difference(&planned.starts)),
         above_limit: above_limit(&other),
+        overstay: overstay(&other),
     }
 }
 
@@ -101,4 +119,29 @@ fn above_limit(world: &World) -> Vec<AboveLimit> {
         (held > limit).then_some(AboveLimit { path, class, held, limit })
     });
     above.collect()
+}
+
+fn overstay(world: &World) -> Vec<Overstay> {
+    if world.quota.reservations.is_empty() {
+        return Vec::new();
+    }
+    let reserved = fabric::reserved(world, &fabric::standby(world));
+    let mut found = Vec::new();
+    for (place, (name, terms)) in world.quota.reservations.iter().enumerate() {
+        let mut own = ReservationSet::EMPTY;
+        own.insert(place);
+        let there = |node: &NodeName| reserved.get(node).is_some_and(|set| set.meets(own));
+        for attempt in world.attempts.values() {
+            let ends = world
+                .jobs
+                .get(&attempt.id.job)
+                .map_or(attempt.leased, |job| attempt.leased.plus_seconds(job.spec.time_limit_s));
+            let on_it = attempt.placement.nodes.iter().any(|given| there(&given.node));
+            if on_it && terms.closes(&attempt.project, attempt.leased, ends) {
+                let (reservation, project) = (name.clone(), attempt.project.clone());
+                found.push(Overstay { reservation, attempt: attempt.id, project, ends });
+            }
+        }
+    }
+    found
 }

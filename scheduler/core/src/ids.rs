@@ -178,6 +178,22 @@ name_type!(
 );
 
 name_type!(
+    /// Name of a reservation.
+    ReservationName,
+    "reservation name",
+    "1 to 63 lower-case letters, digits or inner hyphens",
+    |text| is_label(text, 63)
+);
+
+name_type!(
+    /// Name of a loan of guarantees.
+    LoanName,
+    "loan name",
+    "1 to 63 lower-case letters, digits or inner hyphens",
+    |text| is_label(text, 63)
+);
+
+name_type!(
     /// Who a person or a program is, as its token says.
     UserName,
     "user name",

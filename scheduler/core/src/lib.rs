@@ -19,6 +19,7 @@ pub mod check;
 pub mod diagram;
 pub mod digest;
 pub mod explain;
+pub mod fabric;
 pub mod fairshare;
 pub mod forecast;
 pub mod ids;

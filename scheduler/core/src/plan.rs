@@ -94,6 +94,9 @@ pub enum BlockerKind {
     Constraints,
     /// Nodes that would fit are drained, suspect, lost or unknown.
     NodesUnavailable,
+    /// Nodes that would fit are reserved for others: the subject is the reservation, the limit how many of them it
+    /// takes; the note has for whom, from when and until when.
+    Reservation,
     /// It is within its project's guarantee, and what it needs is being freed.
     Recall,
     /// It is within its project's guarantee, of which others have borrowed: the subject is the one furthest above its

@@ -12,10 +12,12 @@ mod dated;
 mod diff;
 pub mod entitle;
 pub mod import;
+pub mod loan;
 mod moment;
 mod movement;
 mod parse;
 mod proposal;
+pub mod reserve;
 mod sums;
 mod thresholds;
 
@@ -25,8 +27,9 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::GpuMilli;
-use crate::ids::{GpuClass, ProjectPath};
+use crate::ids::{GpuClass, ProjectPath, ReservationName};
 use budget::{Budget, WHOLE_MILLI};
+use reserve::ReservationTerms;
 
 pub use approval::{Approval, ApprovalRule, ChangeSize};
 pub use book::{Batch, Capacity, ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
@@ -48,6 +51,9 @@ pub struct QuotaTree {
     pub nodes: BTreeMap<ProjectPath, QuotaNode>,
     /// Normalised GPU-hours for an hour of one GPU, by class, thousandths; 1000 for a class that is absent.
     pub weights: BTreeMap<GpuClass, u32>,
+    /// Reservations that are not over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reservations: BTreeMap<ReservationName, ReservationTerms>,
 }
 
 /// A node of the tree.

@@ -151,6 +151,9 @@ pub struct Constraints {
     pub exclude_nodes: BTreeSet<NodeName>,
     /// Labels a node must carry.
     pub labels: BTreeMap<String, String>,
+    /// All of its nodes must be of one cluster, whichever; a node that belongs to none will not do.
+    #[serde(default)]
+    pub same_cluster: bool,
 }
 
 /// A job that must have come so far.

@@ -378,6 +378,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::ParentLimit
         | BlockerKind::Constraints
         | BlockerKind::NodesUnavailable
+        | BlockerKind::Reservation
         | BlockerKind::Capacity
         | BlockerKind::Order
         | BlockerKind::FairShare

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::fabric;
 use gotgan_core::ids::{GpuClass, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::node::Liveness;
@@ -265,8 +266,9 @@ impl Capacity {
 /// Free, allocated and down GPUs of every class; together they are the capacity.
 pub(crate) fn capacities(world: &World) -> BTreeMap<GpuClass, Capacity> {
     let mut classes: BTreeMap<GpuClass, Capacity> = BTreeMap::new();
-    for node in world.nodes.values() {
-        let takes_work = node.takes_work();
+    let standby = fabric::standby(world);
+    for (name, node) in &world.nodes {
+        let takes_work = node.takes_work() && !standby.contains(name);
         for (gpu, free) in node.inventory.gpus.iter().zip(&node.free.gpus) {
             let class = classes.entry(gpu.class.clone()).or_default();
             class.allocated += GpuMilli::WHOLE.saturating_sub(*free);

@@ -269,6 +269,21 @@ fn capacity_table(view: &PlanView) -> Table {
     table
 }
 
+/// Jobs that may run into a reservation.
+fn overstays(view: &PlanView) -> Option<String> {
+    let named = view.overstay.iter().take(NAMED_MAX).map(|one| {
+        let ends = show_moment(UnixMicros(one.ends_us));
+        format!("{}.{} of {} until {ends}", one.job_id, one.attempt, one.project)
+    });
+    let (named, count) = (named.collect::<Vec<_>>().join(", "), view.overstay.len());
+    let more = if count > NAMED_MAX { " …" } else { "" };
+    (count > 0).then(|| {
+        format!(
+            "{count} running jobs may still be on reserved nodes then, and go on: {named}{more}"
+        )
+    })
+}
+
 /// What it would do to jobs.
 fn effects(view: &PlanView) -> Vec<String> {
     let mut lines = Vec::new();
@@ -294,6 +309,7 @@ fn effects(view: &PlanView) -> Vec<String> {
             amount::milli(above.limit_gpu_milli)
         ));
     }
+    lines.extend(overstays(view));
     for (projects, word) in [
         (&view.starts_gained, "would start at once, and would not otherwise"),
         (&view.starts_lost, "would not start now, and would otherwise"),

@@ -18,6 +18,8 @@ pub struct Fleet {
     nodes: BTreeSet<NodeName>,
     /// Labels with the values they have.
     labels: BTreeMap<String, BTreeSet<String>>,
+    /// Nodes of each cluster.
+    clusters: BTreeMap<String, u32>,
 }
 
 /// What one node has of one class, or of anything but GPUs.
@@ -105,6 +107,9 @@ impl Fleet {
         for (class, gpus) in counts {
             self.classes.entry(class.clone()).or_default().add(size(gpus));
         }
+        if let Some(cluster) = inventory.cluster() {
+            *self.clusters.entry(cluster.to_owned()).or_default() += 1;
+        }
         for (key, value) in &inventory.labels {
             self.labels.entry(key.clone()).or_default().insert(value.clone());
         }
@@ -131,6 +136,12 @@ impl Fleet {
     #[must_use]
     pub fn nodes(&self) -> &BTreeSet<NodeName> {
         &self.nodes
+    }
+
+    /// How many nodes each cluster has.
+    #[must_use]
+    pub fn clusters(&self) -> &BTreeMap<String, u32> {
+        &self.clusters
     }
 
     /// Every label with the values it has somewhere.

@@ -100,6 +100,8 @@ pub struct ConstraintsRequest {
     pub exclude_nodes: Vec<String>,
     /// Labels a node must carry.
     pub labels: BTreeMap<String, String>,
+    /// All nodes of one cluster, whichever.
+    pub same_cluster: bool,
 }
 
 /// A job that must have come so far.

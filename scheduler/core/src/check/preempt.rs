@@ -78,8 +78,10 @@ impl Stop<'_> {
     }
 
     fn entitlements(&self, class: &GpuClass) -> Entitlements {
-        let in_service = self.world.nodes.values().filter(|node| node.is_in_service());
-        let gpus = in_service.flat_map(|node| &node.inventory.gpus);
+        let in_service = self.world.nodes.iter().filter(|(name, node)| {
+            node.is_in_service() && !super::fabric::stands_by(self.world, name)
+        });
+        let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
         let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == *class).count() as u64);
         let tree = &self.world.quota;
         Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)

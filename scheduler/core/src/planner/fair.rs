@@ -296,7 +296,7 @@ impl Wanted {
 /// GPUs of each class on nodes that count: those that are only being waited for still do.
 fn in_service(machine: &Machine<'_>) -> Vec<GpuMilli> {
     let mut in_service = vec![GpuMilli::ZERO; machine.classes.len()];
-    for slot in machine.slots.iter().filter(|slot| slot.node.is_in_service()) {
+    for slot in machine.slots.iter().filter(|slot| slot.is_in_service()) {
         for class in slot.layout.classes() {
             in_service[usize::from(class.0)] += GpuMilli::whole(slot.gpus_of(class));
         }

@@ -8,8 +8,10 @@ use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
 use crate::amount::{CpuMilli, GpuMilli};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
-use crate::ids::{GpuClass, NodeName};
+use crate::fabric;
+use crate::ids::{GpuClass, NodeName, ReservationName};
 use crate::node::Gpu;
+use crate::quota::reserve::ReservationTerms;
 use crate::world::{NodeFree, World};
 
 /// All nodes during a pass.
@@ -19,8 +21,10 @@ pub(super) struct Machine<'w> {
     pub classes: Vec<GpuClass>,
     /// Every node there is, in the order of names.
     pub slots: Vec<Slot<'w>>,
-    /// Those that take no work.
+    /// Those that take no work; spare ones that stand by are none of them, since as many others are there.
     pub unavailable: Vec<SlotId>,
+    /// Reservations that are not over, by their places in a [`fabric::ReservationSet`].
+    pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
     pools: Vec<Pool>,
     cpu: BTreeSet<CpuScore>,
     /// How many GPUs a node may have: the levels of `cpu`.
@@ -42,12 +46,18 @@ impl<'w> Machine<'w> {
     /// The machine as the world has it.
     pub fn of(world: &'w World) -> Self {
         let index = classes_of(world);
-        let slots: Vec<_> =
-            world.nodes.iter().map(|(name, node)| slot_of(name, node, &index)).collect();
+        let standby = fabric::standby(world);
+        let reserved = fabric::reserved(world, &standby);
+        let slot = |(name, node)| {
+            let reserved = reserved.get(name).copied().unwrap_or_default();
+            slot_of(name, node, &index, (reserved, standby.contains(name)))
+        };
+        let slots: Vec<_> = world.nodes.iter().map(slot).collect();
         let mut machine = Machine {
             pools: index.iter().map(|_| Pool::default()).collect(),
             classes: index.into_keys().cloned().collect(),
-            unavailable: ids(&slots).filter(|id| !slots[id.0 as usize].takes_work).collect(),
+            unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
+            reservations: world.quota.reservations.iter().collect(),
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
             slots,
@@ -78,6 +88,11 @@ impl<'w> Machine<'w> {
             pool.shares = shares.into_iter().collect();
         }
         self.cpu = cpu.into_iter().collect();
+    }
+
+    /// Numbers of all nodes, in the order of names.
+    pub fn ids(&self) -> impl Iterator<Item = SlotId> + use<> {
+        ids(&self.slots)
     }
 
     /// The node of that number.

@@ -6,6 +6,7 @@ use super::fit::Machine;
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};
 
@@ -73,30 +74,73 @@ pub(super) struct Territory<'w> {
     pub constraints: &'w Constraints,
     /// Nodes it lost an attempt on; `None` if they are not avoided.
     pub avoid: Option<&'w BTreeSet<NodeName>>,
+    /// Reservations that it must stay out of.
+    pub closed: ReservationSet,
 }
 
 impl Territory<'_> {
     /// Whether the node belongs to it.
     pub fn contains(&self, slot: &Slot<'_>) -> bool {
-        let Constraints { nodes, exclude_nodes, labels } = self.constraints;
+        !slot.reserved.meets(self.closed) && self.would_contain(slot)
+    }
+
+    /// Whether the node would belong to it if nothing were reserved.
+    pub fn would_contain(&self, slot: &Slot<'_>) -> bool {
+        let Constraints { nodes, exclude_nodes, labels, same_cluster } = self.constraints;
         let own = &slot.node.inventory.labels;
         (nodes.is_empty() || nodes.contains(slot.name))
             && !exclude_nodes.contains(slot.name)
             && labels.iter().all(|(key, value)| own.get(key) == Some(value))
+            && (!same_cluster || slot.cluster.is_some())
             && !self.avoid.is_some_and(|avoid| avoid.contains(slot.name))
     }
 
     /// Whether it is the whole machine.
     pub fn is_everywhere(&self) -> bool {
-        let Constraints { nodes, exclude_nodes, labels } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, same_cluster } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
-        nodes.is_empty() && exclude_nodes.is_empty() && labels.is_empty() && !avoids
+        let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
+        !asks && !same_cluster && !avoids && self.closed.is_empty()
     }
 
     /// Whether all of the other one belongs to it, as far as is seen without looking at nodes.
     pub fn covers(&self, other: &Territory<'_>) -> bool {
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
-        self.is_everywhere() || (!avoids && self.constraints == other.constraints)
+        let alike = self.constraints == other.constraints && other.closed.covers(self.closed);
+        self.is_everywhere() || (!avoids && alike)
+    }
+
+    /// Of these nodes, which serve, as many as can be of one gang: all, or those of the cluster that has the most.
+    pub fn together(
+        &self,
+        machine: &Machine<'_>,
+        slots: impl Iterator<Item = SlotId>,
+    ) -> BTreeSet<SlotId> {
+        let slots: BTreeSet<SlotId> = slots.collect();
+        if !self.constraints.same_cluster {
+            return slots;
+        }
+        let mut clusters: BTreeMap<Option<&str>, BTreeSet<SlotId>> = BTreeMap::new();
+        for id in slots {
+            clusters.entry(machine.slot(id).cluster).or_default().insert(id);
+        }
+        let most = clusters.into_values().rev().max_by_key(BTreeSet::len);
+        most.unwrap_or_default()
+    }
+
+    /// The best places for a gang of `nodes` distinct nodes among `places`, which come in their order, in the order of
+    /// names; `None` if there are too few.
+    pub fn choose(
+        &self,
+        machine: &Machine<'_>,
+        places: impl Iterator<Item = Pick>,
+        nodes: u32,
+    ) -> Option<Vec<Pick>> {
+        if self.constraints.same_cluster {
+            choose_in_one(machine, places, nodes)
+        } else {
+            choose(places, nodes)
+        }
     }
 
     /// Every place inside that serves one node of a gang now, best first.
@@ -118,9 +162,26 @@ impl Territory<'_> {
     }
 }
 
-/// The best places for a gang of `nodes` distinct nodes among `places`, in the order of names; `None` if there are
-/// too few.
-pub(super) fn choose(places: impl Iterator<Item = Pick>, nodes: u32) -> Option<Vec<Pick>> {
+/// All of one cluster: of those with enough places the one that has the fewest, so that larger ones stay open for
+/// larger gangs; then the first by name.
+fn choose_in_one(
+    machine: &Machine<'_>,
+    places: impl Iterator<Item = Pick>,
+    nodes: u32,
+) -> Option<Vec<Pick>> {
+    let mut clusters: BTreeMap<&str, Vec<Pick>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for pick in places {
+        if let Some(cluster) = machine.slot(pick.slot).cluster.filter(|_| seen.insert(pick.slot)) {
+            clusters.entry(cluster).or_default().push(pick);
+        }
+    }
+    let fitting = clusters.into_values().filter(|picks| picks.len() >= nodes as usize);
+    choose(fitting.min_by_key(Vec::len)?.into_iter(), nodes)
+}
+
+/// The first `nodes` distinct nodes of `places`, in the order of names; `None` if there are too few.
+fn choose(places: impl Iterator<Item = Pick>, nodes: u32) -> Option<Vec<Pick>> {
     let mut chosen = BTreeMap::new();
     for pick in places {
         chosen.entry(pick.slot).or_insert(pick);

@@ -4,14 +4,15 @@
 //! [`Turns`].
 
 mod beyond;
+mod reserved;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier, has_guarantees};
 use super::fit::Machine;
-use super::gang::{Pick, choose};
+use super::gang::Pick;
 use super::limits::{Limits, ProjectIndex};
 use super::order::{DependencyLists, Kept, Order, has_waited};
 use super::reasons::Reasons;
@@ -47,6 +48,8 @@ pub(super) struct Pass<'w> {
     recalls: Option<Recalls<'w>>,
     /// Jobs that others stop for, by project and class.
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
+    /// Jobs that started on nodes reserved for them, before all others.
+    started: BTreeSet<JobId>,
     /// Jobs beyond a budget, whose turn comes last.
     beyond: Vec<(&'w Job, Claim)>,
     /// Classes that a job within its budgets waits for, once it is their turn.
@@ -96,6 +99,7 @@ impl<'w> Pass<'w> {
             demands: Vec::new(),
             recalls: None,
             expecting: BTreeMap::new(),
+            started: BTreeSet::new(),
             beyond: Vec::new(),
             wanted: BTreeMap::new(),
             decisions: Vec::new(),
@@ -107,7 +111,9 @@ impl<'w> Pass<'w> {
     /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self) -> (Vec<Decision>, Report) {
         let world = self.world;
-        let by_turns = has_guarantees(&world.quota) || world.usage.several_projects_wait();
+        let by_turns = has_guarantees(&world.quota)
+            || world.usage.several_projects_wait()
+            || self.anything_reserved();
         let considered = if by_turns { self.run_by_turns() } else { self.run_in_order() };
         let considered = considered - self.run_beyond_budgets();
         let deferred = self.world.queue.len() - considered;
@@ -139,9 +145,11 @@ impl<'w> Pass<'w> {
         let mut early = DependencyLists::default();
         let arena = Arc::new(Arena::of(&self.world.quota));
         let mut lines = Lines::new(Arc::clone(&arena));
+        let mut competing = Vec::new();
         for key in &self.world.queue {
             if let Some(job) = self.competing(&mut early, key.job) {
                 lines.add(job, &self.machine, &mut self.limits);
+                competing.push(job);
             }
         }
         let mut considered = self.world.queue.len() - lines.jobs();
@@ -150,10 +158,17 @@ impl<'w> Pass<'w> {
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
         let mut turns = Turns::of(lines, &fair);
         self.fair = Some(fair);
+        if self.anything_reserved() {
+            self.start_reserved(&competing);
+        }
+        considered += self.started.len();
         while !self.has_decided_enough() {
             let Some(turn) = self.fair.as_ref().and_then(|fair| turns.next(fair)) else {
                 break;
             };
+            if self.started.contains(&turn.job.id) {
+                continue;
+            }
             if self.consider(turn.job, turn.claim) {
                 considered += 1;
             } else {
@@ -271,11 +286,12 @@ impl<'w> Pass<'w> {
     fn search(&self, want: Want, class: Option<ClassIndex>) -> Option<Vec<Pick>> {
         let family = self.families.get(want.family);
         let places = family.territory.places(&self.machine, class, &family.need);
+        let territory = &family.territory;
         if self.kept.is_empty() {
-            return choose(places, want.nodes);
+            return territory.choose(&self.machine, places, want.nodes);
         }
         let open = |pick: &Pick| self.kept.leaves_open(class, self.machine.slot(pick.slot));
-        choose(places.filter(open), want.nodes)
+        territory.choose(&self.machine, places.filter(open), want.nodes)
     }
 
     fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
@@ -328,7 +344,7 @@ impl<'w> Pass<'w> {
         let names = job.status.promised.iter();
         let places = self.machine.places_among(names, Some(class), &family.need).into_iter();
         let inside = |pick: &Pick| family.territory.contains(self.machine.slot(pick.slot));
-        choose(places.filter(inside), want.nodes)
+        family.territory.choose(&self.machine, places.filter(inside), want.nodes)
     }
 
     /// For a job that is within a guarantee of some class: stops what borrows where that makes room, or waits for
@@ -341,6 +357,10 @@ impl<'w> Pass<'w> {
                 continue;
             };
             if !self.is_guaranteed(job, want, node, class) {
+                continue;
+            }
+            // Where not even the empty machine would do, as on nodes reserved for others, nobody need be asked.
+            if self.families.get_mut(want.family).capable(place, &self.machine) < want.nodes {
                 continue;
             }
             if let Some(found) = self.find_room(want, node, class) {

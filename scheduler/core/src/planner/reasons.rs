@@ -23,6 +23,8 @@ use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
+mod reserved;
+
 /// Nodes named in one blocker; past that they are counted.
 const NAMED_MAX: usize = 3;
 
@@ -273,16 +275,35 @@ struct Look<'a, 'w> {
 impl<'w> Look<'_, 'w> {
     fn blockers(&self) -> Vec<Blocker> {
         let idle = self.unavailable();
-        let all = self.capable.saturating_add(count(idle.iter()));
+        let all = self.all_together(&idle);
         if all < self.nodes {
-            return vec![self.never(all)];
+            let reserved = self.reserved(|slot| slot.could_fit(self.class, &self.family.need));
+            return if reserved.is_empty() { vec![self.never(all)] } else { reserved };
         }
         if fits(self.machine, self.family, self.class, self.nodes) {
             return Vec::new();
         }
         let mut blockers: Vec<Blocker> = self.nodes_unavailable(&idle, all).into_iter().collect();
+        blockers.extend(
+            self.reserved(|slot| slot.takes_work && slot.fits(self.class, &self.family.need)),
+        );
         blockers.extend(self.too_little());
         blockers
+    }
+
+    /// Nodes that would serve if they took work and were empty, as many as can be of one gang.
+    fn all_together(&self, idle: &[SlotId]) -> u32 {
+        let territory = &self.family.territory;
+        if !territory.constraints.same_cluster {
+            return self.capable.saturating_add(count(idle.iter()));
+        }
+        let serves = self.machine.ids().filter(|id| {
+            let slot = self.slot(*id);
+            (slot.takes_work || slot.is_unavailable())
+                && slot.could_fit(self.class, &self.family.need)
+                && territory.contains(slot)
+        });
+        count(territory.together(self.machine, serves).iter())
     }
 
     fn slot(&self, id: SlotId) -> &Slot<'w> {
@@ -371,7 +392,7 @@ impl<'w> Look<'_, 'w> {
     /// Nodes that serve right now.
     fn fitting_now(&self) -> u32 {
         let places = self.family.territory.places(self.machine, self.class, &self.family.need);
-        let nodes: BTreeSet<_> = places.map(|pick| pick.slot).collect();
+        let nodes = self.family.territory.together(self.machine, places.map(|pick| pick.slot));
         count(nodes.iter())
     }
 
@@ -379,7 +400,8 @@ impl<'w> Look<'_, 'w> {
     fn too_little(&self) -> Vec<Blocker> {
         let alone = self.family.need.gpus_alone();
         let places = self.family.territory.places(self.machine, self.class, &alone);
-        let with_gpus: BTreeSet<SlotId> = places.map(|pick| pick.slot).collect();
+        let territory = &self.family.territory;
+        let with_gpus = territory.together(self.machine, places.map(|pick| pick.slot));
         if count(with_gpus.iter()) < self.nodes {
             return vec![self.too_few_gpus(count(with_gpus.iter()))];
         }

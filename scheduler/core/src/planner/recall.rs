@@ -349,7 +349,7 @@ impl<'w> Recalls<'w> {
     /// Promises the best of the fitting nodes to the job: those it would be given if all that stops had gone.
     fn promise(&mut self, search: &Search<'_, 'w>) -> Vec<(SlotId, NodeFree)> {
         let Search { scene, class, family, .. } = *search;
-        let mut slots: Vec<SlotId> = search.fitting.iter().copied().collect();
+        let mut slots: Vec<SlotId> = search.serving().iter().copied().collect();
         slots.sort_by_key(|slot| search.score(*slot, self.soon.get(slot)));
         let gpus = family.need.gpu_milli().times(u64::from(search.want.nodes));
         for node in scene.fair.self_and_ancestors(search.own) {

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::Machine;
-use super::gang::{Need, Territory, choose};
+use super::gang::{Need, Territory};
 use super::score::ClassIndex;
+use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::job::Job;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};
@@ -22,6 +23,7 @@ struct FamilyKey<'w> {
     per_node: &'w NodeRequest,
     constraints: &'w Constraints,
     avoid: &'w BTreeSet<NodeName>,
+    closed: ReservationSet,
     /// 0 where nothing is avoided: only then does the number of nodes decide whether avoiding is dropped.
     nodes_if_avoiding: u32,
 }
@@ -68,12 +70,13 @@ pub(super) struct Families<'w> {
 
 impl<'w> Families<'w> {
     /// The kind of request that the job is.
-    pub fn of(&mut self, job: &'w Job, machine: &Machine<'w>) -> FamilyId {
+    pub fn of(&mut self, job: &'w Job, closed: ReservationSet, machine: &Machine<'w>) -> FamilyId {
         let avoid = &job.status.avoid;
         let key = FamilyKey {
             per_node: &job.spec.per_node,
             constraints: &job.spec.constraints,
             avoid,
+            closed,
             nodes_if_avoiding: if avoid.is_empty() { 0 } else { job.spec.nodes },
         };
         if let Some(id) = self.known.get(&key) {
@@ -99,8 +102,9 @@ impl<'w> Families<'w> {
 fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
     let need = Need::of(key.per_node);
     let classes = classes_of(key.per_node, machine);
-    let avoiding = Territory { constraints: key.constraints, avoid: Some(key.avoid) };
-    let anywhere = Territory { constraints: key.constraints, avoid: None };
+    let (constraints, closed) = (key.constraints, key.closed);
+    let avoiding = Territory { constraints, avoid: Some(key.avoid), closed };
+    let anywhere = Territory { constraints, avoid: None, closed };
     let serves = |class: &Option<ClassIndex>| {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
@@ -130,10 +134,16 @@ fn capable(
     territory: &Territory<'_>,
 ) -> u32 {
     let everywhere = territory.is_everywhere();
-    let serves = machine.slots.iter().filter(|slot| {
+    let serves = machine.ids().filter(|id| {
+        let slot = machine.slot(*id);
         slot.takes_work && slot.could_fit(class, need) && (everywhere || territory.contains(slot))
     });
-    u32::try_from(serves.count()).unwrap_or(u32::MAX)
+    let count = if territory.constraints.same_cluster {
+        territory.together(machine, serves).len()
+    } else {
+        serves.count()
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether a gang of so many nodes of the family fits now on nodes of that class, ignoring limits and order.
@@ -143,5 +153,6 @@ pub(super) fn fits(
     class: Option<ClassIndex>,
     nodes: u32,
 ) -> bool {
-    choose(family.territory.places(machine, class, &family.need), nodes).is_some()
+    let places = family.territory.places(machine, class, &family.need);
+    family.territory.choose(machine, places, nodes).is_some()
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::gang::{GpuNeed, Need};
 use super::score::ClassIndex;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::fabric::ReservationSet;
 use crate::ids::{GpuClass, NodeName};
 use crate::node::Gpu;
 use crate::world::{Node, NodeFree};
@@ -29,6 +30,12 @@ pub(super) struct Slot<'w> {
     pub memory_mib: MemoryMib,
     /// GPUs it has.
     pub gpus: u32,
+    /// The cluster it belongs to.
+    pub cluster: Option<&'w str>,
+    /// Reservations that take it.
+    pub reserved: ReservationSet,
+    /// Whether it is a spare one that stands by.
+    pub stands_by: bool,
 }
 
 /// Classes of the GPUs of one node.
@@ -59,6 +66,16 @@ impl Layout {
 }
 
 impl Slot<'_> {
+    /// Whether it takes no work and may take some again.
+    pub fn is_unavailable(&self) -> bool {
+        !self.takes_work && !self.stands_by
+    }
+
+    /// Whether its GPUs count as capacity.
+    pub fn is_in_service(&self) -> bool {
+        self.node.is_in_service() && !self.stands_by
+    }
+
     /// GPUs of the class it has.
     pub fn gpus_of(&self, class: ClassIndex) -> u32 {
         match &self.layout {
@@ -114,6 +131,7 @@ pub(super) fn slot_of<'w>(
     name: &'w NodeName,
     node: &'w Node,
     classes: &BTreeMap<&GpuClass, ClassIndex>,
+    (reserved, stands_by): (ReservationSet, bool),
 ) -> Slot<'w> {
     let inventory = &node.inventory;
     Slot {
@@ -121,10 +139,13 @@ pub(super) fn slot_of<'w>(
         node,
         free: Cow::Borrowed(&node.free),
         layout: layout_of(&inventory.gpus, classes),
-        takes_work: node.takes_work(),
+        takes_work: node.takes_work() && !stands_by,
         cpu_milli: inventory.cpu_milli,
         memory_mib: inventory.memory_mib,
         gpus: count(inventory.gpus.iter()),
+        cluster: inventory.cluster(),
+        reserved,
+        stands_by,
     }
 }
 

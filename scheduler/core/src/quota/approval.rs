@@ -59,6 +59,9 @@ impl ChangeSize {
                 Edit::Lot(terms) => (0, lot_size(terms)),
                 Edit::Node(terms) => (level(&terms.name), node_size(terms)),
                 Edit::Movement(terms) => (0, movement_size(terms)),
+                Edit::Reservation(terms) => (0, grant_size(terms, |terms| terms.gpus)),
+                // What one node loses and another one gains.
+                Edit::Loan(terms) => (1, grant_size(terms, |loan| loan.gpus.times(2))),
             };
             match size {
                 ChangeSize::Unbounded => return size,
@@ -103,6 +106,12 @@ fn movement_size(terms: &Terms<MovementId, Movement>) -> ChangeSize {
         Some(moved) if moved.is_between_nodes() => ChangeSize::Gpus(GpuMilli::ZERO),
         Some(_) | None => ChangeSize::Unbounded,
     }
+}
+
+/// All that it takes away or gives, before and after.
+fn grant_size<N, T>(terms: &Terms<N, T>, gpus: impl Fn(&T) -> GpuMilli) -> ChangeSize {
+    let sides = [&terms.before, &terms.after].into_iter().flatten();
+    ChangeSize::Gpus(sides.map(gpus).sum())
 }
 
 /// Guarantees and limits of an added or removed node count from or to nothing.

@@ -11,10 +11,14 @@ use super::approval::ApprovalRule;
 use super::budget::{BudgetTerms, Period, WHOLE_MILLI, month_around};
 use super::dated::{Dated, Interval};
 use super::diff::differing;
+use super::loan::LoanTerms;
+use super::reserve::ReservationTerms;
 use super::{Movement, MovementId, QuotaNode, QuotaTree, Thresholds};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::digest::Digest;
-use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath, UserName};
+use crate::ids::{
+    ClusterName, GpuClass, LoanName, LotName, ProjectPath, ReservationName, UserName,
+};
 
 /// Everything that was decided, at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,12 @@ pub struct QuotaBook {
     /// Budget that was moved by commands, by number. Files do not speak of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moves: BTreeMap<MovementId, Movement>,
+    /// Parts of clusters that are for one node alone for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reservations: BTreeMap<ReservationName, ReservationTerms>,
+    /// Guarantees that are lent for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loans: BTreeMap<LoanName, LoanTerms>,
 }
 
 /// A class of GPUs.
@@ -152,6 +162,7 @@ impl QuotaBook {
                 self.add_moved(path.as_str(), budget);
             }
         }
+        self.lend(&mut nodes, at);
         let capacity = self.capacity(at);
         for (_, root) in nodes.iter_mut().filter(|(path, _)| path.parent().is_none()) {
             for (class, there) in &capacity {
@@ -159,16 +170,21 @@ impl QuotaBook {
                 *limit = there.accepted.min(*limit);
             }
         }
-        QuotaTree { revision: self.revision, nodes, weights: self.weights(at) }
+        let (weights, reservations) = (self.weights(at), self.reservations_at(at));
+        QuotaTree { revision: self.revision, nodes, weights, reservations }
     }
 
-    /// Paths at which terms differ from those of `other`, and whether anything else does: classes, clusters, lots.
+    /// Paths at which terms differ from those of `other`, and whether anything else does: classes, clusters, lots,
+    /// reservations. A loan is a term of both of its sides.
     #[must_use]
     pub fn differs_from(&self, other: &QuotaBook) -> (Vec<ProjectPath>, bool) {
-        let changed = differing(&self.nodes, &other.nodes);
-        let fleet = (&self.classes, &self.clusters, &self.lots)
-            != (&other.classes, &other.clusters, &other.lots);
-        (changed.into_iter().cloned().collect(), fleet)
+        let changed = differing(&self.nodes, &other.nodes).into_iter().cloned();
+        let fleet = (&self.classes, &self.clusters, &self.lots, &self.reservations)
+            != (&other.classes, &other.clusters, &other.lots, &other.reservations);
+        let loans = differing(&self.loans, &other.loans).into_iter();
+        let loans = loans.flat_map(|name| [self.loans.get(name), other.loans.get(name)]);
+        let sides = loans.flatten().flat_map(|loan| [loan.lender.clone(), loan.borrower.clone()]);
+        (changed.chain(sides).collect(), fleet)
     }
 
     /// SHA-256 over the book as JSON.
@@ -224,7 +240,7 @@ impl QuotaBook {
             .values()
             .flat_map(|lot| lot.batches.iter().filter_map(|batch| batch.accepted).chain([lot.due]));
         let weights = self.classes.values().flat_map(|class| class.weight_milli.edges());
-        nodes.chain(lots).chain(weights).collect()
+        nodes.chain(lots).chain(weights).chain(self.lending_edges()).collect()
     }
 
     /// What there is of every class at `at`, by the lots.
@@ -288,10 +304,11 @@ impl QuotaBook {
 }
 
 impl From<QuotaTree> for QuotaBook {
-    /// Limits, guarantees and shares of the tree, at all times.
+    /// Limits, guarantees and shares of the tree, at all times, and its reservations.
     fn from(tree: QuotaTree) -> Self {
         let nodes = tree.nodes.into_iter().map(|(path, node)| (path, NodeTerms::from(node)));
-        QuotaBook { revision: tree.revision, nodes: nodes.collect(), ..QuotaBook::default() }
+        let (revision, nodes, reservations) = (tree.revision, nodes.collect(), tree.reservations);
+        QuotaBook { revision, nodes, reservations, ..QuotaBook::default() }
     }
 }
 

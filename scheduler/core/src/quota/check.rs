@@ -5,10 +5,13 @@
 //! than the guarantee beside it; guarantees of the roots fit what was delivered or is due by then; a guarantee rests
 //! on a decision; budgets of siblings for one kind of period fit that of the node above them. What is due and not accepted makes guarantees shrink for a while, but does not refuse them.
 
+mod reserve;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::book::{NodeTerms, QuotaBook};
 use super::dated::Interval;
+use super::loan::Shifts;
 use super::moment;
 use super::parse::{Places, QuotaFault, node_field};
 use crate::amount::{GpuMilli, Ngh, UnixMicros};
@@ -16,8 +19,11 @@ use crate::ids::{GpuClass, ProjectPath};
 
 /// Every fault, each at the first moment at which it shows.
 pub(super) fn check(book: &QuotaBook, places: &Places) -> Vec<QuotaFault> {
-    let mut checker = Checker { book, places, told: BTreeSet::new(), faults: Vec::new() };
+    let (shifts, told, faults) = (Shifts::default(), BTreeSet::new(), Vec::new());
+    let mut checker = Checker { book, places, shifts, told, faults };
     checker.check_decisions();
+    checker.check_consents();
+    checker.check_fabrics();
     let families = Families::of(book);
     checker.check_roots(&families.roots);
     let moments = std::iter::once(Interval::ALWAYS.from).chain(book.breakpoints());
@@ -49,12 +55,14 @@ impl<'a> Families<'a> {
 struct Checker<'a> {
     book: &'a QuotaBook,
     places: &'a Places,
+    /// What loans with consent move at the moment that is looked at.
+    shifts: Shifts<'a>,
     /// Fields that were found faulty at an earlier moment.
     told: BTreeSet<String>,
     faults: Vec<QuotaFault>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
     fn check_decisions(&mut self) {
         for (path, node) in &self.book.nodes {
             if !node.guarantees.is_empty() && self.book.decision(path).is_none() {
@@ -66,6 +74,9 @@ impl Checker<'_> {
     }
 
     fn check_at(&mut self, families: &Families<'_>, at: UnixMicros) {
+        self.shifts = self.book.shifts(at, |loan| loan.consent.is_some());
+        self.check_loans(at);
+        self.check_reservations(at);
         for (path, node) in &self.book.nodes {
             if self.book.is_valid(path, at) {
                 self.check_limits(path, node, at);
@@ -78,10 +89,9 @@ impl Checker<'_> {
         self.check_capacity(&families.roots, at);
     }
 
-    fn check_limits(&mut self, path: &ProjectPath, node: &NodeTerms, at: UnixMicros) {
+    fn check_limits(&mut self, path: &ProjectPath, node: &'a NodeTerms, at: UnixMicros) {
         let mut sum = GpuMilli::ZERO;
-        for class in node.guarantees.keys() {
-            let guarantee = node.guarantee(class, at);
+        for (class, guarantee) in self.guarantees(path, node, at) {
             sum += guarantee;
             let limit = node.limits.get(class).and_then(|limit| limit.at(at).copied().flatten());
             if let Some(limit) = limit.filter(|limit| *limit < guarantee) {
@@ -108,12 +118,10 @@ impl Checker<'_> {
 
     fn check_nesting(&mut self, parent: &str, children: &[&ProjectPath], at: UnixMicros) {
         for (class, sum) in self.sums(children, at) {
-            let own = self.book.nodes.get_key_value(parent);
-            let Some((path, node)) = own else {
+            let Some((path, _)) = self.book.nodes.get_key_value(parent) else {
                 continue;
             };
-            let valid = self.book.is_valid(path, at);
-            let own = if valid { node.guarantee(&class, at) } else { GpuMilli::ZERO };
+            let own = self.guaranteed(path, &class, at);
             if sum > own {
                 let message = format!(
                     "from {} the nodes right below are guaranteed {sum} {class} and it has {own} itself: \
@@ -197,15 +205,32 @@ impl Checker<'_> {
             let Some(node) = self.book.nodes.get(*path) else {
                 continue;
             };
-            for class in node.guarantees.keys() {
-                *sums.entry(class.clone()).or_default() += node.guarantee(class, at);
+            for (class, guarantee) in self.guarantees(path, node, at) {
+                *sums.entry(class.clone()).or_default() += guarantee;
             }
         }
         sums
     }
 
     fn guaranteed(&self, path: &ProjectPath, class: &GpuClass, at: UnixMicros) -> GpuMilli {
-        self.book.nodes.get(path).map_or(GpuMilli::ZERO, |node| node.guarantee(class, at))
+        let node = self.book.nodes.get(path).filter(|_| self.book.is_valid(path, at));
+        let own = node.map_or(GpuMilli::ZERO, |node| node.guarantee(class, at));
+        self.shifts.apply(path.as_str(), class, own)
+    }
+
+    /// What a node is sure of, with what loans move.
+    fn guarantees(
+        &self,
+        path: &ProjectPath,
+        node: &'a NodeTerms,
+        at: UnixMicros,
+    ) -> Vec<(&'a GpuClass, GpuMilli)> {
+        let moved = self.shifts.classes(path.as_str());
+        let moved = moved.filter(|class| !node.guarantees.contains_key(*class));
+        let of = |class: &'a GpuClass| {
+            (class, self.shifts.apply(path.as_str(), class, node.guarantee(class, at)))
+        };
+        node.guarantees.keys().chain(moved).map(of).collect()
     }
 
     fn tell(&mut self, field: String, message: String) {

@@ -23,6 +23,12 @@ impl Interval {
         self.from <= at && at < self.until
     }
 
+    /// What belongs to both; it ends no later than it begins where nothing does.
+    #[must_use]
+    pub fn both(self, other: Interval) -> Self {
+        Interval { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
     /// The part that `at` lies in once it is cut at `edge`.
     #[must_use]
     pub fn cut(self, edge: UnixMicros, at: UnixMicros) -> Self {

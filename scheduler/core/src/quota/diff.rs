@@ -7,8 +7,10 @@ use super::approval::ApprovalRule;
 use super::audit::{Edit, Terms, edits};
 use super::book::{ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 use super::dated::{Dated, Interval};
+use super::loan::LoanTerms;
 use super::moment;
 use super::movement::Movement;
+use super::reserve::ReservationTerms;
 use crate::amount::GpuMilli;
 use crate::ids::ProjectPath;
 
@@ -104,6 +106,8 @@ impl Edit {
             Edit::Lot(terms) => terms.both(lot_words),
             Edit::Node(terms) => terms.both(node_words),
             Edit::Movement(terms) => terms.both(movement_words),
+            Edit::Reservation(terms) => terms.both(reservation_words),
+            Edit::Loan(terms) => terms.both(loan_words),
         }
     }
 }
@@ -207,6 +211,28 @@ fn node_words(node: &NodeTerms) -> Words {
     if let Some(alert) = &node.alert {
         say("alert", alert.to_string());
     }
+    words
+}
+
+fn reservation_words(terms: &ReservationTerms) -> Words {
+    let cluster = terms.fabric.cluster().map_or_else(|| "any".to_owned(), ToString::to_string);
+    Words::from([
+        ("node".to_owned(), terms.holder.to_string()),
+        ("gpus".to_owned(), format!("{} {}", terms.gpus, terms.class)),
+        ("cluster".to_owned(), cluster),
+        ("during".to_owned(), stretch(terms.during)),
+        ("decision".to_owned(), terms.decision.clone()),
+    ])
+}
+
+fn loan_words(loan: &LoanTerms) -> Words {
+    let mut words = Words::from([
+        ("lender".to_owned(), loan.lender.to_string()),
+        ("borrower".to_owned(), loan.borrower.to_string()),
+        ("gpus".to_owned(), format!("{} {}", loan.gpus, loan.class)),
+        ("during".to_owned(), stretch(loan.during)),
+    ]);
+    words.extend(loan.consent.iter().map(|document| ("consent".to_owned(), document.clone())));
     words
 }
 

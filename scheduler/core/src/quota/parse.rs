@@ -8,15 +8,16 @@ mod approval;
 mod budget;
 mod file;
 mod fleet;
+mod lending;
 mod node;
 mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::book::QuotaBook;
+use super::book::{ClusterTerms, QuotaBook};
 use super::check;
-use crate::ids::ProjectPath;
+use crate::ids::{ClusterName, GpuClass, ProjectPath};
 
 /// One thing wrong with the files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,7 @@ pub fn parse(files: &[(String, String)]) -> Result<QuotaBook, Vec<QuotaFault>> {
     }
     reading.require_parents();
     reading.require_references();
+    reading.require_references_of_grants();
     let Reading { book, places, mut faults } = reading;
     if faults.is_empty() {
         faults = check::check(&book, &places);
@@ -121,11 +123,6 @@ impl Reading {
         let QuotaBook { classes, clusters, lots, nodes, .. } = &self.book;
         let mut faults = Vec::new();
         let known = |class| classes.is_empty() || classes.contains_key(class);
-        let no_class = |class| {
-            format!(
-                "no class {class} is declared: add [class.{class}] to any file, or correct the name"
-            )
-        };
         for (name, cluster) in clusters.iter().filter(|(_, cluster)| !known(&cluster.class)) {
             let field = format!("cluster.{name}.class");
             faults.push(self.places.fault(&field, no_class(&cluster.class)));
@@ -144,6 +141,63 @@ impl Reading {
             }
         }
         self.faults.extend(faults);
+    }
+
+    /// The same for reservations and loans.
+    fn require_references_of_grants(&mut self) {
+        let QuotaBook { classes, clusters, nodes, reservations, loans, .. } = &self.book;
+        let known = |class| classes.is_empty() || classes.contains_key(class);
+        let mut faults = Vec::new();
+        for (name, terms) in reservations {
+            let field = format!("reservation.{name}");
+            if !known(&terms.class) {
+                faults.push(self.places.fault(&format!("{field}.class"), no_class(&terms.class)));
+            }
+            if !nodes.contains_key(&terms.holder) {
+                faults.push(self.places.fault(&format!("{field}.node"), no_node(&terms.holder)));
+            }
+            let named = terms.fabric.cluster();
+            if let Some(message) =
+                named.and_then(|name| wrong_cluster(clusters, name, &terms.class))
+            {
+                faults.push(self.places.fault(&format!("{field}.cluster"), message));
+            }
+        }
+        for (name, loan) in loans {
+            let field = format!("loan.{name}");
+            if !known(&loan.class) {
+                faults.push(self.places.fault(&format!("{field}.class"), no_class(&loan.class)));
+            }
+            for (side, path) in [("lender", &loan.lender), ("borrower", &loan.borrower)] {
+                if !nodes.contains_key(path) {
+                    faults.push(self.places.fault(&format!("{field}.{side}"), no_node(path)));
+                }
+            }
+        }
+        self.faults.extend(faults);
+    }
+}
+
+fn no_class(class: &GpuClass) -> String {
+    format!("no class {class} is declared: add [class.{class}] to any file, or correct the name")
+}
+
+fn no_node(path: &ProjectPath) -> String {
+    format!("there is no node {path}: add [node.\"{path}\"] to any file, or correct the name")
+}
+
+/// Why that cluster cannot have GPUs of the class.
+fn wrong_cluster(
+    clusters: &BTreeMap<ClusterName, ClusterTerms>,
+    name: &ClusterName,
+    class: &GpuClass,
+) -> Option<String> {
+    match clusters.get(name) {
+        None => Some(format!("no cluster {name} is declared: add [cluster.{name}] to any file")),
+        Some(terms) if terms.class != *class => {
+            Some(format!("{name} has {} GPUs, not {class}: name another cluster", terms.class))
+        }
+        Some(_) => None,
     }
 }
 

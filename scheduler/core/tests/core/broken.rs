@@ -353,7 +353,89 @@ const BROKEN_BUDGET: [Broken; 27] = [
     ("sci.toml", "percent = 10, ", "", &["budget.carry.percent", "is missing"]),
 ];
 
+/// A reservation that would be sound, with a part of it as said; written before the first class of `fleet.toml`.
+macro_rules! reservation {
+    ($node:literal, $class:literal, $gpus:literal, $cluster:literal, $dates:literal, $more:literal) => {
+        concat!(
+            "[[reservation]]\nid = \"r\"\nnode = \"",
+            $node,
+            "\"\nclass = \"",
+            $class,
+            "\"\ngpus = ",
+            $gpus,
+            "\ncluster = \"",
+            $cluster,
+            "\"\n",
+            $dates,
+            "\n",
+            $more,
+            "\n[class.h200]"
+        )
+    };
+}
+
+/// The same for a loan.
+macro_rules! loan {
+    ($lender:literal, $borrower:literal, $class:literal, $gpus:literal, $dates:literal, $more:literal) => {
+        concat!(
+            "[[loan]]\nid = \"l\"\nlender = \"",
+            $lender,
+            "\"\nborrower = \"",
+            $borrower,
+            "\"\nclass = \"",
+            $class,
+            "\"\ngpus = ",
+            $gpus,
+            "\n",
+            $dates,
+            "\n",
+            $more,
+            "\n[class.h200]"
+        )
+    };
+}
+
+/// Reservations that are wrong, in `fleet.toml`.
+#[rustfmt::skip]
+const BROKEN_RESERVATION: [Broken; 15] = [
+    ("fleet.toml", "[class.h200]", "[reservation.r]\n[class.h200]", &["reservation", "must be a list"]),
+    ("fleet.toml", "[class.h200]", "[[reservation]]\nnode = \"public/fm\"\n[class.h200]", &["reservation", "needs an id"]),
+    ("fleet.toml", "[class.h200]", "[[reservation]]\nid = \"r\"\n[class.h200]", &["reservation.r", "needs node, class"]),
+    ("fleet.toml", "[class.h200]", "[[reservation]]\nid = \"R\"\n[class.h200]", &["reservation.R", "needs node, class"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "896", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", ""), &["reservation.r", "decision"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-009", "b300", "896", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.node", "no node public/fm/fm-team-009"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b400", "896", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.class", "no class b400"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "896", "gov26-c", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.cluster", "no cluster gov26-c"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b200", "600", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.cluster", "gov26-a has b300 GPUs, not b200"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "896", "gov26-a", "from = \"2027-04-13\"\nuntil = \"2027-03-02\"", "decision = \"D\""), &["reservation.r.until", "ends at 2027-03-02 and begins later"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "0", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.gpus", "at least one"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm", "b300", "6000", "gov26-b", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.cluster", "gov26-b has 5000", "only gov26-a (8000 in quota) fits"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "900", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.gpus", "guaranteed 896 b300 of its own", "4 are missing", "0 are lent with consent"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "896", "gov26-a", "from = \"2026-12-01\"\nuntil = \"2027-04-13\"", "decision = \"D\""), &["reservation.r.gpus", "from 2026-12-01", "guaranteed 0 b300"]),
+    ("fleet.toml", "[class.h200]", reservation!("public/fm/fm-team-001", "b300", "800", "gov26-a", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "decision = \"D\"\n[[reservation]]\nid = \"s\"\nnode = \"public/nap\"\nclass = \"b300\"\ngpus = 8\ncluster = \"gov26-a\"\nfrom = \"2027-04-12\"\nuntil = \"2027-04-20\"\ndecision = \"D\""), &["reservation.s.cluster", "gov26-a is reserved by r", "may not overlap"]),
+];
+
+/// Loans that are wrong, in `fleet.toml`.
+#[rustfmt::skip]
+const BROKEN_LOAN: [Broken; 9] = [
+    ("fleet.toml", "[class.h200]", "[loan.l]\n[class.h200]", &["loan", "must be a list"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", ""), &["loan.l.consent", "public/nap has not consented to lend 8 b300 to public/fm"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "consent = \" \""), &["loan.l.consent", "must name the document"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nope", "public/fm", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "consent = \"D\""), &["loan.l.lender", "no node public/nope"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/nope", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "consent = \"D\""), &["loan.l.borrower", "no node public/nope"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/nap", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "consent = \"D\""), &["loan.l.borrower", "from a node to itself"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "2008", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "consent = \"D\""), &["loan.l.gpus", "lends 2008 b300", "guaranteed 2000", "lend 8 less"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "8", "from = \"2027-04-13\"\nuntil = \"2027-04-13\"", "consent = \"D\""), &["loan.l.until", "begins later or then"]),
+    ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "price = 3"), &["loan.l.price", "not enforced"]),
+];
+
 /// Every variant there is.
 pub fn all() -> impl Iterator<Item = &'static Broken> {
-    BROKEN_FLEET.iter().chain(&BROKEN_ROOT).chain(&BROKEN_PROGRAMME).chain(&BROKEN_BUDGET)
+    BROKEN_FLEET
+        .iter()
+        .chain(&BROKEN_ROOT)
+        .chain(&BROKEN_PROGRAMME)
+        .chain(&BROKEN_BUDGET)
+        .chain(&BROKEN_RESERVATION)
+        .chain(&BROKEN_LOAN)
 }

@@ -195,6 +195,10 @@ impl<'a> JobBuilder<'a> {
         self.spec(|spec| spec.per_node.memory_mib = MemoryMib(1024).times(memory))
     }
 
+    pub fn same_cluster(self) -> Self {
+        self.spec(|spec| spec.constraints.same_cluster = true)
+    }
+
     pub fn hours(self, hours: i64) -> Self {
         self.spec(|spec| spec.time_limit_s = hours * 3600)
     }

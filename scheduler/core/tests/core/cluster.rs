@@ -10,14 +10,17 @@ use gotgan_core::attempt::{Attempt, AttemptState, Cause, Member, Placement, Prog
 use gotgan_core::change::Change;
 use gotgan_core::check;
 use gotgan_core::explain::sentence;
-use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath};
+use gotgan_core::ids::{
+    AttemptId, ClusterName, Epoch, GpuClass, JobId, NodeName, ProjectPath, ReservationName,
+};
 use gotgan_core::job::{JobState, JobStatus};
 use gotgan_core::meter::Meter;
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planner::plan;
 use gotgan_core::policy::Policy;
-use gotgan_core::quota::QuotaTree;
+use gotgan_core::quota::reserve::{Fabric, ReservationTerms};
+use gotgan_core::quota::{Interval, QuotaTree};
 use gotgan_core::world::World;
 
 use crate::builders::{JobBuilder, NodeBuilder};
@@ -93,6 +96,29 @@ impl TestCluster {
         }
         let book = Arc::new(tree.into());
         self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
+    }
+
+    /// Reserves GPUs of a cluster for a node of the quota tree, from and until so many hours from now.
+    pub fn reserve(
+        &mut self,
+        name: &str,
+        holder: &str,
+        (gpus, class, cluster): (u32, &str, &str),
+        [from, until]: [i64; 2],
+    ) {
+        let at = |hours: i64| self.now.plus_seconds(hours * 3600);
+        let terms = ReservationTerms {
+            holder: ProjectPath::new(holder).unwrap(),
+            class: GpuClass::new(class).unwrap(),
+            gpus: GpuMilli::whole(gpus),
+            fabric: Fabric::Cluster(ClusterName::new(cluster).unwrap()),
+            during: Interval { from: at(from), until: at(until) },
+            decision: "EX-1".to_owned(),
+        };
+        let mut tree = QuotaTree::clone(&self.world.quota);
+        tree.reservations.insert(ReservationName::new(name).unwrap(), terms);
+        let book = Arc::new(tree.into());
+        self.world.apply(&Change::QuotaApplied { book, at: self.now });
     }
 
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.

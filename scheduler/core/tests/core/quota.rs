@@ -59,7 +59,7 @@ title = 3
 limit = 8
 "#;
     assert_snapshot!(faults(&[("q.toml", text)]), @r#"
-    q.toml:2: owner: not enforced by this version (only [node."PATH"], [class.NAME], [cluster.NAME], [lot.NAME] and [[approval]] are): remove it
+    q.toml:2: owner: not enforced by this version (only [node."PATH"], [class.NAME], [cluster.NAME], [lot.NAME], [[approval]], [[reservation]] and [[loan]] are): remove it
     q.toml:4: node."public".limit.B200: GPU class "B200" must be 1 to 32 lower-case letters, digits or inner hyphens
     q.toml:4: node."public".limit.a100: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"

@@ -85,7 +85,7 @@ const PHASES: [(&str, [u64; 6]); 5] = [
 
 const CLASSES: [&str; 6] = ["b200", "h200", "gh200", "b300", "rtx", "ng"];
 
-fn files() -> Vec<(String, String)> {
+pub fn files() -> Vec<(String, String)> {
     let programmes = PROGRAMMES.iter().map(|(name, text, _)| (format!("{name}.toml"), *text));
     let others = [("fleet.toml".to_owned(), FLEET), ("public.toml".to_owned(), PUBLIC)];
     others.into_iter().chain(programmes).map(|(name, text)| (name, text.to_owned())).collect()

@@ -28,6 +28,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Budget => v1::BlockerKind::Budget,
         BlockerKind::Constraints => v1::BlockerKind::Constraints,
         BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,
+        BlockerKind::Reservation => v1::BlockerKind::Reservation,
         BlockerKind::Recall => v1::BlockerKind::Recall,
         BlockerKind::Lent => v1::BlockerKind::Lent,
         BlockerKind::Tier => v1::BlockerKind::Tier,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
+use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
 use gotgan_core::world::{Node, World};
@@ -51,6 +52,10 @@ pub struct NodeView {
     pub node: Node,
     /// Attempts that hold something there.
     pub attempts: Vec<String>,
+    /// Whether it is a spare one that stands by.
+    pub stands_by: bool,
+    /// Class of the GPUs of its cluster, where its own are of another.
+    pub cluster_class: Option<GpuClass>,
 }
 
 /// Takes a node out of the world.
@@ -58,13 +63,15 @@ pub struct NodeView {
 pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let node = world.nodes.get(name)?;
     let attempts = node.attempts.iter().map(ToString::to_string).collect();
-    Some(NodeView { node: node.clone(), attempts })
+    let stands_by = fabric::stands_by(world, name);
+    let cluster_class = fabric::misplaced(world, &node.inventory).cloned();
+    Some(NodeView { node: node.clone(), attempts, stands_by, cluster_class })
 }
 
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
-    let NodeView { node, attempts } = view;
+    let NodeView { node, attempts, stands_by, cluster_class } = view;
     let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
@@ -84,6 +91,8 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         readings,
         gpu_allocated_milli: allocated.map(|it| u32::try_from(it).unwrap_or(1000)).collect(),
         inventory: Some(inventory(&node.inventory)),
+        stands_by,
+        cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
     }
 }
 

@@ -74,6 +74,7 @@ fn constraints_request(constraints: v1::Constraints) -> ConstraintsRequest {
         nodes: constraints.nodes,
         exclude_nodes: constraints.exclude_nodes,
         labels: constraints.labels.into_iter().collect(),
+        same_cluster: constraints.same_cluster,
     }
 }
 
@@ -100,6 +101,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
             nodes: spec.constraints.nodes.iter().map(ToString::to_string).collect(),
             exclude_nodes: spec.constraints.exclude_nodes.iter().map(ToString::to_string).collect(),
             labels: spec.constraints.labels.clone().into_iter().collect(),
+            same_cluster: spec.constraints.same_cluster,
         }),
         time_limit_s: spec.time_limit_s,
         priority: spec.priority,

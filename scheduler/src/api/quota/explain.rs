@@ -3,6 +3,7 @@
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::ProjectPath;
 use gotgan_core::overview::{Standing, standings};
+use gotgan_core::quota::loan::LoanView;
 use gotgan_core::world::World;
 use gotgan_proto::v1;
 use tonic::Status;
@@ -24,7 +25,27 @@ pub(super) fn explain(
         pending_jobs: usage.waiting,
         running_jobs: usage.active,
         classes: found.into_iter().map(|standing| told(standing, who)).collect(),
+        loans: world.book.loans_of(path, now).into_iter().map(|loan| lent(&loan, who)).collect(),
     })
+}
+
+fn lent(loan: &LoanView<'_>, who: &Principal) -> v1::QuotaLoan {
+    let terms = loan.terms;
+    let seen = |path: &ProjectPath| {
+        if who.may_see(path) { path.to_string() } else { String::new() }
+    };
+    v1::QuotaLoan {
+        name: loan.name.to_string(),
+        lends: loan.lends,
+        lender: seen(&terms.lender),
+        borrower: seen(&terms.borrower),
+        gpu_class: terms.class.to_string(),
+        gpu_milli: terms.gpus.0,
+        from_us: terms.during.from.0,
+        until_us: terms.during.until.0,
+        consent: terms.consent.clone().unwrap_or_default(),
+        gpu_milli_seconds: terms.gpu_time().0,
+    }
 }
 
 fn told(standing: Standing, who: &Principal) -> v1::QuotaStanding {

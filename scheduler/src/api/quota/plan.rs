@@ -110,11 +110,19 @@ fn told(forecast: Forecast) -> v1::QuotaForecast {
         held_gpu_milli: above.held.0,
         limit_gpu_milli: above.limit.0,
     });
+    let overstay = forecast.overstay.into_iter().map(|one| v1::Overstay {
+        reservation: one.reservation.to_string(),
+        job_id: one.attempt.job.0,
+        attempt: one.attempt.number,
+        project: one.project.to_string(),
+        ends_us: one.ends.0,
+    });
     v1::QuotaForecast {
         stopped: stopped.collect(),
         starts_gained: jobs(forecast.starts_gained),
         starts_lost: jobs(forecast.starts_lost),
         above_limit: above.collect(),
+        overstay: overstay.collect(),
     }
 }
 

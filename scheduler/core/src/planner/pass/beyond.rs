@@ -50,7 +50,7 @@ impl<'w> Pass<'w> {
         let project = claim.project;
         let bound = self.budgets.binds(project, &job.spec.project);
         Want {
-            family: self.families.of(job, &self.machine),
+            family: self.families.of(job, self.closed_to(job), &self.machine),
             nodes: job.spec.nodes,
             project,
             slice_s: if bound { slice_s(job.spec.time_limit_s) } else { 0 },

@@ -1,5 +1,6 @@
 //! A search for room for one job: which nodes would serve once what stops has gone, and what would help it further.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::fair::Fair;
@@ -155,8 +156,18 @@ impl<'w> Search<'_, 'w> {
         need
     }
 
+    /// Of the nodes that would serve, those that can be of one gang.
+    pub fn serving(&self) -> Cow<'_, BTreeSet<SlotId>> {
+        let territory = &self.family.territory;
+        if territory.constraints.same_cluster {
+            Cow::Owned(territory.together(self.scene.machine, self.fitting.iter().copied()))
+        } else {
+            Cow::Borrowed(&self.fitting)
+        }
+    }
+
     pub fn lack(&self) -> Lack {
-        let enough = self.fitting.len() >= self.want.nodes as usize;
+        let enough = self.serving().len() >= self.want.nodes as usize;
         if enough { Lack::Limit } else { Lack::Nodes }
     }
 

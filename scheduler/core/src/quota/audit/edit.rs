@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
-use crate::ids::{ClusterName, GpuClass, LotName, ProjectPath};
+use crate::ids::{ClusterName, GpuClass, LoanName, LotName, ProjectPath, ReservationName};
 use crate::quota::approval::ApprovalRule;
 use crate::quota::book::{ClassTerms, ClusterTerms, Lot, NodeTerms, QuotaBook};
 use crate::quota::dated::Interval;
 use crate::quota::diff::differing;
+use crate::quota::loan::LoanTerms;
 use crate::quota::movement::{Movement, MovementId};
+use crate::quota::reserve::ReservationTerms;
 
 /// What the subject of a movement begins with.
 pub(crate) const MOVEMENT: &str = "movement ";
@@ -47,6 +49,10 @@ pub enum Edit {
     Node(Terms<ProjectPath, NodeTerms>),
     /// Budget that was moved, by number.
     Movement(Terms<MovementId, Movement>),
+    /// Of a reservation.
+    Reservation(Terms<ReservationName, ReservationTerms>),
+    /// Of a loan.
+    Loan(Terms<LoanName, LoanTerms>),
 }
 
 /// Everything that differs between two books, in a fixed order; their revisions are not compared.
@@ -64,6 +70,8 @@ pub fn edits(old: &QuotaBook, new: &QuotaBook) -> Vec<Edit> {
     // Files speak of no movements, and none is ever taken away.
     let moves = terms(&old.moves, &new.moves).filter(|terms| terms.after.is_some());
     edits.extend(moves.map(Edit::Movement));
+    edits.extend(terms(&old.reservations, &new.reservations).map(Edit::Reservation));
+    edits.extend(terms(&old.loans, &new.loans).map(Edit::Loan));
     edits
 }
 
@@ -89,6 +97,8 @@ impl Edit {
             Edit::Lot(terms) => format!("lot {}", terms.name),
             Edit::Node(terms) => format!("node {}", terms.name),
             Edit::Movement(terms) => format!("{MOVEMENT}{}", terms.name),
+            Edit::Reservation(terms) => format!("reservation {}", terms.name),
+            Edit::Loan(terms) => format!("loan {}", terms.name),
         }
     }
 
@@ -100,6 +110,8 @@ impl Edit {
                 book.decision(&terms.name).map(str::to_owned)
             }
             Edit::Movement(terms) => terms.after.as_ref().map(|moved| moved.decision.clone()),
+            Edit::Reservation(terms) => Some(terms.known()?.decision.clone()),
+            Edit::Loan(terms) => terms.known()?.consent.clone(),
             Edit::Approval { .. } | Edit::Class(_) | Edit::Cluster(_) | Edit::Lot(_) => None,
         }
     }
@@ -113,6 +125,8 @@ impl Edit {
             Edit::Lot(terms) => book.lots.get(&terms.name) == terms.before.as_ref(),
             Edit::Node(terms) => book.nodes.get(&terms.name) == terms.before.as_ref(),
             Edit::Movement(terms) => book.moves.get(&terms.name) == terms.before.as_ref(),
+            Edit::Reservation(terms) => book.reservations.get(&terms.name) == terms.before.as_ref(),
+            Edit::Loan(terms) => book.loans.get(&terms.name) == terms.before.as_ref(),
         }
     }
 
@@ -125,13 +139,17 @@ impl Edit {
             (Edit::Cluster(now), Edit::Cluster(then)) => now.undoes(then),
             (Edit::Lot(now), Edit::Lot(then)) => now.undoes(then),
             (Edit::Node(now), Edit::Node(then)) => now.undoes(then),
+            (Edit::Reservation(now), Edit::Reservation(then)) => now.undoes(then),
+            (Edit::Loan(now), Edit::Loan(then)) => now.undoes(then),
             (
                 Edit::Approval { .. }
                 | Edit::Class(_)
                 | Edit::Cluster(_)
                 | Edit::Lot(_)
                 | Edit::Node(_)
-                | Edit::Movement(_),
+                | Edit::Movement(_)
+                | Edit::Reservation(_)
+                | Edit::Loan(_),
                 _,
             ) => false,
         }
@@ -146,6 +164,8 @@ impl Edit {
             Edit::Lot(terms) => put(&mut book.lots, terms),
             Edit::Node(terms) => put(&mut book.nodes, terms),
             Edit::Movement(terms) => put(&mut book.moves, terms),
+            Edit::Reservation(terms) => put(&mut book.reservations, terms),
+            Edit::Loan(terms) => put(&mut book.loans, terms),
         }
     }
 
@@ -153,7 +173,15 @@ impl Edit {
     #[must_use]
     pub fn effective_from(&self, now: UnixMicros) -> UnixMicros {
         match self {
-            Edit::Approval { .. } | Edit::Cluster(_) | Edit::Movement(_) => now,
+            // A reservation counts at once: from then on nothing starts that would be in its way.
+            Edit::Approval { .. }
+            | Edit::Cluster(_)
+            | Edit::Movement(_)
+            | Edit::Reservation(_) => now,
+            Edit::Loan(terms) => {
+                let sides = [&terms.before, &terms.after].into_iter().flatten();
+                sides.map(|loan| loan.during.from).min().unwrap_or(now).max(now)
+            }
             Edit::Class(terms) => terms.first_difference(
                 now,
                 |class| class.weight_milli.edges().collect(),
@@ -197,6 +225,11 @@ impl<N: PartialEq, T: PartialEq> Terms<N, T> {
 }
 
 impl<N, T> Terms<N, T> {
+    /// What it is, or was if it is not there any more.
+    fn known(&self) -> Option<&T> {
+        self.after.as_ref().or(self.before.as_ref())
+    }
+
     fn first_difference<S: PartialEq>(
         &self,
         now: UnixMicros,

@@ -33,6 +33,11 @@ impl FileReader<'_> {
                 ("cluster", DeValue::Table(clusters)) => self.read_clusters(clusters),
                 ("lot", DeValue::Table(lots)) => self.read_lots(lots),
                 ("approval", DeValue::Array(rules)) => self.read_approval(key, rules),
+                ("reservation", DeValue::Array(list)) => self.read_reservations(list),
+                ("loan", DeValue::Array(list)) => self.read_loans(list),
+                (word @ ("reservation" | "loan"), _) => {
+                    self.fault(key, word, format!("must be a list: write [[{word}]]"));
+                }
                 ("approval", _) => {
                     self.fault(key, "approval", "must be a list: write [[approval]]");
                 }
@@ -43,8 +48,8 @@ impl FileReader<'_> {
                     self.fault(key, word, format!("must be a table, as in [{word}.NAME]"));
                 }
                 (other, _) => {
-                    let known = "only [node.\"PATH\"], [class.NAME], [cluster.NAME], [lot.NAME] and \
-                                 [[approval]] are";
+                    let known = "only [node.\"PATH\"], [class.NAME], [cluster.NAME], [lot.NAME], \
+                                 [[approval]], [[reservation]] and [[loan]] are";
                     self.unknown(key, other, known);
                 }
             }

@@ -1,0 +1,158 @@
+//! Fabrics: to which cluster of the quota book a node belongs, which spare nodes stand by, and which nodes a
+//! reservation takes. All of it follows from labels, from what people decided and from what is heard, and is found
+//! anew whenever it is needed: nothing of it is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::amount::GpuMilli;
+use crate::ids::{GpuClass, NodeName};
+use crate::node::{Admin, Inventory, Liveness};
+use crate::world::{Node, World};
+
+/// Label with the name of the cluster that a node belongs to.
+pub const CLUSTER_LABEL: &str = "cluster";
+
+/// Label that is [`SPARE_VALUE`] on nodes that stand by until another one of their cluster is down.
+pub const SPARE_LABEL: &str = "spare";
+
+/// Its value.
+pub const SPARE_VALUE: &str = "true";
+
+impl Inventory {
+    /// Name of the cluster it belongs to, if its labels say so.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        self.labels.get(CLUSTER_LABEL).map(String::as_str)
+    }
+
+    /// Whether it is a spare one of its cluster.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        self.labels.get(SPARE_LABEL).is_some_and(|value| value == SPARE_VALUE)
+    }
+
+    /// GPUs of the class.
+    #[must_use]
+    pub fn gpus_of(&self, class: &GpuClass) -> GpuMilli {
+        GpuMilli::WHOLE.times(self.gpus.iter().filter(|gpu| gpu.class == *class).count() as u64)
+    }
+}
+
+impl Node {
+    /// Whether nothing new can be expected of it: people took it out, or it was given up.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.admin != Admin::Active || self.liveness == Liveness::Lost
+    }
+}
+
+/// Spare nodes that are not needed: of each cluster as many stand in, by name, as others of it are down. One that
+/// stood in and is no longer needed finishes what runs there.
+#[must_use]
+pub fn standby(world: &World) -> BTreeSet<&NodeName> {
+    let mut spares: BTreeMap<Option<&str>, Vec<&NodeName>> = BTreeMap::new();
+    for (name, node) in world.nodes.iter().filter(|(_, node)| node.inventory.is_spare()) {
+        if !node.is_down() {
+            spares.entry(node.inventory.cluster()).or_default().push(name);
+        }
+    }
+    let mut standby = BTreeSet::new();
+    for (cluster, names) in spares {
+        standby.extend(names.into_iter().skip(down(world, cluster)));
+    }
+    standby
+}
+
+/// Whether the node is a spare one that is not needed.
+#[must_use]
+pub fn stands_by(world: &World, name: &NodeName) -> bool {
+    let spare = world.nodes.get(name).is_some_and(|node| node.inventory.is_spare());
+    spare && standby(world).contains(name)
+}
+
+/// Nodes of the cluster that are down and no spare ones. Nodes that belong to no cluster have no stand-ins.
+fn down(world: &World, cluster: Option<&str>) -> usize {
+    let of_cluster = |node: &&Node| cluster.is_some() && node.inventory.cluster() == cluster;
+    let nodes = world.nodes.values().filter(of_cluster);
+    nodes.filter(|node| node.is_down() && !node.inventory.is_spare()).count()
+}
+
+/// A set of the reservations of one tree, by their places in the order of names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReservationSet(u128);
+
+impl ReservationSet {
+    /// None of them.
+    pub const EMPTY: Self = ReservationSet(0);
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether any is in both.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether all of the other one are in this.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        ReservationSet(self.0 & other.0)
+    }
+
+    /// Adds the one at that place.
+    pub fn insert(&mut self, place: usize) {
+        self.0 |=
+            u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place)).unwrap_or(0);
+    }
+}
+
+/// By node, the reservations that take it: of their cluster the first nodes by name that are there, as many as have
+/// the GPUs that are reserved. A node that is down or stands by is not there; one that was not heard for a while is.
+#[must_use]
+pub fn reserved<'w>(
+    world: &'w World,
+    standby: &BTreeSet<&NodeName>,
+) -> BTreeMap<&'w NodeName, ReservationSet> {
+    let mut sets: BTreeMap<&NodeName, ReservationSet> = BTreeMap::new();
+    for (place, terms) in world.quota.reservations.values().enumerate() {
+        let cluster = terms.fabric.cluster().map(|name| name.as_str());
+        let of_cluster = world.nodes.iter().filter(|(name, node)| {
+            cluster.is_some()
+                && node.inventory.cluster() == cluster
+                && !node.is_down()
+                && !standby.contains(name)
+        });
+        let mut taken = GpuMilli::ZERO;
+        for (name, node) in of_cluster {
+            let gpus = node.inventory.gpus_of(&terms.class);
+            if taken >= terms.gpus {
+                break;
+            }
+            if !gpus.is_zero() {
+                taken += gpus;
+                sets.entry(name).or_default().insert(place);
+            }
+        }
+    }
+    sets
+}
+
+/// A node that says it belongs to a cluster whose GPUs are of another class than its own: with that class, if the
+/// book knows the cluster.
+#[must_use]
+pub fn misplaced<'w>(world: &'w World, inventory: &Inventory) -> Option<&'w GpuClass> {
+    let cluster = inventory.cluster()?;
+    let terms = world.book.clusters.iter().find(|(name, _)| name.as_str() == cluster)?.1;
+    let other = inventory.gpus.iter().any(|gpu| gpu.class != terms.class);
+    other.then_some(&terms.class)
+}

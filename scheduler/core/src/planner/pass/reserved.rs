@@ -1,0 +1,80 @@
+//! Reservations in the pass: which a job must stay out of, and the turn of those whose nodes are reserved for them.
+
+use super::{Pass, Want};
+use crate::fabric::ReservationSet;
+use crate::job::Job;
+use crate::planner::gang::{Pick, Territory};
+use crate::planner::score::ClassIndex;
+use crate::planner::slot::Slot;
+use crate::planner::turns::Claim;
+use crate::quota::reserve::ReservationTerms;
+
+impl<'w> Pass<'w> {
+    /// Reservations whose nodes the job may not be on if it starts now.
+    pub(super) fn closed_to(&self, job: &Job) -> ReservationSet {
+        let ends = self.now.plus_seconds(job.spec.time_limit_s);
+        self.reservations(|terms| terms.closes(&job.spec.project, self.now, ends))
+    }
+
+    /// Whether any reservation holds now.
+    pub(super) fn anything_reserved(&self) -> bool {
+        !self.reservations(|terms| terms.during.contains(self.now)).is_empty()
+    }
+
+    fn reservations(&self, counts: impl Fn(&ReservationTerms) -> bool) -> ReservationSet {
+        let mut set = ReservationSet::EMPTY;
+        for (place, terms) in self.world.quota.reservations.values().enumerate() {
+            if counts(terms) {
+                set.insert(place);
+            }
+        }
+        set
+    }
+
+    /// Starts jobs on the nodes that are reserved for them, before all others: in the order of the queue. Those that
+    /// do not fit there compete with all others.
+    pub(super) fn start_reserved(&mut self, jobs: &[&'w Job]) {
+        for job in jobs {
+            let own = self.reservations(|terms| {
+                terms.during.contains(self.now) && job.spec.project.is_within(terms.holder.as_str())
+            });
+            if !own.is_empty() && !self.has_decided_enough() {
+                self.try_reserved(job, own);
+            }
+        }
+    }
+
+    fn try_reserved(&mut self, job: &'w Job, own: ReservationSet) {
+        let project = self.limits.project(&job.spec.project);
+        let node = self.fair.as_ref().and_then(|fair| fair.find(&job.spec.project));
+        let claim = Claim { tier: super::Tier::Guaranteed, node, project };
+        let want = self.want(job, claim);
+        for place in 0..self.families.get(want.family).tries.len() {
+            let class = self.families.get(want.family).tries[place].class;
+            let within = self.standing(want, class) == super::Standing::Within;
+            if !within || !self.allowed(want, class) {
+                continue;
+            }
+            if let Some(picks) = self.search_reserved(want, class, own) {
+                self.start(job, claim, want, place, picks);
+                self.started.insert(job.id);
+                return;
+            }
+        }
+    }
+
+    /// Places that are all on nodes reserved for the job.
+    fn search_reserved(
+        &self,
+        want: Want,
+        class: Option<ClassIndex>,
+        own: ReservationSet,
+    ) -> Option<Vec<Pick>> {
+        let family = self.families.get(want.family);
+        let territory: &Territory<'_> = &family.territory;
+        let reserved = |slot: &Slot<'_>| slot.reserved.meets(own);
+        let places = territory.places(&self.machine, class, &family.need);
+        let places = places.filter(|pick| reserved(self.machine.slot(pick.slot)));
+        territory.choose(&self.machine, places, want.nodes)
+    }
+}
