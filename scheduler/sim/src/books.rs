@@ -20,6 +20,19 @@ pub struct Books {
     pub after: BTreeMap<usize, QuotaBook>,
     /// What the files alone say that an event applies, without batches accepted by command.
     pub files: BTreeMap<usize, QuotaBook>,
+    /// What came of plans, by the event that makes them.
+    pub planned: BTreeMap<usize, Planned>,
+}
+
+/// What came of a plan.
+#[derive(Debug)]
+pub enum Planned {
+    /// It could be applied, as was expected.
+    Accepted(Box<QuotaBook>),
+    /// It was refused, as was expected.
+    Refused,
+    /// Not what was expected, in words.
+    Otherwise(String),
 }
 
 impl Books {
@@ -36,12 +49,12 @@ impl Books {
         let mut accepted = BTreeMap::new();
         let first = book_of(&texts, &accepted)?;
         let (mut after, mut files) = (BTreeMap::new(), BTreeMap::new());
+        let mut planned = BTreeMap::new();
         for ((at, index), step) in steps.iter().filter(|((_, index), _)| !left_out.contains(index))
         {
             match step {
                 BookStep::Apply { texts: more, replaces, apply } => {
-                    let mut applied = if *replaces { QuotaTexts::new() } else { texts.clone() };
-                    applied.extend(more.clone());
+                    let applied = with(&texts, more, *replaces);
                     let alone = book_of(&applied, &BTreeMap::new())?;
                     if apply.as_written {
                         after.insert(*index, alone.clone());
@@ -53,13 +66,17 @@ impl Books {
                         texts = applied;
                     }
                 }
+                BookStep::Plan(more, replaces, refused) => {
+                    let book = book_of(&with(&texts, more, *replaces), &accepted);
+                    planned.insert(*index, plan_of(book, refused));
+                }
                 BookStep::Accept(AcceptFile { lot, batch }) => {
                     accepted.insert((lot.clone(), *batch), at.0);
                     after.insert(*index, book_of(&texts, &accepted)?);
                 }
             }
         }
-        Ok(Books { first, after, files })
+        Ok(Books { first, after, files, planned })
     }
 
     /// Whether any of them has that node of the tree.
@@ -68,6 +85,27 @@ impl Books {
         std::iter::once(&self.first)
             .chain(self.after.values())
             .any(|book| book.nodes.contains_key(node))
+    }
+}
+
+/// The texts with more of them.
+fn with(texts: &QuotaTexts, more: &QuotaTexts, replaces: bool) -> QuotaTexts {
+    let mut all = if replaces { QuotaTexts::new() } else { texts.clone() };
+    all.extend(more.clone());
+    all
+}
+
+/// What came of a plan, held against what must be said of it.
+fn plan_of(book: Result<QuotaBook, Vec<ScenarioFault>>, refused: &[String]) -> Planned {
+    let faults = match book {
+        Ok(book) if refused.is_empty() => return Planned::Accepted(Box::new(book)),
+        Ok(_) => return Planned::Otherwise("the plan was accepted".to_owned()),
+        Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    };
+    match refused.iter().find(|text| !faults.contains(*text)) {
+        None if !refused.is_empty() => Planned::Refused,
+        None => Planned::Otherwise(format!("the plan was refused: {faults}")),
+        Some(text) => Planned::Otherwise(format!("the plan does not say \"{text}\": {faults}")),
     }
 }
 

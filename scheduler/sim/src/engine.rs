@@ -167,9 +167,8 @@ impl<'s> Engine<'s> {
         }
     }
 
-    /// Nodes register, spare ones are drained, and the quota book is applied.
+    /// The quota book is applied, and nodes register.
     fn build(&mut self) {
-        let office = act::operator();
         self.put_in_force(self.books.first.clone());
         for cluster in &self.setup.clusters {
             let nodes = match fleet::nodes(cluster) {
@@ -180,12 +179,8 @@ impl<'s> Engine<'s> {
                 }
             };
             self.write(|draft| {
-                for (inventory, spare) in nodes {
-                    let name = inventory.node.clone();
+                for inventory in nodes {
                     lifecycle::register(draft, inventory, &[]);
-                    if spare {
-                        lifecycle::drain(draft, &name, &office, crate::meter::SPARE);
-                    }
                 }
             });
         }

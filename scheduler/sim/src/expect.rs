@@ -159,6 +159,10 @@ fn describe(query: &Query) -> String {
         Query::LostWorkGpuMs(jobs) => by("work lost, GPU-ms", jobs),
         Query::IdleGpuMs(since) => format!("idle {}, GPU-ms", since.class),
         Query::IdleShareMilli(since) => format!("idle {}, thousandths", since.class),
+        Query::ReservedIdleGpuMs(of) => format!("reserved and not used, {}", of.class),
+        Query::LentGpuS(of) => format!("lent by {} {}", of.lender, of.class),
+        Query::ReservedGpuS(of) => format!("reserved by {}", of.reservation),
+        Query::OwnGpuS(of) => format!("own of {}", of.reservation),
         Query::State(job) => format!("state of {}", job.job),
         Query::Associations(of) => match of.verdict {
             None => "associations moved in".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gotgan_core::amount::{CpuMilli, MemoryMib};
+use gotgan_core::fabric::{CLUSTER_LABEL, SPARE_LABEL, SPARE_VALUE};
 use gotgan_core::ids::{BadName, GpuUuid, NodeName};
 use gotgan_core::node::{Gpu, Inventory};
 
@@ -12,16 +13,13 @@ use crate::scenario::ClusterFile;
 const CPUS_PER_GPU: u64 = 16;
 const MEMORY_GIB_PER_GPU: u64 = 128;
 
-/// The label that names a node's cluster, and with it its fabric.
-pub const CLUSTER_LABEL: &str = "cluster";
-
-/// Every node of a cluster, with whether it is a spare one.
+/// Every node of a cluster, spare ones last.
 ///
 /// # Errors
 /// [`BadName`] if a name gets too long.
-pub fn nodes(cluster: &ClusterFile) -> Result<Vec<(Inventory, bool)>, BadName> {
+pub fn nodes(cluster: &ClusterFile) -> Result<Vec<Inventory>, BadName> {
     let all = cluster.nodes.saturating_add(cluster.spare_nodes);
-    (1..=all).map(|number| Ok((inventory(cluster, number)?, number > cluster.nodes))).collect()
+    (1..=all).map(|number| inventory(cluster, number)).collect()
 }
 
 /// Whether any of the clusters has a node of that name.
@@ -56,10 +54,17 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         cpu_milli: CpuMilli(1000).times(count * CPUS_PER_GPU),
         memory_mib: MemoryMib(1024).times(count * MEMORY_GIB_PER_GPU),
         gpus: gpus.collect::<Result<_, _>>()?,
-        labels: BTreeMap::from([(CLUSTER_LABEL.to_owned(), cluster.name.to_string())]),
+        labels: labels(cluster, number),
         simulated: true,
         node,
     })
+}
+
+fn labels(cluster: &ClusterFile, number: u32) -> BTreeMap<String, String> {
+    let name = (CLUSTER_LABEL.to_owned(), cluster.name.to_string());
+    let is_spare = number > cluster.nodes;
+    let spare = is_spare.then(|| (SPARE_LABEL.to_owned(), SPARE_VALUE.to_owned()));
+    std::iter::once(name).chain(spare).collect()
 }
 
 fn gpu(cluster: &ClusterFile, node: &NodeName, index: u32) -> Result<Gpu, BadName> {

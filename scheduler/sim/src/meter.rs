@@ -4,18 +4,16 @@
 //! found by subtracting the others. The ledger's lines are held against the same attempts by the rule of whole
 //! seconds, written down here once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::attempt::Attempt;
-use gotgan_core::ids::{GpuClass, JobId, ProjectPath};
+use gotgan_core::fabric::{self, ReservationSet};
+use gotgan_core::ids::{GpuClass, JobId, NodeName, ProjectPath};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::quota::entitle::Entitlements;
 use gotgan_core::world::{Node, World};
-
-/// Why a spare node is drained.
-pub const SPARE: &str = "spare";
 
 /// What the GPUs of a class are doing; of whatever unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,7 +24,9 @@ pub struct Parts {
     pub guaranteed: u128,
     /// Held beyond that.
     pub borrowed: u128,
-    /// Free, on nodes that take work, and within what quotas may use.
+    /// Free, on nodes that take work and that a reservation keeps for its holder now.
+    pub reserved: u128,
+    /// Free, on other nodes that take work, and within what quotas may use.
     pub idle: u128,
     /// Free, on nodes that people took out of service.
     pub draining: u128,
@@ -40,7 +40,7 @@ impl Parts {
     /// Everything but the capacity.
     #[must_use]
     pub fn sum(&self) -> u128 {
-        self.held() + self.idle + self.draining + self.down + self.spare
+        self.held() + self.reserved + self.idle + self.draining + self.down + self.spare
     }
 
     /// What attempts hold.
@@ -56,6 +56,7 @@ impl Parts {
             capacity: self.capacity - before.capacity,
             guaranteed: self.guaranteed - before.guaranteed,
             borrowed: self.borrowed - before.borrowed,
+            reserved: self.reserved - before.reserved,
             idle: self.idle - before.idle,
             draining: self.draining - before.draining,
             down: self.down - before.down,
@@ -67,6 +68,7 @@ impl Parts {
         self.capacity += other.capacity * times;
         self.guaranteed += other.guaranteed * times;
         self.borrowed += other.borrowed * times;
+        self.reserved += other.reserved * times;
         self.idle += other.idle * times;
         self.draining += other.draining * times;
         self.down += other.down * times;
@@ -134,7 +136,7 @@ impl Meter {
 
     /// From now on it is like this.
     pub fn see(&mut self, world: &World, due: &BTreeMap<GpuClass, Entitlements>) {
-        self.now = parts_of(world, due);
+        self.now = parts_of(world, due, self.last);
     }
 
     /// An attempt has ended.
@@ -182,6 +184,7 @@ impl Meter {
             capacity: parts.capacity / 1000,
             guaranteed: parts.guaranteed / 1000,
             borrowed: parts.borrowed / 1000,
+            reserved: parts.reserved / 1000,
             idle: parts.idle / 1000,
             draining: parts.draining / 1000,
             down: parts.down / 1000,
@@ -258,10 +261,16 @@ fn seconds_between(from: UnixMicros, until: UnixMicros) -> u128 {
     u128::try_from(seconds).unwrap_or(0)
 }
 
-fn parts_of(world: &World, due: &BTreeMap<GpuClass, Entitlements>) -> BTreeMap<GpuClass, Parts> {
+fn parts_of(
+    world: &World,
+    due: &BTreeMap<GpuClass, Entitlements>,
+    now: UnixMicros,
+) -> BTreeMap<GpuClass, Parts> {
+    let standby = fabric::standby(world);
+    let reserved = reserved_now(world, &standby, now);
     let mut parts: BTreeMap<GpuClass, Parts> = BTreeMap::new();
     let mut ready: BTreeMap<&GpuClass, Ready> = BTreeMap::new();
-    for node in world.nodes.values() {
+    for (name, node) in &world.nodes {
         let Some(class) = node.inventory.gpus.first().map(|gpu| &gpu.class) else { continue };
         let all = u128::from(GpuMilli::WHOLE.0) * node.inventory.gpus.len() as u128;
         let free: GpuMilli = node.free.gpus.iter().copied().sum();
@@ -269,13 +278,15 @@ fn parts_of(world: &World, due: &BTreeMap<GpuClass, Entitlements>) -> BTreeMap<G
         let parts = parts.entry(class.clone()).or_default();
         let ready = ready.entry(class).or_default();
         parts.capacity += all;
-        match place_of(node) {
+        let stands_by = standby.contains(name);
+        match place_of(node, stands_by) {
+            Place::Ready if reserved.contains(name) => parts.reserved += free,
             Place::Ready => ready.free += free,
             Place::Down => parts.down += free,
             Place::Draining => parts.draining += free,
             Place::Spare => parts.spare += free,
         }
-        if node.is_in_service() {
+        if node.is_in_service() && !stands_by {
             ready.in_service += all;
         }
     }
@@ -334,11 +345,27 @@ enum Place {
     Spare,
 }
 
-fn place_of(node: &Node) -> Place {
+/// Nodes that a reservation keeps for its holder at that moment.
+fn reserved_now<'w>(
+    world: &'w World,
+    standby: &BTreeSet<&NodeName>,
+    now: UnixMicros,
+) -> BTreeSet<&'w NodeName> {
+    let mut holding = ReservationSet::EMPTY;
+    for (place, terms) in world.quota.reservations.values().enumerate() {
+        if terms.during.contains(now) {
+            holding.insert(place);
+        }
+    }
+    let nodes = fabric::reserved(world, standby).into_iter();
+    nodes.filter(|(_, set)| set.meets(holding)).map(|(name, _)| name).collect()
+}
+
+fn place_of(node: &Node, stands_by: bool) -> Place {
     match (&node.admin, node.liveness) {
         (_, Liveness::Unknown | Liveness::Suspect | Liveness::Lost) => Place::Down,
-        (Admin::Drain { reason, .. }, Liveness::Ready) if reason == SPARE => Place::Spare,
         (Admin::Drain { .. }, Liveness::Ready) => Place::Draining,
+        (Admin::Active, Liveness::Ready) if stands_by => Place::Spare,
         (Admin::Active, Liveness::Ready) => Place::Ready,
     }
 }

@@ -14,10 +14,10 @@ use crate::setup::Setup;
 const WIDTH: usize = 80;
 
 /// Width of the first column of the table.
-const FIRST: usize = 7;
+const FIRST: usize = 6;
 
 /// Widths of the others, without a blank before each.
-const CELLS: [usize; 7] = [9, 10, 9, 9, 9, 9, 9];
+const CELLS: [usize; 8] = [8, 10, 8, 8, 8, 8, 7, 7];
 
 /// GPU-milliseconds of a GPU-hour.
 const HOUR_MS: u128 = 3_600_000;
@@ -101,6 +101,8 @@ pub struct ClassParts {
     pub guaranteed_gpu_milli_seconds: u64,
     /// Held beyond them.
     pub borrowed_gpu_milli_seconds: u64,
+    /// Free and reserved for somebody.
+    pub reserved_gpu_milli_seconds: u64,
     /// Free and usable.
     pub idle_gpu_milli_seconds: u64,
     /// Free on nodes taken out of service.
@@ -237,13 +239,15 @@ impl ScenarioReport {
     }
 
     fn table(&self, lines: &mut Lines) {
-        let heads = ["capacity", "guaranteed", "borrowed", "idle", "draining", "down", "spare"];
+        let heads =
+            ["capacity", "guaranteed", "borrowed", "reserved", "idle", "draining", "down", "spare"];
         lines.row("GPU-h", heads.map(ToOwned::to_owned));
         for class in &self.classes {
             let cells = [
                 class.capacity_gpu_milli_seconds,
                 class.guaranteed_gpu_milli_seconds,
                 class.borrowed_gpu_milli_seconds,
+                class.reserved_gpu_milli_seconds,
                 class.idle_gpu_milli_seconds,
                 class.draining_gpu_milli_seconds,
                 class.down_gpu_milli_seconds,
@@ -260,7 +264,7 @@ impl ScenarioReport {
 struct Lines(String);
 
 impl Lines {
-    fn row(&mut self, first: &str, cells: [String; 7]) {
+    fn row(&mut self, first: &str, cells: [String; 8]) {
         let mut row = format!("  {first:<FIRST$}");
         if first.len() > FIRST {
             row = format!("  {first}\n  {:<FIRST$}", "");
@@ -333,6 +337,7 @@ fn classes(outcome: &Outcome) -> Vec<ClassParts> {
         capacity_gpu_milli_seconds: narrow(parts.capacity),
         guaranteed_gpu_milli_seconds: narrow(parts.guaranteed),
         borrowed_gpu_milli_seconds: narrow(parts.borrowed),
+        reserved_gpu_milli_seconds: narrow(parts.reserved),
         idle_gpu_milli_seconds: narrow(parts.idle),
         draining_gpu_milli_seconds: narrow(parts.draining),
         down_gpu_milli_seconds: narrow(parts.down),

@@ -14,7 +14,10 @@ use toml::Spanned;
 
 use crate::units::{Moment, Span};
 
-pub use query::{About, Delay, EventOnly, JobOnly, Ledger, NodeClass, Query, Selection, Since};
+pub use query::{
+    About, Delay, EventOnly, JobOnly, Ledger, Lent, NodeClass, Query, ReservationOnly, Selection,
+    Since,
+};
 pub use query::{Moved, MovedVerdict, TellingOf};
 
 /// The whole file.
@@ -121,7 +124,7 @@ pub struct ClusterFile {
     pub nodes: u32,
     /// GPUs of each.
     pub gpus_per_node: u32,
-    /// Nodes beside them, numbered on, that an operator keeps drained until they are needed.
+    /// Nodes beside them, numbered on, that stand by until others are down.
     #[serde(default)]
     pub spare_nodes: u32,
 }
@@ -246,6 +249,8 @@ pub struct JobTerms {
     pub class: Option<GpuClass>,
     /// The cluster it must run on: it asks for the label.
     pub cluster: Option<ClusterName>,
+    /// All of its nodes must be of one cluster, whichever.
+    pub same_cluster: bool,
     /// Wall time of an attempt, else the site's default.
     pub time_limit: Option<Span>,
     /// Higher first.
@@ -281,6 +286,8 @@ pub enum EventAction {
     Cancel(String),
     /// Quota files are applied.
     Apply(ApplyFile),
+    /// Quota files are planned and not applied.
+    Plan(PlanFile),
     /// A batch of a delivery is accepted.
     Accept(AcceptFile),
     /// A node falls silent with all that runs there.
@@ -289,7 +296,7 @@ pub enum EventAction {
     Return(NodeName),
     /// No new work on a node.
     Drain(NodeName),
-    /// New work on a node again; this is how a spare one is put to use.
+    /// New work on a node again.
     Resume(NodeName),
     /// The scheduler is started again from what the store knows.
     Restart,
@@ -327,6 +334,16 @@ pub struct ApplyFile {
     pub as_written: bool,
     /// They must be refused; in words that the refusal has.
     pub refused: Option<String>,
+}
+
+/// Quota files that are planned: whether they would be accepted, and what must be said of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanFile {
+    /// Which.
+    pub quota: QuotaFiles,
+    /// They must be refused with faults that say all of this; without any of it they must be accepted and stop nobody.
+    pub refused: Vec<String>,
 }
 
 /// A batch that is accepted.

@@ -83,6 +83,8 @@ pub enum BookStep<'a> {
         /// How.
         apply: &'a ApplyFile,
     },
+    /// Files are looked at; true if they would replace all that is there. What must be said of them.
+    Plan(QuotaTexts, bool, &'a [String]),
     /// A batch is accepted.
     Accept(&'a AcceptFile),
 }
@@ -159,6 +161,11 @@ fn book_step<'a>(
             let replaces = apply.quota.folder.is_some();
             let (texts, moved) = read_quota(&apply.quota, folder)?;
             Some((BookStep::Apply { texts, replaces, apply }, moved))
+        }
+        EventAction::Plan(plan) => {
+            let replaces = plan.quota.folder.is_some();
+            let (texts, _) = read_quota(&plan.quota, folder)?;
+            Some((BookStep::Plan(texts, replaces, &plan.refused), None))
         }
         EventAction::Accept(accept) => Some((BookStep::Accept(accept), None)),
         EventAction::Submit(_)

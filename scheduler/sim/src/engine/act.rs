@@ -7,6 +7,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
+use gotgan_core::forecast::forecast;
 use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use gotgan_core::lifecycle::{self, Action, Actor, QuotaRefusal};
 use gotgan_core::node::Liveness;
@@ -15,6 +16,7 @@ use gotgan_core::quota::{Consent, Proposal, QuotaBook};
 use gotgan_core::world::{Snapshot, Used, World};
 
 use super::{Engine, Step};
+use crate::books::Planned;
 use crate::scenario::{AcceptFile, ApplyFile, EventAction};
 
 /// Who acts.
@@ -36,6 +38,7 @@ impl Engine<'_> {
             EventAction::Submit(submit) => self.submit_named(submit),
             EventAction::Cancel(name) => self.cancel(name, by),
             EventAction::Apply(apply) => self.apply(index, apply),
+            EventAction::Plan(_) => self.plan_book(index),
             EventAction::Accept(accept) => self.accept(index, accept),
             EventAction::Lose(node) => self.lose(node),
             EventAction::Return(node) => self.bring_back(node),
@@ -69,6 +72,23 @@ impl Engine<'_> {
                 self.record.violations.push(text);
             }
         }
+    }
+
+    /// Notes whether a plan came out otherwise than it must, or would stop somebody.
+    fn plan_book(&mut self, index: usize) {
+        let wrong = match self.books.planned.get(&index) {
+            None | Some(Planned::Refused) => return,
+            Some(Planned::Otherwise(words)) => words.clone(),
+            Some(Planned::Accepted(book)) => {
+                let stopped = forecast(&self.world, &self.policy, book, self.now).stopped.len();
+                if stopped == 0 {
+                    return;
+                }
+                format!("the plan would stop {stopped} attempts")
+            }
+        };
+        let at = gotgan_core::quota::show_moment(self.now);
+        self.record.violations.push(format!("{at} {wrong}"));
     }
 
     /// Accepts a batch by command, or through the files where others must approve it.

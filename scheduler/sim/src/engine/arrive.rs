@@ -15,11 +15,11 @@ use gotgan_core::spec::{JobSpec, TaskLayout};
 
 use super::{Engine, Step};
 use crate::draw::Draw;
-use crate::fleet::CLUSTER_LABEL;
 use crate::record::{JobFacts, Origin, RefusedSubmission};
 use crate::scenario::{Arrival, Duration, JobTerms, SizeFile, StreamFile, SubmitFile};
 use crate::units::Span;
 use crate::worker::Work;
+use gotgan_core::fabric::CLUSTER_LABEL;
 
 /// A stream for one project.
 #[derive(Debug)]
@@ -326,6 +326,7 @@ fn request(new: &NewJob<'_>) -> JobRequest {
         },
         constraints: ConstraintsRequest {
             labels: labels.collect(),
+            same_cluster: terms.same_cluster,
             ..ConstraintsRequest::default()
         },
         time_limit_s: terms.time_limit.map_or(0, Span::whole_seconds),

@@ -1,19 +1,22 @@
 //! What an expectation looks at, as it is at this moment.
 
 use gotgan_core::alert::{Alert, AlertKind};
-use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Cause;
 use gotgan_core::job::JobState;
 use gotgan_core::planner;
+use gotgan_core::quota::QuotaBook;
 use gotgan_core::quota::audit::edits;
 use gotgan_core::quota::entitle::{Entitlements, NodeIndex};
+use gotgan_core::quota::loan::LoanTerms;
+use gotgan_core::quota::reserve::ReservationTerms;
 
 use super::Engine;
 use crate::expect::Found;
 use crate::meter::{Booked, Parts};
 use crate::record::{JobFacts, Origin};
 use crate::scenario::{
-    About, Delay, EventFile, Ledger, NodeClass, Query, Selection, Since, TellingOf,
+    About, Delay, EventFile, Ledger, NodeClass, Query, ReservationOnly, Selection, Since, TellingOf,
 };
 
 impl Engine<'_> {
@@ -54,6 +57,15 @@ impl Engine<'_> {
             Query::RefundedGpuS(of) => self.booked(of, |booked| booked.refunded),
             Query::LostWorkGpuMs(of) => self.lost_work(of),
             Query::IdleGpuMs(of) => wide(self.parts_since(index, of).idle),
+            Query::ReservedIdleGpuMs(of) => wide(self.parts_since(index, of).reserved),
+            Query::LentGpuS(of) => {
+                let loans = self.world.book.loans.values().filter(|loan| {
+                    loan.class == of.class && loan.lender.is_within(of.lender.as_str())
+                });
+                gpu_seconds(loans.map(LoanTerms::gpu_time).sum())
+            }
+            Query::ReservedGpuS(of) => self.reserved(of, |_, terms| terms.gpu_time()),
+            Query::OwnGpuS(of) => self.reserved(of, QuotaBook::own_gpu_time),
             Query::IdleShareMilli(of) => {
                 let parts = self.parts_since(index, of);
                 wide(parts.idle * 1000 / parts.capacity.max(1))
@@ -78,6 +90,16 @@ impl Engine<'_> {
         let named = |event: &EventFile| event.name.as_deref() == Some(name);
         let index = self.setup.events.iter().position(named);
         index.and_then(|index| self.record.changed.get(&index)).copied().unwrap_or(0)
+    }
+
+    fn reserved(
+        &self,
+        of: &ReservationOnly,
+        what: impl Fn(&QuotaBook, &ReservationTerms) -> GpuMilliSeconds,
+    ) -> Found {
+        let book = &self.world.book;
+        let terms = book.reservations.get(&of.reservation);
+        gpu_seconds(terms.map(|terms| what(book, terms)).unwrap_or_default())
     }
 
     /// What became of a class by now is what an expectation over some time begins from.
@@ -166,7 +188,9 @@ pub(super) fn since(query: &Query) -> Option<&Since> {
         | About::Job(_)
         | About::Event(_)
         | About::Book
-        | About::Told(_) => None,
+        | About::Told(_)
+        | About::Loans(_)
+        | About::Reservation(_) => None,
     }
 }
 
@@ -198,6 +222,10 @@ fn number(count: usize) -> Found {
 
 fn wide(amount: u128) -> Found {
     Found::Number(i64::try_from(amount).unwrap_or(i64::MAX))
+}
+
+fn gpu_seconds(time: GpuMilliSeconds) -> Found {
+    Found::Number(time.0 / 1000)
 }
 
 fn whole_gpus(gpus: GpuMilli) -> Found {

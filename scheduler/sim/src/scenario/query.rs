@@ -1,6 +1,6 @@
 //! What expectations look at, and what each query is about.
 
-use gotgan_core::ids::{GpuClass, ProjectPath};
+use gotgan_core::ids::{GpuClass, ProjectPath, ReservationName};
 use serde::Deserialize;
 
 use crate::units::Moment;
@@ -22,6 +22,10 @@ pub enum About<'a> {
     Book,
     /// What people were told of budgets.
     Told(&'a TellingOf),
+    /// What is lent.
+    Loans(&'a Lent),
+    /// One reservation.
+    Reservation(&'a ReservationOnly),
 }
 
 /// What can be looked at. Times are in milliseconds, amounts in whole GPUs and GPU-seconds.
@@ -60,6 +64,14 @@ pub enum Query {
     LostWorkGpuMs(Selection),
     /// GPU-milliseconds of a class that were idle.
     IdleGpuMs(Since),
+    /// GPU-milliseconds of a class that were reserved and not used.
+    ReservedIdleGpuMs(Since),
+    /// GPU-seconds that a node, with all below it, lends: GPUs for as long as each loan holds.
+    LentGpuS(Lent),
+    /// GPU-seconds of a reservation: its GPUs for as long as it holds.
+    ReservedGpuS(ReservationOnly),
+    /// Of those, what is the holder's own and not lent to it.
+    OwnGpuS(ReservationOnly),
     /// Thousandths of the capacity that were idle.
     IdleShareMilli(Since),
     /// State of a job, a word.
@@ -94,7 +106,11 @@ impl Query {
             Query::ChargedGpuS(ledger)
             | Query::OveruseGpuS(ledger)
             | Query::RefundedGpuS(ledger) => About::Jobs(&ledger.of),
-            Query::IdleGpuMs(since) | Query::IdleShareMilli(since) => About::Since(since),
+            Query::IdleGpuMs(since)
+            | Query::ReservedIdleGpuMs(since)
+            | Query::IdleShareMilli(since) => About::Since(since),
+            Query::LentGpuS(of) => About::Loans(of),
+            Query::ReservedGpuS(of) | Query::OwnGpuS(of) => About::Reservation(of),
             Query::State(job) => About::Job(job),
             Query::Changed(event) => About::Event(event),
             Query::Associations(_) | Query::MovedInGpuS(_) | Query::Drift(_) => About::Book,
@@ -131,6 +147,24 @@ pub struct Since {
     pub class: GpuClass,
     /// From then on, else from the beginning.
     pub from: Option<Moment>,
+}
+
+/// Loans of a node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lent {
+    /// Who lends, with all below it.
+    pub lender: ProjectPath,
+    /// Of this class.
+    pub class: GpuClass,
+}
+
+/// A reservation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReservationOnly {
+    /// Its id in the quota files.
+    pub reservation: ReservationName,
 }
 
 /// A job.

@@ -60,7 +60,10 @@ fn node_of(query: &Query) -> Option<&ProjectPath> {
         About::Node(of) => Some(&of.node),
         About::Jobs(of) => of.node.as_ref(),
         About::Told(of) => Some(&of.node),
-        About::Since(_) | About::Job(_) | About::Event(_) | About::Book => None,
+        About::Loans(of) => Some(&of.lender),
+        About::Since(_) | About::Job(_) | About::Event(_) | About::Book | About::Reservation(_) => {
+            None
+        }
     }
 }
 
@@ -208,7 +211,10 @@ impl Check<'_> {
                 let known = fleet::has_node(&self.file.cluster, node);
                 self.require(known, "do", format!("no cluster has a node {node}"));
             }
-            EventAction::Apply(_) | EventAction::Accept(_) | EventAction::Restart => {}
+            EventAction::Apply(_)
+            | EventAction::Plan(_)
+            | EventAction::Accept(_)
+            | EventAction::Restart => {}
         }
     }
 
@@ -217,6 +223,7 @@ impl Check<'_> {
             EventAction::Submit(submit) => Some(submit.name.as_str()),
             EventAction::Cancel(_)
             | EventAction::Apply(_)
+            | EventAction::Plan(_)
             | EventAction::Accept(_)
             | EventAction::Lose(_)
             | EventAction::Return(_)
@@ -263,7 +270,13 @@ impl Check<'_> {
         match expect.value.about() {
             About::Jobs(of) => self.selection(of),
             About::Event(of) => self.applies(&of.event),
-            About::Node(_) | About::Since(_) | About::Job(_) | About::Book | About::Told(_) => {}
+            About::Node(_)
+            | About::Since(_)
+            | About::Job(_)
+            | About::Book
+            | About::Told(_)
+            | About::Loans(_)
+            | About::Reservation(_) => {}
         }
     }
 
