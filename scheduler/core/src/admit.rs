@@ -10,12 +10,13 @@ mod near;
 mod place;
 mod request;
 mod resources;
+mod terms;
 mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ids::JobId;
+use crate::ids::{JobId, ProjectPath};
 use crate::policy::Policy;
 use crate::quota::QuotaTree;
 use crate::spec::{
@@ -77,7 +78,11 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let (nodes, per_node) = resources::resources(&request.resources, context, &mut findings);
     let work = work::work(request.work, &mut findings);
     let constraints = place::constraints(request.constraints, nodes, &context.fleet, &mut findings);
-    let time_limit_s = time_limit_s(request.time_limit_s, &context.policy, &mut findings);
+    let time_limit_s = time_limit_s(request.time_limit_s, project.as_ref(), context, &mut findings);
+    if let Some(project) = &project {
+        terms::judge_walltime(project, time_limit_s, &context.quota, &mut findings);
+        terms::judge_gang(project, nodes, &per_node, context, &mut findings);
+    }
     numbers(request.priority, request.max_retries, request.grace_s, &mut findings);
     layout_fits(&work, &per_node, &mut findings);
     let name = work::name(&request.name, &work, &mut findings);
@@ -114,10 +119,18 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     Ok(Admitted { spec, warnings: findings.warnings })
 }
 
-fn time_limit_s(asked: i64, policy: &Policy, findings: &mut Findings) -> i64 {
-    let most = policy.max_time_limit_s;
+/// The default is no longer than what the project's jobs may take.
+fn time_limit_s(
+    asked: i64,
+    project: Option<&ProjectPath>,
+    context: &AdmitContext,
+    findings: &mut Findings,
+) -> i64 {
+    let most = context.policy.max_time_limit_s;
     if asked == 0 {
-        return policy.default_time_limit_s.min(most);
+        let walltime = project.and_then(|project| terms::walltime(project, &context.quota));
+        let default_s = context.policy.default_time_limit_s.min(most);
+        return walltime.map_or(default_s, |(_, seconds)| default_s.min(seconds));
     }
     findings.require_range("time_limit_s", asked, 1, most, "seconds");
     asked

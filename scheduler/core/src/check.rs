@@ -7,6 +7,7 @@
 mod fabric;
 mod preempt;
 mod start;
+mod terms;
 mod world;
 
 use std::fmt;

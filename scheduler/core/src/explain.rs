@@ -11,6 +11,7 @@ use crate::planner::budgets::OVERUSE;
 use crate::planner::limits::ANY_CLASS;
 use crate::planner::order::RECALLED;
 use crate::planner::standing::GUARANTEED;
+use crate::planner::terms;
 use crate::world::{QueueKey, World};
 
 /// Why a job stands as it does.
@@ -84,12 +85,14 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Tier
         | BlockerKind::Lent
         | BlockerKind::Reservation
+        | BlockerKind::Kept
         | BlockerKind::NodesUnavailable => true,
         BlockerKind::Held
         | BlockerKind::Dependency
         | BlockerKind::ProjectLimit
         | BlockerKind::ParentLimit
         | BlockerKind::Budget
+        | BlockerKind::Term
         | BlockerKind::Constraints
         | BlockerKind::Recall
         | BlockerKind::RetryDelay
@@ -186,6 +189,8 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::ProjectLimit => limit("project", "", blocker),
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Budget => budget(blocker, &blocker.note),
+        BlockerKind::Term => terms::sentence(blocker),
+        BlockerKind::Kept => terms::kept_sentence(blocker),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
         BlockerKind::Reservation => reservation(blocker),
@@ -393,7 +398,7 @@ fn beside(class: &str) -> String {
     format!("beside free {class} GPUs")
 }
 
-fn gpu_word(gpus: GpuMilli) -> &'static str {
+pub(crate) fn gpu_word(gpus: GpuMilli) -> &'static str {
     if gpus == GpuMilli::WHOLE { "GPU" } else { "GPUs" }
 }
 
@@ -457,8 +462,10 @@ pub fn hint(blocker: &Blocker) -> String {
             | Unit::PerMille
             | Unit::None => String::new(),
         },
+        BlockerKind::Term => terms::hint(blocker),
         BlockerKind::Recall
         | BlockerKind::Lent
+        | BlockerKind::Kept
         | BlockerKind::Order
         | BlockerKind::RetryDelay
         | BlockerKind::Tier

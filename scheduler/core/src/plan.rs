@@ -90,6 +90,9 @@ pub enum BlockerKind {
     ParentLimit,
     /// The budget of the project or of a node above it has not enough left.
     Budget,
+    /// Another term of the project or of a node above it, which the note names: how much it may borrow, or how large,
+    /// how long or how many its jobs may be.
+    Term,
     /// No node there is could ever satisfy it.
     Constraints,
     /// Nodes that would fit are drained, suspect, lost or unknown.
@@ -102,6 +105,9 @@ pub enum BlockerKind {
     /// It is within its project's guarantee, of which others have borrowed: the subject is the one furthest above its
     /// share, the limit what that one holds beyond its own guarantee.
     Lent,
+    /// What is free is kept by nodes for their own guarantees: the subject is the one that keeps most, the limit what
+    /// all keep.
+    Kept,
     /// Too little is free.
     Capacity,
     /// Jobs ahead come first.

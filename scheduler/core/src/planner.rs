@@ -17,6 +17,7 @@
 
 pub(crate) mod budgets;
 mod burden;
+mod ceiling;
 mod fair;
 mod fit;
 mod gang;
@@ -29,6 +30,7 @@ mod request;
 mod score;
 mod slot;
 pub(crate) mod standing;
+pub(crate) mod terms;
 mod turns;
 
 use std::collections::BTreeMap;

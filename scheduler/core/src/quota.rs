@@ -6,10 +6,12 @@
 mod approval;
 pub mod audit;
 mod book;
+pub mod bounds;
 pub mod budget;
 mod check;
 mod dated;
 mod diff;
+pub mod duration;
 pub mod entitle;
 pub mod import;
 pub mod loan;
@@ -28,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath, ReservationName};
+use bounds::Bounds;
 use budget::{Budget, WHOLE_MILLI};
 use reserve::ReservationTerms;
 
@@ -74,6 +77,9 @@ pub struct QuotaNode {
     pub budget: Option<Budget>,
     /// At which parts of the budget people are told.
     pub alert: Thresholds,
+    /// What it keeps, lends and may borrow, how large and how many its jobs may be, and its labels.
+    #[serde(skip_serializing_if = "Bounds::is_empty")]
+    pub bounds: Bounds,
 }
 
 impl Default for QuotaNode {
@@ -87,6 +93,7 @@ impl Default for QuotaNode {
             any_limit: None,
             budget: None,
             alert: Thresholds::default(),
+            bounds: Bounds::default(),
         }
     }
 }

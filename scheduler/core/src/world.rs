@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use crate::account::Accounts;
 use crate::alert::Alert;
-use crate::amount::{Ngh, UnixMicros};
+use crate::amount::{GpuMilli, Ngh, UnixMicros};
 use crate::attempt::Attempt;
 use crate::fairshare::History;
-use crate::ids::{AttemptId, JobId, NodeName, ProjectPath};
+use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
 use crate::quota::{Interval, QuotaBook, QuotaTree};
@@ -204,6 +204,24 @@ impl World {
     #[must_use]
     pub fn next_due(&self) -> Option<UnixMicros> {
         self.dues.first().map(|(due, _)| *due)
+    }
+
+    /// GPUs that count as capacity, by class, those of spare nodes that stand by left out; of a class of which none is in
+    /// service, zero.
+    #[must_use]
+    pub fn in_service(&self) -> BTreeMap<GpuClass, GpuMilli> {
+        let standby = crate::fabric::standby(self);
+        let mut in_service: BTreeMap<GpuClass, GpuMilli> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            let counts = node.is_in_service() && !standby.contains(name);
+            for gpu in &node.inventory.gpus {
+                let of = in_service.entry(gpu.class.clone()).or_default();
+                if counts {
+                    *of += GpuMilli::WHOLE;
+                }
+            }
+        }
+        in_service
     }
 
     /// Jobs of the project that wait, held ones included.

@@ -378,6 +378,8 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Order
         | BlockerKind::FairShare
         | BlockerKind::Budget
+        | BlockerKind::Term
+        | BlockerKind::Kept
         | BlockerKind::RetryDelay
         | BlockerKind::Tier => false,
     })

@@ -64,6 +64,8 @@ fault_reasons! {
     UnknownLabel => "UNKNOWN_LABEL",
     /// More than the whole machine could give, even if it were empty.
     LargerThanMachine => "LARGER_THAN_MACHINE",
+    /// More than a node of the quota tree allows any job of the project.
+    BeyondTerm => "BEYOND_TERM",
 }
 
 /// What was found so far.

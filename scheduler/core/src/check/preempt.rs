@@ -51,7 +51,7 @@ impl Stop<'_> {
         if gpus == 0 || asked.is_some_and(|asked| asked != class) {
             wrong.push(format!("has {class} GPUs, which job {} does not ask for", job.id));
         }
-        let due = self.entitlements(class);
+        let due = entitlements(self.world, class);
         let scaled = |path: &str| due.arena().find(path).map_or(0, |n| due.scaled_guarantee(n).0);
         let full = |path: &str| due.arena().find(path).map_or(0, |node| due.guarantee(node).0);
         let project = job.spec.project.as_str();
@@ -77,16 +77,6 @@ impl Stop<'_> {
         }
     }
 
-    fn entitlements(&self, class: &GpuClass) -> Entitlements {
-        let in_service = self.world.nodes.iter().filter(|(name, node)| {
-            node.is_in_service() && !super::fabric::stands_by(self.world, name)
-        });
-        let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
-        let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == *class).count() as u64);
-        let tree = &self.world.quota;
-        Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)
-    }
-
     /// What attempts that do not stop hold at and below a path; only those leased up to this one, if one is named.
     fn active(&self, path: &str, class: &GpuClass, up_to: Option<&Attempt>) -> u64 {
         let counts = |attempt: &&Arc<Attempt>| {
@@ -103,7 +93,19 @@ impl Stop<'_> {
     }
 }
 
+/// What nodes are guaranteed of the class, and what is left of that by what is in service.
+pub(super) fn entitlements(world: &World, class: &GpuClass) -> Entitlements {
+    let in_service = world
+        .nodes
+        .iter()
+        .filter(|(name, node)| node.is_in_service() && !super::fabric::stands_by(world, name));
+    let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
+    let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == *class).count() as u64);
+    let tree = &world.quota;
+    Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)
+}
+
 /// Whether `path` is `project` or lies above it.
-fn is_above(path: &str, project: &str) -> bool {
+pub(super) fn is_above(path: &str, project: &str) -> bool {
     project.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

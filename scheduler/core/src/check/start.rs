@@ -14,13 +14,13 @@ use super::preempt::Stop;
 /// A world with what the decisions so far took from it.
 #[derive(Debug)]
 pub(super) struct Shadow<'w> {
-    world: &'w World,
-    started: BTreeSet<JobId>,
+    pub(super) world: &'w World,
+    pub(super) started: BTreeSet<JobId>,
     stopped: BTreeSet<AttemptId>,
     gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
     cpu_milli: BTreeMap<NodeName, u64>,
     memory_mib: BTreeMap<NodeName, u64>,
-    held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
+    pub(super) held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
     /// Set aside, by path.
     reserved: BTreeMap<String, i128>,
 }
@@ -72,6 +72,7 @@ impl<'w> Shadow<'w> {
         wrong.extend(super::fabric::judge(self.world, job, placement, now));
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);
+        self.judge_terms(job, placement.class.as_ref(), &mut wrong);
         wrong
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ceiling::{Ceiling, Ceilings};
+use super::terms::{borrow_blocker, gang_blocker, jobs_blocker, walltime_blocker};
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
 use crate::plan::{Blocker, BlockerKind, Unit};
@@ -19,6 +21,7 @@ pub(super) struct ProjectIndex(pub u32);
 #[derive(Debug)]
 pub(super) struct Limits<'w> {
     world: &'w World,
+    ceilings: Ceilings,
     projects: Vec<Project>,
     known: BTreeMap<&'w ProjectPath, ProjectIndex>,
     levels: Vec<Level<'w>>,
@@ -39,30 +42,69 @@ struct Level<'w> {
     node: &'w QuotaNode,
     held: BTreeMap<GpuClass, GpuMilli>,
     held_any: GpuMilli,
+    /// Jobs that hold a place.
+    jobs: u64,
+    /// Where it may borrow only so much.
+    ceilings: BTreeMap<GpuClass, Ceiling>,
+}
+
+/// Something that binds a level.
+#[derive(Debug, Clone, Copy)]
+struct Binding {
+    bound: Bound,
+    limit: GpuMilli,
+    /// What counts against it.
+    held: GpuMilli,
+}
+
+/// What binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// The limit of the class.
+    Class,
+    /// The limit over all classes.
+    Any,
+    /// How much it may borrow.
+    Borrow(Ceiling),
+    /// How large a job may be.
+    Gang,
 }
 
 impl<'w> Level<'w> {
-    fn of(world: &'w World, path: &'w str, node: &'w QuotaNode) -> Self {
-        let held = world.usage.get(path).map(|usage| usage.held.clone()).unwrap_or_default();
-        let held_any = held.values().copied().sum();
-        Level { path, node, held, held_any }
+    fn of(
+        world: &'w World,
+        path: &'w str,
+        node: &'w QuotaNode,
+        ceilings: BTreeMap<GpuClass, Ceiling>,
+    ) -> Self {
+        let usage = world.usage.get(path).cloned().unwrap_or_default();
+        let held_any = usage.held.values().copied().sum();
+        Level { path, node, held: usage.held, held_any, jobs: usage.active, ceilings }
     }
 
-    /// Each limit that binds the class, with what counts against it and what it is called.
-    fn binding<'a>(
-        &'a self,
-        class: &'a GpuClass,
-    ) -> impl Iterator<Item = (GpuMilli, GpuMilli, &'a str)> {
-        let own = self.node.limits.get(class).map(|limit| {
-            let held = self.held.get(class).copied().unwrap_or_default();
-            (*limit, held, class.as_str())
+    /// Everything that binds the class, with what counts against it.
+    fn binding<'a>(&'a self, class: &'a GpuClass) -> impl Iterator<Item = Binding> + 'a {
+        let held = self.held.get(class).copied().unwrap_or_default();
+        let own = self.node.limits.get(class);
+        let own = own.map(|limit| Binding { bound: Bound::Class, limit: *limit, held });
+        let any = self.node.any_limit;
+        let any = any.map(|limit| Binding { bound: Bound::Any, limit, held: self.held_any });
+        let borrow = self.ceilings.get(class).map(|ceiling| Binding {
+            bound: Bound::Borrow(*ceiling),
+            limit: ceiling.most(),
+            held,
         });
-        let any = self.node.any_limit.map(|limit| (limit, self.held_any, ANY_CLASS));
-        own.into_iter().chain(any)
+        let gang = self.node.bounds.max_gang.as_ref().and_then(|max| max.of(class));
+        let gang = gang.map(|limit| Binding { bound: Bound::Gang, limit, held: GpuMilli::ZERO });
+        own.into_iter().chain(any).chain(borrow).chain(gang)
     }
 
     fn allows(&self, class: &GpuClass, gpus: GpuMilli) -> bool {
-        self.binding(class).all(|(limit, held, _)| held + gpus <= limit)
+        self.binding(class).all(|binding| binding.held + gpus <= binding.limit)
+    }
+
+    fn allows_job(&self) -> bool {
+        self.node.bounds.max_jobs.is_none_or(|max| self.jobs < max)
     }
 }
 
@@ -71,6 +113,7 @@ impl<'w> Limits<'w> {
     pub fn of(world: &'w World) -> Self {
         Limits {
             world,
+            ceilings: Ceilings::of(world),
             projects: Vec::new(),
             known: BTreeMap::new(),
             levels: Vec::new(),
@@ -101,21 +144,41 @@ impl<'w> Limits<'w> {
             return Some(*level);
         }
         let node = self.world.quota.nodes.get(path)?;
-        self.levels.push(Level::of(self.world, path, node));
+        self.levels.push(Level::of(self.world, path, node, self.ceilings.at(path)));
         self.level_of.insert(path, self.levels.len() - 1);
         Some(self.levels.len() - 1)
     }
 
-    /// Whether the project may hold so much more of the class; without a class only whether it exists.
+    /// Whether the project may have another job with so much of the class; without a class only whether it exists and
+    /// may have another one.
     pub fn allow(&self, project: ProjectIndex, class: Option<&GpuClass>, gpus: GpuMilli) -> bool {
         let Some(levels) = &self.projects[project.0 as usize].levels else {
             return false;
         };
-        class.is_none_or(|class| levels.iter().all(|level| self.levels[*level].allows(class, gpus)))
+        levels
+            .iter()
+            .map(|level| &self.levels[*level])
+            .all(|level| level.allows_job() && class.is_none_or(|class| level.allows(class, gpus)))
+    }
+
+    /// Whether any node says how long jobs of the project may take.
+    pub fn binds_walltime(&self, project: ProjectIndex) -> bool {
+        self.levels_of(project).any(|level| level.node.bounds.max_walltime_s.is_some())
+    }
+
+    /// Whether a job of the project may take so long, seconds.
+    pub fn allow_walltime(&self, project: ProjectIndex, seconds: i64) -> bool {
+        let mut levels = self.levels_of(project);
+        levels.all(|level| level.node.bounds.max_walltime_s.is_none_or(|most| seconds <= most))
+    }
+
+    fn levels_of(&self, project: ProjectIndex) -> impl Iterator<Item = &Level<'w>> {
+        let levels = self.projects[project.0 as usize].levels.iter().flatten();
+        levels.map(|level| &self.levels[*level])
     }
 
     /// Whether the project may hold so much more of the class once what leaves each path has gone: of the class, and
-    /// of all together.
+    /// of all together. Nobody is stopped so that there are fewer jobs: what leaves still counts as a job.
     pub fn allow_after(
         &self,
         project: ProjectIndex,
@@ -128,11 +191,23 @@ impl<'w> Limits<'w> {
             return false;
         };
         levels.iter().map(|level| &self.levels[*level]).all(|level| {
-            level.binding(class).all(|(limit, held, name)| {
-                let leaves = if name == ANY_CLASS { of_any } else { of_class };
-                held.saturating_sub(leaves(level.path)) + gpus <= limit
-            })
+            let fits = |binding: Binding| {
+                let leaves = match binding.bound {
+                    Bound::Any => of_any(level.path),
+                    Bound::Class | Bound::Borrow(_) => of_class(level.path),
+                    Bound::Gang => GpuMilli::ZERO,
+                };
+                binding.held.saturating_sub(leaves) + gpus <= binding.limit
+            };
+            level.allows_job() && level.binding(class).all(fits)
         })
+    }
+
+    /// Counts a job that the pass gave a place to.
+    pub fn take_job(&mut self, project: ProjectIndex) {
+        for level in self.projects[project.0 as usize].levels.iter().flatten() {
+            self.levels[*level].jobs += 1;
+        }
     }
 
     /// Counts what the pass gave to the project.
@@ -155,28 +230,54 @@ impl<'w> Limits<'w> {
         let Some(levels) = &project.levels else {
             return vec![not_in_tree(&project.path)];
         };
-        let Some(class) = class else {
-            return Vec::new();
-        };
         let mut blockers = Vec::new();
         for level in levels.iter().map(|level| &self.levels[*level]) {
-            let kind = if level.path == project.path.as_str() {
-                BlockerKind::ProjectLimit
-            } else {
-                BlockerKind::ParentLimit
-            };
-            let passed = level.binding(class).filter(|(limit, held, _)| *held + gpus > *limit);
-            blockers.extend(passed.map(|(limit, held, name)| Blocker {
-                kind,
-                subject: level.path.to_owned(),
-                needed: gpus.0,
-                available: limit.saturating_sub(held).0,
-                limit: limit.0,
-                unit: Unit::GpuMilli,
-                note: note(name, limit, held),
-            }));
+            blockers.extend(level.job_blocker());
+            let own = level.path == project.path.as_str();
+            if let Some(class) = class {
+                let passed = level.binding(class);
+                let passed = passed.filter(|binding| binding.held + gpus > binding.limit);
+                blockers.extend(passed.map(|binding| level.blocker(own, class, gpus, binding)));
+            }
         }
         blockers
+    }
+
+    /// Every node that forbids the project jobs of so many seconds: its own first, then upwards.
+    pub fn walltime_blockers(&self, project: ProjectIndex, seconds: i64) -> Vec<Blocker> {
+        let binding = self.levels_of(project).filter_map(|level| {
+            let most = level.node.bounds.max_walltime_s.filter(|most| seconds > *most)?;
+            Some(walltime_blocker(level.path, seconds, most))
+        });
+        binding.collect()
+    }
+}
+
+impl Level<'_> {
+    fn job_blocker(&self) -> Option<Blocker> {
+        let most = self.node.bounds.max_jobs.filter(|_| !self.allows_job())?;
+        Some(jobs_blocker(self.path, self.jobs, most))
+    }
+
+    fn blocker(&self, own: bool, class: &GpuClass, gpus: GpuMilli, binding: Binding) -> Blocker {
+        let Binding { bound, limit, held } = binding;
+        let name = match bound {
+            Bound::Class => class.as_str(),
+            Bound::Any => ANY_CLASS,
+            Bound::Borrow(ceiling) => {
+                return borrow_blocker(self.path, class, gpus, held, ceiling);
+            }
+            Bound::Gang => return gang_blocker(self.path, class, gpus, limit),
+        };
+        Blocker {
+            kind: if own { BlockerKind::ProjectLimit } else { BlockerKind::ParentLimit },
+            subject: self.path.to_owned(),
+            needed: gpus.0,
+            available: limit.saturating_sub(held).0,
+            limit: limit.0,
+            unit: Unit::GpuMilli,
+            note: note(name, limit, held),
+        }
     }
 }
 

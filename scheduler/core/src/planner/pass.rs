@@ -81,6 +81,8 @@ pub(super) struct Want {
     pub project: ProjectIndex,
     /// Seconds to be set aside for it; 0 where no budget binds its project.
     pub slice_s: i64,
+    /// Its time limit, seconds; 0 where no node says how long jobs of its project may take.
+    pub walltime_s: i64,
 }
 
 impl<'w> Pass<'w> {
@@ -280,6 +282,7 @@ impl<'w> Pass<'w> {
         let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
         let name = class.map(|class| self.machine.class_name(class));
         self.limits.allow(want.project, name, gpus)
+            && self.limits.allow_walltime(want.project, want.walltime_s)
             && self.standing(want, class) != Standing::Exhausted
     }
 
@@ -299,6 +302,7 @@ impl<'w> Pass<'w> {
         let (need, class) = (family.need, family.tries[place].class);
         self.budgets.take(want.project, self.hold(want, class));
         let placement = self.machine.take(class, &need, picks);
+        self.limits.take_job(want.project);
         if let Some(class) = &placement.class {
             self.limits.take(want.project, class, placement.gpus());
         }
@@ -422,6 +426,7 @@ impl<'w> Pass<'w> {
         for (slot, part) in &found.kept {
             self.machine.keep(*slot, part);
         }
+        self.limits.take_job(want.project);
         self.limits.take(want.project, self.machine.class_name(class), gpus);
         if let Some(fair) = &mut self.fair {
             fair.take(node, class, gpus);

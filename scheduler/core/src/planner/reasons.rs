@@ -89,7 +89,9 @@ impl<'a, 'w> Reasons<'a, 'w> {
             let class = class.map(|class| self.machine.class_name(class));
             self.limits.allow(want.project, class, gpus)
         };
-        !family.tries.is_empty() && family.tries.iter().all(|attempt| allowed(attempt.class))
+        let time = self.limits.allow_walltime(want.project, want.walltime_s);
+        time && !family.tries.is_empty()
+            && family.tries.iter().all(|attempt| allowed(attempt.class))
     }
 
     fn find(&mut self, want: Want, order: Order) -> List {
@@ -166,7 +168,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
     fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let mut blockers: Vec<Blocker> = Vec::new();
+        let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
         for attempt in &family.tries {
             let class = attempt.class.map(|class| self.machine.class_name(class));
             for blocker in self.limits.blockers(want.project, class, gpus) {

@@ -125,8 +125,8 @@ fn node_size(terms: &Terms<ProjectPath, NodeTerms>) -> ChangeSize {
     }
     let both = before.is_some() && after.is_some();
     let (before, after) = (before.as_ref().unwrap_or(&nothing), after.as_ref().unwrap_or(&nothing));
-    let budget = |node: &NodeTerms| (node.budget.clone(), node.overuse_milli);
-    if both && (budget(before) != budget(after) || loosens_a_limit(before, after)) {
+    let others = |node: &NodeTerms| (node.budget.clone(), node.overuse_milli, node.bounds.clone());
+    if both && (others(before) != others(after) || loosens_a_limit(before, after)) {
         return ChangeSize::Unbounded;
     }
     let edges = before.edges().chain(after.edges());

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::approval::ApprovalRule;
+use super::bounds::BoundTerms;
 use super::budget::{BudgetTerms, Period, WHOLE_MILLI, month_around};
 use super::dated::{Dated, Interval};
 use super::diff::differing;
@@ -117,6 +118,9 @@ pub struct NodeTerms {
     /// At which parts of its budget people are told; `None`: at the usual ones.
     #[serde(default)]
     pub alert: Option<Thresholds>,
+    /// What it keeps, lends and may borrow, how large and how many its jobs may be, and its labels.
+    #[serde(default, skip_serializing_if = "BoundTerms::is_empty")]
+    pub bounds: BoundTerms,
 }
 
 impl Default for NodeTerms {
@@ -134,6 +138,7 @@ impl Default for NodeTerms {
             budget: None,
             overuse_milli: None,
             alert: None,
+            bounds: BoundTerms::default(),
         }
     }
 }
@@ -323,6 +328,7 @@ impl From<QuotaNode> for NodeTerms {
             limits: limits.collect(),
             any_limit: node.any_limit.map_or_else(Dated::default, |gpus| Dated::always(Some(gpus))),
             weight: Dated::always(node.weight),
+            bounds: node.bounds.into(),
             ..NodeTerms::default()
         }
     }
@@ -352,6 +358,7 @@ impl NodeTerms {
                 terms.at(at, self.valid, self.overuse_milli.unwrap_or(WHOLE_MILLI))
             }),
             alert: self.alert.clone().unwrap_or_default(),
+            bounds: self.bounds.at(at),
         }
     }
 
@@ -372,6 +379,7 @@ impl NodeTerms {
         let limits = self.limits.values().flat_map(Dated::edges);
         let budget = self.budget.iter().flat_map(|budget| budget.ngh.edges());
         let others = self.any_limit.edges().chain(self.weight.edges()).chain(budget);
+        let others = others.chain(self.bounds.edges());
         self.valid.edges().chain(guarantees).chain(limits).chain(others)
     }
 }

@@ -3,8 +3,11 @@
 //!
 //! The rules: guarantees of siblings fit the guarantee of the node above them, class by class; a limit is no lower
 //! than the guarantee beside it; guarantees of the roots fit what was delivered or is due by then; a guarantee rests
-//! on a decision; budgets of siblings for one kind of period fit that of the node above them. What is due and not accepted makes guarantees shrink for a while, but does not refuse them.
+//! on a decision; budgets of siblings for one kind of period fit that of the node above them; no value of a
+//! label has too much of what is guaranteed. What is due and not accepted makes guarantees shrink for a while, but
+//! does not refuse them.
 
+mod bounds;
 mod reserve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,7 @@ pub(super) fn check(book: &QuotaBook, places: &Places) -> Vec<QuotaFault> {
     checker.check_decisions();
     checker.check_consents();
     checker.check_fabrics();
+    checker.check_bounds();
     let families = Families::of(book);
     checker.check_roots(&families.roots);
     let moments = std::iter::once(Interval::ALWAYS.from).chain(book.breakpoints());
@@ -80,6 +84,7 @@ impl<'a> Checker<'a> {
         for (path, node) in &self.book.nodes {
             if self.book.is_valid(path, at) {
                 self.check_limits(path, node, at);
+                self.check_concentration(path, node, at);
             }
         }
         for (parent, children) in &families.children {

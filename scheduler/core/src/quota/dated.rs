@@ -110,6 +110,12 @@ impl<T> Dated<T> {
         self.0.iter()
     }
 
+    /// The values as words, at the same times.
+    #[must_use]
+    pub(super) fn spelt(&self, word: impl Fn(&T) -> String) -> Dated<String> {
+        Dated(self.0.iter().map(|(interval, value)| (*interval, word(value))).collect())
+    }
+
     /// Every moment at which it changes.
     pub fn edges(&self) -> impl Iterator<Item = UnixMicros> {
         self.0.iter().flat_map(|(interval, _)| interval.edges())

@@ -211,6 +211,7 @@ fn node_words(node: &NodeTerms) -> Words {
     if let Some(alert) = &node.alert {
         say("alert", alert.to_string());
     }
+    words.extend(node.bounds.words(&|dated| dated_words(dated, String::clone)));
     words
 }
 

@@ -5,6 +5,7 @@
 
 mod alert;
 mod approval;
+mod bounds;
 mod budget;
 mod file;
 mod fleet;
@@ -135,7 +136,11 @@ impl Reading {
         for (path, node) in nodes {
             let guaranteed = node.guarantees.keys().map(|class| ("guarantee", class));
             let limited = node.limits.keys().map(|class| ("limit", class));
-            for (what, class) in guaranteed.chain(limited).filter(|(_, class)| !known(class)) {
+            let bound = node.bounds.amounts();
+            let bound = bound.flat_map(|(what, amount)| amount.classes().map(move |c| (what, c)));
+            for (what, class) in
+                guaranteed.chain(limited).chain(bound).filter(|(_, class)| !known(class))
+            {
                 let field = format!("{}.{what}.{class}", node_field(path));
                 faults.push(self.places.fault(&field, no_class(class)));
             }

@@ -9,6 +9,7 @@ use gotgan_core::admit::{
 };
 use gotgan_core::amount::{CpuMilli, MemoryMib};
 use gotgan_core::policy::Policy;
+use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::spec::{DependencyKind, GpuRequest, TaskLayout, Work};
 use insta::assert_snapshot;
 use proptest::prelude::*;
@@ -338,4 +339,50 @@ proptest! {
             Err(faults) => prop_assert!(!faults.is_empty()),
         }
     }
+}
+
+/// As [`context`], with terms at the project and the node above it.
+fn bounded_context() -> AdmitContext {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").add();
+    cluster.node("n2").gpus(8, "h200").add();
+    let of_lab = Bounds {
+        max_gang: crate::terms::every(6),
+        max_walltime_s: Some(24 * 3600),
+        ..Bounds::default()
+    };
+    cluster.bounds(crate::cluster::LAB, of_lab);
+    let above = Bounds {
+        max_gang: crate::terms::of("b200", 4),
+        max_walltime_s: Some(1800),
+        ..Bounds::default()
+    };
+    cluster.bounds("public", above);
+    context_of(&mut cluster)
+}
+
+#[test]
+fn a_job_longer_or_larger_than_a_node_above_allows_is_refused_with_that_node() {
+    let context = bounded_context();
+    let ask = |gpus: u32, class: &str, time_limit_s: i64| {
+        let mut request = request();
+        request.resources.gpus_per_node = gpus;
+        request.resources.gpu_class = class.to_owned();
+        request.time_limit_s = time_limit_s;
+        admit(request, &context).map(|admitted| admitted.spec.time_limit_s)
+    };
+    let faults = ask(5, "b200", 1801).unwrap_err();
+    let lines = faults.iter().map(|fault| format!("{} {fault}", fault.reason.word()));
+    assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @"
+    BEYOND_TERM spec.time_limit_s: is 1801s, and max_walltime of public is 30m; ask for less
+    BEYOND_TERM spec.resources: ask for 5 b200 GPUs, and max_gang of public is 4; ask for fewer
+    ");
+    assert_eq!(ask(4, "b200", 1800), Ok(1800));
+    // Of any class, one that allows it is enough; and the default is no longer than what is allowed.
+    assert_eq!(ask(6, "", 0), Ok(1800));
+    assert!(
+        ask(7, "", 0).unwrap_err()[0]
+            .message
+            .contains("7 h200 GPUs, and max_gang of public/lab is 6")
+    );
 }

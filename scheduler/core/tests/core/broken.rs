@@ -225,8 +225,8 @@ const BROKEN_PROGRAMME: [Broken; 22] = [
     (
         "nup.toml",
         "kind = \"industry\"",
-        "borrow = { max = 3 }",
-        &["node.\"public/nup\".borrow", "not enforced"],
+        "price_class = 3",
+        &["node.\"public/nup\".price_class", "not enforced"],
     ),
     (
         "nup.toml",
@@ -429,6 +429,86 @@ const BROKEN_LOAN: [Broken; 9] = [
     ("fleet.toml", "[class.h200]", loan!("public/nap", "public/fm", "b300", "8", "from = \"2027-03-02\"\nuntil = \"2027-04-13\"", "price = 3"), &["loan.l.price", "not enforced"]),
 ];
 
+const KIND: &str = "kind = \"industry\"";
+
+/// What a node keeps and may borrow, its jobs and its labels, in the programmes' files.
+const BROKEN_BOUNDS: [Broken; 29] = [
+    ("nup.toml", KIND, "borrow = 3", &["nup\".borrow", "borrow = { max = 8 }"]),
+    ("nup.toml", KIND, "borrow = {}", &["nup\".borrow", "borrow = { max = 8 }"]),
+    ("nup.toml", KIND, "borrow = { max = -1 }", &["nup\".borrow.max", "must be 0 to", "not -1"]),
+    ("nup.toml", KIND, "borrow = { max = \"all\" }", &["borrow.max", "8 or { b200 = 8 }"]),
+    ("nup.toml", KIND, "borrow = { min = 3 }", &["borrow.min", "only max is"]),
+    ("nup.toml", KIND, "borrow = { max = { any = 3 } }", &["borrow.max.any", "name a class"]),
+    ("nup.toml", KIND, "borrow = { max = { h2oo = 3 } }", &["borrow.max.h2oo", "no class h2oo"]),
+    (
+        "nup.toml",
+        KIND,
+        "borrow = { max = [{ class = \"h200\", gpus = 3 }, { value = 3 }] }",
+        &["borrow.max.class", "is missing"],
+    ),
+    (
+        "nup.toml",
+        KIND,
+        "borrow = { max = [{ value = 3 }, { value = 4, from = \"2027-01-01\", until = \"2026-01-01\" }] }",
+        &["borrow.max.until", "the end must be later"],
+    ),
+    ("nup.toml", KIND, "max_gang = 1.5", &["nup\".max_gang", "must be whole GPUs"]),
+    ("nup.toml", KIND, "max_walltime = 42", &["max_walltime", "as in \"42d\""]),
+    ("nup.toml", KIND, "max_walltime = \"42 days\"", &["max_walltime", "as in \"42d\""]),
+    ("nup.toml", KIND, "max_jobs = \"few\"", &["max_jobs", "number of jobs"]),
+    (
+        "nup.toml",
+        KIND,
+        "max_jobs = [{ value = 1 }, { value = 2 }]",
+        &["max_jobs", "two values hold from"],
+    ),
+    ("nup.toml", KIND, "lend = 4", &["nup\".lend", "lend = { keep_idle = 4"]),
+    ("nup.toml", KIND, "lend = { keep = 4 }", &["lend.keep", "only keep_idle, max and recall"]),
+    (
+        "nup.toml",
+        KIND,
+        "lend = { keep_idle = { gh200 = 4 } }",
+        &["nup\".lend.keep_idle", "no guarantee of gh200"],
+    ),
+    ("nup.toml", KIND, "lend = { recall = \"0s\" }", &["lend.recall", "as in \"42d\""]),
+    (
+        "nup.toml",
+        KIND,
+        "lend = { recall = \"4s\" }",
+        &["lend.recall", "4s cannot be kept", "to 5s"],
+    ),
+    ("nup.toml", KIND, "lend = { recall = 600 }", &["lend.recall", "\"10m\""]),
+    (
+        "nup.toml",
+        KIND,
+        "labels = { Organisation = \"acme\" }",
+        &["labels.Organisation", "lower-case"],
+    ),
+    ("nup.toml", KIND, "labels = { organisation = \"\" }", &["labels.organisation", "1 to 63"]),
+    ("nup.toml", KIND, "labels = { a = \"b=c\" }", &["labels.a", "without \"=\""]),
+    ("nup.toml", KIND, "labels = \"acme\"", &["nup\".labels", "must be a table"]),
+    (
+        "nup.toml",
+        KIND,
+        "concentration = { label = \"organisation\", most_percent = 10 }",
+        &["concentration.label", "no node below carries the label organisation"],
+    ),
+    ("nup.toml", KIND, "concentration = {}", &["nup\".concentration", "must be a table"]),
+    ("nup.toml", KIND, "concentration = { most_percent = 10 }", &["concentration", "needs label"]),
+    (
+        "nup.toml",
+        KIND,
+        "concentration = { label = \"organisation\", most_percent = 100 }",
+        &["concentration.most_percent", "must be 1 to 99"],
+    ),
+    (
+        "public.toml",
+        "limit = { any = 50_000 }",
+        "concentration = { label = \"region\", most_percent = 5 }\nlimit = { any = 50_000 }",
+        &["concentration.label", "no node below carries the label region"],
+    ),
+];
+
 /// Every variant there is.
 pub fn all() -> impl Iterator<Item = &'static Broken> {
     BROKEN_FLEET
@@ -438,4 +518,5 @@ pub fn all() -> impl Iterator<Item = &'static Broken> {
         .chain(&BROKEN_BUDGET)
         .chain(&BROKEN_RESERVATION)
         .chain(&BROKEN_LOAN)
+        .chain(&BROKEN_BOUNDS)
 }

@@ -19,6 +19,7 @@ use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planner::plan;
 use gotgan_core::policy::Policy;
+use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::quota::reserve::{Fabric, ReservationTerms};
 use gotgan_core::quota::{Interval, QuotaTree};
 use gotgan_core::world::World;
@@ -119,6 +120,14 @@ impl TestCluster {
         tree.reservations.insert(ReservationName::new(name).unwrap(), terms);
         let book = Arc::new(tree.into());
         self.world.apply(&Change::QuotaApplied { book, at: self.now });
+    }
+
+    /// Gives a node of the quota tree these terms beside its guarantees and limits.
+    pub fn bounds(&mut self, path: &str, bounds: Bounds) {
+        let mut tree = QuotaTree::clone(&self.world.quota);
+        tree.nodes.entry(ProjectPath::new(path).unwrap()).or_default().bounds = bounds;
+        let book = Arc::new(tree.into());
+        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.

@@ -27,6 +27,7 @@ mod recall;
 mod reference;
 mod scale;
 mod sketch;
+mod terms;
 mod tiers;
 mod turns;
 mod waiting;

@@ -51,7 +51,7 @@ fn every_fault_is_named_with_its_line_and_fix() {
 owner = "kim"
 [node.public]
 limit = { b200 = -1, h200 = 1.5, "B200" = 3, a100 = "many", any = true }
-borrow = 7
+price = 7
 [node."public/x/y"]
 title = 3
 [node."Public"]
@@ -65,7 +65,7 @@ limit = 8
     q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.b200: must be 0 to 1000000000 whole GPUs, not -1
     q.toml:4: node."public".limit.h200: must be whole GPUs, as in 16, or "unlimited"
-    q.toml:5: node."public".borrow: not enforced by this version (only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse and group are): remove it
+    q.toml:5: node."public".price: not enforced by this version (only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, lend, borrow, max_gang, max_walltime, max_jobs, labels, concentration and group are): remove it
     q.toml:6: node."public/x/y": its parent is missing: add [node."public/x"] to any file
     q.toml:7: node."public/x/y".title: must be a text of at most 256 characters
     q.toml:8: node."Public": project path "Public" must be 1 to 16 parts of lower-case letters, digits or inner hyphens, joined by /, at most 255 characters

@@ -25,6 +25,8 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Dependency => v1::BlockerKind::Dependency,
         BlockerKind::ProjectLimit => v1::BlockerKind::ProjectLimit,
         BlockerKind::ParentLimit => v1::BlockerKind::ParentLimit,
+        BlockerKind::Term => v1::BlockerKind::Term,
+        BlockerKind::Kept => v1::BlockerKind::Kept,
         BlockerKind::Budget => v1::BlockerKind::Budget,
         BlockerKind::Constraints => v1::BlockerKind::Constraints,
         BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,

@@ -53,6 +53,7 @@ impl<'w> Pass<'w> {
             family: self.families.of(job, self.closed_to(job), &self.machine),
             nodes: job.spec.nodes,
             project,
+            walltime_s: if self.limits.binds_walltime(project) { job.spec.time_limit_s } else { 0 },
             slice_s: if bound { slice_s(job.spec.time_limit_s) } else { 0 },
         }
     }

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::file::FileReader;
-use super::value;
+use super::{bounds, value};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::{GpuClass, ProjectPath, UserName};
 use crate::quota::book::NodeTerms;
@@ -87,6 +87,9 @@ impl FileReader<'_> {
                 "budget" => terms.budget = self.read_budget(&field, value),
                 "overuse" => terms.overuse_milli = self.read_overuse(&field, value),
                 "alert" => terms.alert = self.read_alert(&field, value),
+                name if bounds::NAMES.contains(&name) => {
+                    self.read_bound(name, &field, key, value, &mut terms.bounds);
+                }
                 "group" if parent.is_some() => {}
                 _ => self.unknown_term(key, &field),
             }
@@ -104,9 +107,12 @@ impl FileReader<'_> {
     }
 
     fn unknown_term(&mut self, key: &Spanned<impl AsRef<str>>, field: &str) {
-        let known = "only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, \
-                     alert and group are";
-        self.unknown(key, field, known);
+        let known = format!(
+            "only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, alert, {} and \
+             group are",
+            bounds::NAMES.join(", ")
+        );
+        self.unknown(key, field, &known);
     }
 
     /// A fault at the first key of a table.
@@ -135,20 +141,27 @@ impl FileReader<'_> {
         field: &str,
         value: &Spanned<DeValue<'_>>,
     ) -> BTreeMap<GpuClass, Dated<GpuMilli>> {
-        let mut guarantees = BTreeMap::new();
+        self.read_classes_only(field, value, "a guarantee is of one class: name it")
+    }
+
+    /// Amounts by class, where a word for all classes together has no meaning.
+    pub(super) fn read_classes_only(
+        &mut self,
+        field: &str,
+        value: &Spanned<DeValue<'_>>,
+        no_any: &str,
+    ) -> BTreeMap<GpuClass, Dated<GpuMilli>> {
+        let mut amounts = BTreeMap::new();
         for (name, dated) in self.read_by_class(field, value, value::gpus) {
             match GpuClass::new(&name) {
                 Ok(class) if name != ANY => {
-                    guarantees.insert(class, dated);
+                    amounts.insert(class, dated);
                 }
-                Ok(_) => {
-                    let message = "a guarantee is of one class: name it";
-                    self.fault(value, &format!("{field}.{name}"), message);
-                }
+                Ok(_) => self.fault(value, &format!("{field}.{name}"), no_any),
                 Err(bad) => self.fault(value, &format!("{field}.{name}"), bad.to_string()),
             }
         }
-        guarantees
+        amounts
     }
 
     fn read_limits(&mut self, field: &str, value: &Spanned<DeValue<'_>>, terms: &mut NodeTerms) {

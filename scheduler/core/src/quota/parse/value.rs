@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use crate::amount::{GpuMilli, Ngh, UnixMicros};
 use crate::quota::Thresholds;
 use crate::quota::budget::{Period, WHOLE_MILLI};
-use crate::quota::moment;
+use crate::quota::{duration, moment};
 
 /// Word for no limit of one's own.
 const UNLIMITED: &str = "unlimited";
@@ -14,6 +14,8 @@ const UNLIMITED: &str = "unlimited";
 const GPUS_MAX: i64 = 1_000_000_000;
 /// Most normalised GPU-hours that can be said: a thousand times a year of the largest machine there is.
 const NGH_MAX: i64 = 1_000_000_000_000;
+/// Most jobs at once that can be said.
+const JOBS_MAX: i64 = 1_000_000_000;
 /// The most that can be used of a budget: ten times as much.
 const CAP_MAX_MILLI: u32 = 10 * WHOLE_MILLI;
 
@@ -63,6 +65,16 @@ pub(super) fn weight(value: &DeValue<'_>) -> Result<u32, String> {
 pub(super) fn weight_milli(value: &DeValue<'_>) -> Result<u32, String> {
     let found = number(value, 1, 1_000_000, "thousandths")?;
     u32::try_from(found).map_err(|_| "must be 1 to 1000000 thousandths".to_owned())
+}
+
+/// A stretch of time, seconds.
+pub(super) fn seconds(value: &DeValue<'_>) -> Result<i64, String> {
+    duration::read(value.as_str().unwrap_or_default())
+}
+
+/// How many jobs.
+pub(super) fn jobs(value: &DeValue<'_>) -> Result<u64, String> {
+    Ok(number(value, 0, JOBS_MAX, "jobs")?.unsigned_abs())
 }
 
 /// Normalised GPU-hours.
