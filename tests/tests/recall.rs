@@ -13,6 +13,7 @@ on_each_database! {
     a_guarantee_that_was_lent_out_is_given_back_and_no_more_than_needed_is_stopped,
     a_job_that_was_stopped_for_a_guarantee_goes_on_from_its_checkpoint,
     nothing_is_stopped_for_a_job_beyond_its_guarantee,
+    a_guarantee_with_a_time_is_given_back_although_what_borrows_is_young,
 }
 
 /// Two labs share eight GPUs: six are one's, two the other's.
@@ -135,4 +136,33 @@ async fn nothing_is_stopped_for_a_job_beyond_its_guarantee(database: Database) {
     assert_eq!(api.job(waiting).await.state(), JobState::Pending);
     assert_eq!(api.job(lent).await.attempts.len(), 1);
     assert_eq!(api.job(lent).await.state(), JobState::Running);
+}
+
+/// As [`QUOTA`], with the time in which the larger lab gets back what it lent.
+const QUOTA_WITH_RECALL: &str = r#"
+[node.centre]
+decision = "D-1"
+guarantee = { b200 = 8 }
+[node."centre/large"]
+guarantee = { b200 = 6 }
+lend = { recall = "5s" }
+[node."centre/small"]
+guarantee = { b200 = 2 }
+"#;
+
+async fn a_guarantee_with_a_time_is_given_back_although_what_borrows_is_young(database: Database) {
+    // Far longer than any test waits, and more time to end than the recall leaves.
+    let settings = "[policy]\nmin_runtime_before_preemption_s = 36000\ndefault_grace_s = 3000\n";
+    let mut cluster =
+        Cluster::builder(database).quota(QUOTA_WITH_RECALL).settings(settings).start().await;
+    cluster.add_worker("node-a", "8xB200").await;
+    let stubborn = shell("trap '' TERM; while true; do sleep 1; done");
+    let lent = cluster.api.submit(stubborn.project("centre/small").class("b200").gpus(8)).await;
+    cluster.api.wait_for_state(lent, JobState::Running).await;
+    let spec = shell("exit 0").project("centre/large").class("b200").gpus(6);
+    let entitled = cluster.api.submit(spec).await;
+    let ended = cluster.api.wait_for_end(entitled).await;
+    assert_eq!(ended.state(), JobState::Completed, "{ended:?}");
+    preempted(&cluster.api, lent).await;
+    cluster.api.jobs().cancel(Api::action(lent, "")).await.unwrap();
 }

@@ -5,6 +5,7 @@
 //! and attempts when it looks at a world.
 
 mod fabric;
+mod kept;
 mod preempt;
 mod start;
 mod terms;

@@ -12,6 +12,7 @@ use crate::planner::limits::ANY_CLASS;
 use crate::planner::order::RECALLED;
 use crate::planner::standing::GUARANTEED;
 use crate::planner::terms;
+use crate::quota::show_moment;
 use crate::world::{QueueKey, World};
 
 /// Why a job stands as it does.
@@ -46,6 +47,7 @@ pub fn explain(
             Some(blockers) => {
                 let mut blockers = blockers.to_vec();
                 blockers.extend(last.and_then(|report| turn(report, job, &blockers)));
+                note_recall(world, job, &mut blockers);
                 pending(world, job, blockers, planned)
             }
             None => not_yet_planned(world, job),
@@ -75,6 +77,14 @@ fn held(job: &Job) -> Explanation {
     };
     let summary = sentence(&blocker);
     Explanation { blockers: vec![blocker], ..plain(job, summary) }
+}
+
+/// Notes by when what others borrowed is promised back, if it is.
+fn note_recall(world: &World, job: &Job, blockers: &mut [Blocker]) {
+    let Some(promise) = world.quota.recall_of(job) else { return };
+    for blocker in blockers.iter_mut().filter(|blocker| blocker.kind == BlockerKind::Recall) {
+        blocker.note = show_moment(promise.by);
+    }
 }
 
 /// Whom fair share puts before the job, if it waits for nothing but room.
@@ -194,13 +204,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
         BlockerKind::Reservation => reservation(blocker),
-        BlockerKind::Recall => {
-            let gpus = GpuMilli(blocker.needed);
-            format!(
-                "waits until jobs that stop have freed the {gpus} {} it is guaranteed",
-                gpu_word(gpus)
-            )
-        }
+        BlockerKind::Recall => recall(blocker),
         BlockerKind::Lent => lent(blocker),
         BlockerKind::Tier => tier(blocker),
         BlockerKind::FairShare => fair_share(blocker),
@@ -231,6 +235,19 @@ fn reservation(blocker: &Blocker) -> String {
         "{} {nodes} it could use are reserved for {holder} from {from} until {until} ({}), and its time limit is not \
          over before then",
         blocker.limit, blocker.subject
+    )
+}
+
+/// The note has the moment by which it is promised, if it is.
+fn recall(blocker: &Blocker) -> String {
+    let gpus = GpuMilli(blocker.needed);
+    let by = match blocker.note.as_str() {
+        "" => String::new(),
+        moment => format!(", recalled by {moment}"),
+    };
+    format!(
+        "waits until jobs that stop have freed the {gpus} {} it is guaranteed{by}",
+        gpu_word(gpus)
     )
 }
 

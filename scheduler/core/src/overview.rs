@@ -33,6 +33,8 @@ pub struct Standing {
     pub limit: Option<BindingLimit>,
     /// Of its guarantee, what it does not hold and others hold beyond theirs.
     pub lent: GpuMilli,
+    /// Of its guarantee that nobody asks for, what it and nodes below it keep from others.
+    pub kept: GpuMilli,
     /// Who holds most beyond what they are guaranteed, the most first; not below this node.
     pub borrowers: Vec<(ProjectPath, GpuMilli)>,
     /// Batches that are due and not accepted: lot and number, from 1.
@@ -102,6 +104,7 @@ fn standing(
         asked: asked.get(path.as_str()).and_then(|of| of.get(class)).copied().unwrap_or_default(),
         limit: scene.binding_limit(path),
         lent: unused.min(beyond),
+        kept: due.kept(node),
         borrowers: borrowers.into_iter().take(BORROWERS_MAX).collect(),
         waits_for: scene.waits_for(),
     })

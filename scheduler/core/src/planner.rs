@@ -21,6 +21,7 @@ mod ceiling;
 mod fair;
 mod fit;
 mod gang;
+mod lending;
 pub(crate) mod limits;
 pub(crate) mod order;
 mod pass;

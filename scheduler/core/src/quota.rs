@@ -19,6 +19,7 @@ mod moment;
 mod movement;
 mod parse;
 mod proposal;
+mod recall;
 pub mod reserve;
 mod sums;
 mod thresholds;
@@ -42,6 +43,7 @@ pub use moment::{read as read_moment, show as show_moment};
 pub use movement::{MovedLine, Movement, MovementId, MovementKind, OFFICE, lines as moved_lines};
 pub use parse::{QuotaFault, parse};
 pub use proposal::{Consent, Proposal};
+pub use recall::Recall;
 pub use sums::{ClassSums, Sums};
 pub use thresholds::Thresholds;
 

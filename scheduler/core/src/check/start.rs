@@ -17,7 +17,7 @@ pub(super) struct Shadow<'w> {
     pub(super) world: &'w World,
     pub(super) started: BTreeSet<JobId>,
     stopped: BTreeSet<AttemptId>,
-    gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
+    pub(super) gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
     cpu_milli: BTreeMap<NodeName, u64>,
     memory_mib: BTreeMap<NodeName, u64>,
     pub(super) held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
@@ -73,6 +73,7 @@ impl<'w> Shadow<'w> {
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);
         self.judge_terms(job, placement.class.as_ref(), &mut wrong);
+        self.judge_kept(job, placement.class.as_ref(), &mut wrong);
         wrong
     }
 

@@ -18,9 +18,8 @@ impl Shadow<'_> {
             if node.bounds.max_walltime_s.is_some_and(|most| job.spec.time_limit_s > most) {
                 wrong.push(format!("may take longer than {path} allows"));
             }
-            let jobs = self.jobs_at(path.as_str());
-            if node.bounds.max_jobs.is_some_and(|most| jobs > most) {
-                wrong.push(format!("{path} would have {jobs} jobs, more than it may"));
+            if node.bounds.max_jobs.is_some_and(|most| self.jobs_at(path.as_str()) > most) {
+                wrong.push(format!("{path} would have more jobs than it may"));
             }
             let Some(class) = class else { continue };
             let gang = node.bounds.max_gang.as_ref().and_then(|most| most.of(class));

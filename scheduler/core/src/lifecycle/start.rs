@@ -62,7 +62,8 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
     Ok(())
 }
 
-/// The attempt stops with its job's own grace, and its job goes back to the queue with its age.
+/// The attempt stops with its job's own grace, or less where the other job was promised its guarantee sooner, and its
+/// job goes back to the queue with its age.
 fn preempt(
     draft: &mut Draft<'_>,
     id: AttemptId,
@@ -74,14 +75,17 @@ fn preempt(
     let (Some(attempt), Some(job)) = (world.attempts.get(&id), world.jobs.get(&id.job)) else {
         return Err(refusal("there is no such attempt"));
     };
-    let ran_ms = draft.now.millis_since(attempt.leased);
-    if ran_ms < draft.policy.min_runtime_before_preemption_s.saturating_mul(1000) {
-        return Err(refusal("has not run for as long as it is promised"));
-    }
-    let grace_s = job.spec.grace_s;
     let Some(claimant) = world.jobs.get(&for_job).cloned() else {
         return Err(refusal("there is no job to make room for"));
     };
+    let (now, promise) = (draft.now, world.quota.recall_of(&claimant));
+    let grace_s = job.spec.grace_s;
+    let ran_ms = now.millis_since(attempt.leased);
+    let is_safe = ran_ms < draft.policy.min_runtime_before_preemption_s.saturating_mul(1000);
+    if is_safe && !promise.is_some_and(|promise| promise.is_due(grace_s, now)) {
+        return Err(refusal("has not run for as long as it is promised"));
+    }
+    let grace_s = promise.map_or(grace_s, |promise| promise.grace_s(grace_s, now));
     let project = &claimant.spec.project;
     let reason =
         format!("makes room for job {for_job}, which is within the guarantee of {project}");

@@ -164,6 +164,19 @@ impl Fair {
         self.classes[usize::from(class.0)].due.of(node).entitled
     }
 
+    /// The shape of the tree.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Every node beside the path from the top to this one.
+    pub fn beside(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.arena.self_and_ancestors(node).flat_map(|on_path| {
+            let siblings = self.arena.children(self.arena.parent(on_path)).iter().copied();
+            siblings.filter(move |sibling| *sibling != on_path)
+        })
+    }
+
     /// Nodes of the tree.
     pub fn nodes(&self) -> usize {
         self.arena.len()

@@ -13,15 +13,16 @@ use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier, has_guarantees};
 use super::fit::Machine;
 use super::gang::Pick;
+use super::lending::Lending;
 use super::limits::{Limits, ProjectIndex};
 use super::order::{DependencyLists, Kept, Order, has_waited};
-use super::reasons::Reasons;
+use super::reasons::{Ground, Reasons};
 use super::recall::{Found, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
 use super::turns::{Claim, Lines, Turns};
 use crate::account::Standing;
-use crate::amount::UnixMicros;
+use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
@@ -42,6 +43,8 @@ pub(super) struct Pass<'w> {
     kept: Kept<'w>,
     /// `None` where jobs come in the order of the queue.
     fair: Option<Fair>,
+    /// `None` where no node keeps anything from others.
+    lending: Option<Lending<'w>>,
     /// What was asked for at the beginning, by project and class.
     demands: Vec<Demand>,
     /// `None` until somebody within a guarantee did not fit.
@@ -98,6 +101,7 @@ impl<'w> Pass<'w> {
             families: Families::default(),
             kept: Kept::default(),
             fair: None,
+            lending: None,
             demands: Vec::new(),
             recalls: None,
             expecting: BTreeMap::new(),
@@ -159,6 +163,7 @@ impl<'w> Pass<'w> {
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
         let mut turns = Turns::of(lines, &fair);
+        self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
         self.fair = Some(fair);
         if self.anything_reserved() {
             self.start_reserved(&competing);
@@ -279,6 +284,26 @@ impl<'w> Pass<'w> {
     }
 
     fn allowed(&self, want: Want, class: Option<ClassIndex>) -> bool {
+        self.within_bounds(want, class) && self.lent(want, class, Lending::allows)
+    }
+
+    /// Whether what others keep leaves room for it, by one of the measures of [`Lending`].
+    fn lent(
+        &self,
+        want: Want,
+        class: Option<ClassIndex>,
+        measure: impl Fn(&Lending<'w>, &Fair, NodeIndex, ClassIndex, GpuMilli) -> bool,
+    ) -> bool {
+        let (Some(lending), Some(fair), Some(class)) = (&self.lending, &self.fair, class) else {
+            return true;
+        };
+        let Some(node) = fair.find(self.limits.path(want.project)) else { return true };
+        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
+        measure(lending, fair, node, class, gpus)
+    }
+
+    /// Whether limits, budgets and other terms of the nodes above leave room for it.
+    fn within_bounds(&self, want: Want, class: Option<ClassIndex>) -> bool {
         let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
         let name = class.map(|class| self.machine.class_name(class));
         self.limits.allow(want.project, name, gpus)
@@ -308,6 +333,9 @@ impl<'w> Pass<'w> {
         }
         if let (Some(fair), Some(node), Some(class)) = (&mut self.fair, claim.node, class) {
             fair.take(node, class, placement.gpus());
+            if let Some(lending) = &mut self.lending {
+                lending.take(fair, &self.machine, node, class, placement.gpus());
+            }
         }
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
@@ -367,7 +395,7 @@ impl<'w> Pass<'w> {
             if self.families.get_mut(want.family).capable(place, &self.machine) < want.nodes {
                 continue;
             }
-            if let Some(found) = self.find_room(want, node, class) {
+            if let Some(found) = self.find_room(job, want, node, class) {
                 self.make_room(job.id, want, node, class, found);
                 return true;
             }
@@ -396,8 +424,15 @@ impl<'w> Pass<'w> {
         tier == Some(Tier::Guaranteed) && self.standing(want, Some(class)) == Standing::Within
     }
 
-    fn find_room(&mut self, want: Want, node: NodeIndex, class: ClassIndex) -> Option<Found> {
-        self.with_recalls(|recalls, scene| recalls.find(scene, want, node, class))
+    fn find_room(
+        &mut self,
+        job: &Job,
+        want: Want,
+        node: NodeIndex,
+        class: ClassIndex,
+    ) -> Option<Found> {
+        let promise = self.world.quota.recall_of(job);
+        self.with_recalls(|recalls, scene| recalls.find(scene, want, node, class, promise))
     }
 
     fn with_recalls(
@@ -426,6 +461,9 @@ impl<'w> Pass<'w> {
         for (slot, part) in &found.kept {
             self.machine.keep(*slot, part);
         }
+        if let Some(lending) = &mut self.lending {
+            lending.promise(class, &found.kept);
+        }
         self.limits.take_job(want.project);
         self.limits.take(want.project, self.machine.class_name(class), gpus);
         if let Some(fair) = &mut self.fair {
@@ -449,7 +487,9 @@ impl<'w> Pass<'w> {
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let could = self.families.get_mut(want.family).capable(place, &self.machine);
-            if could >= want.nodes && self.allowed(want, class) {
+            let allowed =
+                self.within_bounds(want, class) && self.lent(want, class, Lending::could_allow);
+            if could >= want.nodes && allowed {
                 let territory = self.families.get(want.family).territory;
                 return self.kept.keep(class, job.id, territory);
             }
@@ -457,9 +497,14 @@ impl<'w> Pass<'w> {
     }
 
     fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
-        let tiers = self.fair.as_ref().filter(|fair| fair.has_tiers);
-        let mut reasons =
-            Reasons::of(&self.machine, &self.limits, &self.budgets, &mut self.families, tiers);
+        let ground = Ground {
+            machine: &self.machine,
+            limits: &self.limits,
+            budgets: &self.budgets,
+            fair: self.fair.as_ref().filter(|fair| fair.has_tiers),
+            lending: self.lending.as_ref(),
+        };
+        let mut reasons = Reasons::of(ground, &mut self.families);
         let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
         self.lists.extend(found);
         std::mem::take(&mut self.lists).into_iter().collect()

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::budgets::Budgets;
 use super::fair::Fair;
 use super::fit::Machine;
+use super::lending::Lending;
 use super::limits::Limits;
 use super::order::{Order, behind, behind_own, freeing, later};
 use super::pass::{Waiting, Want};
@@ -37,12 +38,28 @@ struct Totals {
     capacity: GpuMilli,
 }
 
+/// What the pass has left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground<'a, 'w> {
+    /// Nodes.
+    pub machine: &'a Machine<'w>,
+    /// Limits of projects.
+    pub limits: &'a Limits<'w>,
+    /// Accounts of projects.
+    pub budgets: &'a Budgets<'w>,
+    /// Guarantees; `None` where the tree gives none.
+    pub fair: Option<&'a Fair>,
+    /// What is kept of them; `None` where nothing is.
+    pub lending: Option<&'a Lending<'w>>,
+}
+
 /// Lists found so far.
 #[derive(Debug)]
 pub(super) struct Reasons<'a, 'w> {
     machine: &'a Machine<'w>,
     limits: &'a Limits<'w>,
     budgets: &'a Budgets<'w>,
+    lending: Option<(&'a Lending<'w>, &'a Fair)>,
     families: &'a mut Families<'w>,
     capacity: BTreeMap<(FamilyId, u32), List>,
     /// By class, and by family too where a family may not go everywhere.
@@ -53,17 +70,12 @@ pub(super) struct Reasons<'a, 'w> {
 }
 
 impl<'a, 'w> Reasons<'a, 'w> {
-    /// Reasons by the machine and the limits as the pass has left them.
-    pub fn of(
-        machine: &'a Machine<'w>,
-        limits: &'a Limits<'w>,
-        budgets: &'a Budgets<'w>,
-        families: &'a mut Families<'w>,
-        fair: Option<&'a Fair>,
-    ) -> Self {
+    /// Reasons by what the pass has left.
+    pub fn of(ground: Ground<'a, 'w>, families: &'a mut Families<'w>) -> Self {
+        let Ground { machine, limits, budgets, fair, lending } = ground;
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let standings = fair.map(Standings::of);
-        Reasons { machine, limits, budgets, families, capacity, totals, lists, standings }
+        let (standings, lending) = (fair.map(Standings::of), lending.zip(fair));
+        Reasons { machine, limits, budgets, lending, families, capacity, totals, lists, standings }
     }
 
     /// Every reason why the job waits, worst first.
@@ -103,6 +115,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
             None
         } else {
             blockers.extend(self.budget_blockers(want));
+            blockers.extend(self.kept_blockers(want));
             self.standing(want)
         };
         if blockers.is_empty() && order == Order::Free && standing.is_none() {
@@ -179,6 +192,16 @@ impl<'a, 'w> Reasons<'a, 'w> {
             }
         }
         blockers
+    }
+
+    /// Who keeps what it could be given otherwise, for each class that would serve.
+    fn kept_blockers(&self, want: Want) -> Vec<Blocker> {
+        let Some((lending, fair)) = self.lending else { return Vec::new() };
+        let Some(node) = fair.find(self.limits.path(want.project)) else { return Vec::new() };
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let classes = family.tries.iter().filter_map(|attempt| attempt.class);
+        classes.filter_map(|class| lending.blocker(fair, self.machine, node, class, gpus)).collect()
     }
 
     fn capacity(&mut self, id: FamilyId, nodes: u32) -> List {

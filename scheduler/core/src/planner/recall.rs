@@ -1,6 +1,7 @@
 //! Getting a guarantee back: which attempts that borrow stop, so that a job within its guarantee can start.
 //!
-//! A victim is a whole attempt that has run for the promised minimum, of a project that holds more than its guarantee
+//! A victim is a whole attempt that has run for the promised minimum (or less, where the job was promised its guarantee
+//! by a moment that its own time to end just reaches), of a project that holds more than its guarantee
 //! of the class, as has every node above it up to where both projects meet; of such a project, the latest leased
 //! attempts that make up what is beyond the guarantee. The project furthest above its entitlement gives first, and of
 //! its attempts the one with the least work to lose. What is found this way is cut down again to a set of which every
@@ -31,6 +32,7 @@ use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Attempt;
 use crate::ids::{AttemptId, NodeName};
 use crate::policy::Policy;
+use crate::quota::Recall;
 use crate::quota::entitle::NodeIndex;
 use crate::world::{NodeFree, World};
 
@@ -49,7 +51,9 @@ const SPARED_MAX: usize = 8;
 /// What stops, and what may be stopped.
 #[derive(Debug)]
 pub(super) struct Recalls<'w> {
-    /// What was leased after this is safe.
+    world: &'w World,
+    now: UnixMicros,
+    /// What was leased after this is safe from jobs that were promised nothing sooner.
     safe_after: UnixMicros,
     /// What will be free on nodes beside what is, and is not promised to anybody.
     soon: BTreeMap<SlotId, NodeFree>,
@@ -60,7 +64,7 @@ pub(super) struct Recalls<'w> {
     /// Attempts that hold GPUs and do not stop.
     staying: BTreeMap<(ClassIndex, NodeIndex), Line<'w>>,
     /// No victims were found for so many nodes, or more.
-    failed: BTreeMap<(FamilyId, ClassIndex, ProjectIndex), u32>,
+    failed: BTreeMap<(FamilyId, ClassIndex, ProjectIndex, Option<Recall>), u32>,
     searches_left: u32,
     repeats_left: u32,
 }
@@ -99,6 +103,8 @@ impl<'w> Recalls<'w> {
     pub fn of(world: &'w World, policy: &Policy, now: UnixMicros, scene: Scene<'_, 'w>) -> Self {
         let Scene { machine, fair, .. } = scene;
         let mut recalls = Recalls {
+            world,
+            now,
             safe_after: now.plus_seconds(-policy.min_runtime_before_preemption_s),
             soon: BTreeMap::new(),
             leaving: vec![vec![0; fair.nodes()]; machine.classes.len()],
@@ -130,15 +136,18 @@ impl<'w> Recalls<'w> {
         want: Want,
         own: NodeIndex,
         class: ClassIndex,
+        promise: Option<Recall>,
     ) -> Option<Found> {
-        let key = (want.family, class, want.project);
+        // Those whose promise has as good as come all may stop the same.
+        let due = promise.filter(|promise| !promise.is_due(0, self.now));
+        let key = (want.family, class, want.project, due);
         let failed = self.failed.get(&key).is_some_and(|nodes| *nodes <= want.nodes);
         if failed || self.searches_left == 0 {
             return None;
         }
         let family = scene.families.get(want.family);
         let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
-        let mut search = Search { scene, family, want, own, class, fitting, spared };
+        let mut search = Search { scene, family, want, own, class, promise, fitting, spared };
         search.look_around(self.room());
         let victims = self.collect_sparing(&mut search);
         match victims {
@@ -167,7 +176,8 @@ impl<'w> Recalls<'w> {
     ) -> Option<Found> {
         let family = scene.families.get(want.family);
         let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
-        let mut search = Search { scene, family, want, own, class, fitting, spared };
+        let promise = None;
+        let mut search = Search { scene, family, want, own, class, promise, fitting, spared };
         for slot in promised.iter().filter_map(|name| scene.machine.find(name)) {
             search.look_at(self.room(), slot);
         }
@@ -277,7 +287,7 @@ impl<'w> Recalls<'w> {
             if held <= guarantee {
                 return None;
             }
-            if attempt.leased <= self.safe_after && search.helps(attempt) {
+            if self.may_stop(attempt, search.promise) && search.helps(attempt) {
                 let active = self.active(fair, search.class, project);
                 let above = active.saturating_sub(fair.due(project, search.class).0);
                 let (leased, id) = (attempt.leased, Reverse(attempt.id));
@@ -287,6 +297,13 @@ impl<'w> Recalls<'w> {
             held -= attempt.gpus().0;
         }
         None
+    }
+
+    /// Whether it has run for as long as it is safe from a job that was promised so much.
+    fn may_stop(&self, attempt: &Attempt, promise: Option<Recall>) -> bool {
+        let grace_s = || self.world.jobs.get(&attempt.id.job).map_or(0, |job| job.spec.grace_s);
+        attempt.leased <= self.safe_after
+            || promise.is_some_and(|promise| promise.is_due(grace_s(), self.now))
     }
 
     /// The first of the project and the nodes above it, up to where they are above the job's own too, that holds no

@@ -10,6 +10,9 @@
 //! and only the filling is done again when a demand changes: along the path of the leaf, and below whoever got
 //! another amount because of it.
 //!
+//! What a node keeps of a guarantee that it does not ask for is given to it like what it asks, so that nobody else is
+//! entitled to it, and taken off again when it is asked what the node is entitled to.
+//!
 //! A guarantee given below counts at every node above, also where that has none of its own, as far as its limit
 //! goes. By largest remainder one more GPU in service may move a scaled guarantee down by one: that is the price of
 //! exact sums, and it can happen only while there is too little for all guarantees.
@@ -19,6 +22,7 @@ mod share;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::bounds::{Bounds, ClassAmount};
 use super::{QuotaNode, QuotaTree};
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, ProjectPath};
@@ -153,8 +157,15 @@ pub struct Entitlements {
     limit: Vec<u64>,
     /// What is left of the guarantee where there is too little for all.
     scaled: Vec<u64>,
-    /// What is asked, cut to the limit.
+    /// What is kept of it, and what may be borrowed beyond it.
+    terms: KeepTerms,
+    /// What each leaf asks for.
+    wished: Vec<u64>,
+    /// What is asked, cut to what the node may hold.
     demand: Vec<u64>,
+    /// Of the guarantee that is not asked for, what nobody outside may have.
+    kept: Vec<u64>,
+    /// What is given to the node, with what is kept at it and below it.
     entitled: Vec<u64>,
 }
 
@@ -176,13 +187,19 @@ impl Entitlements {
             guarantee: guarantees(&arena, tree, class, &limit),
             limit,
             scaled: zeros.clone(),
+            terms: KeepTerms::of(tree, class),
+            wished: zeros.clone(),
             demand: zeros.clone(),
+            kept: zeros.clone(),
             entitled: zeros,
             capacity: capacity.0,
             arena,
         };
+        for leaf in new.arena.indexes().filter(|node| new.arena.is_leaf(*node)) {
+            new.wished[leaf.get()] = demand(leaf).0;
+        }
         new.scale_all();
-        new.ask_all(demand);
+        new.ask_all();
         new.spread_all();
         new
     }
@@ -190,9 +207,26 @@ impl Entitlements {
     /// What the node is entitled to.
     #[must_use]
     pub fn of(&self, node: NodeIndex) -> Entitlement {
-        let entitled = GpuMilli(self.entitled[node.get()]);
+        let entitled = GpuMilli(self.without_kept(node));
         let guaranteed = entitled.min(self.scaled_guarantee(node));
         Entitlement { entitled, guaranteed, borrowed: entitled.saturating_sub(guaranteed) }
+    }
+
+    /// What is given to the node, without what is kept at it and below it.
+    fn without_kept(&self, node: NodeIndex) -> u64 {
+        let given = self.entitled[node.get()];
+        if self.kept[node.get()] == 0 {
+            return given;
+        }
+        let below = self.arena.children(Some(node)).iter();
+        let below = below.map(|child| self.without_kept(*child)).reduce(u64::saturating_add);
+        below.unwrap_or_else(|| given.min(self.demand[node.get()]))
+    }
+
+    /// Of its guarantee that it does not ask for, what it and those below it keep from others.
+    #[must_use]
+    pub fn kept(&self, node: NodeIndex) -> GpuMilli {
+        GpuMilli(self.kept[node.get()])
     }
 
     /// The node's guarantee as the tree gives it, with those given below it.
@@ -218,6 +252,7 @@ impl Entitlements {
         if self.capacity != capacity.0 {
             self.capacity = capacity.0;
             self.scale_all();
+            self.ask_all();
             self.spread_all();
         }
     }
@@ -225,15 +260,11 @@ impl Entitlements {
     /// A leaf asks for another amount.
     pub fn set_demand(&mut self, leaf: NodeIndex, demand: GpuMilli) {
         let mut path = Vec::new();
-        let mut asked = demand.0.min(self.limit[leaf.get()]);
+        self.wished[leaf.get()] = demand.0;
         let mut at = Some(leaf);
-        while let Some(node) = at.filter(|node| self.demand[node.get()] != asked) {
-            self.demand[node.get()] = asked;
+        while let Some(node) = at.filter(|node| self.ask(*node)) {
             path.push(node);
             at = self.arena.parent(node);
-            if let Some(parent) = at {
-                asked = self.asked_below(parent);
-            }
         }
         if !path.is_empty() {
             self.spread_below(at, &path);
@@ -272,8 +303,10 @@ impl Entitlements {
         let has = node.map_or(self.capacity, |node| self.entitled[node.get()]);
         let claim = |child: &NodeIndex| {
             let at = child.get();
-            let (sure, asked) = (self.scaled[at].min(self.demand[at]), self.demand[at]);
-            Claim { sure, asked, weight: self.arena.places[at].weight }
+            // What is kept is given like what is asked, so that no sibling is.
+            let asked = self.demand[at].saturating_add(self.kept[at]);
+            let (sure, weight) = (self.scaled[at].min(asked), self.arena.places[at].weight);
+            Claim { sure, asked, weight }
         };
         let claims: Vec<Claim> = self.arena.children(node).iter().map(claim).collect();
         spread(has, &claims)
@@ -293,18 +326,26 @@ impl Entitlements {
         }
     }
 
-    fn ask_all(&mut self, demand: impl Fn(NodeIndex) -> GpuMilli) {
+    fn ask_all(&mut self) {
         for node in self.arena.indexes().rev() {
-            let asked =
-                if self.arena.is_leaf(node) { demand(node).0 } else { self.asked_below(node) };
-            self.demand[node.get()] = asked.min(self.limit[node.get()]);
+            self.ask(node);
         }
     }
 
-    /// What the children of a node ask, cut to its limit.
-    fn asked_below(&self, node: NodeIndex) -> u64 {
-        let asked = self.arena.children(Some(node)).iter().map(|child| self.demand[child.get()]);
-        asked.fold(0, u64::saturating_add).min(self.limit[node.get()])
+    /// Finds what a node asks and keeps, from what it wishes or those below it ask and keep; whether that changed.
+    fn ask(&mut self, node: NodeIndex) -> bool {
+        let at = node.get();
+        let children = self.arena.children(Some(node)).iter();
+        let sum =
+            |of: &[u64]| children.clone().fold(0, |sum: u64, c| sum.saturating_add(of[c.get()]));
+        let wished = if self.arena.is_leaf(node) { self.wished[at] } else { sum(&self.demand) };
+        let most = self.limit[at].min(self.scaled[at].saturating_add(self.terms.borrow[at]));
+        let demand = wished.min(most);
+        let unused = self.scaled[at].saturating_sub(demand);
+        let kept = self.terms.kept_of(at, unused).max(sum(&self.kept));
+        let before = (self.demand[at], self.kept[at]);
+        (self.demand[at], self.kept[at]) = (demand, kept);
+        before != (demand, kept)
     }
 }
 
@@ -319,6 +360,35 @@ fn guarantees(arena: &Arena, tree: &QuotaTree, class: &GpuClass, limit: &[u64]) 
         guarantee[at] = guarantee[at].max(below).min(limit[at]);
     }
     guarantee
+}
+
+/// What nodes say of keeping and borrowing one class, by node.
+#[derive(Debug, Clone)]
+struct KeepTerms {
+    /// Most beyond the guarantee.
+    borrow: Vec<u64>,
+    /// What is kept of what is unused; empty where no node keeps anything.
+    keeps: Vec<(u64, u64)>,
+}
+
+impl KeepTerms {
+    fn of(tree: &QuotaTree, class: &GpuClass) -> Self {
+        let bounds = || tree.nodes.values().map(|node| &node.bounds);
+        let of = |amount: &Option<ClassAmount>| amount.as_ref().and_then(|amount| amount.of(class));
+        let borrow = bounds().map(|of_node| of(&of_node.borrow_max).map_or(u64::MAX, |max| max.0));
+        let keeps = bounds().map(|of_node| {
+            let idle = of(&of_node.keep_idle).unwrap_or_default().0;
+            (idle, of(&of_node.lend_max).map_or(u64::MAX, |max| max.0))
+        });
+        let any = bounds().any(Bounds::keeps);
+        KeepTerms { borrow: borrow.collect(), keeps: keeps.filter(|_| any).collect() }
+    }
+
+    /// Of so much that a node does not use, what it keeps.
+    fn kept_of(&self, at: usize, unused: u64) -> u64 {
+        let of = |(idle, max): &(u64, u64)| unused.min(*idle).max(unused.saturating_sub(*max));
+        self.keeps.get(at).map_or(0, of)
+    }
 }
 
 #[cfg(test)]

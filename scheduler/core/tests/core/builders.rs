@@ -203,6 +203,10 @@ impl<'a> JobBuilder<'a> {
         self.spec(|spec| spec.time_limit_s = hours * 3600)
     }
 
+    pub fn grace_s(self, grace_s: u32) -> Self {
+        self.spec(|spec| spec.grace_s = grace_s)
+    }
+
     pub fn priority(self, priority: i32) -> Self {
         self.spec(|spec| spec.priority = priority)
     }

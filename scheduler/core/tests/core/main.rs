@@ -17,6 +17,7 @@ mod fabric;
 mod fair_tree;
 mod fairshare;
 mod import;
+mod lend;
 mod lending;
 mod naive;
 mod overview;

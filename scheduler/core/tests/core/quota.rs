@@ -182,6 +182,72 @@ fn the_tree_in_force_follows_the_dates() {
     ");
 }
 
+/// Terms of each kind, in two files.
+const WITH_TERMS: [(&str, &str); 2] = [
+    (
+        "root.toml",
+        "[node.public]\ndecision = \"D-1\"\nguarantee = { b200 = 100 }\n\
+         concentration = { label = \"organisation\", most_percent = 40 }\nmax_walltime = \"42d\"\n\
+         max_jobs = [{ value = 5 }, { value = 7, from = \"2027-01-04\" }]\n",
+    ),
+    (
+        "lab.toml",
+        "[node.\"public/lab\"]\nguarantee = { b200 = 40 }\n\
+         lend = { keep_idle = 4, max = [{ class = \"b200\", gpus = 8, from = \"2027-01-04\" }], recall = \"90s\" }\n\
+         borrow = { max = { b200 = 0 } }\nmax_gang = 16\nlabels = { organisation = \"acme\", region = \"busan\" }\n\
+         [[node.\"public\".group]]\nid = \"team\"\ncount = 2\n[node.\"public\".group.each]\n\
+         guarantee = { b200 = 10 }\nlabels = { organisation = \"beta\" }\n",
+    ),
+];
+
+#[test]
+fn terms_hold_by_their_dates_and_in_whatever_order_their_files_are_read() {
+    let [root, lab] = WITH_TERMS;
+    let lab_first = [("a.toml", lab.1), ("b.toml", root.1)];
+    // A group stands in the table of its parent.
+    let one = format!(
+        "{}{}",
+        root.1,
+        lab.1.replace("[[node.\"public\".group]]", "[[node.public.group]]")
+    );
+    assert!(parse(&files(&lab_first)).is_err(), "the group is not in its parent's table");
+    let one = one.replace("[node.\"public\".group.each]", "[node.public.group.each]");
+    let book = read(&one);
+    let words = |path: &str, at: i64| {
+        let words = book.at(UnixMicros(at)).nodes[path].bounds.words();
+        words.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", ")
+    };
+    let later = 2_000_000_000_000_000;
+    assert_snapshot!(words("public/lab", 0), @"lend keep_idle: 4, borrow max b200: 0, max_gang: 16, lend recall: 90s, labels organisation: acme, labels region: busan");
+    assert_snapshot!(words("public/lab", later), @"lend keep_idle: 4, lend max b200: 8, borrow max b200: 0, max_gang: 16, lend recall: 90s, labels organisation: acme, labels region: busan");
+    assert_snapshot!(words("public", later), @"max_walltime: 42d, max_jobs: 7, concentration: at most 40 % for a value of organisation");
+    assert_snapshot!(words("public/team-002", 0), @"labels organisation: beta");
+    let again: QuotaBook = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+    assert_eq!(again, book);
+    assert_eq!(
+        book.next_change(UnixMicros(0)),
+        gotgan_core::quota::read_moment("2027-01-04").unwrap()
+    );
+}
+
+#[test]
+fn no_value_of_a_label_has_more_than_its_part_and_one_in_another_counts_once() {
+    let text = |acme: u32, inner: &str| {
+        format!(
+            "[node.p]\ndecision = \"D\"\nguarantee = [{{ class = \"b200\", gpus = 100 }}, {{ class = \"h200\", gpus = 100, from = \"2027-01-04\" }}]\n\
+             concentration = {{ label = \"org\", most_percent = 10 }}\n\
+             [node.\"p/a\"]\nguarantee = [{{ class = \"b200\", gpus = 10 }}, {{ class = \"h200\", gpus = {acme}, from = \"2027-01-04\" }}]\n\
+             labels = {{ org = \"acme\" }}\n\
+             [node.\"p/a/x\"]\nguarantee = {{ b200 = 9 }}\nlabels = {{ org = \"{inner}\" }}\n\
+             [node.\"p/b\"]\nlabels = {{ org = \"beta\" }}\nguarantee = {{ b200 = 2 }}\n"
+        )
+    };
+    let faults = |acme, inner: &str| faults(&[("a.toml", &text(acme, inner))]);
+    assert!(parse(&files(&[("a.toml", &text(10, "acme"))])).is_ok());
+    assert_snapshot!(faults(11, "acme"), @r#"a.toml:4: node."p".concentration: from 2027-01-04 org = "acme" is guaranteed 21 of the 200 GPUs here, more than 10 %: lower its guarantees to 20"#);
+    assert_snapshot!(faults(10, "beta"), @r#"a.toml:4: node."p".concentration: from the beginning org = "beta" is guaranteed 11 of the 100 GPUs here, more than 10 %: lower its guarantees to 10"#);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -13,6 +13,7 @@ use super::super::score::{ClassIndex, SlotId};
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::attempt::Attempt;
 use crate::ids::AttemptId;
+use crate::quota::Recall;
 use crate::quota::entitle::NodeIndex;
 use crate::world::NodeFree;
 
@@ -60,6 +61,8 @@ pub(super) struct Search<'a, 'w> {
     pub own: NodeIndex,
     /// The class it is within its guarantee of.
     pub class: ClassIndex,
+    /// By when it was promised its guarantee.
+    pub promise: Option<Recall>,
     /// Nodes that would serve.
     pub fitting: BTreeSet<SlotId>,
     /// Attempts that are left alone, as they would be in the way of others.
@@ -148,7 +151,10 @@ impl<'w> Search<'_, 'w> {
         };
         let serving = slot.free_of(self.class).map(|(gpu, _)| gpu);
         let mut serving: Vec<usize> = serving.filter(|gpu| free.gpus[*gpu] >= milli).collect();
-        serving.sort_by_key(|gpu| (free.gpus[*gpu], *gpu));
+        // What is free already comes first: else another job would take it, and this one would wait for what stops
+        // last.
+        let now = |gpu: &usize| std::cmp::Reverse(slot.free.gpus[*gpu]);
+        serving.sort_by_key(|gpu| (free.gpus[*gpu], now(gpu), *gpu));
         let mut need = NodeFree { cpu_milli, memory_mib, ..nothing(free.gpus.len()) };
         for gpu in serving.into_iter().take(wanted) {
             need.gpus[gpu] = milli;

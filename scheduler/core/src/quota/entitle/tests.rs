@@ -251,3 +251,81 @@ fn a_guarantee_is_not_scaled_because_its_sibling_asks_for_nothing() {
     let a = of.of(of.arena.find("t/a").unwrap());
     assert_eq!((a.entitled, a.guaranteed), (GpuMilli(6660), GpuMilli(6660)));
 }
+
+impl Built {
+    /// Makes nodes keep and borrow by these numbers, one a node and again from the first.
+    fn keep(&mut self, numbers: &[(u64, u64, u64)]) {
+        let every = |gpus: u64| (gpus < 6).then_some(ClassAmount::Every(GpuMilli(gpus * 900)));
+        for (node, (idle, max, borrow)) in self.tree.nodes.values_mut().zip(numbers.iter().cycle())
+        {
+            let bounds = &mut node.bounds;
+            (bounds.keep_idle, bounds.lend_max) = (every(*idle), every(*max));
+            bounds.borrow_max = every(*borrow);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_kept_is_given_to_nobody_and_no_guarantee_suffers(
+        sketch in sketch(), capacity in 0..150_000_u64, numbers in vec((0..9_u64, 0..9_u64, 0..9_u64), 1..9),
+    ) {
+        let mut built = sketch.build(false);
+        built.keep(&numbers);
+        let of = built.at(capacity);
+        let tops = of.arena.children(None).to_vec();
+        let given: u64 = tops.iter().map(|top| of.of(*top).entitled.0 + of.kept(*top).0).sum();
+        prop_assert!(given <= capacity, "{given} of {capacity}");
+        for node in of.arena.indexes() {
+            let found = of.of(node).entitled.0;
+            let (scaled, demand) = (of.scaled_guarantee(node).0, of.demand[node.get()]);
+            prop_assert!(found <= demand);
+            let kept = of.kept(node).0;
+            prop_assert!(found + kept >= scaled.min(demand), "{found} of {scaled}, {demand} asked, {kept} kept");
+            let borrow = of.terms.borrow[node.get()];
+            prop_assert!(found.saturating_sub(scaled) <= borrow);
+            let own = built.tree.nodes[of.arena.path(node)].bounds.kept_of(&class(), GpuMilli(scaled.saturating_sub(demand)));
+            let below: u64 = of.arena.children(Some(node)).iter().map(|child| of.kept(*child).0).sum();
+            prop_assert_eq!(of.kept(node).0, own.0.max(below));
+        }
+    }
+
+    #[test]
+    fn with_kept_parts_a_change_of_demand_or_capacity_ends_where_a_fresh_start_does(
+        sketch in sketch(), capacity in 0..150_000_u64, numbers in vec((0..9_u64, 0..9_u64, 0..9_u64), 1..9),
+        changes in vec((any::<usize>(), 0..40_u64), 1..8),
+    ) {
+        let mut built = sketch.build(false);
+        built.keep(&numbers);
+        let mut of = built.at(capacity);
+        let leaves: Vec<NodeIndex> =
+            of.arena.indexes().filter(|node| of.arena.is_leaf(*node)).collect();
+        for (which, demand) in changes {
+            let leaf = leaves[which % leaves.len()];
+            built.demands.insert(of.arena.path(leaf).clone(), GpuMilli(demand * 333));
+            of.set_demand(leaf, GpuMilli(demand * 333));
+            prop_assert_eq!(all(&of), all(&built.at(capacity)));
+            of.set_capacity(GpuMilli(capacity / 2));
+            prop_assert_eq!(all(&of), all(&built.at(capacity / 2)));
+            of.set_capacity(GpuMilli(capacity));
+        }
+    }
+}
+
+#[test]
+fn a_node_without_kept_parts_of_its_own_leaves_those_below_it_alone() {
+    let mut built = Built { tree: QuotaTree::default(), demands: BTreeMap::new() };
+    built.add("n", (30, 0, 1, 0));
+    built.add("n/eager", (20, 0, 1, 60));
+    built.add("n/idle", (10, 0, 1, 0));
+    built.add("m", (10, 0, 1, 60));
+    built.keep(&[(9, 9, 9), (9, 9, 9), (9, 9, 9), (5, 9, 9)]);
+    // Of 28 GPUs, n/idle keeps its 4.5 of 7; the guarantees of the others come first, and both borrow what is left.
+    let of = built.at(28_000);
+    let found = |path: &str| of.of(of.arena.find(path).unwrap()).entitled.0;
+    assert_eq!((found("n/idle"), of.kept(of.arena.find("n").unwrap())), (0, GpuMilli(4500)));
+    assert_eq!(found("n") + found("m"), 23_500);
+    assert_eq!(found("n"), found("n/eager"));
+}
