@@ -6,6 +6,7 @@ use gotgan_core::quota::{Approval, QuotaBook, QuotaNode};
 use serde::Serialize;
 
 use crate::output::time;
+use crate::view::quota::QuotaTermView;
 
 /// Who changed the terms of a thing.
 #[derive(Clone, Debug, Serialize)]
@@ -106,6 +107,8 @@ pub struct TreeNodeView {
     pub any_limit_gpu_milli: Option<u64>,
     /// Sorted by class.
     pub classes: Vec<TreeClassView>,
+    /// What else held.
+    pub terms: Vec<QuotaTermView>,
 }
 
 /// What it had of a class.
@@ -143,6 +146,12 @@ impl TreeNodeView {
             weight: node.weight,
             any_limit_gpu_milli: node.any_limit.map(|gpus| gpus.0),
             classes: classes.collect(),
+            terms: node
+                .bounds
+                .words()
+                .into_iter()
+                .map(|(name, value)| QuotaTermView { name, value })
+                .collect(),
         }
     }
 }

@@ -25,6 +25,15 @@ pub struct QuotaNodeView {
     pub budget: Option<QuotaBudgetView>,
     /// At which parts of the budget people are told, hundredths.
     pub alert_percents: Vec<u32>,
+    /// What else holds, its labels among it.
+    pub terms: Vec<QuotaTermView>,
+}
+
+/// A term in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaTermView {
+    pub name: String,
+    pub value: String,
 }
 
 /// Its account for a period, in thousandths of normalised GPU-hours.
@@ -93,7 +102,19 @@ impl QuotaNodeView {
             classes: classes.into_iter().map(|class| class_of(node, class)).collect(),
             budget: node.budget.as_ref().map(QuotaBudgetView::of),
             alert_percents: node.alert_percents.clone(),
+            terms: node
+                .terms
+                .iter()
+                .map(|term| QuotaTermView { name: term.name.clone(), value: term.value.clone() })
+                .collect(),
         }
+    }
+
+    /// Whether the node carries the label with that value.
+    #[must_use]
+    pub fn carries(&self, key: &str, value: &str) -> bool {
+        let name = format!("labels {key}");
+        self.terms.iter().any(|term| term.name == name && term.value == value)
     }
 }
 

@@ -48,6 +48,7 @@ pub struct StandingView {
     pub asked_gpu_milli: u64,
     pub borrowed_gpu_milli: u64,
     pub lent_gpu_milli: u64,
+    pub kept_gpu_milli: u64,
     pub limit: Option<LimitView>,
     pub borrowers: Vec<BorrowerView>,
     pub waits_for: Vec<BatchView>,
@@ -162,6 +163,7 @@ impl StandingView {
             asked_gpu_milli: found.asked_gpu_milli,
             borrowed_gpu_milli: found.borrowed_gpu_milli,
             lent_gpu_milli: found.lent_gpu_milli,
+            kept_gpu_milli: found.kept_gpu_milli,
             limit,
             borrowers: found.borrowers.into_iter().map(borrower).collect(),
             waits_for: found.waits_for.into_iter().map(batch).collect(),
@@ -179,6 +181,10 @@ impl StandingView {
             gpus(self.entitled_gpu_milli)
         )];
         lines.extend(self.shortage());
+        if self.kept_gpu_milli > 0 {
+            let kept = gpus(self.kept_gpu_milli);
+            lines.push(format!("  of what nobody asks for it keeps {kept} from others"));
+        }
         if self.borrowed_gpu_milli > 0 {
             lines.push(format!(
                 "  {} are borrowed: whoever is guaranteed them may have them back",
@@ -241,6 +247,7 @@ mod tests {
             asked_gpu_milli: 100_000,
             borrowed_gpu_milli: 0,
             lent_gpu_milli: 15_000,
+            kept_gpu_milli: 20_000,
             limit: Some(v1::BindingLimit {
                 path: "public".to_owned(),
                 limit_gpu_milli: 9_000_000,
@@ -274,6 +281,7 @@ mod tests {
         public/nup: 9 jobs run, 0 wait
         b300: holds 100 of 600 guaranteed; asks for 100; 100 would be fair now
           415 of the guarantee can be had: 185 waiting for gov26-b batch 4
+          of what nobody asks for it keeps 20 from others
           15 are lent and come back when a job within the guarantee asks for them; beyond their own hold: public/ind 10, another project 5
           the limit of public binds: 8000 of 9000 held
         public/nup lends public/fm 500 b300 of guarantee from 2027-03-02T10:00:00+09:00 until 2027-04-13T10:00:00+09:00, 504000 GPU-hours (six-weeks-nup, consent NUP-2027-11)

@@ -16,7 +16,7 @@ use crate::{
 const LINE_MAX: usize = 100;
 
 /// Keys in the order in which they are written; others follow by name.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 27] = [
     "title",
     "kind",
     "decision",
@@ -35,6 +35,13 @@ const ORDER: [&str; 20] = [
     "weight",
     "budget",
     "overuse",
+    "lend",
+    "borrow",
+    "max_gang",
+    "max_walltime",
+    "max_jobs",
+    "labels",
+    "concentration",
     "each",
     "group",
 ];
@@ -239,7 +246,9 @@ mod tests {
 
 
 [node.\"public/nup\"]   # since 2020
+max_jobs= 3
 weight=4
+lend = {recall='10m', keep_idle = 4}
   # Agreed in spring.
 limit={h200=16,  b200 = \"unlimited\"}   # for now
 guarantee = [ {from=\"2027-01-04\", class=\"b300\",gpus=600}, {class = \"h200\", gpus = 324} ]
@@ -263,6 +272,8 @@ guarantee = [{ gpus = 2, class = \"h200\" }]
         # Agreed in spring.
         limit = { b200 = "unlimited", h200 = 16 }  # for now
         weight = 4
+        lend = { keep_idle = 4, recall = '10m' }
+        max_jobs = 3
 
         [[node."public/nup".group]]
         id = "startup"

@@ -26,6 +26,15 @@ pub struct ShowQuota {
     /// As it was at that date, or will be by what is applied now, as in 2027-01-04 (midnight, KST)
     #[arg(long, value_name = "DATE", value_parser = gotgan_core::quota::read_moment)]
     at: Option<UnixMicros>,
+    /// Only nodes that carry this label; more than once: all of them
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let both = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
+    let form = || "must be a key and a value, as in organisation=acme".to_owned();
+    both.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(form)
 }
 
 impl ShowQuota {
@@ -33,7 +42,10 @@ impl ShowQuota {
         let request = v1::GetQuotaRequest { path: self.path, at_us: self.at.map_or(0, |at| at.0) };
         let tree =
             context.client()?.call(async |api| api.quota().get(request.clone()).await).await?;
-        let view = QuotaView::of(&tree);
+        let mut view = QuotaView::of(&tree);
+        let carries =
+            |node: &QuotaNodeView| self.labels.iter().all(|(key, value)| node.carries(key, value));
+        view.nodes.retain(carries);
         if context.output.json {
             return context.output.document("gotgan.quota/1", &view);
         }
@@ -41,6 +53,10 @@ impl ShowQuota {
         if let Some(budgets) = budgets(&view) {
             context.output.line("")?;
             context.output.table(&budgets)?;
+        }
+        if let Some(terms) = terms(&view) {
+            context.output.line("")?;
+            context.output.table(&terms)?;
         }
         context.output.aside(&format!("revision {}", view.revision));
         Ok(())
@@ -104,6 +120,20 @@ fn budgets(view: &QuotaView) -> Option<Table> {
 fn percents(percents: &[u32]) -> String {
     let words: Vec<String> = percents.iter().map(u32::to_string).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+}
+
+/// Everything else that nodes say, in words.
+fn terms(view: &QuotaView) -> Option<Table> {
+    let mut table =
+        Table::new(&[column("PATH").shrink(16).keep_end(), column("TERM"), column("VALUE")]);
+    let mut any = false;
+    for node in &view.nodes {
+        for term in &node.terms {
+            any = true;
+            table.row([node.path.clone(), term.name.clone(), term.value.clone()]);
+        }
+    }
+    any.then_some(table)
 }
 
 /// One row a class; what is not of a class stands in the first.
@@ -176,6 +206,7 @@ mod tests {
                 held_ngh_milli: 12_000,
                 cap_ngh_milli: 1_800_000_000,
             }),
+            terms: vec![v1::QuotaTerm { name: "lend recall".to_owned(), value: "10m".to_owned() }],
         };
         let root = v1::QuotaNode { path: "public".to_owned(), ..Default::default() };
         let view = QuotaView::of(&v1::QuotaTree { revision: 7, nodes: vec![root, node] });
@@ -188,6 +219,10 @@ mod tests {
         insta::assert_snapshot!(budgets(&view).unwrap().render(Some(90), false), @"
         PATH        PERIOD   BUDGET NGH  CARRIED         USED  HELD      LEFT        CAP
         public/nup  2026-Q3   1,800,000        0  1,700,000.5    12  99,987.5  1,800,000
+        ");
+        insta::assert_snapshot!(terms(&view).unwrap().render(Some(80), false), @"
+        PATH        TERM         VALUE
+        public/nup  lend recall  10m
         ");
     }
 }

@@ -58,6 +58,7 @@ fn told(standing: Standing, who: &Principal) -> v1::QuotaStanding {
         asked_gpu_milli: standing.asked.0,
         borrowed_gpu_milli: standing.borrowed().0,
         lent_gpu_milli: standing.lent.0,
+        kept_gpu_milli: standing.kept.0,
         limit: standing.limit.map(|binding| v1::BindingLimit {
             path: binding.path.to_string(),
             limit_gpu_milli: binding.limit.0,

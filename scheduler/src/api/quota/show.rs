@@ -59,6 +59,12 @@ fn show_node(world: &World, path: &ProjectPath, node: &QuotaNode) -> v1::QuotaNo
         weight: node.weight,
         budget: node.budget.as_ref().map(|budget| show_budget(world, path, budget)),
         alert_percents: node.budget.iter().flat_map(|_| node.alert.percents()).collect(),
+        terms: node
+            .bounds
+            .words()
+            .into_iter()
+            .map(|(name, value)| v1::QuotaTerm { name, value })
+            .collect(),
     }
 }
 
