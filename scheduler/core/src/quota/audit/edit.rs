@@ -174,10 +174,9 @@ impl Edit {
     pub fn effective_from(&self, now: UnixMicros) -> UnixMicros {
         match self {
             // A reservation counts at once: from then on nothing starts that would be in its way.
-            Edit::Approval { .. }
-            | Edit::Cluster(_)
-            | Edit::Movement(_)
-            | Edit::Reservation(_) => now,
+            Edit::Approval { .. } | Edit::Cluster(_) | Edit::Movement(_) | Edit::Reservation(_) => {
+                now
+            }
             Edit::Loan(terms) => {
                 let sides = [&terms.before, &terms.after].into_iter().flatten();
                 sides.map(|loan| loan.during.from).min().unwrap_or(now).max(now)
