@@ -138,10 +138,10 @@ async fn a_budget_that_is_gone_stops_nothing_and_a_supplement_lets_the_next_job_
 async fn a_term_that_is_not_known_cannot_be_applied(database: Database) {
     let cluster = Cluster::builder(database).quota("[node.centre]\n").start().await;
     let file = cluster.directory().join("tree.toml");
-    fs::write(&file, "[node.centre]\nlend = { keep_idle = 16 }\n").unwrap();
+    fs::write(&file, "[node.centre]\nprice = 16\n").unwrap();
     let file = file.to_string_lossy();
     let refused = cluster.gotgan().run(&["quota", "apply", &file]);
-    refused.fails_with(3, &["node.\"centre\".lend", "not enforced"]);
+    refused.fails_with(3, &["node.\"centre\".price", "not enforced"]);
     let shown = cluster.gotgan().run(&["quota", "show", "--json"]).json();
     assert_eq!(shown["revision"], 1, "nothing was stored");
 }

@@ -2,6 +2,7 @@
 //!
 //! Each rule is a module with one function from the tree to findings. Nothing is repaired here.
 
+mod invariants;
 mod links;
 mod migrations;
 mod names;
@@ -40,6 +41,7 @@ pub fn run() -> Result<ExitCode> {
     findings.extend(names::check(&tree));
     findings.extend(migrations::check(&tree));
     findings.extend(links::check(&tree));
+    findings.extend(invariants::check(&tree));
     let states = states::difference(&workspace).unwrap_or_else(|error| Some(format!("{error:#}")));
     findings.extend(states.map(|text| Finding::new(states::PAGE, 0, text)));
     Ok(report(findings, tree.files.len()))

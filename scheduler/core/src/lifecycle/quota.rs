@@ -48,7 +48,7 @@ pub enum QuotaRefusal {
     },
     /// Jobs that run would be stopped.
     #[error("{} running jobs would be STOPPED for others: agree with --allow-stop", .0.stopped.len())]
-    WouldStop(Forecast),
+    WouldStop(Box<Forecast>),
     /// What commands changed would be put back.
     #[error(
         "the files would undo what {by} changed by command in revision {revision} ({subject}): write it into the \
@@ -200,7 +200,7 @@ fn judge(
     if !proposal.consent.stop && !draft.world.attempts.is_empty() {
         let found = forecast(draft.world, draft.policy, &proposal.book, draft.now);
         if !found.stopped.is_empty() {
-            return Err(QuotaRefusal::WouldStop(found));
+            return Err(QuotaRefusal::WouldStop(Box::new(found)));
         }
     }
     Ok(approvals)

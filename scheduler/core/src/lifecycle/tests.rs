@@ -563,7 +563,7 @@ fn live_through(life: &mut Life, happening: Happening) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300.max(ProptestConfig::default().cases), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_world_adds_up_and_every_job_ends(

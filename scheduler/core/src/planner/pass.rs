@@ -4,6 +4,7 @@
 //! [`Turns`].
 
 mod beyond;
+mod promised;
 mod reserved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -338,45 +339,6 @@ impl<'w> Pass<'w> {
             }
         }
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
-    }
-
-    /// Starts a job that others stopped for on the nodes that were promised to it, or keeps them for it as long as
-    /// not all have gone. False if there is no promise, or none that still holds.
-    fn stand_by_promise(&mut self, job: &'w Job, claim: Claim, want: Want) -> bool {
-        let (Some(node), promised) = (claim.node, &job.status.promised) else { return false };
-        if promised.is_empty() {
-            return false;
-        }
-        for place in 0..self.families.get(want.family).tries.len() {
-            let Some(class) = self.families.get(want.family).tries[place].class else { continue };
-            if !self.is_guaranteed(job, want, node, class) || self.kept.by(Some(class)).is_some() {
-                continue;
-            }
-            if let Some(picks) = self.places_promised(job, want, class) {
-                self.start(job, claim, want, place, picks);
-                return true;
-            }
-            let stands = |recalls: &mut Recalls<'w>, scene: Scene<'_, 'w>| {
-                recalls.stand_by(scene, want, node, class, promised)
-            };
-            if let Some(found) = self.with_recalls(stands) {
-                self.make_room(job.id, want, node, class, found);
-                self.waiting.push(Waiting { job: job.id, want, order: Order::Freeing });
-                return true;
-            }
-        }
-        false
-    }
-
-    fn places_promised(&self, job: &Job, want: Want, class: ClassIndex) -> Option<Vec<Pick>> {
-        if !self.allowed(want, Some(class)) {
-            return None;
-        }
-        let family = self.families.get(want.family);
-        let names = job.status.promised.iter();
-        let places = self.machine.places_among(names, Some(class), &family.need).into_iter();
-        let inside = |pick: &Pick| family.territory.contains(self.machine.slot(pick.slot));
-        family.territory.choose(&self.machine, places.filter(inside), want.nodes)
     }
 
     /// For a job that is within a guarantee of some class: stops what borrows where that makes room, or waits for

@@ -18,12 +18,12 @@ use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
-use crate::account::Standing;
-use crate::amount::{GpuMilli, Ngh};
+use crate::amount::GpuMilli;
 use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
+mod bounds;
 mod reserved;
 
 /// Nodes named in one blocker; past that they are counted.
@@ -154,54 +154,6 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let path = self.limits.path(want.project);
         self.standings.as_mut()?.find(self.machine, path, classes, gpus)
-    }
-
-    /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
-    fn least_hold(&self, want: Want) -> Option<Ngh> {
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let classes = family.tries.iter().filter(|_| want.slice_s > 0);
-        let classes = classes.filter_map(|attempt| attempt.class);
-        let hold = |class| self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s);
-        classes.map(hold).min()
-    }
-
-    fn budget_blockers(&self, want: Want) -> Vec<Blocker> {
-        let hold = self.least_hold(want);
-        hold.map(|hold| self.budgets.blockers(want.project, hold)).unwrap_or_default()
-    }
-
-    /// Tells that it is beyond a budget and starts last.
-    fn beyond(&self, want: Want) -> Option<Blocker> {
-        let hold = self.least_hold(want)?;
-        let overuse = self.budgets.standing(want.project, hold) == Standing::Overuse;
-        self.budgets.beyond(want.project, hold).filter(|_| overuse)
-    }
-
-    fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
-        for attempt in &family.tries {
-            let class = attempt.class.map(|class| self.machine.class_name(class));
-            for blocker in self.limits.blockers(want.project, class, gpus) {
-                // The limit over all classes binds each of them.
-                if !blockers.contains(&blocker) {
-                    blockers.push(blocker);
-                }
-            }
-        }
-        blockers
-    }
-
-    /// Who keeps what it could be given otherwise, for each class that would serve.
-    fn kept_blockers(&self, want: Want) -> Vec<Blocker> {
-        let Some((lending, fair)) = self.lending else { return Vec::new() };
-        let Some(node) = fair.find(self.limits.path(want.project)) else { return Vec::new() };
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let classes = family.tries.iter().filter_map(|attempt| attempt.class);
-        classes.filter_map(|class| lending.blocker(fair, self.machine, node, class, gpus)).collect()
     }
 
     fn capacity(&mut self, id: FamilyId, nodes: u32) -> List {

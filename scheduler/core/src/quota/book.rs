@@ -88,38 +88,49 @@ pub struct Batch {
     pub accepted: Option<UnixMicros>,
 }
 
-/// A node of the tree with its terms over time.
+/// A node of the tree with its terms over time. What is as usual is not written: the audit chain has every node whole, before
+/// and after each change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeTerms {
     /// For people.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// Sort of programme, for reports.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// Who may change what lies below.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub allocator: Option<UserName>,
     /// The document that decided it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
     /// When the node is there at all.
+    #[serde(skip_serializing_if = "Interval::is_always")]
     pub valid: Interval,
     /// GPUs it is sure of, by class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub guarantees: BTreeMap<GpuClass, Dated<GpuMilli>>,
     /// Most GPUs at once, by class; `None`: no limit of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<GpuClass, Dated<Option<GpuMilli>>>,
     /// The same over all classes together.
+    #[serde(skip_serializing_if = "Dated::is_empty")]
     pub any_limit: Dated<Option<GpuMilli>>,
     /// Its part of what is left over among its siblings.
+    #[serde(skip_serializing_if = "Dated::is_empty")]
     pub weight: Dated<u32>,
     /// How much GPU time it may use in a period.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetTerms>,
     /// How much it may use in all where others want nothing, thousandths of its budget.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub overuse_milli: Option<u32>,
     /// At which parts of its budget people are told; `None`: at the usual ones.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub alert: Option<Thresholds>,
     /// What it keeps, lends and may borrow, how large and how many its jobs may be, and its labels.
-    #[serde(default, skip_serializing_if = "BoundTerms::is_empty")]
+    #[serde(skip_serializing_if = "BoundTerms::is_empty")]
     pub bounds: BoundTerms,
 }
 

@@ -4,18 +4,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
 
-/// A stretch of time: `from` belongs to it, `until` does not.
+/// A stretch of time: `from` belongs to it, `until` does not. An end of time is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Interval {
     /// First moment.
+    #[serde(skip_serializing_if = "begins_time")]
     pub from: UnixMicros,
     /// The moment after the last.
+    #[serde(skip_serializing_if = "ends_time")]
     pub until: UnixMicros,
+}
+
+impl Default for Interval {
+    /// All time.
+    fn default() -> Self {
+        Interval::ALWAYS
+    }
+}
+
+fn begins_time(from: &UnixMicros) -> bool {
+    *from == Interval::ALWAYS.from
+}
+
+fn ends_time(until: &UnixMicros) -> bool {
+    *until == Interval::ALWAYS.until
 }
 
 impl Interval {
     /// All time.
     pub const ALWAYS: Self = Interval { from: UnixMicros(i64::MIN), until: UnixMicros(i64::MAX) };
+
+    /// Whether it is all time.
+    #[must_use]
+    pub fn is_always(&self) -> bool {
+        *self == Self::ALWAYS
+    }
 
     /// Whether `at` lies in it.
     #[must_use]

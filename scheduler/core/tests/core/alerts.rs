@@ -309,7 +309,7 @@ impl Office {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(256.max(ProptestConfig::default().cases)))]
 
     #[test]
     fn after_a_round_nothing_is_left_to_tell_and_a_restart_knows_what_was_told(

@@ -72,7 +72,7 @@ fn trees() -> impl Strategy<Value = Vec<QuotaBook>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(500.max(ProptestConfig::default().cases)))]
 
     #[test]
     fn the_entries_up_to_a_revision_rebuild_its_book(books in trees()) {
@@ -278,7 +278,7 @@ fn an_approval_is_for_one_plan_and_one_revision() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(400.max(ProptestConfig::default().cases)))]
 
     /// Whatever is asked for, approved and applied by whomever, in any order: what got through can be proved from the
     /// chain alone to have been allowed, and with one approval less it cannot.

@@ -239,7 +239,7 @@ fn naive_closed(cluster: &TestCluster, job: JobId, node: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300.max(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_start_ever_violates_a_reservation_and_what_could_start_does(

@@ -88,6 +88,32 @@ fn the_files_are_sound_and_say_what_the_accounts_said() {
     quota::parse(&files).unwrap();
 }
 
+#[test]
+fn what_bounds_the_jobs_of_an_account_is_said_in_terms_of_its_node() {
+    let imported = imported(
+        "QOS - 'normal':Description='as everybody'\nCluster - 'c':Fairshare=1\nParent - 'root'\n\
+         Account - 'a':MaxTRESPerJob=gres/gpu=8:MaxWallDurationPerJob=1440:GrpJobs=20\n\
+         Account - 'b':MaxTRESPerJob=gres/gpu:h200=16,gres/gpu:b200=8\n\
+         Account - 'c':MaxTRESPerJob=gres/gpu:h200=16,gres/gpu=8,node=2:MaxWallDurationPerJob=long\n",
+    );
+    let text: String = imported.files.iter().map(|(_, text)| text.as_str()).collect();
+    for line in [
+        "max_gang = 8\nmax_walltime = \"1440m\"\nmax_jobs = 20\n",
+        "max_gang = { b200 = 8, h200 = 16 }\n",
+        "[node.\"slurm/gpu1/c\"]\nmax_gang = 8\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let kinds: Vec<_> = imported.verdicts.iter().map(|verdict| verdict.kind).collect();
+    assert_eq!(kinds, [VerdictKind::Mapped, VerdictKind::Mapped, VerdictKind::Refused]);
+    let notes = imported.verdicts[2].notes.join("; ");
+    for said in ["node=2: only GPUs", "the one for all was taken", "long: not a number of minutes"]
+    {
+        assert!(notes.contains(said), "{said} in {notes}");
+    }
+    quota::parse(&imported.files).unwrap();
+}
+
 /// A dump of `accounts` accounts with a few users each, in a tree that follows from the numbers.
 fn dump(accounts: &[(u8, u8, u8)]) -> String {
     let mut text = "Cluster - 'c':Fairshare=1\n".to_owned();
@@ -108,7 +134,7 @@ fn dump(accounts: &[(u8, u8, u8)]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(300.max(ProptestConfig::default().cases)))]
 
     #[test]
     fn any_tree_is_imported_whole_and_the_second_time_there_is_nothing_to_change(

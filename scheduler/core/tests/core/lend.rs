@@ -194,7 +194,7 @@ fn bound(cluster: &mut TestCluster, numbers: &[[u32; 6]]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300.max(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The check judges every plan by its own count; here the end is looked at, whatever the way to it.
     #[test]

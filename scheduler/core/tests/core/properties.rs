@@ -50,7 +50,7 @@ fn limit(world: &World, path: &str, class: &str) -> GpuMilli {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400.max(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_planner_decides_exactly_as_the_naive_one(sketch in sketch()) {

@@ -29,7 +29,7 @@ fn the_union_of_all_files_is_the_tree_whatever_their_order() {
     let tree = parse(&files(&[root, nup])).unwrap();
     assert_eq!(tree, parse(&files(&[nup, root])).unwrap());
     let tree = tree.at(UnixMicros(0));
-    assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","guarantees":{},"weight":1,"limits":{"b200":1024000},"any_limit":2048000,"budget":null},"public/nup":{"title":"Startups","guarantees":{},"weight":1,"limits":{"b200":24000},"any_limit":null,"budget":null}},"weights":{}}"#);
+    assert_snapshot!(serde_json::to_string(&tree).unwrap(), @r#"{"revision":0,"nodes":{"public":{"title":"","guarantees":{},"weight":1,"limits":{"b200":1024000},"any_limit":2048000,"budget":null,"alert":[50,75,90,100,125]},"public/nup":{"title":"Startups","guarantees":{},"weight":1,"limits":{"b200":24000},"any_limit":null,"budget":null,"alert":[50,75,90,100,125]}},"weights":{}}"#);
 }
 
 #[test]
@@ -65,7 +65,7 @@ limit = 8
     q.toml:4: node."public".limit.any: must be whole GPUs, as in 16, or "unlimited"
     q.toml:4: node."public".limit.b200: must be 0 to 1000000000 whole GPUs, not -1
     q.toml:4: node."public".limit.h200: must be whole GPUs, as in 16, or "unlimited"
-    q.toml:5: node."public".price: not enforced by this version (only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, lend, borrow, max_gang, max_walltime, max_jobs, labels, concentration and group are): remove it
+    q.toml:5: node."public".price: not enforced by this version (only title, kind, decision, allocator, from, until, guarantee, limit, weight, budget, overuse, alert, lend, borrow, max_gang, max_walltime, max_jobs, labels, concentration and group are): remove it
     q.toml:6: node."public/x/y": its parent is missing: add [node."public/x"] to any file
     q.toml:7: node."public/x/y".title: must be a text of at most 256 characters
     q.toml:8: node."Public": project path "Public" must be 1 to 16 parts of lower-case letters, digits or inner hyphens, joined by /, at most 255 characters
@@ -201,7 +201,7 @@ const WITH_TERMS: [(&str, &str); 2] = [
 ];
 
 #[test]
-fn terms_hold_by_their_dates_and_in_whatever_order_their_files_are_read() {
+fn terms_hold_by_their_dates_and_are_the_same_when_read_back() {
     let [root, lab] = WITH_TERMS;
     let lab_first = [("a.toml", lab.1), ("b.toml", root.1)];
     // A group stands in the table of its parent.

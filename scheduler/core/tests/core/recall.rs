@@ -418,7 +418,7 @@ fn come_to_rest((nodes, guarantees, limit, batches): &Crowd) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600.max(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn recalls_come_to_rest_with_every_guarantee_served(crowd in crowd()) {

@@ -78,7 +78,7 @@ impl Engine<'_> {
             Query::Associations(of) => number(self.moved.associations(of.verdict)),
             Query::MovedInGpuS(of) => wide(self.moved.used(&of.node)),
             Query::Changed(of) => number(self.changed_by(&of.event)),
-            Query::Drift(_) => number(edits(self.files, &self.world.book).len()),
+            Query::Drift(_) => number(edits(&self.world.book, self.files).len()),
             Query::Alerts(of) => {
                 number(self.record.alerts.iter().filter(|alert| is_told(of, alert)).count())
             }

@@ -68,8 +68,12 @@ pub fn read(text: &str) -> Result<(String, Vec<Association>), DumpFault> {
                 user: Some(name),
                 terms: terms()?,
             }),
+            // Accounts that name one are told so; by itself it says nothing of the tree.
+            "qos" => {}
             other => {
-                return Err(fault(&format!("\"{other}\" is no Cluster, Parent, Account or User")));
+                return Err(fault(&format!(
+                    "\"{other}\" is no Cluster, Parent, Account, User or QOS"
+                )));
             }
         }
     }

@@ -14,6 +14,10 @@ const WEIGHT_MAX: u64 = 1_000_000;
 const FAIRSHARE_PARENT: [&str; 2] = ["parent", "2147483647"];
 /// Name of the leaf for users of an account that has accounts below it.
 const DIRECT: &str = "direct";
+/// Stands for each class of GPUs.
+const EVERY: &str = "";
+/// Longest wall time that quota files take, minutes: ten years.
+const WALLTIME_MAX_MINUTES: u64 = 10 * 365 * 24 * 60;
 /// Slurm's account above all others.
 const ROOT: &str = "root";
 
@@ -75,6 +79,10 @@ struct Node {
     weight: Option<u64>,
     /// By class, `any` included.
     limits: BTreeMap<String, u64>,
+    /// GPUs of one job, by class; the empty name stands for each class.
+    max_gang: BTreeMap<String, u64>,
+    max_walltime_minutes: Option<u64>,
+    max_jobs: Option<u64>,
 }
 
 /// Quota files below `root` from the associations of a cluster.
@@ -271,6 +279,22 @@ fn write_node(file: &mut String, path: &ProjectPath, node: &Node) {
         let limits = node.limits.iter().map(|(class, gpus)| format!("{class} = {gpus}"));
         let _ = writeln!(file, "limit = {{ {} }}", limits.collect::<Vec<_>>().join(", "));
     }
+    match node.max_gang.get(EVERY) {
+        Some(gpus) => {
+            let _ = writeln!(file, "max_gang = {gpus}");
+        }
+        None if !node.max_gang.is_empty() => {
+            let classes = node.max_gang.iter().map(|(class, gpus)| format!("{class} = {gpus}"));
+            let _ = writeln!(file, "max_gang = {{ {} }}", classes.collect::<Vec<_>>().join(", "));
+        }
+        None => {}
+    }
+    if let Some(minutes) = node.max_walltime_minutes {
+        let _ = writeln!(file, "max_walltime = \"{minutes}m\"");
+    }
+    if let Some(jobs) = node.max_jobs {
+        let _ = writeln!(file, "max_jobs = {jobs}");
+    }
 }
 
 fn take_account_term(node: &mut Node, key: &str, value: &str, notes: &mut Notes) {
@@ -292,6 +316,21 @@ fn take_account_term(node: &mut Node, key: &str, value: &str, notes: &mut Notes)
             _ => notes.refused.push(format!("Fairshare={value}: a weight is 1 to {WEIGHT_MAX}")),
         },
         "grptres" => take_limits(node, value, notes),
+        "maxtresperjob" => take_max_gang(node, value, notes),
+        "maxwalldurationperjob" => match value.parse::<u64>() {
+            Ok(minutes @ 1..=WALLTIME_MAX_MINUTES) => {
+                notes.mapped.push(format!("{key}={minutes} is a max_walltime of so many minutes"));
+                node.max_walltime_minutes = Some(minutes);
+            }
+            _ => notes.refused.push(format!("{key}={value}: not a number of minutes")),
+        },
+        "grpjobs" => match value.parse::<u64>() {
+            Ok(jobs) => {
+                notes.mapped.push(format!("{key}={jobs} is a max_jobs"));
+                node.max_jobs = Some(jobs);
+            }
+            Err(_) => notes.refused.push(format!("{key}={value}: not a number of jobs")),
+        },
         "qos" | "defaultqos" if value.trim_matches([',', '+']) == "normal" => {}
         "qos" | "defaultqos" => {
             notes
@@ -339,6 +378,35 @@ fn take_limits(node: &mut Node, value: &str, notes: &mut Notes) {
             }
             Err(_) => notes.refused.push(format!("GrpTRES {part}: not a whole number of GPUs")),
         }
+    }
+}
+
+/// `gres/gpu=8`, or by class. Together they would bind both each class and all of them, which one term cannot say.
+fn take_max_gang(node: &mut Node, value: &str, notes: &mut Notes) {
+    for part in value.split(',').filter(|part| !part.is_empty()) {
+        let (name, count) = part.split_once('=').unwrap_or((part, ""));
+        let class = match name.strip_prefix("gres/gpu") {
+            Some(class) => label(class.trim_start_matches(':')),
+            None => {
+                notes.refused.push(format!("MaxTRESPerJob {part}: only GPUs are limited"));
+                continue;
+            }
+        };
+        match count.parse::<u64>() {
+            Ok(gpus) => {
+                notes.mapped.push(format!("MaxTRESPerJob {part} is a max_gang"));
+                node.max_gang.insert(class, gpus);
+            }
+            Err(_) => {
+                notes.refused.push(format!("MaxTRESPerJob {part}: not a whole number of GPUs"));
+            }
+        }
+    }
+    if node.max_gang.contains_key(EVERY) && node.max_gang.len() > 1 {
+        node.max_gang.retain(|class, _| class == EVERY);
+        notes.refused.push(format!(
+            "MaxTRESPerJob={value}: max_gang is one number, or one for each class; the one for all was taken"
+        ));
     }
 }
 

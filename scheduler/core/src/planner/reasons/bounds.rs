@@ -1,0 +1,56 @@
+//! Limits, budgets and what others keep, as reasons for waiting.
+
+use super::{Reasons, Want};
+use crate::account::Standing;
+use crate::amount::Ngh;
+use crate::plan::Blocker;
+
+impl Reasons<'_, '_> {
+    /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
+    fn least_hold(&self, want: Want) -> Option<Ngh> {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let classes = family.tries.iter().filter(|_| want.slice_s > 0);
+        let classes = classes.filter_map(|attempt| attempt.class);
+        let hold = |class| self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s);
+        classes.map(hold).min()
+    }
+
+    pub(super) fn budget_blockers(&self, want: Want) -> Vec<Blocker> {
+        let hold = self.least_hold(want);
+        hold.map(|hold| self.budgets.blockers(want.project, hold)).unwrap_or_default()
+    }
+
+    /// Tells that it is beyond a budget and starts last.
+    pub(super) fn beyond(&self, want: Want) -> Option<Blocker> {
+        let hold = self.least_hold(want)?;
+        let overuse = self.budgets.standing(want.project, hold) == Standing::Overuse;
+        self.budgets.beyond(want.project, hold).filter(|_| overuse)
+    }
+
+    pub(super) fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
+        for attempt in &family.tries {
+            let class = attempt.class.map(|class| self.machine.class_name(class));
+            for blocker in self.limits.blockers(want.project, class, gpus) {
+                // The limit over all classes binds each of them.
+                if !blockers.contains(&blocker) {
+                    blockers.push(blocker);
+                }
+            }
+        }
+        blockers
+    }
+
+    /// Who keeps what it could be given otherwise, for each class that would serve.
+    pub(super) fn kept_blockers(&self, want: Want) -> Vec<Blocker> {
+        let Some((lending, fair)) = self.lending else { return Vec::new() };
+        let Some(node) = fair.find(self.limits.path(want.project)) else { return Vec::new() };
+        let family = self.families.get(want.family);
+        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let classes = family.tries.iter().filter_map(|attempt| attempt.class);
+        classes.filter_map(|class| lending.blocker(fair, self.machine, node, class, gpus)).collect()
+    }
+}
