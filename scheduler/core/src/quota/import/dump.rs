@@ -168,7 +168,7 @@ User - 'kim':Partition='gpu':Fairshare=parent
         assert_eq!(fault("Cluster - 'a'\nAccount - 'b':x"), "line 2: \"x\" is no Key=value");
         assert_eq!(
             fault("Queue - 'a'"),
-            "line 1: \"queue\" is no Cluster, Parent, Account or User"
+            "line 1: \"queue\" is no Cluster, Parent, Account, User or QOS"
         );
         assert_eq!(fault(""), "line 0: names no Cluster: is it a dump of sacctmgr?");
         assert_eq!(fault("Cluster - ''"), "line 1: has no name");
