@@ -22,6 +22,7 @@ mod lending;
 mod naive;
 mod overview;
 mod placement;
+mod policies;
 mod properties;
 mod quota;
 mod recall;
