@@ -326,8 +326,14 @@ fn trouble() -> impl Strategy<Value = String> {
     (at, action).prop_map(|(at, action)| format!("[[event]]\nat = \"2027-01-01T{at}\"\n{action}\n"))
 }
 
+/// Whole simulations take long: a few each time, and as many as somebody asks for.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES");
+    asked.map_or(24, |number| number.parse().expect("a number of cases"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_every_gpu_is_somewhere_and_every_second_is_charged_once(
