@@ -326,6 +326,14 @@ fn trouble() -> impl Strategy<Value = String> {
     (at, action).prop_map(|(at, action)| format!("[[event]]\nat = \"2027-01-01T{at}\"\n{action}\n"))
 }
 
+#[test]
+fn a_restart_in_the_moment_in_which_a_node_falls_silent_changes_nothing_else() {
+    let lost = "[[event]]\nat = \"2027-01-01T00:34\"\ndo.lose = \"c-0001\"\n";
+    let restart = "[[event]]\nat = \"2027-01-01T00:34\"\ndo = \"restart\"\n";
+    let report = run_text(&small(0, &format!("{lost}{restart}"))).unwrap();
+    assert!(report.passed, "{}", report.text());
+}
+
 /// Whole simulations take long: a few each time, and as many as somebody asks for.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES");

@@ -201,7 +201,9 @@ impl Engine<'_> {
             let held = held_by(&self.world, name);
             self.write(|draft| lifecycle::register(draft, inventory.as_ref().clone(), &held));
         }
-        if let Some(what) = difference(before, &self.world) {
+        // One that fell silent and was not missed yet counts as ready before, and is not heard of after.
+        let unheard = |name: &NodeName| self.workers.silent.contains_key(name);
+        if let Some(what) = difference(before, &self.world, unheard) {
             self.record.violations.push(format!("after the restart {what} is not what it was"));
         }
         let all: BTreeSet<AttemptId> = self.world.attempts.keys().copied().collect();
@@ -250,11 +252,15 @@ fn snapshot(
 }
 
 /// What of the world before is not there after, but for what is heard of nodes and how often anything changed.
-fn difference(mut before: World, after: &World) -> Option<&'static str> {
+fn difference(
+    mut before: World,
+    after: &World,
+    unheard: impl Fn(&NodeName) -> bool,
+) -> Option<&'static str> {
     for (name, node) in &mut before.nodes {
         let Some(again) = after.nodes.get(name) else { return Some("a node") };
         node.liveness_since = again.liveness_since;
-        if node.liveness != Liveness::Ready {
+        if node.liveness != Liveness::Ready || unheard(name) {
             node.liveness = again.liveness;
         }
     }
