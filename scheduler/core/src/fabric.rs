@@ -151,8 +151,7 @@ pub fn reserved<'w>(
 /// book knows the cluster.
 #[must_use]
 pub fn misplaced<'w>(world: &'w World, inventory: &Inventory) -> Option<&'w GpuClass> {
-    let cluster = inventory.cluster()?;
-    let terms = world.book.clusters.iter().find(|(name, _)| name.as_str() == cluster)?.1;
+    let terms = world.book.clusters.get(inventory.cluster()?)?;
     let other = inventory.gpus.iter().any(|gpu| gpu.class != terms.class);
     other.then_some(&terms.class)
 }

@@ -56,11 +56,9 @@ impl Books {
                 BookStep::Apply { texts: more, replaces, apply } => {
                     let applied = with(&texts, more, *replaces);
                     let alone = book_of(&applied, &BTreeMap::new())?;
-                    if apply.as_written {
-                        after.insert(*index, alone.clone());
-                    } else {
-                        after.insert(*index, book_of(&applied, &accepted)?);
-                    }
+                    let as_it_is = apply.as_written || accepted.is_empty();
+                    let book = if as_it_is { alone.clone() } else { book_of(&applied, &accepted)? };
+                    after.insert(*index, book);
                     files.insert(*index, alone);
                     if apply.refused.is_none() {
                         texts = applied;
