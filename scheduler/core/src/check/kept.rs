@@ -3,9 +3,10 @@
 use std::ops::Bound;
 
 use crate::amount::GpuMilli;
-use crate::ids::{GpuClass, ProjectPath};
+use crate::ids::{GpuClass, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::quota::entitle::Entitlements;
+use crate::world::Node;
 
 use super::preempt::{entitlements, is_above};
 use super::start::Shadow;
@@ -63,7 +64,10 @@ impl Shadow<'_> {
     /// What is free on nodes in service once the plan so far has what it takes.
     fn left(&self, class: &GpuClass) -> u64 {
         let mut left = 0_u64;
-        for node in self.world.nodes.values().filter(|node| node.is_in_service()) {
+        let counts = |(name, node): &(&NodeName, &Node)| {
+            node.is_in_service() && !super::fabric::stands_by(self.world, name)
+        };
+        for (_, node) in self.world.nodes.iter().filter(counts) {
             for (gpu, free) in node.inventory.gpus.iter().zip(&node.free.gpus) {
                 let key = (node.inventory.node.clone(), gpu.uuid.clone());
                 let taken = self.gpu_milli.get(&key).copied().unwrap_or_default();

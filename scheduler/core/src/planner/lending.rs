@@ -154,7 +154,7 @@ impl ClassLending {
     fn of(fair: &Fair, machine: &Machine<'_>, class: ClassIndex) -> Self {
         let zeros = vec![0; fair.nodes()];
         let held = fair.arena().indexes().map(|node| fair.guaranteed(node, class).1.0);
-        let slots = || machine.slots.iter().filter(|slot| slot.node.is_in_service());
+        let slots = || machine.slots.iter().filter(|slot| slot.is_in_service());
         let free = slots().flat_map(|slot| slot.free_of(class)).map(|(_, free)| free.0);
         let all = slots().map(|slot| GpuMilli::whole(slot.gpus_of(class)).0);
         ClassLending {

@@ -100,6 +100,25 @@ fn a_start_that_takes_what_is_kept_is_found() {
     assert!(found[0].text.contains("leaves 1000 thousandths of b200 free, of which 2000 are kept"));
 }
 
+#[test]
+fn gpus_of_a_spare_node_that_stands_by_are_not_what_is_left_for_the_kept() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").label("cluster", "one").add();
+    let spare = cluster.node("n2").gpus(8, "b200").label("cluster", "one");
+    spare.label("spare", "true").add();
+    cluster.guarantee("public/a", 1, &[("b200", 6)]);
+    cluster.guarantee("public/b", 1, &[]);
+    cluster.bounds("public/a", Bounds { keep_idle: every(2), ..Bounds::default() });
+    let large = cluster.job().project("public/b").gpus(7, "b200").submit();
+    let mut free = cluster.copy();
+    free.bounds("public/a", Bounds::default());
+    let without = free.check().plan;
+    cluster.expect_waiting(large);
+    let outcome = cluster.check();
+    assert_eq!(outcome.blockers(large)[0].kind, BlockerKind::Kept);
+    assert!(!check::check(&cluster.world, &without.decisions).is_empty(), "the check says so too");
+}
+
 fn recall(seconds: i64) -> Bounds {
     Bounds { recall_s: Some(seconds), ..Bounds::default() }
 }
