@@ -361,6 +361,7 @@ fn flag_of_field(field: &str) -> String {
         "constraints.labels" => "--constraint",
         "constraints.same_cluster" => "--same-cluster",
         "grace_s" => "--grace",
+        "scavenger" => "--scavenger",
         _ => return field.to_owned(),
     };
     format!("{flag} ({field})")

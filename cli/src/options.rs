@@ -49,6 +49,9 @@ pub struct JobOptions {
     /// Do not start before `gotgan release`
     #[arg(long, short = 'H', help_heading = "Job")]
     pub hold: bool,
+    /// Run for nothing on GPUs nobody else wants, and stop for anybody
+    #[arg(long, help_heading = "Job")]
+    pub scavenger: bool,
     /// Free text kept with the job
     #[arg(long, help_heading = "Job")]
     pub comment: Option<String>,
@@ -195,6 +198,7 @@ impl JobOptions {
             priority: over.priority.or(self.priority),
             dependency: over.dependency.or(self.dependency),
             hold: over.hold || self.hold,
+            scavenger: over.scavenger || self.scavenger,
             comment: over.comment.or(self.comment),
             nodes: over.nodes.or(self.nodes),
             gpus: over.gpus.or(self.gpus),
@@ -261,6 +265,7 @@ impl JobOptions {
             output_path: self.output.unwrap_or_default(),
             error_path: self.error.unwrap_or_default(),
             hold: self.hold,
+            scavenger: self.scavenger,
             comment: self.comment.unwrap_or_default(),
             grace_s: self.grace,
         })

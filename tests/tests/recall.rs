@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use gotgan_proto::v1::{Cause, Job, JobState};
+use gotgan_proto::v1::{self, Cause, Job, JobState};
 use gotgan_tests::jobs::{Shape, command, shell};
 use gotgan_tests::virtual_worker::Script;
 use gotgan_tests::{Api, Cluster, Database, audit, deadline};
@@ -14,6 +14,7 @@ on_each_database! {
     a_job_that_was_stopped_for_a_guarantee_goes_on_from_its_checkpoint,
     nothing_is_stopped_for_a_job_beyond_its_guarantee,
     a_guarantee_with_a_time_is_given_back_although_what_borrows_is_young,
+    a_scavenger_stops_for_a_job_that_borrows_and_costs_nothing,
 }
 
 /// Two labs share eight GPUs: six are one's, two the other's.
@@ -165,4 +166,25 @@ async fn a_guarantee_with_a_time_is_given_back_although_what_borrows_is_young(da
     assert_eq!(ended.state(), JobState::Completed, "{ended:?}");
     preempted(&cluster.api, lent).await;
     cluster.api.jobs().cancel(Api::action(lent, "")).await.unwrap();
+}
+
+async fn a_scavenger_stops_for_a_job_that_borrows_and_costs_nothing(database: Database) {
+    let safe = "[policy]\nmin_runtime_before_preemption_s = 3600\n";
+    let cluster = Cluster::builder(database).quota(QUOTA).settings(safe).start().await;
+    let api = &cluster.api;
+    let _node = cluster.add_virtual("n1", "b200", 8, Script::forever()).await;
+    let spec = command(&["/bin/true"]).project("centre/small").class("b200").gpus(8);
+    let scavenger = api.submit(v1::JobSpec { scavenger: true, ..spec }).await;
+    api.wait_for_state(scavenger, JobState::Running).await;
+    let borrower = run(api, "centre/small", 4).await;
+    let stopped = preempted(api, scavenger).await;
+    assert_eq!(stopped.state(), JobState::Pending, "four GPUs are too few: {stopped:?}");
+    for job in [borrower, scavenger] {
+        api.jobs().cancel(Api::action(job, "")).await.unwrap();
+        api.wait_for_end(job).await;
+    }
+    audit::ledger(api).await;
+    let free = command(&["/bin/true"]).project("centre/small");
+    let refused = api.try_submit(v1::JobSpec { scavenger: true, ..free }).await.unwrap_err();
+    assert!(refused.message().contains("scavenger"), "{refused:?}");
 }

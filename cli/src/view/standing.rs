@@ -49,6 +49,7 @@ pub struct StandingView {
     pub borrowed_gpu_milli: u64,
     pub lent_gpu_milli: u64,
     pub kept_gpu_milli: u64,
+    pub scavenged_gpu_milli: u64,
     pub limit: Option<LimitView>,
     pub borrowers: Vec<BorrowerView>,
     pub waits_for: Vec<BatchView>,
@@ -164,6 +165,7 @@ impl StandingView {
             borrowed_gpu_milli: found.borrowed_gpu_milli,
             lent_gpu_milli: found.lent_gpu_milli,
             kept_gpu_milli: found.kept_gpu_milli,
+            scavenged_gpu_milli: found.scavenged_gpu_milli,
             limit,
             borrowers: found.borrowers.into_iter().map(borrower).collect(),
             waits_for: found.waits_for.into_iter().map(batch).collect(),
@@ -184,6 +186,10 @@ impl StandingView {
         if self.kept_gpu_milli > 0 {
             let kept = gpus(self.kept_gpu_milli);
             lines.push(format!("  of what nobody asks for it keeps {kept} from others"));
+        }
+        if self.scavenged_gpu_milli > 0 {
+            let scavenged = gpus(self.scavenged_gpu_milli);
+            lines.push(format!("  its scavengers hold {scavenged} more, until anybody wants them"));
         }
         if self.borrowed_gpu_milli > 0 {
             lines.push(format!(
@@ -248,6 +254,7 @@ mod tests {
             borrowed_gpu_milli: 0,
             lent_gpu_milli: 15_000,
             kept_gpu_milli: 20_000,
+            scavenged_gpu_milli: 3_000,
             limit: Some(v1::BindingLimit {
                 path: "public".to_owned(),
                 limit_gpu_milli: 9_000_000,

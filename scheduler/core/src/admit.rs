@@ -85,6 +85,10 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     }
     numbers(request.priority, request.max_retries, request.grace_s, &mut findings);
     layout_fits(&work, &per_node, &mut findings);
+    if request.scavenger && per_node.gpus == GpuRequest::None {
+        let text = "takes GPUs that nobody else wants; ask for some, or leave it out";
+        findings.fault("scavenger", FaultReason::Conflict, text.to_owned());
+    }
     let name = work::name(&request.name, &work, &mut findings);
     let dependencies = dependencies(&request.dependencies, &mut findings);
     let warning_signal = request
@@ -114,6 +118,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         hold: request.hold,
         comment: request.comment,
         grace_s: request.grace_s.unwrap_or(context.policy.default_grace_s),
+        scavenger: request.scavenger,
     };
     warn_of_limits(&spec, &context.quota, &mut findings);
     Ok(Admitted { spec, warnings: findings.warnings })

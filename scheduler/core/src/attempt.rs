@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{AttemptId, Epoch, GpuClass, GpuUuid, NodeName, ProjectPath};
-use crate::meter::Meter;
+use crate::meter::{Footing, Meter};
 
 /// An attempt with everything that changes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +49,10 @@ impl Attempt {
     }
 
     /// Its place among the attempts of its project, of which the last are stopped first: by the lease, those beyond a
-    /// budget after all others.
+    /// budget after all others, and scavengers after those.
     #[must_use]
-    pub fn place_in_line(&self) -> (bool, UnixMicros, AttemptId) {
-        (self.meter.overuse, self.leased, self.id)
+    pub fn place_in_line(&self) -> (Footing, UnixMicros, AttemptId) {
+        (self.meter.footing, self.leased, self.id)
     }
 
     /// Place of `node` in the gang.

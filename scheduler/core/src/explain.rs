@@ -10,7 +10,7 @@ use crate::plan::{Blocker, BlockerKind, Report, Unit};
 use crate::planner::budgets::OVERUSE;
 use crate::planner::limits::ANY_CLASS;
 use crate::planner::order::RECALLED;
-use crate::planner::standing::GUARANTEED;
+use crate::planner::standing::{GUARANTEED, SCAVENGER};
 use crate::planner::terms;
 use crate::quota::show_moment;
 use crate::world::{QueueKey, World};
@@ -328,6 +328,10 @@ fn budget(blocker: &Blocker, note: &str) -> String {
 fn tier(blocker: &Blocker) -> String {
     let Blocker { subject, limit, available, note, .. } = blocker;
     let (word, class) = note.split_once(' ').unwrap_or((note, ""));
+    if word == SCAVENGER {
+        return "is a scavenger: it starts where nobody else can, costs nothing, and stops for anybody"
+            .to_owned();
+    }
     if word == OVERUSE {
         return format!(
             "starts last, where nobody else wants the GPUs: {}",

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::{GpuMilliSeconds, Ngh, UnixMicros};
+use crate::amount::{GpuMilli, GpuMilliSeconds, Ngh, UnixMicros};
 use crate::attempt::{Attempt, Cause};
 use crate::ids::{GpuClass, ProjectPath};
 use crate::ledger::{CounterAccount, LedgerKind, Line, cost, is_refunded};
@@ -25,7 +25,7 @@ pub struct Stretch {
     pub time: Interval,
     /// Beginning of the account that it counts in: of the month, or of a grant within it.
     pub account: UnixMicros,
-    /// Normalised GPU-hours for an hour of one GPU, thousandths.
+    /// Normalised GPU-hours for an hour of one GPU, thousandths; 0 for a scavenger.
     pub weight_milli: u32,
 }
 
@@ -38,10 +38,39 @@ pub struct Meter {
     pub held_until: UnixMicros,
     /// Weight of what is set aside, thousandths.
     pub weight_milli: u32,
-    /// It started beyond a budget: it is stopped before others, and its use is booked as such.
-    pub overuse: bool,
+    /// How its use is booked, and how readily it is stopped.
+    #[serde(default, alias = "overuse", deserialize_with = "read_footing")]
+    pub footing: Footing,
     /// What was paid, in order; what follows on with the same weight in the same account is one.
     pub paid: Vec<Stretch>,
+}
+
+/// On what footing an attempt runs. The greater one is stopped first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Footing {
+    /// Charged, within every budget that binds it.
+    #[default]
+    Budget,
+    /// Started beyond a budget: charged as overuse.
+    Overuse,
+    /// A scavenger: its seconds are entered at no weight, and it holds a place nobody else wants.
+    Scavenger,
+}
+
+/// As it is written, or as it was while there were only two: whether it is overuse.
+fn read_footing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Footing, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        IsOveruse(bool),
+        Footing(Footing),
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::IsOveruse(true) => Footing::Overuse,
+        Written::IsOveruse(false) => Footing::Budget,
+        Written::Footing(footing) => footing,
+    })
 }
 
 impl Default for Meter {
@@ -52,7 +81,7 @@ impl Default for Meter {
             settled: never,
             held_until: never,
             weight_milli: WHOLE_MILLI,
-            overuse: false,
+            footing: Footing::Budget,
             paid: Vec::new(),
         }
     }
@@ -64,6 +93,12 @@ impl Attempt {
     pub fn held_ngh(&self) -> Ngh {
         Ngh::of(self.hold, self.meter.weight_milli)
     }
+
+    /// Whether it runs on what nobody else wants, and counts in no guarantee and no share.
+    #[must_use]
+    pub fn scavenges(&self) -> bool {
+        self.meter.footing == Footing::Scavenger
+    }
 }
 
 /// Seconds that are set aside at once for a job of that time limit.
@@ -74,7 +109,7 @@ pub fn slice_s(time_limit_s: i64) -> i64 {
 
 /// What is set aside when so many GPUs are held for so long.
 #[must_use]
-pub fn hold_for(gpus: crate::amount::GpuMilli, seconds: i64) -> GpuMilliSeconds {
+pub fn hold_for(gpus: GpuMilli, seconds: i64) -> GpuMilliSeconds {
     let gpus = i64::try_from(gpus.0).unwrap_or(i64::MAX);
     GpuMilliSeconds(gpus.saturating_mul(seconds.max(0)))
 }
@@ -165,9 +200,11 @@ fn hold(
     let from = attempt.meter.settled;
     let limit = attempt.started.unwrap_or(attempt.leased).plus_seconds(time_limit_s);
     let left_s = slice_s(limit.whole_seconds().saturating_sub(from.whole_seconds()));
-    attempt.hold = hold_for(attempt.gpus(), left_s);
+    let gpus = if attempt.scavenges() { GpuMilli::ZERO } else { attempt.gpus() };
+    attempt.hold = hold_for(gpus, left_s);
     attempt.meter.held_until = from.plus_seconds(if left_s > 0 { left_s } else { SLICE_S });
-    attempt.meter.weight_milli = book.weight_milli(class, from);
+    attempt.meter.weight_milli =
+        if attempt.scavenges() { 0 } else { book.weight_milli(class, from) };
     held_line(attempt, book, LedgerKind::Hold)
 }
 
@@ -195,8 +232,15 @@ fn charge(
     until: UnixMicros,
 ) -> Vec<Line> {
     let time = Interval { from: attempt.meter.settled, until };
-    let used = stretches(book, &attempt.project, class, time);
-    let kind = if attempt.meter.overuse { LedgerKind::Overuse } else { LedgerKind::Charge };
+    let mut used = stretches(book, &attempt.project, class, time);
+    let kind = match attempt.meter.footing {
+        Footing::Budget => LedgerKind::Charge,
+        Footing::Overuse => LedgerKind::Overuse,
+        Footing::Scavenger => {
+            used.iter_mut().for_each(|used| used.weight_milli = 0);
+            LedgerKind::Charge
+        }
+    };
     let lines = used.iter().filter_map(|used| line(attempt, kind, CounterAccount::Pool, *used));
     let lines = lines.collect();
     attempt.meter.settled = until.max(attempt.meter.settled);

@@ -25,8 +25,10 @@ pub struct Standing {
     pub scaled: GpuMilli,
     /// What is fair now: of its guarantee what it asks for, and its part of what others leave.
     pub entitled: GpuMilli,
-    /// What it holds.
+    /// What it holds, without its scavengers.
     pub held: GpuMilli,
+    /// What its scavengers hold, which counts in no guarantee.
+    pub scavenged: GpuMilli,
     /// What it holds and what its waiting jobs ask for.
     pub asked: GpuMilli,
     /// The least of its limits and those above it.
@@ -101,6 +103,7 @@ fn standing(
         scaled: due.scaled_guarantee(node),
         entitled: due.of(node).entitled,
         held,
+        scavenged: world.usage.scavenged(path.as_str(), class),
         asked: asked.get(path.as_str()).and_then(|of| of.get(class)).copied().unwrap_or_default(),
         limit: scene.binding_limit(path),
         lent: unused.min(beyond),
@@ -189,10 +192,11 @@ fn asked_by_path(
 
 fn competes(job: &Job, now: UnixMicros) -> bool {
     let status = &job.status;
-    status.state == JobState::Pending && status.waits_for.is_empty() && status.not_before <= now
+    let may_start = status.state == JobState::Pending && status.waits_for.is_empty();
+    may_start && status.not_before <= now && !job.spec.scavenger
 }
 
-/// Classes that the node or one below it is guaranteed, limited to, holds or asks for.
+/// Classes that the node or one below it is guaranteed, limited to, holds, asks for or scavenges.
 fn classes_of(
     world: &World,
     path: &ProjectPath,
@@ -201,5 +205,6 @@ fn classes_of(
     let below = world.quota.nodes.iter().filter(|(node, _)| node.is_within(path.as_str()));
     let said = below.flat_map(|(_, node)| node.guarantees.keys().chain(node.limits.keys()));
     let used = asked.get(path.as_str()).into_iter().flat_map(ByClass::keys);
-    said.chain(used).cloned().collect()
+    let scavenged = world.usage.get(path.as_str()).into_iter().flat_map(|of| of.scavenged.keys());
+    said.chain(used).chain(scavenged).cloned().collect()
 }

@@ -60,6 +60,7 @@ pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitl
     let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
     let mut lines = turns::Lines::new(Arc::clone(&arena));
     let waiting = world.queue.iter().filter_map(|key| world.jobs.get(&key.job));
+    let waiting = waiting.filter(|job| !job.spec.scavenger);
     for job in waiting.filter(|job| early.not_yet(world, job, now).is_none()) {
         lines.add(job, &machine, &mut limits);
     }

@@ -48,6 +48,9 @@ pub struct JobSpec {
     pub comment: String,
     /// Between SIGTERM and SIGKILL, seconds.
     pub grace_s: u32,
+    /// Runs on what nobody else wants: it starts after everybody, costs nothing, and stops for anybody.
+    #[serde(default)]
+    pub scavenger: bool,
 }
 
 impl JobSpec {

@@ -56,6 +56,8 @@ pub struct World {
     pub steps: BTreeMap<(AttemptId, u32), Arc<Step>>,
     /// Pending jobs in the order of the queue.
     pub queue: BTreeSet<QueueKey>,
+    /// How many of the jobs are scavengers.
+    pub scavengers: u64,
     /// Jobs that wait for each job.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// What every node of the quota tree holds, and how many jobs it has.
@@ -156,6 +158,7 @@ impl Default for World {
             attempts: BTreeMap::new(),
             steps: BTreeMap::new(),
             queue: BTreeSet::new(),
+            scavengers: 0,
             dependents: BTreeMap::new(),
             usage: Usage::default(),
             history: History::default(),

@@ -11,6 +11,7 @@ use gotgan_core::attempt::Attempt;
 use gotgan_core::fabric::{self, ReservationSet};
 use gotgan_core::ids::{GpuClass, JobId, NodeName, ProjectPath};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
+use gotgan_core::meter::Footing;
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::quota::entitle::Entitlements;
 use gotgan_core::world::{Node, World};
@@ -24,6 +25,10 @@ pub struct Parts {
     pub guaranteed: u128,
     /// Held beyond that.
     pub borrowed: u128,
+    /// Held by attempts that started beyond a budget.
+    pub overuse: u128,
+    /// Held by scavengers.
+    pub scavenged: u128,
     /// Free, on nodes that take work and that a reservation keeps for its holder now.
     pub reserved: u128,
     /// Free, on other nodes that take work, and within what quotas may use.
@@ -46,7 +51,7 @@ impl Parts {
     /// What attempts hold.
     #[must_use]
     pub fn held(&self) -> u128 {
-        self.guaranteed + self.borrowed
+        self.guaranteed + self.borrowed + self.overuse + self.scavenged
     }
 
     /// What came since it was like `before`.
@@ -56,6 +61,8 @@ impl Parts {
             capacity: self.capacity - before.capacity,
             guaranteed: self.guaranteed - before.guaranteed,
             borrowed: self.borrowed - before.borrowed,
+            overuse: self.overuse - before.overuse,
+            scavenged: self.scavenged - before.scavenged,
             reserved: self.reserved - before.reserved,
             idle: self.idle - before.idle,
             draining: self.draining - before.draining,
@@ -68,6 +75,8 @@ impl Parts {
         self.capacity += other.capacity * times;
         self.guaranteed += other.guaranteed * times;
         self.borrowed += other.borrowed * times;
+        self.overuse += other.overuse * times;
+        self.scavenged += other.scavenged * times;
         self.reserved += other.reserved * times;
         self.idle += other.idle * times;
         self.draining += other.draining * times;
@@ -184,6 +193,8 @@ impl Meter {
             capacity: parts.capacity / 1000,
             guaranteed: parts.guaranteed / 1000,
             borrowed: parts.borrowed / 1000,
+            overuse: parts.overuse / 1000,
+            scavenged: parts.scavenged / 1000,
             reserved: parts.reserved / 1000,
             idle: parts.idle / 1000,
             draining: parts.draining / 1000,
@@ -308,7 +319,7 @@ struct Ready {
     in_service: u128,
 }
 
-/// Adds what attempts hold, to what is guaranteed to their project first.
+/// Adds what attempts hold: by their footing, and of those within budgets to what is guaranteed to their project first.
 fn hold(
     world: &World,
     due: &BTreeMap<GpuClass, Entitlements>,
@@ -316,8 +327,13 @@ fn hold(
 ) {
     let mut held: BTreeMap<(&GpuClass, &ProjectPath), u64> = BTreeMap::new();
     for attempt in world.attempts.values() {
-        if let Some(class) = &attempt.placement.class {
-            *held.entry((class, &attempt.project)).or_default() += attempt.gpus().0;
+        let Some(class) = &attempt.placement.class else { continue };
+        let gpus = attempt.gpus().0;
+        let parts = parts.entry(class.clone()).or_default();
+        match attempt.meter.footing {
+            Footing::Budget => *held.entry((class, &attempt.project)).or_default() += gpus,
+            Footing::Overuse => parts.overuse += u128::from(gpus),
+            Footing::Scavenger => parts.scavenged += u128::from(gpus),
         }
     }
     for ((class, project), held) in held {

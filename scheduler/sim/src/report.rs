@@ -16,8 +16,8 @@ const WIDTH: usize = 80;
 /// Width of the first column of the table.
 const FIRST: usize = 6;
 
-/// Widths of the others, without a blank before each.
-const CELLS: [usize; 8] = [8, 10, 8, 8, 8, 8, 7, 7];
+/// Least width of the others, without a blank before each.
+const CELL: usize = 7;
 
 /// GPU-milliseconds of a GPU-hour.
 const HOUR_MS: u128 = 3_600_000;
@@ -101,6 +101,10 @@ pub struct ClassParts {
     pub guaranteed_gpu_milli_seconds: u64,
     /// Held beyond them.
     pub borrowed_gpu_milli_seconds: u64,
+    /// Held by attempts that started beyond a budget.
+    pub overuse_gpu_milli_seconds: u64,
+    /// Held by scavengers.
+    pub scavenged_gpu_milli_seconds: u64,
     /// Free and reserved for somebody.
     pub reserved_gpu_milli_seconds: u64,
     /// Free and usable.
@@ -238,38 +242,54 @@ impl ScenarioReport {
         lines.0
     }
 
+    /// Columns in which there is nothing at all are left out.
     fn table(&self, lines: &mut Lines) {
-        let heads =
-            ["capacity", "guaranteed", "borrowed", "reserved", "idle", "draining", "down", "spare"];
-        lines.row("GPU-h", heads.map(ToOwned::to_owned));
-        for class in &self.classes {
-            let cells = [
-                class.capacity_gpu_milli_seconds,
-                class.guaranteed_gpu_milli_seconds,
-                class.borrowed_gpu_milli_seconds,
-                class.reserved_gpu_milli_seconds,
-                class.idle_gpu_milli_seconds,
-                class.draining_gpu_milli_seconds,
-                class.down_gpu_milli_seconds,
-                class.spare_gpu_milli_seconds,
-            ];
-            let hours = cells.map(|cell| (u128::from(cell) / HOUR_MS).to_string());
+        let mut columns = Vec::new();
+        for (head, amount) in COLUMNS {
+            let cells: Vec<u64> = self.classes.iter().map(amount).collect();
+            let shown = cells.iter().any(|cell| *cell > 0) || head == COLUMNS[0].0;
+            columns.extend(shown.then_some((head, cells)));
+        }
+        lines.row("GPU-h", columns.iter().map(|(head, _)| (*head, (*head).to_owned())));
+        for (at, class) in self.classes.iter().enumerate() {
+            let hours = columns
+                .iter()
+                .map(|(head, cells)| (*head, (u128::from(cells[at]) / HOUR_MS).to_string()));
             lines.row(&class.class, hours);
         }
     }
 }
+
+/// An amount of a class.
+type Column = (&'static str, fn(&ClassParts) -> u64);
+
+/// The table's columns.
+const COLUMNS: [Column; 10] = [
+    ("capacity", |class| class.capacity_gpu_milli_seconds),
+    ("guaranteed", |class| class.guaranteed_gpu_milli_seconds),
+    ("borrowed", |class| class.borrowed_gpu_milli_seconds),
+    ("overuse", |class| class.overuse_gpu_milli_seconds),
+    ("scavenged", |class| class.scavenged_gpu_milli_seconds),
+    ("reserved", |class| class.reserved_gpu_milli_seconds),
+    ("idle", |class| class.idle_gpu_milli_seconds),
+    ("draining", |class| class.draining_gpu_milli_seconds),
+    ("down", |class| class.down_gpu_milli_seconds),
+    ("spare", |class| class.spare_gpu_milli_seconds),
+];
 
 /// Lines of text, none too wide.
 #[derive(Default)]
 struct Lines(String);
 
 impl Lines {
-    fn row(&mut self, first: &str, cells: [String; 8]) {
+    /// A row of cells, each with the head of its column.
+    fn row(&mut self, first: &str, cells: impl Iterator<Item = (&'static str, String)>) {
         let mut row = format!("  {first:<FIRST$}");
         if first.len() > FIRST {
             row = format!("  {first}\n  {:<FIRST$}", "");
         }
-        for (cell, width) in cells.iter().zip(CELLS) {
+        for (head, cell) in cells {
+            let width = head.len().max(CELL);
             // Writing to a text cannot fail.
             let _ = write!(row, " {cell:>width$}");
         }
@@ -337,6 +357,8 @@ fn classes(outcome: &Outcome) -> Vec<ClassParts> {
         capacity_gpu_milli_seconds: narrow(parts.capacity),
         guaranteed_gpu_milli_seconds: narrow(parts.guaranteed),
         borrowed_gpu_milli_seconds: narrow(parts.borrowed),
+        overuse_gpu_milli_seconds: narrow(parts.overuse),
+        scavenged_gpu_milli_seconds: narrow(parts.scavenged),
         reserved_gpu_milli_seconds: narrow(parts.reserved),
         idle_gpu_milli_seconds: narrow(parts.idle),
         draining_gpu_milli_seconds: narrow(parts.draining),

@@ -261,6 +261,9 @@ pub struct JobTerms {
     pub requeue: Option<bool>,
     /// Work is saved each time so much of it is done, and the next attempt goes on from there; else it begins anew.
     pub checkpoint: Option<Span>,
+    /// Runs on what nobody else wants.
+    #[serde(default)]
+    pub scavenger: bool,
 }
 
 /// What happens at a moment.

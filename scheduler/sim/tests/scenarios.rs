@@ -10,12 +10,13 @@ use gotgan_sim::setup::SetupError;
 use proptest::prelude::*;
 
 /// Every scenario there is; each has a test of its own below.
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     "five-phases",
     "late-delivery",
     "long-weekend",
     "moving-in",
     "recall",
+    "scavengers",
     "six-weeks",
     "six-weeks-failure",
 ];
@@ -98,6 +99,11 @@ fn what_was_lent_comes_back_and_what_borrowed_goes_on_from_its_checkpoint() {
 #[test]
 fn five_phases_come_by_their_dates() {
     example("five-phases");
+}
+
+#[test]
+fn scavengers_use_what_a_gang_waits_for_and_are_gone_when_it_starts() {
+    example("scavengers");
 }
 
 #[test]
@@ -334,6 +340,17 @@ fn a_restart_in_the_moment_in_which_a_node_falls_silent_changes_nothing_else() {
     assert!(report.passed, "{}", report.text());
 }
 
+/// Jobs that take what the others leave.
+const SCAVENGERS: &str = r#"
+[[stream]]
+name = "c"
+project = "public/b"
+arrive = { fill_gpus = 48 }
+size = [{ gpus = 1 }, { nodes = 2, gpus = 3 }]
+duration = { exponential = { mean = "30m", most = "3h", step = "1ms" } }
+job = { class = "b200", time_limit = "2h", scavenger = true, checkpoint = "5m" }
+"#;
+
 /// Whole simulations take long: a few each time, and as many as somebody asks for.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES");
@@ -347,8 +364,10 @@ proptest! {
     fn whatever_happens_every_gpu_is_somewhere_and_every_second_is_charged_once(
         seed in 0..u64::MAX / 2,
         troubles in proptest::collection::vec(trouble(), 0..12),
+        scavengers in any::<bool>(),
     ) {
-        let report = run_text(&small(seed, &troubles.concat())).unwrap();
+        let more = if scavengers { SCAVENGERS } else { "" };
+        let report = run_text(&small(seed, &(more.to_owned() + &troubles.concat()))).unwrap();
         prop_assert!(report.passed, "{}", report.text());
     }
 }

@@ -10,6 +10,7 @@ use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Cause};
 use gotgan_core::ids::AttemptId;
 use gotgan_core::ledger::{self, CounterAccount, LedgerEntry, LedgerKind};
+use gotgan_core::meter::Footing;
 
 use crate::LedgerAudit;
 
@@ -75,8 +76,9 @@ impl Audit {
 fn belongs(attempt: &Attempt, entry: &LedgerEntry) -> bool {
     let counter = match (entry.kind, entry.counter) {
         (LedgerKind::Hold | LedgerKind::Release, counter) => counter == CounterAccount::Holds,
-        (LedgerKind::Charge, counter) => !attempt.meter.overuse && counter == CounterAccount::Pool,
-        (LedgerKind::Overuse, counter) => attempt.meter.overuse && counter == CounterAccount::Pool,
+        (LedgerKind::Charge, CounterAccount::Pool) => attempt.meter.footing != Footing::Overuse,
+        (LedgerKind::Overuse, CounterAccount::Pool) => attempt.meter.footing == Footing::Overuse,
+        (LedgerKind::Charge | LedgerKind::Overuse, _) => false,
         (LedgerKind::Refund, CounterAccount::Loss(cause)) => refunded(attempt) == Some(cause),
         (LedgerKind::Refund, counter) => counter == CounterAccount::Pool,
     };

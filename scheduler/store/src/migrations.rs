@@ -45,6 +45,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0004_books.sql"),
         postgres: include_str!("../../../migrations/postgres/0004_books.sql"),
     },
+    Step {
+        number: 5,
+        name: "scavengers",
+        sqlite: include_str!("../../../migrations/sqlite/0005_scavengers.sql"),
+        postgres: include_str!("../../../migrations/postgres/0005_scavengers.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

@@ -140,7 +140,9 @@ pub(crate) const HELD_SINCE: &str = "\
     SELECT project, class, gpu_milli, leased_us, ended_us, \
         CAST(CASE WHEN EXISTS (SELECT 1 FROM ledger WHERE ledger.job_id = attempts.job_id \
             AND ledger.attempt = attempts.number AND ledger.kind = 'refund') THEN 1 ELSE 0 END AS BIGINT) \
-    FROM attempts WHERE ended_us >= $1 AND class IS NOT NULL AND gpu_milli > 0";
+    FROM attempts WHERE ended_us >= $1 AND class IS NOT NULL AND gpu_milli > 0 \
+        AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.job_id = attempts.job_id \
+            AND ledger.attempt = attempts.number AND ledger.weight_milli = 0)";
 
 pub(crate) const LIVE_STEPS: &str = concat!(
     "SELECT ",

@@ -43,6 +43,8 @@ pub struct JobRequest {
     pub comment: String,
     /// 0 to 3600 seconds; `None`: the site's default.
     pub grace_s: Option<u32>,
+    /// Runs on what nobody else wants.
+    pub scavenger: bool,
 }
 
 /// What runs.

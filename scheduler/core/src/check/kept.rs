@@ -21,7 +21,8 @@ impl Shadow<'_> {
         }
         let due = entitlements(self.world, class);
         let project = job.spec.project.as_str();
-        if self.held_with_given(project, class) <= scaled(&due, project) {
+        let within = self.held_with_given(project, class) <= scaled(&due, project);
+        if within && !job.spec.scavenger {
             return;
         }
         let beside = nodes.keys().filter(|path| {

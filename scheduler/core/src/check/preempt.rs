@@ -1,7 +1,8 @@
 //! May this attempt be stopped for that job? By the rules of guarantees, counted anew from attempts.
 //!
 //! P is what projects hold beyond their guarantees, without what stops. The stop must lower it, and the start it is
-//! for must not raise it again: that is what keeps jobs from stopping each other in turn.
+//! for must not raise it again: that is what keeps jobs from stopping each other in turn. Scavengers are outside of P:
+//! they stop for everybody else, and nothing stops for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,8 +39,13 @@ impl Stop<'_> {
         if job.status.state != JobState::Pending || !job.status.waits_for.is_empty() {
             wrong.push(format!("stops for job {for_job}, which does not compete"));
         }
+        if job.spec.scavenger {
+            wrong.push(format!("stops for job {for_job}, which is a scavenger itself"));
+        }
         match &attempt.placement.class {
             None => wrong.push("has no GPUs to give".to_owned()),
+            // A scavenger stops for anybody else who asks for GPUs, were it of other ones: it may hold the CPUs beside.
+            Some(_) if attempt.scavenges() && !job.spec.total_gpus().is_zero() => {}
             Some(class) => self.judge_claim(attempt, class, job, &mut wrong),
         }
         wrong
@@ -82,6 +88,7 @@ impl Stop<'_> {
         let counts = |attempt: &&Arc<Attempt>| {
             attempt.placement.class.as_ref() == Some(class)
                 && is_above(path, attempt.project.as_str())
+                && !attempt.scavenges()
                 && up_to.is_none_or(|last| attempt.place_in_line() <= last.place_in_line())
                 && self.stays(attempt)
         };

@@ -21,6 +21,8 @@ pub(super) struct Shadow<'w> {
     cpu_milli: BTreeMap<NodeName, u64>,
     memory_mib: BTreeMap<NodeName, u64>,
     pub(super) held: BTreeMap<String, BTreeMap<GpuClass, u64>>,
+    /// Given to scavengers, which is no part of that.
+    scavenged: BTreeMap<String, BTreeMap<GpuClass, u64>>,
     /// Set aside, by path.
     reserved: BTreeMap<String, i128>,
 }
@@ -36,6 +38,7 @@ impl<'w> Shadow<'w> {
             cpu_milli: BTreeMap::new(),
             memory_mib: BTreeMap::new(),
             held: BTreeMap::new(),
+            scavenged: BTreeMap::new(),
             reserved: BTreeMap::new(),
         }
     }
@@ -154,17 +157,18 @@ impl<'w> Shadow<'w> {
             placement.nodes.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.milli.0).sum();
         for depth in 1..=parts.len() {
             let path = parts[..depth].join("/");
+            let given = if job.spec.scavenger { &mut self.scavenged } else { &mut self.held };
             if let Some(class) = &placement.class {
-                add(self.held.entry(path.clone()).or_default(), class.clone(), gpus);
+                add(given.entry(path.clone()).or_default(), class.clone(), gpus);
             }
-            self.judge_level(&path, placement.class.as_ref(), wrong);
+            self.judge_level(&path, job.spec.scavenger, placement.class.as_ref(), wrong);
         }
     }
 
     /// Whether a slice of the job can be set aside at every node that has a budget, counted in units of their own:
     /// thousandths of GPUs times seconds times thousandths of weight.
     fn judge_budgets(&mut self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
-        let Some(class) = &placement.class else { return };
+        let Some(class) = placement.class.as_ref().filter(|_| !job.spec.scavenger) else { return };
         let tree = &self.world.quota;
         let gpus: u64 =
             placement.nodes.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.milli.0).sum();
@@ -193,21 +197,34 @@ impl<'w> Shadow<'w> {
         }
     }
 
-    /// Whether a node of the tree holds no more than it may, with everything the plan has given so far.
-    fn judge_level(&self, path: &str, class: Option<&GpuClass>, wrong: &mut Vec<String>) {
+    /// Whether a node of the tree holds no more than it may, with everything the plan has given so far. What scavengers
+    /// hold counts for scavengers only.
+    fn judge_level(
+        &self,
+        path: &str,
+        scavenges: bool,
+        class: Option<&GpuClass>,
+        wrong: &mut Vec<String>,
+    ) {
         let Some(quota) = self.world.quota.nodes.get(path) else {
             wrong.push(format!("{path} is not in the quota tree"));
             return;
         };
         let Some(class) = class else { return };
-        let given = self.held.get(path);
-        let given_class = given.and_then(|given| given.get(class)).copied().unwrap_or_default();
-        let held = self.world.usage.held(path, class).0 + given_class;
+        let usage = self.world.usage.get(path);
+        let mut held_of: BTreeMap<&GpuClass, u64> = BTreeMap::new();
+        let held = [usage.map(|usage| &usage.held), usage.map(|usage| &usage.scavenged)];
+        let given = [self.held.get(path), self.scavenged.get(path)];
+        for (held, given) in held.into_iter().zip(given).take(if scavenges { 2 } else { 1 }) {
+            let held = held.into_iter().flatten().map(|(class, gpus)| (class, gpus.0));
+            let given = given.into_iter().flatten().map(|(class, gpus)| (class, *gpus));
+            held.chain(given).for_each(|(class, gpus)| *held_of.entry(class).or_default() += gpus);
+        }
+        let held = held_of.get(class).copied().unwrap_or_default();
         if quota.limits.get(class).is_some_and(|limit| held > limit.0) {
             wrong.push(format!("{path} would hold {held} thousandths of {class}, above its limit"));
         }
-        let all_given: u64 = given.map(|given| given.values().sum()).unwrap_or_default();
-        let all = self.world.usage.held_any(path).0 + all_given;
+        let all: u64 = held_of.values().sum();
         if quota.any_limit.is_some_and(|limit| all > limit.0) {
             wrong.push(format!("{path} would hold {all} thousandths in all, above its limit"));
         }

@@ -26,7 +26,8 @@ impl Shadow<'_> {
             if gang.is_some_and(|most| job.spec.total_gpus() > most) {
                 wrong.push(format!("is larger than {path} allows"));
             }
-            let borrow = node.bounds.borrow_max.as_ref().and_then(|most| most.of(class));
+            let borrow = node.bounds.borrow_max.as_ref().filter(|_| !job.spec.scavenger);
+            let borrow = borrow.and_then(|most| most.of(class));
             if borrow.is_some_and(|most| self.borrowed(path.as_str(), class) > most.0) {
                 wrong.push(format!("{path} would borrow more than it may"));
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use crate::attempt::{Attempt, AttemptState};
-use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
+use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
 use crate::world::{Node, PathUsage, World};
 
@@ -210,7 +210,14 @@ fn usage(world: &World, found: &mut Findings) {
     for attempt in world.attempts.values() {
         if let Some(class) = &attempt.placement.class {
             let gpus = attempt.gpus();
-            let hold = |usage: &mut PathUsage| *held_of(usage, class) += gpus.0;
+            let scavenges = world.jobs.get(&attempt.id.job).is_some_and(|job| job.spec.scavenger);
+            if attempt.scavenges() != scavenges {
+                found.add(format!("attempt {}", attempt.id), "is on another footing than its job");
+            }
+            let hold = |usage: &mut PathUsage| {
+                let of = if scavenges { &mut usage.scavenged } else { &mut usage.held };
+                *of.entry(class.clone()).or_default() += gpus;
+            };
             each_level(&mut derived, attempt.project.as_str(), hold);
         }
     }
@@ -221,6 +228,10 @@ fn usage(world: &World, found: &mut Findings) {
         } else {
             each_level(&mut derived, project, |usage| usage.waiting += 1);
         }
+    }
+    let scavengers = world.jobs.values().filter(|job| job.spec.scavenger).count() as u64;
+    if scavengers != world.scavengers {
+        found.add("scavengers", format!("{} counted, {scavengers} there", world.scavengers));
     }
     let counted: BTreeMap<String, PathUsage> =
         world.usage.iter().map(|(path, usage)| (path.to_owned(), usage.clone())).collect();
@@ -251,10 +262,6 @@ fn holds(world: &World, found: &mut Findings) {
             found.add(path.clone(), format!("has {is} set aside, should have {should}"));
         }
     }
-}
-
-fn held_of<'a>(usage: &'a mut PathUsage, class: &GpuClass) -> &'a mut u64 {
-    &mut usage.held.entry(class.clone()).or_default().0
 }
 
 fn each_level(

@@ -63,12 +63,16 @@ struct Open {
 }
 
 impl HeldFor {
-    /// What an attempt that ended held; `None` for one without GPUs or without an end.
+    /// What an attempt that ended held; `None` for one without GPUs or without an end, and for a scavenger, which
+    /// took nothing from anybody.
     #[must_use]
     pub fn of(attempt: &Attempt) -> Option<Self> {
         let (Some(class), Some(until)) = (&attempt.placement.class, attempt.ended) else {
             return None;
         };
+        if attempt.scavenges() {
+            return None;
+        }
         Some(HeldFor {
             project: attempt.project.clone(),
             class: class.clone(),
@@ -136,7 +140,8 @@ impl History {
     }
 
     fn change_open(&mut self, attempt: &Attempt, change: impl Fn(Open, GpuMilli, u128) -> Open) {
-        let Some(class) = &attempt.placement.class else { return };
+        let class = attempt.placement.class.as_ref().filter(|_| !attempt.scavenges());
+        let Some(class) = class else { return };
         let first = attempt.leased.whole_seconds() + 1;
         let (tick, gpus) = (self.half_life.tick(first), attempt.gpus());
         let (_, phase) = self.half_life.era_and_phase(first);

@@ -14,7 +14,7 @@ use crate::check::{self, Refusal};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
 use crate::job::{Job, JobEvent, JobStatus, transition};
 use crate::ledger::Line;
-use crate::meter::{self, Meter};
+use crate::meter::{self, Footing, Meter};
 use crate::node::Liveness;
 use crate::plan::Decision;
 use crate::spec::{GpuRequest, TaskLayout, Work};
@@ -49,8 +49,12 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
         None => Vec::new(),
     };
     let attempt = Arc::new(attempt);
-    let beyond = if attempt.meter.overuse { ", beyond a budget" } else { "" };
-    let text = format!("attempt {id} on {}{beyond}", node_names(placement));
+    let footing = match attempt.meter.footing {
+        Footing::Budget => "",
+        Footing::Overuse => ", beyond a budget",
+        Footing::Scavenger => ", as a scavenger",
+    };
+    let text = format!("attempt {id} on {}{footing}", node_names(placement));
     draft.push(Change::AttemptLeased(Arc::clone(&attempt)));
     draft.push(Change::StepCreated(Arc::new(first_step(&job, id, placement, draft.now))));
     if let Some(class) = &placement.class {
@@ -81,14 +85,18 @@ fn preempt(
     let (now, promise) = (draft.now, world.quota.recall_of(&claimant));
     let grace_s = job.spec.grace_s;
     let ran_ms = now.millis_since(attempt.leased);
-    let is_safe = ran_ms < draft.policy.min_runtime_before_preemption_s.saturating_mul(1000);
+    let safe_ms = draft.policy.min_runtime_before_preemption_s.saturating_mul(1000);
+    let is_safe = !attempt.scavenges() && ran_ms < safe_ms;
     if is_safe && !promise.is_some_and(|promise| promise.is_due(grace_s, now)) {
         return Err(refusal("has not run for as long as it is promised"));
     }
     let grace_s = promise.map_or(grace_s, |promise| promise.grace_s(grace_s, now));
-    let project = &claimant.spec.project;
-    let reason =
-        format!("makes room for job {for_job}, which is within the guarantee of {project}");
+    let reason = if attempt.scavenges() {
+        format!("a scavenger, makes room for job {for_job}")
+    } else {
+        let project = &claimant.spec.project;
+        format!("makes room for job {for_job}, which is within the guarantee of {project}")
+    };
     order_stop(draft, id, Stop { cause: Cause::Preempted, reason, exit: None, grace_s });
     if claimant.status.promised != *nodes {
         draft.move_job(for_job, JobStatus { promised: nodes.clone(), ..claimant.status });
@@ -139,7 +147,7 @@ fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Plac
         epoch: draft.epoch,
         leased: draft.now,
         hold: GpuMilliSeconds::default(),
-        meter: Meter::default(),
+        meter: Meter { footing: footing_of(job), ..Meter::default() },
         state: AttemptState::Leased,
         started: None,
         ended: None,
@@ -148,6 +156,11 @@ fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Plac
         outcome: None,
         next_step: 1,
     }
+}
+
+/// Before anything is set aside for it.
+fn footing_of(job: &Job) -> Footing {
+    if job.spec.scavenger { Footing::Scavenger } else { Footing::Budget }
 }
 
 /// Sets aside its first slice; it starts beyond a budget if that does not fit one.
@@ -161,7 +174,9 @@ fn begin_to_pay(
     let lines = meter::begin(attempt, &world.book, class, time_limit_s);
     let held = attempt.held_ngh();
     let standing = account::standing(&world.quota, &world.accounts, &attempt.project, held);
-    attempt.meter.overuse = standing != Standing::Within;
+    if standing != Standing::Within && !attempt.scavenges() {
+        attempt.meter.footing = Footing::Overuse;
+    }
     lines
 }
 

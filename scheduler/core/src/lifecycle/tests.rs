@@ -103,6 +103,7 @@ fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: boo
         hold: false,
         comment: String::new(),
         grace_s: 1,
+        scavenger: false,
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) enum Tier {
     Borrowed,
     /// It is beyond a budget, and starts only where nobody else wants the GPUs.
     Overuse,
+    /// It takes what nobody else wants, and stops for anybody.
+    Scavenger,
 }
 
 /// Guarantees, shares and what is held, by class and node of the tree.

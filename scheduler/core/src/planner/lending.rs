@@ -56,7 +56,20 @@ impl<'w> Lending<'w> {
     pub fn allows(&self, fair: &Fair, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) -> bool {
         let of = self.class(class);
         let within = of.held[node.get()] + gpus.0 <= fair.guaranteed(node, class).0.0;
-        within || of.outside(fair, node).saturating_add(gpus.0) <= of.free
+        within || self.short(fair, node, class, gpus).is_zero()
+    }
+
+    /// What must be freed of the class so that others have what they keep once the project has so much more; for a
+    /// scavenger, which nobody guarantees anything, that is all there is to ask.
+    pub fn short(
+        &self,
+        fair: &Fair,
+        node: NodeIndex,
+        class: ClassIndex,
+        gpus: GpuMilli,
+    ) -> GpuMilli {
+        let of = self.class(class);
+        GpuMilli(of.outside(fair, node).saturating_add(gpus.0).saturating_sub(of.free))
     }
 
     /// Whether it could if nobody held anything.
@@ -81,8 +94,7 @@ impl<'w> Lending<'w> {
         class: ClassIndex,
         gpus: GpuMilli,
     ) {
-        let of = &mut self.classes[usize::from(class.0)];
-        of.free = of.free.saturating_sub(gpus.0);
+        self.take_free(class, gpus);
         for above in fair.self_and_ancestors(node) {
             let held = &mut self.classes[usize::from(class.0)].held[above.get()];
             *held = held.saturating_add(gpus.0);
@@ -90,11 +102,15 @@ impl<'w> Lending<'w> {
         }
     }
 
+    /// Counts the start of a scavenger, which uses no guarantee.
+    pub fn take_free(&mut self, class: ClassIndex, gpus: GpuMilli) {
+        let of = &mut self.classes[usize::from(class.0)];
+        of.free = of.free.saturating_sub(gpus.0);
+    }
+
     /// Counts what is kept for a job that others stop for.
     pub fn promise(&mut self, class: ClassIndex, kept: &[(SlotId, NodeFree)]) {
-        let gpus = kept.iter().flat_map(|(_, part)| &part.gpus).map(|gpu| gpu.0).sum();
-        let of = &mut self.classes[usize::from(class.0)];
-        of.free = of.free.saturating_sub(gpus);
+        self.take_free(class, kept.iter().flat_map(|(_, part)| &part.gpus).copied().sum());
     }
 
     /// Tells who keeps what the project could be given; `None` if that is not what it waits for.
@@ -102,12 +118,17 @@ impl<'w> Lending<'w> {
         &self,
         fair: &Fair,
         machine: &Machine<'_>,
-        node: NodeIndex,
-        class: ClassIndex,
+        (node, class): (NodeIndex, ClassIndex),
         gpus: GpuMilli,
+        scavenges: bool,
     ) -> Option<Blocker> {
         let of = self.class(class);
-        if self.allows(fair, node, class, gpus) || of.free < gpus.0 {
+        let allowed = if scavenges {
+            self.short(fair, node, class, gpus).is_zero()
+        } else {
+            self.allows(fair, node, class, gpus)
+        };
+        if allowed || of.free < gpus.0 {
             return None;
         }
         let keepers = fair.beside(node).filter(|beside| of.kept[beside.get()] > 0);

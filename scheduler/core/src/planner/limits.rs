@@ -40,12 +40,47 @@ struct Project {
 struct Level<'w> {
     path: &'w str,
     node: &'w QuotaNode,
-    held: BTreeMap<GpuClass, GpuMilli>,
-    held_any: GpuMilli,
+    held: Held,
+    /// What scavengers hold, which counts for scavengers only.
+    scavenged: Held,
     /// Jobs that hold a place.
     jobs: u64,
     /// Where it may borrow only so much.
     ceilings: BTreeMap<GpuClass, Ceiling>,
+}
+
+/// GPUs by class, and all together.
+#[derive(Debug, Default)]
+struct Held {
+    by_class: BTreeMap<GpuClass, GpuMilli>,
+    any: GpuMilli,
+}
+
+impl Held {
+    fn of(by_class: BTreeMap<GpuClass, GpuMilli>) -> Self {
+        let any = by_class.values().copied().sum();
+        Held { by_class, any }
+    }
+
+    fn class(&self, class: &GpuClass) -> GpuMilli {
+        self.by_class.get(class).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self, class: &GpuClass, gpus: GpuMilli) {
+        *self.by_class.entry(class.clone()).or_default() += gpus;
+        self.any += gpus;
+    }
+}
+
+/// GPUs that somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Of which class; without one only the project and the number of its jobs count.
+    pub class: Option<&'a GpuClass>,
+    /// How many.
+    pub gpus: GpuMilli,
+    /// Whether it is a scavenger.
+    pub scavenges: bool,
 }
 
 /// Something that binds a level.
@@ -78,18 +113,25 @@ impl<'w> Level<'w> {
         ceilings: BTreeMap<GpuClass, Ceiling>,
     ) -> Self {
         let usage = world.usage.get(path).cloned().unwrap_or_default();
-        let held_any = usage.held.values().copied().sum();
-        Level { path, node, held: usage.held, held_any, jobs: usage.active, ceilings }
+        let (held, scavenged) = (Held::of(usage.held), Held::of(usage.scavenged));
+        Level { path, node, held, scavenged, jobs: usage.active, ceilings }
     }
 
-    /// Everything that binds the class, with what counts against it.
-    fn binding<'a>(&'a self, class: &'a GpuClass) -> impl Iterator<Item = Binding> + 'a {
-        let held = self.held.get(class).copied().unwrap_or_default();
+    /// Everything that binds the class, with what counts against it. A scavenger borrows from nobody.
+    fn binding<'a>(
+        &'a self,
+        class: &'a GpuClass,
+        scavenges: bool,
+    ) -> impl Iterator<Item = Binding> + 'a {
+        let also = scavenges.then_some(&self.scavenged);
+        let also = |of: &dyn Fn(&Held) -> GpuMilli| also.map(of).unwrap_or_default();
+        let held = self.held.class(class) + also(&|held| held.class(class));
         let own = self.node.limits.get(class);
         let own = own.map(|limit| Binding { bound: Bound::Class, limit: *limit, held });
+        let all = self.held.any + also(&|held| held.any);
         let any = self.node.any_limit;
-        let any = any.map(|limit| Binding { bound: Bound::Any, limit, held: self.held_any });
-        let borrow = self.ceilings.get(class).map(|ceiling| Binding {
+        let any = any.map(|limit| Binding { bound: Bound::Any, limit, held: all });
+        let borrow = self.ceilings.get(class).filter(|_| !scavenges).map(|ceiling| Binding {
             bound: Bound::Borrow(*ceiling),
             limit: ceiling.most(),
             held,
@@ -99,8 +141,10 @@ impl<'w> Level<'w> {
         own.into_iter().chain(any).chain(borrow).chain(gang)
     }
 
-    fn allows(&self, class: &GpuClass, gpus: GpuMilli) -> bool {
-        self.binding(class).all(|binding| binding.held + gpus <= binding.limit)
+    fn allows(&self, asked: Asked<'_>) -> bool {
+        let Some(class) = asked.class else { return true };
+        let mut binding = self.binding(class, asked.scavenges);
+        binding.all(|binding| binding.held + asked.gpus <= binding.limit)
     }
 
     fn allows_job(&self) -> bool {
@@ -149,16 +193,15 @@ impl<'w> Limits<'w> {
         Some(self.levels.len() - 1)
     }
 
-    /// Whether the project may have another job with so much of the class; without a class only whether it exists and
-    /// may have another one.
-    pub fn allow(&self, project: ProjectIndex, class: Option<&GpuClass>, gpus: GpuMilli) -> bool {
+    /// Whether the project may have another job that asks for so much.
+    pub fn allow(&self, project: ProjectIndex, asked: Asked<'_>) -> bool {
         let Some(levels) = &self.projects[project.0 as usize].levels else {
             return false;
         };
         levels
             .iter()
             .map(|level| &self.levels[*level])
-            .all(|level| level.allows_job() && class.is_none_or(|class| level.allows(class, gpus)))
+            .all(|level| level.allows_job() && level.allows(asked))
     }
 
     /// Whether any node says how long jobs of the project may take.
@@ -199,7 +242,7 @@ impl<'w> Limits<'w> {
                 };
                 binding.held.saturating_sub(leaves) + gpus <= binding.limit
             };
-            level.allows_job() && level.binding(class).all(fits)
+            level.allows_job() && level.binding(class, false).all(fits)
         })
     }
 
@@ -211,11 +254,12 @@ impl<'w> Limits<'w> {
     }
 
     /// Counts what the pass gave to the project.
-    pub fn take(&mut self, project: ProjectIndex, class: &GpuClass, gpus: GpuMilli) {
+    pub fn take(&mut self, project: ProjectIndex, asked: Asked<'_>) {
+        let Some(class) = asked.class else { return };
         for level in self.projects[project.0 as usize].levels.iter().flatten() {
             let level = &mut self.levels[*level];
-            *level.held.entry(class.clone()).or_default() += gpus;
-            level.held_any += gpus;
+            let held = if asked.scavenges { &mut level.scavenged } else { &mut level.held };
+            held.take(class, asked.gpus);
         }
     }
 
@@ -223,8 +267,7 @@ impl<'w> Limits<'w> {
     pub fn blockers(
         &self,
         project: ProjectIndex,
-        class: Option<&GpuClass>,
-        gpus: GpuMilli,
+        Asked { class, gpus, scavenges }: Asked<'_>,
     ) -> Vec<Blocker> {
         let project = &self.projects[project.0 as usize];
         let Some(levels) = &project.levels else {
@@ -235,7 +278,7 @@ impl<'w> Limits<'w> {
             blockers.extend(level.job_blocker());
             let own = level.path == project.path.as_str();
             if let Some(class) = class {
-                let passed = level.binding(class);
+                let passed = level.binding(class, scavenges);
                 let passed = passed.filter(|binding| binding.held + gpus > binding.limit);
                 blockers.extend(passed.map(|binding| level.blocker(own, class, gpus, binding)));
             }

@@ -6,6 +6,7 @@
 mod beyond;
 mod promised;
 mod reserved;
+mod scavenge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use super::fair::{Demand, Fair, Tier, has_guarantees};
 use super::fit::Machine;
 use super::gang::Pick;
 use super::lending::Lending;
-use super::limits::{Limits, ProjectIndex};
+use super::limits::{Asked, Limits, ProjectIndex};
 use super::order::{DependencyLists, Kept, Order, has_waited};
 use super::reasons::{Ground, Reasons};
-use super::recall::{Found, Recalls, Scene};
+use super::recall::{Found, Givers, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
 use super::turns::{Claim, Lines, Turns};
@@ -54,7 +55,9 @@ pub(super) struct Pass<'w> {
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
     /// Jobs that started on nodes reserved for them, before all others.
     started: BTreeSet<JobId>,
-    /// Jobs beyond a budget, whose turn comes last.
+    /// Jobs that take what all others leave.
+    scavengers: Vec<&'w Job>,
+    /// Jobs beyond a budget, whose turn comes after all others'.
     beyond: Vec<(&'w Job, Claim)>,
     /// Classes that a job within its budgets waits for, once it is their turn.
     wanted: BTreeMap<Option<ClassIndex>, JobId>,
@@ -83,6 +86,8 @@ pub(super) struct Want {
     pub nodes: u32,
     /// Who pays.
     pub project: ProjectIndex,
+    /// Whether it is a scavenger.
+    pub scavenges: bool,
     /// Seconds to be set aside for it; 0 where no budget binds its project.
     pub slice_s: i64,
     /// Its time limit, seconds; 0 where no node says how long jobs of its project may take.
@@ -107,6 +112,7 @@ impl<'w> Pass<'w> {
             recalls: None,
             expecting: BTreeMap::new(),
             started: BTreeSet::new(),
+            scavengers: Vec::new(),
             beyond: Vec::new(),
             wanted: BTreeMap::new(),
             decisions: Vec::new(),
@@ -120,9 +126,10 @@ impl<'w> Pass<'w> {
         let world = self.world;
         let by_turns = has_guarantees(&world.quota)
             || world.usage.several_projects_wait()
+            || world.scavengers > 0
             || self.anything_reserved();
         let considered = if by_turns { self.run_by_turns() } else { self.run_in_order() };
-        let considered = considered - self.run_beyond_budgets();
+        let considered = considered - self.run_beyond_budgets() - self.run_scavengers();
         let deferred = self.world.queue.len() - considered;
         let waiting = self.report();
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
@@ -154,9 +161,13 @@ impl<'w> Pass<'w> {
         let mut lines = Lines::new(Arc::clone(&arena));
         let mut competing = Vec::new();
         for key in &self.world.queue {
-            if let Some(job) = self.competing(&mut early, key.job) {
-                lines.add(job, &self.machine, &mut self.limits);
-                competing.push(job);
+            match self.competing(&mut early, key.job) {
+                Some(job) if job.spec.scavenger => self.scavengers.push(job),
+                Some(job) => {
+                    lines.add(job, &self.machine, &mut self.limits);
+                    competing.push(job);
+                }
+                None => {}
             }
         }
         let mut considered = self.world.queue.len() - lines.jobs();
@@ -230,7 +241,7 @@ impl<'w> Pass<'w> {
             self.beyond.extend(comes_last.then_some((job, claim)));
             return comes_last;
         }
-        if self.recall(job, claim, want) {
+        if self.recall(job, claim, want, order) {
             order = Order::Freeing;
         } else if claim.tier != Tier::Overuse {
             self.keep_if_overdue(job, want);
@@ -243,7 +254,7 @@ impl<'w> Pass<'w> {
     fn claims(&self, job: &Job, claim: Claim, want: Want, place: usize) -> bool {
         let class = self.families.get(want.family).tries[place].class;
         match (claim, class) {
-            (Claim { tier: Tier::Overuse, .. }, _) => true,
+            (Claim { tier: Tier::Overuse | Tier::Scavenger, .. }, _) => true,
             (Claim { tier: Tier::Guaranteed, node: Some(node), project: _ }, Some(class)) => {
                 self.is_guaranteed(job, want, node, class)
             }
@@ -305,11 +316,16 @@ impl<'w> Pass<'w> {
 
     /// Whether limits, budgets and other terms of the nodes above leave room for it.
     fn within_bounds(&self, want: Want, class: Option<ClassIndex>) -> bool {
-        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
-        let name = class.map(|class| self.machine.class_name(class));
-        self.limits.allow(want.project, name, gpus)
+        self.limits.allow(want.project, self.asked(want, class))
             && self.limits.allow_walltime(want.project, want.walltime_s)
             && self.standing(want, class) != Standing::Exhausted
+    }
+
+    /// What the job asks of the class.
+    fn asked(&self, want: Want, class: Option<ClassIndex>) -> Asked<'_> {
+        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
+        let class = class.map(|class| self.machine.class_name(class));
+        Asked { class, gpus, scavenges: want.scavenges }
     }
 
     fn search(&self, want: Want, class: Option<ClassIndex>) -> Option<Vec<Pick>> {
@@ -328,36 +344,44 @@ impl<'w> Pass<'w> {
         let (need, class) = (family.need, family.tries[place].class);
         self.budgets.take(want.project, self.hold(want, class));
         let placement = self.machine.take(class, &need, picks);
+        let gpus = placement.gpus();
         self.limits.take_job(want.project);
-        if let Some(class) = &placement.class {
-            self.limits.take(want.project, class, placement.gpus());
-        }
-        if let (Some(fair), Some(node), Some(class)) = (&mut self.fair, claim.node, class) {
-            fair.take(node, class, placement.gpus());
-            if let Some(lending) = &mut self.lending {
-                lending.take(fair, &self.machine, node, class, placement.gpus());
+        let asked = Asked { class: placement.class.as_ref(), gpus, scavenges: want.scavenges };
+        self.limits.take(want.project, asked);
+        match (&mut self.fair, &mut self.lending, class) {
+            (_, Some(lending), Some(class)) if want.scavenges => lending.take_free(class, gpus),
+            (Some(fair), lending, Some(class)) if !want.scavenges => {
+                if let Some(node) = claim.node {
+                    fair.take(node, class, gpus);
+                    if let Some(lending) = lending {
+                        lending.take(fair, &self.machine, node, class, gpus);
+                    }
+                }
             }
+            (_, _, Some(_) | None) => {}
         }
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
 
-    /// For a job that is within a guarantee of some class: stops what borrows where that makes room, or waits for
-    /// what stops already. Whether it does; then what it needs is kept for it and counts as its own.
-    fn recall(&mut self, job: &Job, claim: Claim, want: Want) -> bool {
+    /// Stops what runs in a worse tier where that makes room, or waits for what stops already: scavengers for any job,
+    /// what borrows for one that is within a guarantee of some class. Whether it does; then what it needs is kept for
+    /// it and counts as its own.
+    fn recall(&mut self, job: &Job, claim: Claim, want: Want, order: Order) -> bool {
         let Some(node) = claim.node else { return false };
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let Some(class) = class.filter(|class| self.kept.by(Some(*class)).is_none()) else {
                 continue;
             };
-            if !self.is_guaranteed(job, want, node, class) {
-                continue;
-            }
+            let Some(givers) = self.givers(job, want, (node, class), order) else { continue };
             // Where not even the empty machine would do, as on nodes reserved for others, nobody need be asked.
             if self.families.get_mut(want.family).capable(place, &self.machine) < want.nodes {
                 continue;
             }
-            if let Some(found) = self.find_room(job, want, node, class) {
+            if let Some(found) = self.find_room(job, want, (node, class), givers) {
+                if givers == Givers::Borrowers {
+                    self.expecting.entry((node, class)).or_insert(job.id);
+                }
                 self.make_room(job.id, want, node, class, found);
                 return true;
             }
@@ -390,11 +414,11 @@ impl<'w> Pass<'w> {
         &mut self,
         job: &Job,
         want: Want,
-        node: NodeIndex,
-        class: ClassIndex,
+        place: (NodeIndex, ClassIndex),
+        givers: Givers,
     ) -> Option<Found> {
         let promise = self.world.quota.recall_of(job);
-        self.with_recalls(|recalls, scene| recalls.find(scene, want, node, class, promise))
+        self.with_recalls(|recalls, scene| recalls.find(scene, want, place, promise, givers))
     }
 
     fn with_recalls(
@@ -418,8 +442,9 @@ impl<'w> Pass<'w> {
     ) {
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let asked = Asked { class: Some(self.machine.class_name(class)), gpus, scavenges: false };
         self.budgets.take(want.project, self.hold(want, Some(class)));
-        self.expecting.entry((node, class)).or_insert(job);
+        self.limits.take(want.project, asked);
         for (slot, part) in &found.kept {
             self.machine.keep(*slot, part);
         }
@@ -427,7 +452,6 @@ impl<'w> Pass<'w> {
             lending.promise(class, &found.kept);
         }
         self.limits.take_job(want.project);
-        self.limits.take(want.project, self.machine.class_name(class), gpus);
         if let Some(fair) = &mut self.fair {
             fair.take(node, class, gpus);
         }

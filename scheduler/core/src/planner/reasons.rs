@@ -11,7 +11,7 @@ use super::budgets::Budgets;
 use super::fair::Fair;
 use super::fit::Machine;
 use super::lending::Lending;
-use super::limits::Limits;
+use super::limits::{Asked, Limits};
 use super::order::{Order, behind, behind_own, freeing, later};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
@@ -82,7 +82,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
     pub fn list(&mut self, waiting: &Waiting) -> List {
         let Waiting { want, order, .. } = *waiting;
         // Nearly every waiting job of a full machine waits for capacity alone, whoever pays.
-        let tiers = (self.standings.is_some() || want.slice_s > 0) && self.asks_gpus(want);
+        let tiers = self.standings.is_some() || want.slice_s > 0 || want.scavenges;
+        let tiers = tiers && self.asks_gpus(want);
         if order == Order::Free && !tiers && self.within_limits(want) {
             return self.capacity(want.family, want.nodes);
         }
@@ -96,11 +97,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
 
     fn within_limits(&self, want: Want) -> bool {
         let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let allowed = |class: Option<ClassIndex>| {
-            let class = class.map(|class| self.machine.class_name(class));
-            self.limits.allow(want.project, class, gpus)
-        };
+        let allowed = |class| self.limits.allow(want.project, self.asked(want, class));
         let time = self.limits.allow_walltime(want.project, want.walltime_s);
         time && !family.tries.is_empty()
             && family.tries.iter().all(|attempt| allowed(attempt.class))
@@ -134,6 +131,13 @@ impl<'a, 'w> Reasons<'a, 'w> {
         Arc::new(ranked(blockers))
     }
 
+    /// What the job asks of a class.
+    fn asked(&self, want: Want, class: Option<ClassIndex>) -> Asked<'_> {
+        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
+        let class = class.map(|class| self.machine.class_name(class));
+        Asked { class, gpus, scavenges: want.scavenges }
+    }
+
     fn freeing(&self, want: Want) -> Blocker {
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
@@ -146,8 +150,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
 
     /// In which tier it competes, where there are tiers.
     fn standing(&mut self, want: Want) -> Option<Blocker> {
-        if let Some(beyond) = self.beyond(want) {
-            return Some(beyond);
+        if let Some(last) = self.scavenger(want).or_else(|| self.beyond(want)) {
+            return Some(last);
         }
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));

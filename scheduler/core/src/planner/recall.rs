@@ -16,6 +16,10 @@
 //! not above. And a job that started within a guarantee is no victim as long as the tree stays: whatever takes its
 //! project above was leased later and alone makes up the excess. So each recall trades borrowed GPUs for GPUs that
 //! cannot be recalled, and there is no ring of them. The check of decisions asserts that P falls, by its own count.
+//!
+//! Scavengers are beside all that: what they hold counts in no guarantee and in no P, nothing keeps them from being
+//! stopped, and any other job may have them stopped. They go first, the latest leased before the others. No ring comes
+//! of it either: nothing stops for a scavenger, and one starts only where no other job can, even with all of them gone.
 
 mod search;
 
@@ -31,6 +35,7 @@ use super::score::{ClassIndex, SlotId};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Attempt;
 use crate::ids::{AttemptId, NodeName};
+use crate::meter::Footing;
 use crate::policy::Policy;
 use crate::quota::Recall;
 use crate::quota::entitle::NodeIndex;
@@ -61,10 +66,15 @@ pub(super) struct Recalls<'w> {
     leaving: Vec<Vec<u64>>,
     /// What the pass counts as held already for jobs that wait for it, likewise.
     promised: Vec<Vec<u64>>,
-    /// Attempts that hold GPUs and do not stop.
+    /// Attempts that hold GPUs and do not stop, without scavengers.
     staying: BTreeMap<(ClassIndex, NodeIndex), Line<'w>>,
+    /// Scavengers that do not stop, in the order of their leases: of any class, since on nodes of several classes those
+    /// of one may hold the CPUs that another needs.
+    scavengers: Line<'w>,
     /// No victims were found for so many nodes, or more.
     failed: BTreeMap<(FamilyId, ClassIndex, ProjectIndex, Option<Recall>), u32>,
+    /// Not even with all scavengers gone there was room for so many nodes, or more.
+    crowded: BTreeMap<(FamilyId, ClassIndex), u32>,
     searches_left: u32,
     repeats_left: u32,
 }
@@ -89,6 +99,18 @@ struct Candidate {
     held: u64,
 }
 
+/// Who may be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Givers {
+    /// Scavengers, and what borrows.
+    Borrowers,
+    /// Scavengers alone.
+    Scavengers {
+        /// What must be freed beside the room for the job itself, so that others have what they keep.
+        short: GpuMilli,
+    },
+}
+
 /// What frees enough for a job.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -110,44 +132,51 @@ impl<'w> Recalls<'w> {
             leaving: vec![vec![0; fair.nodes()]; machine.classes.len()],
             promised: vec![vec![0; fair.nodes()]; machine.classes.len()],
             staying: BTreeMap::new(),
+            scavengers: Line::new(),
             failed: BTreeMap::new(),
+            crowded: BTreeMap::new(),
             searches_left: SEARCHES_MAX,
             repeats_left: REPEATS_MAX,
         };
         for attempt in world.attempts.values() {
             let class = attempt.placement.class.as_ref().and_then(|class| machine.class(class));
-            let place = class.zip(fair.find(&attempt.project));
+            let place = class.zip(fair.find(&attempt.project)).filter(|_| !attempt.scavenges());
             match place {
                 _ if attempt.stop.is_some() => recalls.leave(scene, place, attempt),
                 Some(place) => recalls.staying.entry(place).or_default().push(attempt),
+                None if attempt.scavenges() => recalls.scavengers.push(attempt),
                 None => {}
             }
         }
-        for attempts in recalls.staying.values_mut() {
+        for attempts in recalls.staying.values_mut().chain([&mut recalls.scavengers]) {
             attempts.sort_by_key(|attempt| attempt.place_in_line());
         }
         recalls
     }
 
-    /// What frees enough for a job within its guarantee that does not fit now; `None` if nothing does.
+    /// What frees enough for a job that does not fit now; `None` if nothing does.
     pub fn find(
         &mut self,
         scene: Scene<'_, 'w>,
         want: Want,
-        own: NodeIndex,
-        class: ClassIndex,
+        (own, class): (NodeIndex, ClassIndex),
         promise: Option<Recall>,
+        givers: Givers,
     ) -> Option<Found> {
         // Those whose promise has as good as come all may stop the same.
         let due = promise.filter(|promise| !promise.is_due(0, self.now));
         let key = (want.family, class, want.project, due);
-        let failed = self.failed.get(&key).is_some_and(|nodes| *nodes <= want.nodes);
-        if failed || self.searches_left == 0 {
+        let failed = match givers {
+            Givers::Borrowers => self.failed.get(&key),
+            Givers::Scavengers { .. } => self.crowded.get(&(want.family, class)),
+        };
+        if failed.is_some_and(|nodes| *nodes <= want.nodes) || self.searches_left == 0 {
             return None;
         }
         let family = scene.families.get(want.family);
         let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
-        let mut search = Search { scene, family, want, own, class, promise, fitting, spared };
+        let mut search =
+            Search { scene, family, want, own, class, promise, givers, fitting, spared };
         search.look_around(self.room());
         let victims = self.collect_sparing(&mut search);
         match victims {
@@ -158,7 +187,12 @@ impl<'w> Recalls<'w> {
             }
             None => {
                 self.searches_left -= 1;
-                self.failed.insert(key, want.nodes);
+                match givers {
+                    Givers::Borrowers => self.failed.insert(key, want.nodes),
+                    Givers::Scavengers { .. } => {
+                        self.crowded.insert((want.family, class), want.nodes)
+                    }
+                };
                 None
             }
         }
@@ -176,8 +210,9 @@ impl<'w> Recalls<'w> {
     ) -> Option<Found> {
         let family = scene.families.get(want.family);
         let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
-        let promise = None;
-        let mut search = Search { scene, family, want, own, class, promise, fitting, spared };
+        let (promise, givers) = (None, Givers::Borrowers);
+        let mut search =
+            Search { scene, family, want, own, class, promise, givers, fitting, spared };
         for slot in promised.iter().filter_map(|name| scene.machine.find(name)) {
             search.look_at(self.room(), slot);
         }
@@ -203,11 +238,15 @@ impl<'w> Recalls<'w> {
     /// Victims in the order they are to be stopped, which then count as stopping. If they are not enough, the one
     /// that was in the way of others, if any was.
     fn collect(&mut self, search: &mut Search<'_, 'w>) -> Result<Line<'w>, Option<AttemptId>> {
-        let mut victims: Line<'w> = Vec::new();
+        let mut victims: Line<'w> = self.clear_scavengers(search);
         let mut gone = BTreeSet::new();
         let mut closed = BTreeSet::new();
         // First those that free nodes; only then those that are in the way of a limit.
-        for _ in [Lack::Nodes, Lack::Limit] {
+        let phases: &[Lack] = match search.givers {
+            Givers::Borrowers => &[Lack::Nodes, Lack::Limit],
+            Givers::Scavengers { .. } => &[],
+        };
+        for _ in phases {
             let lack = search.lack();
             let mut candidates = self.candidates(search, &gone);
             while !search.is_enough(self.room()) && search.lack() == lack {
@@ -234,6 +273,21 @@ impl<'w> Recalls<'w> {
         Ok(self.cut_down(search, victims))
     }
 
+    /// Stops scavengers, the latest leased first, until there is room or none is left that helps.
+    fn clear_scavengers(&mut self, search: &mut Search<'_, 'w>) -> Line<'w> {
+        let mut victims = Vec::new();
+        for scavenger in self.scavengers.clone().into_iter().rev() {
+            if search.is_enough(self.room()) {
+                break;
+            }
+            if search.is_cleared_by(scavenger) {
+                victims.push(scavenger);
+                self.stop(search, scavenger);
+            }
+        }
+        victims
+    }
+
     /// Takes back those that turn out not to be needed, the last chosen first.
     fn cut_down(&mut self, search: &mut Search<'_, 'w>, mut victims: Line<'w>) -> Line<'w> {
         let mut needed = Vec::new();
@@ -245,8 +299,11 @@ impl<'w> Recalls<'w> {
             }
         }
         for victim in &needed {
-            let place = search.place_of(victim);
-            if let Some(line) = place.and_then(|place| self.staying.get_mut(&place)) {
+            let line = match search.place_of(victim) {
+                Some(place) => self.staying.get_mut(&place),
+                None => Some(&mut self.scavengers),
+            };
+            if let Some(line) = line {
                 line.retain(|attempt| attempt.id != victim.id);
             }
         }
@@ -291,7 +348,7 @@ impl<'w> Recalls<'w> {
                 let active = self.active(fair, search.class, project);
                 let above = active.saturating_sub(fair.due(project, search.class).0);
                 let (leased, id) = (attempt.leased, Reverse(attempt.id));
-                let overuse = attempt.meter.overuse;
+                let overuse = attempt.meter.footing == Footing::Overuse;
                 return Some(Candidate { overuse, above, leased, id, project, at, held });
             }
             held -= attempt.gpus().0;

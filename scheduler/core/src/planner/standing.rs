@@ -14,6 +14,9 @@ use crate::plan::{Blocker, BlockerKind, Unit};
 /// What a blocker calls the better tier.
 pub(crate) const GUARANTEED: &str = "guaranteed";
 
+/// What a blocker calls the tier of scavengers.
+pub(crate) const SCAVENGER: &str = "scavenger";
+
 /// What a blocker calls the other one.
 const BORROWED: &str = "borrowed";
 
@@ -72,7 +75,7 @@ impl<'a> Standings<'a> {
         }
         let word = match tier {
             Tier::Guaranteed => GUARANTEED,
-            Tier::Borrowed | Tier::Overuse => BORROWED,
+            Tier::Borrowed | Tier::Overuse | Tier::Scavenger => BORROWED,
         };
         Some(Blocker {
             kind: BlockerKind::Tier,

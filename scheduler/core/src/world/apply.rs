@@ -102,6 +102,7 @@ impl World {
     /// Enters the job into the queue, the counts and the list of those that wait for others.
     fn link(&mut self, job: &Job) {
         let project = &job.spec.project;
+        self.scavengers += u64::from(job.spec.scavenger);
         match job.status.state {
             JobState::Pending => {
                 self.queue.insert(QueueKey::of(job));
@@ -118,6 +119,7 @@ impl World {
 
     fn unlink(&mut self, job: &Job) {
         let project = &job.spec.project;
+        self.scavengers = self.scavengers.saturating_sub(u64::from(job.spec.scavenger));
         match job.status.state {
             JobState::Pending => {
                 self.queue.remove(&QueueKey::of(job));
@@ -145,9 +147,7 @@ impl World {
         for allocation in &attempt.placement.nodes {
             self.with_node(&allocation.node, |node| node.take(attempt.id, allocation));
         }
-        if let Some(class) = &attempt.placement.class {
-            self.usage.take(&attempt.project, class, attempt.gpus());
-        }
+        self.usage.begin(attempt);
         self.history.begin(attempt);
         self.count_in(attempt);
     }
@@ -208,9 +208,7 @@ impl World {
             self.with_node(&allocation.node, |node| node.give_back(attempt.id, allocation));
             self.recompute_if_oversubscribed(&allocation.node);
         }
-        if let Some(class) = &attempt.placement.class {
-            self.usage.give_back(&attempt.project, class, attempt.gpus());
-        }
+        self.usage.end(attempt);
         self.history.end(attempt);
     }
 

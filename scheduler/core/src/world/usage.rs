@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::amount::GpuMilli;
+use crate::attempt::Attempt;
 use crate::ids::{GpuClass, ProjectPath};
 
 /// Use by path, each summed over everything below.
@@ -14,8 +15,10 @@ pub struct Usage {
 /// What one node of the tree holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathUsage {
-    /// GPUs held, by class; no entry is zero.
+    /// GPUs held, by class, without what scavengers hold; no entry is zero.
     pub held: BTreeMap<GpuClass, GpuMilli>,
+    /// GPUs that scavengers hold, by class; no entry is zero.
+    pub scavenged: BTreeMap<GpuClass, GpuMilli>,
     /// Jobs waiting, held ones included.
     pub waiting: u64,
     /// Jobs starting or running.
@@ -23,13 +26,19 @@ pub struct PathUsage {
 }
 
 impl Usage {
-    /// What `path` holds of `class`.
+    /// What `path` holds of `class`, without what its scavengers hold.
     #[must_use]
     pub fn held(&self, path: &str, class: &GpuClass) -> GpuMilli {
         self.get(path).and_then(|usage| usage.held.get(class)).copied().unwrap_or_default()
     }
 
-    /// What `path` holds of all classes.
+    /// What scavengers of `path` hold of `class`.
+    #[must_use]
+    pub fn scavenged(&self, path: &str, class: &GpuClass) -> GpuMilli {
+        self.get(path).and_then(|usage| usage.scavenged.get(class)).copied().unwrap_or_default()
+    }
+
+    /// What `path` holds of all classes, without what its scavengers hold.
     #[must_use]
     pub fn held_any(&self, path: &str) -> GpuMilli {
         self.get(path).map(|usage| usage.held.values().copied().sum()).unwrap_or_default()
@@ -66,19 +75,34 @@ impl Usage {
         self.by_path.iter().map(|(path, usage)| (path.as_str(), usage))
     }
 
-    /// Counts GPUs that an attempt took.
-    pub fn take(&mut self, project: &ProjectPath, class: &GpuClass, gpus: GpuMilli) {
-        self.each_level(project, |usage| *usage.held.entry(class.clone()).or_default() += gpus);
+    /// Counts what an attempt took.
+    pub(super) fn begin(&mut self, attempt: &Attempt) {
+        let Some(class) = &attempt.placement.class else { return };
+        let gpus = attempt.gpus();
+        if attempt.scavenges() {
+            self.each_level(&attempt.project, |usage| {
+                *usage.scavenged.entry(class.clone()).or_default() += gpus;
+            });
+        } else {
+            self.take(&attempt.project, class, gpus);
+        }
     }
 
-    /// Counts GPUs that an attempt gave back.
-    pub fn give_back(&mut self, project: &ProjectPath, class: &GpuClass, gpus: GpuMilli) {
-        self.each_level(project, |usage| {
-            if let Some(held) = usage.held.get_mut(class) {
-                *held = held.saturating_sub(gpus);
-            }
-            usage.held.retain(|_, held| !held.is_zero());
-        });
+    /// Counts what an attempt gave back.
+    pub(super) fn end(&mut self, attempt: &Attempt) {
+        let Some(class) = &attempt.placement.class else { return };
+        let gpus = attempt.gpus();
+        if attempt.scavenges() {
+            let of = |usage: &mut PathUsage| less(&mut usage.scavenged, class, gpus);
+            self.each_level(&attempt.project, of);
+        } else {
+            self.each_level(&attempt.project, |usage| less(&mut usage.held, class, gpus));
+        }
+    }
+
+    /// Counts GPUs that are given to a project.
+    pub fn take(&mut self, project: &ProjectPath, class: &GpuClass, gpus: GpuMilli) {
+        self.each_level(project, |usage| *usage.held.entry(class.clone()).or_default() += gpus);
     }
 
     /// Counts one job more or less that waits.
@@ -105,6 +129,13 @@ impl Usage {
             }
         }
     }
+}
+
+fn less(held: &mut BTreeMap<GpuClass, GpuMilli>, class: &GpuClass, gpus: GpuMilli) {
+    if let Some(held) = held.get_mut(class) {
+        *held = held.saturating_sub(gpus);
+    }
+    held.retain(|_, held| !held.is_zero());
 }
 
 fn step(count: u64, more: bool) -> u64 {

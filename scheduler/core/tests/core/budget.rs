@@ -10,6 +10,7 @@ use gotgan_core::check;
 use gotgan_core::ids::{AttemptId, Epoch, JobId};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::lifecycle::{Draft, MemberEvent, Report, commit, fold, settle_due, turn_quota};
+use gotgan_core::meter::Footing;
 use gotgan_core::quota::{parse, read_moment, show_moment};
 use gotgan_core::world::{Snapshot, Used, World};
 use insta::assert_snapshot;
@@ -126,7 +127,7 @@ impl Books {
     }
 
     fn is_overuse(&self, job: JobId) -> bool {
-        self.cluster.world.attempts[&AttemptId { job, number: 1 }].meter.overuse
+        self.cluster.world.attempts[&AttemptId { job, number: 1 }].meter.footing == Footing::Overuse
     }
 }
 

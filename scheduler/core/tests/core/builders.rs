@@ -147,6 +147,7 @@ fn plain_spec() -> JobSpec {
         hold: false,
         comment: String::new(),
         grace_s: 30,
+        scavenger: false,
     }
 }
 
@@ -201,6 +202,10 @@ impl<'a> JobBuilder<'a> {
 
     pub fn hours(self, hours: i64) -> Self {
         self.spec(|spec| spec.time_limit_s = hours * 3600)
+    }
+
+    pub fn scavenger(self) -> Self {
+        self.spec(|spec| spec.scavenger = true)
     }
 
     pub fn grace_s(self, grace_s: u32) -> Self {

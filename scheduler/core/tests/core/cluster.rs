@@ -14,7 +14,7 @@ use gotgan_core::ids::{
     AttemptId, ClusterName, Epoch, GpuClass, JobId, NodeName, ProjectPath, ReservationName,
 };
 use gotgan_core::job::{JobState, JobStatus};
-use gotgan_core::meter::Meter;
+use gotgan_core::meter::{Footing, Meter};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planner::plan;
@@ -201,6 +201,7 @@ impl TestCluster {
     fn start(&mut self, id: JobId, placement: &Arc<Placement>) {
         let job = &self.world.jobs[&id];
         let number = job.status.attempt + 1;
+        let footing = if job.spec.scavenger { Footing::Scavenger } else { Footing::Budget };
         let attempt = Attempt {
             id: AttemptId { job: id, number },
             project: job.spec.project.clone(),
@@ -208,7 +209,7 @@ impl TestCluster {
             epoch: Epoch(1),
             leased: self.now,
             hold: GpuMilliSeconds(0),
-            meter: Meter::default(),
+            meter: Meter { footing, ..Meter::default() },
             state: AttemptState::Leased,
             started: None,
             ended: None,

@@ -28,6 +28,7 @@ mod quota;
 mod recall;
 mod reference;
 mod scale;
+mod scavenger;
 mod sketch;
 mod terms;
 mod tiers;

@@ -31,6 +31,7 @@ pub struct JobSketch {
     priority: i32,
     place: u8,
     trouble: u8,
+    scavenges: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +80,7 @@ fn job() -> impl Strategy<Value = JobSketch> {
             priority,
             place,
             trouble,
+            scavenges: false,
         }
     })
 }
@@ -93,6 +95,17 @@ impl Sketch {
     pub fn of_one_project(mut self) -> Self {
         let before = self.before.iter_mut().map(|(job, _)| job);
         self.jobs.iter_mut().chain(before).for_each(|job| job.project = PROJECTS.len() - 1);
+        self
+    }
+
+    /// The same where every second job that asks for GPUs is a scavenger, of those that run as of those that wait; all
+    /// ask for GPUs.
+    pub fn with_scavengers(mut self) -> Self {
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        for (at, job) in before.chain(&mut self.jobs).enumerate() {
+            job.kind = job.kind.max(1);
+            job.scavenges = at % 2 == 0;
+        }
         self
     }
 
@@ -169,6 +182,7 @@ impl JobSketch {
             3 | 4 => job.avoiding(&["n0", "n2"]),
             _ => job,
         };
+        let job = if self.scavenges { job.scavenger() } else { job };
         match self.trouble {
             0 => job.not_before_ms(10),
             1 => job.after(DependencyKind::AfterAny, gotgan_core::ids::JobId(1)),

@@ -332,6 +332,7 @@ fn request(new: &NewJob<'_>) -> JobRequest {
         time_limit_s: terms.time_limit.map_or(0, Span::whole_seconds),
         priority: terms.priority,
         requeue: terms.requeue,
+        scavenger: terms.scavenger,
         grace_s: terms.grace.map(|grace| u32::try_from(grace.whole_seconds()).unwrap_or(u32::MAX)),
         ..JobRequest::default()
     }

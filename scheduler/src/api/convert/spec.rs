@@ -35,6 +35,7 @@ pub fn job_request(spec: v1::JobSpec) -> JobRequest {
         hold: spec.hold,
         comment: spec.comment,
         grace_s: spec.grace_s,
+        scavenger: spec.scavenger,
     }
 }
 
@@ -116,6 +117,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         hold: spec.hold,
         comment: spec.comment.clone(),
         grace_s: Some(spec.grace_s),
+        scavenger: spec.scavenger,
     }
 }
 

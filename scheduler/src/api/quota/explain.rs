@@ -59,6 +59,7 @@ fn told(standing: Standing, who: &Principal) -> v1::QuotaStanding {
         borrowed_gpu_milli: standing.borrowed().0,
         lent_gpu_milli: standing.lent.0,
         kept_gpu_milli: standing.kept.0,
+        scavenged_gpu_milli: standing.scavenged.0,
         limit: standing.limit.map(|binding| v1::BindingLimit {
             path: binding.path.to_string(),
             limit_gpu_milli: binding.limit.0,

@@ -8,6 +8,7 @@ use gotgan_core::change::Change;
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{GpuClass, JobId};
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::meter::Footing;
 use gotgan_core::quota::Interval;
 use gotgan_core::world::World;
 use gotgan_store::{Balance, LedgerFilter, Page};
@@ -91,12 +92,14 @@ async fn assert_accounts_reload(leader: &Leader) {
 pub async fn what_was_settled_in_slices_is_loaded_as_it_was(place: Arc<Place>) {
     let mut leader = Leader::at(&place).await;
     let mut changes = vec![Change::NodeRegistered(Arc::new(inventory("n1")))];
-    changes.extend((1..=2).map(|id| submitted(plain_job(id))));
+    changes.extend((1..=3).map(|id| submitted(plain_job(id))));
     leader.commit(changes).await;
     let mut within = attempt(1, 1, "n1", &[1, 2], 1000);
     let mut beyond = attempt(2, 1, "n1", &[3], 500);
-    beyond.meter.overuse = true;
-    for attempt in [&mut within, &mut beyond] {
+    beyond.meter.footing = Footing::Overuse;
+    let mut scavenger = attempt(3, 1, "n1", &[4], 1000);
+    scavenger.meter.footing = Footing::Scavenger;
+    for attempt in [&mut within, &mut beyond, &mut scavenger] {
         leader.commit(leader.lease(attempt)).await;
         for seconds in [30, LATER_S] {
             leader.commit(leader.settle(attempt, at(seconds))).await;
@@ -109,11 +112,18 @@ pub async fn what_was_settled_in_slices_is_loaded_as_it_was(place: Arc<Place>) {
     assert_eq!(overuse, GpuMilliSeconds(500 * (LATER_S - 10)));
     leader.commit(leader.end(&ended(within, LATER_S - 60, Cause::User))).await;
     leader.commit(leader.end(&ended(beyond, LATER_S + 60, Cause::Node))).await;
+    leader.commit(leader.end(&ended(scavenger, LATER_S + 60, Cause::User))).await;
     assert_accounts_reload(&leader).await;
     let differences = leader.store.audit_ledger().await.unwrap().differences;
     assert_eq!(differences, Vec::<String>::new());
     let used = leader.world.accounts.used("public", Interval::ALWAYS);
-    assert_eq!(used, Ngh(2000 * i128::from(LATER_S - 70) * 1000), "the other was given back");
+    assert_eq!(used, Ngh(2000 * i128::from(LATER_S - 70) * 1000), "the others cost nothing");
+    let charged = leader.store.balances(None).await.unwrap()[0].charged;
+    let all = 2000 * (LATER_S - 70) + 500 * (LATER_S + 50) + 1000 * (LATER_S + 50);
+    assert_eq!(charged, GpuMilliSeconds(all), "a scavenger's seconds are counted");
+    let snapshot = leader.store.load(HalfLife::default(), at(LATER_S + 60)).await.unwrap();
+    let reloaded = World::restore(snapshot, at(LATER_S + 60));
+    assert_eq!(reloaded.history, leader.world.history, "and held against nobody");
 }
 
 pub async fn a_true_ledger_passes_the_audit(place: Arc<Place>) {

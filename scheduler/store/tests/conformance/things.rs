@@ -82,6 +82,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
         dependencies: Vec::new(),
         warning_signal: None,
         requeue: true,
+        scavenger: false,
         max_retries: 1,
         environment: BTreeMap::from([("LANG".to_owned(), "ko_KR.UTF-8".to_owned())]),
         working_directory: String::new(),

@@ -48,11 +48,13 @@ impl<'w> Pass<'w> {
     /// What the job competes for.
     pub(super) fn want(&mut self, job: &'w Job, claim: Claim) -> Want {
         let project = claim.project;
-        let bound = self.budgets.binds(project, &job.spec.project);
+        let scavenges = job.spec.scavenger;
+        let bound = !scavenges && self.budgets.binds(project, &job.spec.project);
         Want {
             family: self.families.of(job, self.closed_to(job), &self.machine),
             nodes: job.spec.nodes,
             project,
+            scavenges,
             walltime_s: if self.limits.binds_walltime(project) { job.spec.time_limit_s } else { 0 },
             slice_s: if bound { slice_s(job.spec.time_limit_s) } else { 0 },
         }

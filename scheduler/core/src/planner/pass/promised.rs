@@ -29,6 +29,7 @@ impl<'w> Pass<'w> {
                 recalls.stand_by(scene, want, node, class, promised)
             };
             if let Some(found) = self.with_recalls(stands) {
+                self.expecting.entry((node, class)).or_insert(job.id);
                 self.make_room(job.id, want, node, class, found);
                 self.waiting.push(Waiting { job: job.id, want, order: Order::Freeing });
                 return true;

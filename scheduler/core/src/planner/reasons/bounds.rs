@@ -3,7 +3,8 @@
 use super::{Reasons, Want};
 use crate::account::Standing;
 use crate::amount::Ngh;
-use crate::plan::Blocker;
+use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::planner::standing::SCAVENGER;
 
 impl Reasons<'_, '_> {
     /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
@@ -28,13 +29,24 @@ impl Reasons<'_, '_> {
         self.budgets.beyond(want.project, hold).filter(|_| overuse)
     }
 
+    /// Tells that it starts after all others and stops for anybody.
+    pub(super) fn scavenger(&self, want: Want) -> Option<Blocker> {
+        want.scavenges.then(|| Blocker {
+            kind: BlockerKind::Tier,
+            subject: self.limits.path(want.project).to_string(),
+            needed: self.asked(want, None).gpus.0,
+            available: 0,
+            limit: 0,
+            unit: Unit::GpuMilli,
+            note: SCAVENGER.to_owned(),
+        })
+    }
+
     pub(super) fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
         let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
         let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
         for attempt in &family.tries {
-            let class = attempt.class.map(|class| self.machine.class_name(class));
-            for blocker in self.limits.blockers(want.project, class, gpus) {
+            for blocker in self.limits.blockers(want.project, self.asked(want, attempt.class)) {
                 // The limit over all classes binds each of them.
                 if !blockers.contains(&blocker) {
                     blockers.push(blocker);
@@ -51,6 +63,8 @@ impl Reasons<'_, '_> {
         let family = self.families.get(want.family);
         let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
-        classes.filter_map(|class| lending.blocker(fair, self.machine, node, class, gpus)).collect()
+        let scavenges = want.scavenges;
+        let kept = |class| lending.blocker(fair, self.machine, (node, class), gpus, scavenges);
+        classes.filter_map(kept).collect()
     }
 }

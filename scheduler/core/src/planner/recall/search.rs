@@ -10,6 +10,7 @@ use super::super::limits::Limits;
 use super::super::pass::Want;
 use super::super::request::{Families, Family};
 use super::super::score::{ClassIndex, SlotId};
+use super::Givers;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::attempt::Attempt;
 use crate::ids::AttemptId;
@@ -63,6 +64,8 @@ pub(super) struct Search<'a, 'w> {
     pub class: ClassIndex,
     /// By when it was promised its guarantee.
     pub promise: Option<Recall>,
+    /// Who may be stopped for it.
+    pub givers: Givers,
     /// Nodes that would serve.
     pub fitting: BTreeSet<SlotId>,
     /// Attempts that are left alone, as they would be in the way of others.
@@ -179,7 +182,33 @@ impl<'w> Search<'_, 'w> {
 
     /// Whether enough nodes would serve, within every limit.
     pub fn is_enough(&self, room: Room<'_>) -> bool {
-        self.lack() == Lack::Limit && self.within_limits(room)
+        self.lack() == Lack::Limit
+            && match self.givers {
+                Givers::Borrowers => self.within_limits(room),
+                // Its limits are no matter of what scavengers hold.
+                Givers::Scavengers { short } => short.is_zero() || self.will_be_free(room) >= short,
+            }
+    }
+
+    /// What of the class will be free beside what is.
+    fn will_be_free(&self, room: Room<'_>) -> GpuMilli {
+        let on = |(slot, soon): (&SlotId, &NodeFree)| -> GpuMilli {
+            let of_class = self.scene.machine.slot(*slot).free_of(self.class);
+            of_class.map(|(gpu, _)| soon.gpus[gpu]).sum()
+        };
+        room.soon.iter().map(on).sum()
+    }
+
+    /// Whether stopping a scavenger could bring the job any further.
+    pub fn is_cleared_by(&self, scavenger: &Attempt) -> bool {
+        match (self.lack(), self.givers) {
+            (Lack::Nodes, _) => self.frees_a_node(scavenger),
+            (Lack::Limit, Givers::Scavengers { .. }) => {
+                let class = self.scene.machine.class_name(self.class);
+                scavenger.placement.class.as_ref() == Some(class)
+            }
+            (Lack::Limit, Givers::Borrowers) => false,
+        }
     }
 
     pub fn within_limits(&self, room: Room<'_>) -> bool {
@@ -204,12 +233,17 @@ impl<'w> Search<'_, 'w> {
         if self.spared.contains(&victim.id) {
             return false;
         }
-        let nodes = &victim.placement.nodes;
-        let slots = || nodes.iter().filter_map(|held| self.scene.machine.find(&held.node));
         match self.lack() {
-            Lack::Nodes => slots().any(|id| self.is_open(id) && !self.fitting.contains(&id)),
+            Lack::Nodes => self.frees_a_node(victim),
             Lack::Limit => self.shares_a_parent(victim),
         }
+    }
+
+    /// Whether it holds something where the job may be and does not fit yet.
+    fn frees_a_node(&self, victim: &Attempt) -> bool {
+        let nodes = victim.placement.nodes.iter();
+        let mut slots = nodes.filter_map(|held| self.scene.machine.find(&held.node));
+        slots.any(|id| self.is_open(id) && !self.fitting.contains(&id))
     }
 
     pub fn shares_a_parent(&self, victim: &Attempt) -> bool {
@@ -217,7 +251,11 @@ impl<'w> Search<'_, 'w> {
         fair.find(&victim.project).is_some_and(|node| fair.meet(node, self.own))
     }
 
+    /// Where it counts as held; nowhere if it is a scavenger.
     pub fn place_of(&self, victim: &Attempt) -> Option<(ClassIndex, NodeIndex)> {
+        if victim.scavenges() {
+            return None;
+        }
         self.scene.fair.find(&victim.project).map(|node| (self.class, node))
     }
 }
