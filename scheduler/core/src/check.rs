@@ -93,7 +93,7 @@ pub fn plan(world: &World, plan: &Plan) -> Vec<Violation> {
             }
         };
         let starts = matches!(decision, Decision::Start { .. });
-        if plan.report.waiting.contains_key(job) == starts {
+        if plan.report.jobs.contains_key(job) == starts {
             found.push(Violation { subject: format!("job {job}"), text: text.to_owned() });
         }
     }

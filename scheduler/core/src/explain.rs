@@ -40,7 +40,7 @@ pub fn explain(
     planned: Option<UnixMicros>,
 ) -> Option<Explanation> {
     let job = world.jobs.get(&job)?;
-    let found = last.and_then(|report| report.waiting.get(&job.id));
+    let found = last.and_then(|report| report.of(job));
     Some(match job.status.state {
         JobState::Held => held(job),
         JobState::Pending => match found {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
+use crate::job::Job;
+use crate::world::CohortKey;
 
 /// The result of one pass over a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,17 +46,32 @@ pub enum Decision {
     },
 }
 
-/// Why jobs wait, by job.
+/// Why jobs wait. Jobs blocked alike share one list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Blockers, worst first; jobs blocked alike share one list.
-    pub waiting: BTreeMap<JobId, Arc<Vec<Blocker>>>,
+    /// Blockers of jobs that are told apart, worst first.
+    pub jobs: BTreeMap<JobId, Arc<Vec<Blocker>>>,
+    /// Blockers of all other jobs of a cohort that was looked at.
+    pub cohorts: BTreeMap<CohortKey, Arc<Vec<Blocker>>>,
     /// Jobs looked at.
     pub considered: usize,
     /// Jobs left for the next pass because this one had decided enough.
     pub deferred: usize,
     /// Whom fair share puts behind others, by project and the class its jobs want; `None`: any.
     pub turns: BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>,
+}
+
+impl Report {
+    /// Why a pending job waits; `None` if the pass did not look at one like it.
+    #[must_use]
+    pub fn of(&self, job: &Job) -> Option<&Arc<Vec<Blocker>>> {
+        self.jobs.get(&job.id).or_else(|| self.cohorts.get(&CohortKey::of(job)))
+    }
+
+    /// Every list there is.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<Vec<Blocker>>> {
+        self.jobs.values().chain(self.cohorts.values())
+    }
 }
 
 /// One reason why a job waits, with its numbers.

@@ -4,13 +4,14 @@
 //!
 //! ```text
 //!   queue ──► order ──► request ──► limits ──► gang over fit, best score first ──► decision
-//!  (world)   (not yet?) (seen one   (project   (all nodes or none)
+//!  (world)   (whose turn) (seen one (project   (all nodes or none)
 //!                        like it?)  and above)        │ too few
 //!                                                     └──────► reasons, from what is left at the end
 //! ```
 //!
-//! Where the quota tree gives guarantees or jobs of several projects wait, `order` is not the queue's alone: who is
-//! within a guarantee comes before who borrows, and among those whoever used least for their share (`turns`).
+//! Who is within a guarantee comes before who borrows, and among those whoever used least for their share (`turns`); of
+//! one project the queue's order decides. Jobs that nothing but that tells apart are one cohort, of which the first
+//! stands for all.
 //!
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
 //! found at the end, by what is left then, is right for every job that was passed over on the way.
@@ -21,6 +22,7 @@ mod ceiling;
 mod fair;
 mod fit;
 mod gang;
+mod gather;
 mod lending;
 pub(crate) mod limits;
 pub(crate) mod order;
@@ -55,16 +57,10 @@ pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
 /// is in service, held, and asked for by jobs that compete.
 #[must_use]
 pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitlements> {
-    let mut early = order::DependencyLists::default();
     let machine = fit::Machine::of(world);
     let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
-    let mut lines = turns::Lines::new(Arc::clone(&arena));
-    let waiting = world.queue.iter().filter_map(|key| world.jobs.get(&key.job));
-    let waiting = waiting.filter(|job| !job.spec.scavenger);
-    for job in waiting.filter(|job| early.not_yet(world, job, now).is_none()) {
-        lines.add(job, &machine, &mut limits);
-    }
+    let gathered = gather::gather(world, now, &arena, &machine, &mut limits);
     let rule = OrderRule::default();
-    let fair = fair::Fair::of(world, &arena, &machine, &lines.demands(), rule, now);
+    let fair = fair::Fair::of(world, &arena, &machine, &gathered.lines.demands(), rule, now);
     fair.into_entitlements(&machine)
 }

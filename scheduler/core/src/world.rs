@@ -8,6 +8,7 @@
 mod alerts;
 mod apply;
 mod audit;
+mod cohort;
 mod node;
 mod usage;
 
@@ -28,6 +29,7 @@ use crate::step::Step;
 
 pub use alerts::Alerts;
 pub use audit::QuotaAudit;
+pub use cohort::{CohortKey, CohortPlace, Cohorts};
 pub use node::{Node, NodeFree};
 pub use usage::{PathUsage, Usage};
 
@@ -56,6 +58,8 @@ pub struct World {
     pub steps: BTreeMap<(AttemptId, u32), Arc<Step>>,
     /// Pending jobs in the order of the queue.
     pub queue: BTreeSet<QueueKey>,
+    /// The same jobs by what they wait for.
+    pub cohorts: Cohorts,
     /// How many of the jobs are scavengers.
     pub scavengers: u64,
     /// Jobs that wait for each job.
@@ -158,6 +162,7 @@ impl Default for World {
             attempts: BTreeMap::new(),
             steps: BTreeMap::new(),
             queue: BTreeSet::new(),
+            cohorts: Cohorts::default(),
             scavengers: 0,
             dependents: BTreeMap::new(),
             usage: Usage::default(),

@@ -364,7 +364,7 @@ impl<'s> Engine<'s> {
 
 /// Whether any job within its guarantee waits for what others hold.
 fn wants_back(report: &Report) -> bool {
-    let blockers = report.waiting.values().flat_map(|list| list.iter());
+    let blockers = report.lists().flat_map(|list| list.iter());
     blockers.map(|blocker| blocker.kind).any(|kind| match kind {
         BlockerKind::Lent | BlockerKind::Recall => true,
         BlockerKind::Held

@@ -6,7 +6,7 @@ use super::Violation;
 use crate::attempt::{Attempt, AttemptState};
 use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
-use crate::world::{Node, PathUsage, World};
+use crate::world::{CohortKey, CohortPlace, Node, PathUsage, World};
 
 /// Everything that does not add up.
 pub(super) fn violations(world: &World) -> Vec<Violation> {
@@ -190,6 +190,19 @@ fn queue(world: &World, found: &mut Findings) {
     }
     if queued.len() != world.queue.len() {
         found.add("queue", "has a job twice");
+    }
+    let in_cohorts = world.cohorts.iter().flat_map(|(key, places)| {
+        places.iter().filter_map(move |place| {
+            let job = world.jobs.get(&place.job)?;
+            let right = *key == CohortKey::of(job) && *place == CohortPlace::of(job);
+            right.then_some(place.job)
+        })
+    });
+    let beside = world.cohorts.dependent().chain(world.cohorts.delayed());
+    let mut grouped: Vec<JobId> = in_cohorts.chain(beside).collect();
+    grouped.sort_unstable();
+    if !grouped.iter().eq(&queued) {
+        found.add("cohorts", "have other jobs than the queue");
     }
 }
 

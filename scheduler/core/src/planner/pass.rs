@@ -1,28 +1,28 @@
 //! One pass over the queue: who starts where. Why the others wait is found afterwards, by what is left.
 //!
-//! Where the quota tree guarantees nothing and only one project waits, jobs come in the order of the queue; else by
-//! [`Turns`].
+//! Jobs come in the order of [`Turns`].
 
 mod beyond;
 mod promised;
 mod reserved;
 mod scavenge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::budgets::Budgets;
-use super::fair::{Demand, Fair, Tier, has_guarantees};
+use super::fair::{Demand, Fair, Tier};
 use super::fit::Machine;
 use super::gang::Pick;
+use super::gather::{Gathered, gather};
 use super::lending::Lending;
 use super::limits::{Asked, Limits, ProjectIndex};
-use super::order::{DependencyLists, Kept, Order, has_waited};
+use super::order::{Kept, Order, has_waited};
 use super::reasons::{Ground, Reasons};
 use super::recall::{Found, Givers, Recalls, Scene};
 use super::request::{Families, FamilyId};
 use super::score::ClassIndex;
-use super::turns::{Claim, Lines, Turns};
+use super::turns::{Claim, Cohort, CohortId, Fate, Members, Turn, Turns};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
@@ -30,7 +30,7 @@ use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, NodeIndex};
-use crate::world::World;
+use crate::world::{CohortKey, World};
 
 /// A pass under way.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Pass<'w> {
     budgets: Budgets<'w>,
     families: Families<'w>,
     kept: Kept<'w>,
-    /// `None` where jobs come in the order of the queue.
+    /// `None` until jobs are in line.
     fair: Option<Fair>,
     /// `None` where no node keeps anything from others.
     lending: Option<Lending<'w>>,
@@ -57,8 +57,10 @@ pub(super) struct Pass<'w> {
     started: BTreeSet<JobId>,
     /// Jobs that take what all others leave.
     scavengers: Vec<&'w Job>,
-    /// Jobs beyond a budget, whose turn comes after all others'.
-    beyond: Vec<(&'w Job, Claim)>,
+    /// Cohorts beyond a budget, whose turn comes after all others'.
+    beyond: VecDeque<(CohortId, Claim)>,
+    /// Jobs looked at.
+    considered: usize,
     /// Classes that a job within its budgets waits for, once it is their turn.
     wanted: BTreeMap<Option<ClassIndex>, JobId>,
     decisions: Vec<Decision>,
@@ -66,15 +68,26 @@ pub(super) struct Pass<'w> {
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
 }
 
-/// A job that competed and did not start; jobs with all but the first field equal wait for the same reasons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Jobs that competed and did not start; those with equal wants and orders wait for the same reasons.
+#[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    /// Which job.
+    /// Which.
+    pub who: Who,
+    /// The first of them.
     pub job: JobId,
     /// For what.
     pub want: Want,
     /// Behind whom.
     pub order: Order,
+}
+
+/// Which jobs wait.
+#[derive(Debug, Clone)]
+pub(super) enum Who {
+    /// The one.
+    Job,
+    /// Every job of the cohort of which nothing else is said.
+    Cohort(CohortKey),
 }
 
 /// What a job competes for.
@@ -92,6 +105,18 @@ pub(super) struct Want {
     pub slice_s: i64,
     /// Its time limit, seconds; 0 where no node says how long jobs of its project may take.
     pub walltime_s: i64,
+}
+
+/// What came of looking at a job.
+pub(super) enum Finding {
+    /// It starts, or others stop for it.
+    Decided,
+    /// It cannot start within a guarantee, and may still borrow.
+    Later,
+    /// It is beyond a budget, and its turn comes after all others'.
+    Beyond,
+    /// It waits, and the order of jobs bears on that like this.
+    Waits(Order),
 }
 
 impl<'w> Pass<'w> {
@@ -113,7 +138,8 @@ impl<'w> Pass<'w> {
             expecting: BTreeMap::new(),
             started: BTreeSet::new(),
             scavengers: Vec::new(),
-            beyond: Vec::new(),
+            beyond: VecDeque::new(),
+            considered: 0,
             wanted: BTreeMap::new(),
             decisions: Vec::new(),
             waiting: Vec::new(),
@@ -123,102 +149,120 @@ impl<'w> Pass<'w> {
 
     /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self) -> (Vec<Decision>, Report) {
-        let world = self.world;
-        let by_turns = has_guarantees(&world.quota)
-            || world.usage.several_projects_wait()
-            || world.scavengers > 0
-            || self.anything_reserved();
-        let considered = if by_turns { self.run_by_turns() } else { self.run_in_order() };
-        let considered = considered - self.run_beyond_budgets() - self.run_scavengers();
-        let deferred = self.world.queue.len() - considered;
-        let waiting = self.report();
-        let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
-        let turns = turns.unwrap_or_default();
-        (self.decisions, Report { waiting, considered, deferred, turns })
-    }
-
-    /// In the order of the queue; how many were looked at.
-    fn run_in_order(&mut self) -> usize {
-        let mut early = DependencyLists::default();
-        let mut considered = 0;
-        for key in &self.world.queue {
-            if self.has_decided_enough() {
-                break;
-            }
-            considered += 1;
-            if let Some(job) = self.competing(&mut early, key.job) {
-                let project = self.limits.project(&job.spec.project);
-                self.consider(job, Claim { tier: Tier::Borrowed, node: None, project });
-            }
-        }
-        considered
-    }
-
-    /// By guarantees, and by use and shares; how many were looked at.
-    fn run_by_turns(&mut self) -> usize {
-        let mut early = DependencyLists::default();
         let arena = Arc::new(Arena::of(&self.world.quota));
-        let mut lines = Lines::new(Arc::clone(&arena));
-        let mut competing = Vec::new();
-        for key in &self.world.queue {
-            match self.competing(&mut early, key.job) {
-                Some(job) if job.spec.scavenger => self.scavengers.push(job),
-                Some(job) => {
-                    lines.add(job, &self.machine, &mut self.limits);
-                    competing.push(job);
-                }
-                None => {}
-            }
-        }
-        let mut considered = self.world.queue.len() - lines.jobs();
-        self.demands = lines.demands();
+        let gathered = gather(self.world, self.now, &arena, &self.machine, &mut self.limits);
+        let Gathered { lines, scavengers, not_yet } = gathered;
+        (self.scavengers, self.considered) = (scavengers, not_yet.len());
+        (self.demands, self.lists) = (lines.demands(), not_yet);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
-        let mut turns = Turns::of(lines, &fair);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
+        let mut turns = Turns::of(lines, &fair);
         self.fair = Some(fair);
         if self.anything_reserved() {
-            self.start_reserved(&competing);
+            self.start_reserved(&turns);
         }
-        considered += self.started.len();
+        self.run_turns(&mut turns);
+        self.run_beyond_budgets(&mut turns);
+        self.run_scavengers();
+        let (jobs, cohorts) = self.report();
+        let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
+        let (considered, turns) = (self.considered, turns.unwrap_or_default());
+        let deferred = self.world.queue.len().saturating_sub(considered);
+        (self.decisions, Report { jobs, cohorts, considered, deferred, turns })
+    }
+
+    /// By guarantees, and by use and shares.
+    fn run_turns(&mut self, turns: &mut Turns<'w>) {
         while !self.has_decided_enough() {
             let Some(turn) = self.fair.as_ref().and_then(|fair| turns.next(fair)) else {
                 break;
             };
-            if self.started.contains(&turn.job.id) {
-                continue;
+            let fate = self.take_turn(turns, &turn);
+            turns.settle(&turn, fate);
+        }
+    }
+
+    /// Looks at a job, or at its whole cohort if it tells for all.
+    pub(super) fn take_turn(&mut self, turns: &mut Turns<'w>, turn: &Turn) -> Fate {
+        let Some(job) = self.world.jobs.get(&turn.job) else { return Fate::Next };
+        if self.started.contains(&job.id) {
+            return Fate::Next;
+        }
+        let cohort = turns.cohort_mut(turn.cohort);
+        let want = match cohort.want {
+            Some(want) => want,
+            None => *cohort.want.insert(self.want(
+                cohort.common.spec,
+                cohort.common.avoid,
+                cohort.project,
+            )),
+        };
+        match self.consider(job, turn.claim, want) {
+            Finding::Decided => {
+                self.considered += 1;
+                Fate::Next
             }
-            if self.consider(turn.job, turn.claim) {
-                considered += 1;
-            } else {
-                turns.put_off(turn);
+            Finding::Later => Fate::Later,
+            Finding::Beyond => {
+                self.beyond.push_back((turn.cohort, turn.claim));
+                Fate::Done
+            }
+            Finding::Waits(order) if self.may_differ(turn, job) => {
+                self.keep_if_overdue(job, turn.claim, want);
+                self.considered += 1;
+                self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
+                Fate::Next
+            }
+            Finding::Waits(order) => {
+                self.wait_together(turns.cohort(turn.cohort), turn, want, order);
+                Fate::Done
             }
         }
-        considered
+    }
+
+    /// Whether another job of the cohort may have others stopped for it where this one may not: what was promised it by
+    /// a moment depends on when it was queued.
+    fn may_differ(&self, turn: &Turn, job: &Job) -> bool {
+        turn.claim.tier == Tier::Guaranteed && self.world.quota.recall_of(job).is_some()
+    }
+
+    /// All jobs of the cohort wait for what the first one waits for, or behind the one among them that waits too long.
+    fn wait_together(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want, order: Order) {
+        let members = cohort.members();
+        self.considered += members.len();
+        let mut rest = order;
+        if let Some(overdue) =
+            self.first_overdue(members).filter(|_| turn.claim.tier != Tier::Overuse)
+            && self.keep_if_overdue(overdue, turn.claim, want)
+        {
+            let who = Who::Job;
+            self.waiting.push(Waiting { who, job: overdue.id, want, order });
+            rest = Order::Behind(overdue.id);
+        }
+        let who = Who::Cohort(cohort.common.key.clone());
+        self.waiting.push(Waiting { who, job: turn.job, want, order: rest });
+    }
+
+    fn first_overdue(&self, members: &Members<'w>) -> Option<&'w Job> {
+        if self.policy.drain_after_s <= 0 {
+            return None;
+        }
+        let world = self.world;
+        let latest = self.now.plus_seconds(-self.policy.drain_after_s);
+        let old = members.iter().filter(|place| place.queued <= latest);
+        let mut old = old.filter_map(|place| world.jobs.get(&place.job));
+        old.find(|job| has_waited(job, self.policy.drain_after_s, self.now))
     }
 
     fn has_decided_enough(&self) -> bool {
         self.decisions.len() >= self.policy.max_starts_per_pass
     }
 
-    /// The job if it competes for resources; else why it does not is noted.
-    fn competing(&mut self, early: &mut DependencyLists, id: JobId) -> Option<&'w Job> {
-        let job = self.world.jobs.get(&id)?;
-        match early.not_yet(self.world, job, self.now) {
-            Some(list) => {
-                self.lists.push((job.id, list));
-                None
-            }
-            None => Some(job),
-        }
-    }
-
-    /// Starts the job if some class serves it now; false if it did not and may only be looked at again for classes
-    /// in which it must borrow.
-    fn consider(&mut self, job: &'w Job, claim: Claim) -> bool {
-        let want = self.want(job, claim);
+    /// Starts the job if some class serves it now.
+    pub(super) fn consider(&mut self, job: &'w Job, claim: Claim, want: Want) -> Finding {
         if self.stand_by_promise(job, claim, want) {
-            return true;
+            return Finding::Decided;
         }
         let mut order = Order::Free;
         let mut must_wait = false;
@@ -230,7 +274,7 @@ impl<'w> Pass<'w> {
             match self.attempt(job, claim, want, place) {
                 Ok(picks) => {
                     self.start(job, claim, want, place, picks);
-                    return true;
+                    return Finding::Decided;
                 }
                 Err(found) => order = order.max(found),
             }
@@ -238,16 +282,14 @@ impl<'w> Pass<'w> {
         if must_wait {
             // Its turn in a worse tier comes later; after the borrowers, that is after all others.
             let comes_last = claim.tier != Tier::Guaranteed;
-            self.beyond.extend(comes_last.then_some((job, claim)));
-            return comes_last;
+            return if comes_last { Finding::Beyond } else { Finding::Later };
         }
         if self.recall(job, claim, want, order) {
-            order = Order::Freeing;
-        } else if claim.tier != Tier::Overuse {
-            self.keep_if_overdue(job, want);
+            let order = Order::Freeing;
+            self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
+            return Finding::Decided;
         }
-        self.waiting.push(Waiting { job: job.id, want, order });
-        true
+        Finding::Waits(order)
     }
 
     /// Whether a start on nodes of that class is in the tier that the job has its turn in.
@@ -255,7 +297,7 @@ impl<'w> Pass<'w> {
         let class = self.families.get(want.family).tries[place].class;
         match (claim, class) {
             (Claim { tier: Tier::Overuse | Tier::Scavenger, .. }, _) => true,
-            (Claim { tier: Tier::Guaranteed, node: Some(node), project: _ }, Some(class)) => {
+            (Claim { tier: Tier::Guaranteed, node: Some(node) }, Some(class)) => {
                 self.is_guaranteed(job, want, node, class)
             }
             (Claim { tier: Tier::Guaranteed | Tier::Borrowed, .. }, _) => {
@@ -465,10 +507,11 @@ impl<'w> Pass<'w> {
     }
 
     /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it on the
-    /// nodes it may be on.
-    fn keep_if_overdue(&mut self, job: &Job, want: Want) {
-        if !has_waited(job, self.policy.drain_after_s, self.now) {
-            return;
+    /// nodes it may be on. Whether it does.
+    fn keep_if_overdue(&mut self, job: &Job, claim: Claim, want: Want) -> bool {
+        let overdue = has_waited(job, self.policy.drain_after_s, self.now);
+        if !overdue || claim.tier == Tier::Overuse {
+            return false;
         }
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
@@ -477,12 +520,14 @@ impl<'w> Pass<'w> {
                 self.within_bounds(want, class) && self.lent(want, class, Lending::could_allow);
             if could >= want.nodes && allowed {
                 let territory = self.families.get(want.family).territory;
-                return self.kept.keep(class, job.id, territory);
+                self.kept.keep(class, job.id, territory);
+                return true;
             }
         }
+        false
     }
 
-    fn report(&mut self) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
+    fn report(&mut self) -> (Lists<JobId>, Lists<CohortKey>) {
         let ground = Ground {
             machine: &self.machine,
             limits: &self.limits,
@@ -491,8 +536,17 @@ impl<'w> Pass<'w> {
             lending: self.lending.as_ref(),
         };
         let mut reasons = Reasons::of(ground, &mut self.families);
-        let found = self.waiting.iter().map(|waiting| (waiting.job, reasons.list(waiting)));
-        self.lists.extend(found);
-        std::mem::take(&mut self.lists).into_iter().collect()
+        let (mut jobs, mut cohorts) = (std::mem::take(&mut self.lists), Vec::new());
+        for waiting in std::mem::take(&mut self.waiting) {
+            let list = reasons.list(&waiting);
+            match waiting.who {
+                Who::Job => jobs.push((waiting.job, list)),
+                Who::Cohort(key) => cohorts.push((key, list)),
+            }
+        }
+        (jobs.into_iter().collect(), cohorts.into_iter().collect())
     }
 }
+
+/// Blockers by whom they block.
+type Lists<K> = BTreeMap<K, Arc<Vec<Blocker>>>;

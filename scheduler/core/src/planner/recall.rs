@@ -68,6 +68,10 @@ pub(super) struct Recalls<'w> {
     promised: Vec<Vec<u64>>,
     /// Attempts that hold GPUs and do not stop, without scavengers.
     staying: BTreeMap<(ClassIndex, NodeIndex), Line<'w>>,
+    /// What they hold together, line by line: nearly every search finds with that alone that nobody may be stopped.
+    held: BTreeMap<(ClassIndex, NodeIndex), u64>,
+    /// Lines all of which are safe from jobs that were promised nothing sooner.
+    young: BTreeSet<(ClassIndex, NodeIndex)>,
     /// Scavengers that do not stop, in the order of their leases: of any class, since on nodes of several classes those
     /// of one may hold the CPUs that another needs.
     scavengers: Line<'w>,
@@ -132,6 +136,8 @@ impl<'w> Recalls<'w> {
             leaving: vec![vec![0; fair.nodes()]; machine.classes.len()],
             promised: vec![vec![0; fair.nodes()]; machine.classes.len()],
             staying: BTreeMap::new(),
+            held: BTreeMap::new(),
+            young: BTreeSet::new(),
             scavengers: Line::new(),
             failed: BTreeMap::new(),
             crowded: BTreeMap::new(),
@@ -151,6 +157,12 @@ impl<'w> Recalls<'w> {
         for attempts in recalls.staying.values_mut().chain([&mut recalls.scavengers]) {
             attempts.sort_by_key(|attempt| attempt.place_in_line());
         }
+        let lines = recalls.staying.iter();
+        let young =
+            |line: &Line<'w>| line.iter().all(|attempt| attempt.leased > recalls.safe_after);
+        let all_young = lines.clone().filter(|(_, line)| young(line)).map(|(place, _)| *place);
+        recalls.young = all_young.collect();
+        recalls.held = lines.map(|(place, line)| (*place, sum_of(line.iter()))).collect();
         recalls
     }
 
@@ -300,7 +312,11 @@ impl<'w> Recalls<'w> {
         }
         for victim in &needed {
             let line = match search.place_of(victim) {
-                Some(place) => self.staying.get_mut(&place),
+                Some(place) => {
+                    let held = self.held.entry(place).or_default();
+                    *held = held.saturating_sub(victim.gpus().0);
+                    self.staying.get_mut(&place)
+                }
                 None => Some(&mut self.scavengers),
             };
             if let Some(line) = line {
@@ -318,10 +334,16 @@ impl<'w> Recalls<'w> {
         gone: &BTreeSet<AttemptId>,
     ) -> BinaryHeap<Candidate> {
         let lines = self.staying.iter().filter(|((class, _), _)| *class == search.class);
-        let first = |((_, project), line): (&(ClassIndex, NodeIndex), &Line<'w>)| {
-            let left = line.iter().filter(|attempt| !gone.contains(&attempt.id));
-            let held: GpuMilli = left.map(|attempt| attempt.gpus()).sum();
-            self.candidate(search, gone, *project, line.len(), held.0)
+        let first = |(place, line): (&(ClassIndex, NodeIndex), &Line<'w>)| {
+            if search.promise.is_none() && self.young.contains(place) {
+                return None;
+            }
+            let held = if gone.is_empty() {
+                self.held.get(place).copied().unwrap_or_default()
+            } else {
+                sum_of(line.iter().filter(|attempt| !gone.contains(&attempt.id)))
+            };
+            self.candidate(search, gone, place.1, line.len(), held)
         };
         lines.filter_map(first).collect()
     }
@@ -442,6 +464,10 @@ impl<'w> Recalls<'w> {
         }
         kept
     }
+}
+
+fn sum_of<'a>(attempts: impl Iterator<Item = &'a &'a Arc<Attempt>>) -> u64 {
+    attempts.map(|attempt| attempt.gpus().0).sum()
 }
 
 /// The largest victim below nodes of which nothing more may be stopped: without it the most others could be.

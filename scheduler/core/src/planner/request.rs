@@ -10,8 +10,7 @@ use super::gang::{Need, Territory};
 use super::score::ClassIndex;
 use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
-use crate::job::Job;
-use crate::spec::{Constraints, GpuRequest, NodeRequest};
+use crate::spec::{Constraints, GpuRequest, JobSpec, NodeRequest};
 
 /// A kind of request of the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,15 +68,19 @@ pub(super) struct Families<'w> {
 }
 
 impl<'w> Families<'w> {
-    /// The kind of request that the job is.
-    pub fn of(&mut self, job: &'w Job, closed: ReservationSet, machine: &Machine<'w>) -> FamilyId {
-        let avoid = &job.status.avoid;
+    /// The kind of request that jobs of that specification are which avoid those nodes.
+    pub fn of(
+        &mut self,
+        (spec, avoid): (&'w JobSpec, &'w BTreeSet<NodeName>),
+        closed: ReservationSet,
+        machine: &Machine<'w>,
+    ) -> FamilyId {
         let key = FamilyKey {
-            per_node: &job.spec.per_node,
-            constraints: &job.spec.constraints,
+            per_node: &spec.per_node,
+            constraints: &spec.constraints,
             avoid,
             closed,
-            nodes_if_avoiding: if avoid.is_empty() { 0 } else { job.spec.nodes },
+            nodes_if_avoiding: if avoid.is_empty() { 0 } else { spec.nodes },
         };
         if let Some(id) = self.known.get(&key) {
             return *id;

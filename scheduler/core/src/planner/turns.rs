@@ -2,45 +2,142 @@
 //! stopped for; then by how far their project is from its turn, level by level from the top; then by priority, by age,
 //! and the larger one first. So priority says which of its own jobs a project wants first.
 //!
-//! Jobs of one project that want the same class stand in one line, so that only the heads of lines are compared. A
+//! Jobs of one project that want the same class stand in one line, so that only the heads of lines are compared; in a
+//! line, jobs that nothing but their order tells apart are one [`Cohort`], of which only the first is looked at: where it
+//! cannot start, none of them can, since within a pass what there is only shrinks. A
 //! start moves its line, and those near it in the tree, back and never forward; so a line is looked at again only
 //! when it comes to the front.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque, btree_set};
 use std::sync::Arc;
 
 use super::fair::{Demand, Fair, Tier, Wanted};
 use super::fit::Machine;
 use super::limits::{Limits, ProjectIndex};
+use super::pass::Want;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::fairshare::order::Burden;
-use crate::ids::{JobId, ProjectPath};
-use crate::job::Job;
+use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::quota::entitle::{Arena, NodeIndex};
-use crate::spec::GpuRequest;
+use crate::spec::{GpuRequest, JobSpec};
+use crate::world::{CohortKey, CohortPlace};
 
-/// Jobs of one project that want the same.
+/// Jobs of one project that want the same, by cohorts.
 #[derive(Debug)]
 struct Line<'w> {
     /// `None` for a project that the tree has not; it starts nothing.
     node: Option<NodeIndex>,
     project: ProjectIndex,
+    path: &'w ProjectPath,
     wanted: Wanted,
-    jobs: VecDeque<Entry<'w>>,
-    /// Those that must borrow, in the same order.
-    later: VecDeque<Entry<'w>>,
+    /// The next job of each cohort whose turn it is in this tier.
+    ready: BinaryHeap<Reverse<Front>>,
+    /// Cohorts that must borrow.
+    later: Vec<CohortId>,
     burdens: Arc<[Burden]>,
     /// What had been taken when they were found.
     taken: u64,
 }
 
-/// A job in its line. Its place is beside it, so that ordering many does not go through all of them.
-#[derive(Debug, Clone, Copy)]
-struct Entry<'w> {
+/// A cohort of the pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CohortId(usize);
+
+/// What the jobs of a cohort have in common.
+#[derive(Debug)]
+pub(super) struct Common<'w> {
+    /// By which the report names them.
+    pub key: CohortKey,
+    /// The specification of one of them.
+    pub spec: &'w JobSpec,
+    /// Nodes they avoid.
+    pub avoid: &'w BTreeSet<NodeName>,
+}
+
+/// Jobs that the pass cannot tell apart but by their order.
+#[derive(Debug)]
+pub(super) struct Cohort<'w> {
+    /// What they have in common.
+    pub common: Common<'w>,
+    /// Their project in the limits.
+    pub project: ProjectIndex,
+    /// What they compete for; found when their turn comes.
+    pub want: Option<Want>,
+    line: usize,
+    gpus: GpuMilli,
+    /// Those whose turn has not been, in their order.
+    members: Members<'w>,
+}
+
+/// Jobs in their order.
+#[derive(Debug, Clone)]
+pub(super) enum Members<'w> {
+    /// As the world has them.
+    Set {
+        /// The rest.
+        rest: btree_set::Iter<'w, CohortPlace>,
+        /// The first of them.
+        first: Option<&'w CohortPlace>,
+    },
+    /// With those whose moment has come.
+    List(VecDeque<CohortPlace>),
+}
+
+impl<'w> Members<'w> {
+    /// All of a cohort of the world.
+    pub fn of(places: &'w BTreeSet<CohortPlace>) -> Self {
+        let mut rest = places.iter();
+        let first = rest.next();
+        Members::Set { rest, first }
+    }
+
+    /// Which is next.
+    pub fn first(&self) -> Option<CohortPlace> {
+        match self {
+            Members::Set { first, .. } => first.copied(),
+            Members::List(list) => list.front().copied(),
+        }
+    }
+
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        match self {
+            Members::Set { rest, first } => rest.len() + usize::from(first.is_some()),
+            Members::List(list) => list.len(),
+        }
+    }
+
+    /// Goes on to the next.
+    fn advance(&mut self) {
+        match self {
+            Members::Set { rest, first } => *first = rest.next(),
+            Members::List(list) => _ = list.pop_front(),
+        }
+    }
+
+    /// All that are left.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = CohortPlace> + '_> {
+        match self {
+            Members::Set { rest, first } => {
+                Box::new(first.iter().copied().chain(rest.clone()).copied())
+            }
+            Members::List(list) => Box::new(list.iter().copied()),
+        }
+    }
+
+    /// When the first of them was queued, whatever their priority.
+    fn oldest(&self) -> UnixMicros {
+        self.iter().map(|place| place.queued).min().unwrap_or_default()
+    }
+}
+
+/// The next job of a cohort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Front {
     place: Place,
-    job: &'w Job,
+    cohort: CohortId,
 }
 
 /// A place in a line; the smallest is first.
@@ -52,18 +149,6 @@ struct Place {
     queued: UnixMicros,
     gpus: Reverse<GpuMilli>,
     job: JobId,
-}
-
-impl Place {
-    fn of(job: &Job) -> Self {
-        Place {
-            promised: Reverse(!job.status.promised.is_empty()),
-            priority: Reverse(job.spec.priority),
-            queued: job.status.queued,
-            gpus: Reverse(job.spec.total_gpus()),
-            job: job.id,
-        }
-    }
 }
 
 /// Place of the head of a line. Its derived order is the order of turns.
@@ -83,59 +168,87 @@ pub(super) struct Claim {
     pub tier: Tier,
     /// Its project in the tree.
     pub node: Option<NodeIndex>,
-    /// Its project in the limits.
-    pub project: ProjectIndex,
 }
 
-/// A job whose turn it is.
+/// A job whose turn it is. Its line stands still until it is settled.
 #[derive(Debug)]
-pub(super) struct Turn<'w> {
+pub(super) struct Turn {
     /// Which.
-    pub job: &'w Job,
+    pub job: JobId,
+    /// Of which cohort.
+    pub cohort: CohortId,
     /// With what.
     pub claim: Claim,
-    place: Place,
-    line: usize,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The next of the cohort has its turn.
+    Next,
+    /// It could not start within a guarantee, and none of its cohort can; they may still borrow.
+    Later,
+    /// It could not start, and none of its cohort can.
+    Done,
 }
 
 /// Jobs that wait, by project and by what they want.
 #[derive(Debug)]
 pub(super) struct Lines<'w> {
     arena: Arc<Arena>,
-    known: BTreeMap<(&'w ProjectPath, Wanted), usize>,
     lines: Vec<Line<'w>>,
+    /// The first line of the project that was added last.
+    current: usize,
+    cohorts: Vec<Cohort<'w>>,
 }
 
 impl<'w> Lines<'w> {
     /// No lines yet, of projects in that tree.
     pub fn new(arena: Arc<Arena>) -> Self {
-        Lines { arena, known: BTreeMap::new(), lines: Vec::new() }
+        Lines { arena, lines: Vec::new(), current: 0, cohorts: Vec::new() }
     }
 
-    /// Adds a job.
-    pub fn add(&mut self, job: &'w Job, machine: &Machine<'_>, limits: &mut Limits<'w>) {
-        let key = (&job.spec.project, wanted(job, machine));
-        let line = *self.known.entry(key).or_insert_with(|| {
-            let node = self.arena.find(key.0.as_str());
-            self.lines.push(Line::of(node, limits.project(key.0), key.1));
-            self.lines.len() - 1
-        });
-        self.lines[line].jobs.push_back(Entry { place: Place::of(job), job });
+    /// Adds a cohort. Those of one project must follow each other.
+    pub fn add(
+        &mut self,
+        common: Common<'w>,
+        members: Members<'w>,
+        machine: &Machine<'_>,
+        limits: &mut Limits<'w>,
+    ) {
+        let line = self.line(common.spec, machine, limits);
+        let (project, gpus, want) = (self.lines[line].project, common.spec.total_gpus(), None);
+        self.cohorts.push(Cohort { common, project, want, line, gpus, members });
     }
 
-    /// Jobs in all.
-    pub fn jobs(&self) -> usize {
-        self.lines.iter().map(|line| line.jobs.len()).sum()
+    fn line(&mut self, spec: &'w JobSpec, machine: &Machine<'_>, limits: &mut Limits<'w>) -> usize {
+        let wanted = wanted(spec, machine);
+        if self.lines.get(self.current).is_none_or(|line| *line.path != spec.project) {
+            self.current = self.lines.len();
+        }
+        let known = self.lines[self.current..].iter().position(|line| line.wanted == wanted);
+        if let Some(known) = known {
+            return self.current + known;
+        }
+        let node = self.arena.find(spec.project.as_str());
+        let project = limits.project(&spec.project);
+        self.lines.push(Line::of(node, project, &spec.project, wanted));
+        self.lines.len() - 1
     }
 
     /// What each line asks for.
     pub fn demands(&self) -> Vec<Demand> {
-        let demand = |line: &Line<'_>| {
-            let gpus = line.jobs.iter().map(|entry| entry.place.gpus.0).sum();
-            let since = line.jobs.iter().map(|entry| entry.place.queued).min().unwrap_or_default();
+        let none = |line: &Line<'_>| {
+            let (gpus, since) = (GpuMilli::ZERO, UnixMicros(i64::MAX));
             Demand { node: line.node, wanted: line.wanted, gpus, since }
         };
-        self.lines.iter().map(demand).collect()
+        let mut demands: Vec<Demand> = self.lines.iter().map(none).collect();
+        for cohort in &self.cohorts {
+            let demand = &mut demands[cohort.line];
+            demand.gpus += cohort.gpus.times(cohort.members.len() as u64);
+            demand.since = demand.since.min(cohort.members.oldest());
+        }
+        demands
     }
 }
 
@@ -143,20 +256,22 @@ impl<'w> Lines<'w> {
 #[derive(Debug)]
 pub(super) struct Turns<'w> {
     lines: Vec<Line<'w>>,
+    cohorts: Vec<Cohort<'w>>,
     heap: BinaryHeap<Reverse<Head>>,
     tier: Tier,
 }
 
 impl<'w> Turns<'w> {
     /// All lines, by what is held and due.
-    pub fn of(mut lines: Lines<'w>, fair: &Fair) -> Self {
-        for line in &mut lines.lines {
-            line.jobs.make_contiguous().sort_by_key(|entry| entry.place);
-            line.refresh(fair);
+    pub fn of(lines: Lines<'w>, fair: &Fair) -> Self {
+        let Lines { mut lines, cohorts, .. } = lines;
+        for (at, cohort) in cohorts.iter().enumerate() {
+            lines[cohort.line].ready.extend(cohort.front(CohortId(at)));
         }
+        lines.iter_mut().for_each(|line| _ = line.refresh(fair));
         // Where nothing is guaranteed, all compete alike.
         let tier = if fair.has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
-        let mut turns = Turns { lines: lines.lines, heap: BinaryHeap::new(), tier };
+        let mut turns = Turns { lines, cohorts, heap: BinaryHeap::new(), tier };
         turns.line_up();
         turns
     }
@@ -168,41 +283,69 @@ impl<'w> Turns<'w> {
     }
 
     /// The next job, with the best tier it may start in. After all that are within a guarantee come those that
-    /// are not, and those that were put off.
-    pub fn next(&mut self, fair: &Fair) -> Option<Turn<'w>> {
+    /// are not, and those that were put off. Each must be settled before the next is asked for.
+    pub fn next(&mut self, fair: &Fair) -> Option<Turn> {
         loop {
-            let Some((line, Entry { place, job })) = self.pop(fair) else {
+            let Some((line, Front { place, cohort })) = self.pop(fair) else {
                 if self.tier == Tier::Borrowed {
                     return None;
                 }
                 self.begin_borrowing();
                 continue;
             };
-            let of = &mut self.lines[line];
+            let of = &self.lines[line];
+            let claim = Claim { tier: self.tier, node: of.node };
+            let turn = Turn { job: place.job, cohort, claim };
             if self.tier == Tier::Borrowed || of.tier(fair, place.gpus.0) == Tier::Guaranteed {
-                let claim = Claim { tier: self.tier, node: of.node, project: of.project };
-                return Some(Turn { job, claim, place, line });
+                return Some(turn);
             }
-            of.later.push_back(Entry { place, job });
+            self.settle(&turn, Fate::Later);
         }
+    }
+
+    /// Notes what became of a turn, and lets its line go on.
+    pub fn settle(&mut self, turn: &Turn, fate: Fate) {
+        let cohort = &mut self.cohorts[turn.cohort.0];
+        let at = cohort.line;
+        match fate {
+            Fate::Next => {
+                cohort.members.advance();
+                let front = cohort.front(turn.cohort);
+                self.lines[at].ready.extend(front);
+            }
+            Fate::Later => self.lines[at].later.push(turn.cohort),
+            Fate::Done => {}
+        }
+        self.heap.extend(self.lines[at].head(at, self.tier).map(Reverse));
+    }
+
+    /// All cohorts.
+    pub fn cohorts(&self) -> &[Cohort<'w>] {
+        &self.cohorts
+    }
+
+    /// A cohort.
+    pub fn cohort(&self, cohort: CohortId) -> &Cohort<'w> {
+        &self.cohorts[cohort.0]
+    }
+
+    /// A cohort, to note what it competes for.
+    pub fn cohort_mut(&mut self, cohort: CohortId) -> &mut Cohort<'w> {
+        &mut self.cohorts[cohort.0]
     }
 
     fn begin_borrowing(&mut self) {
         self.tier = Tier::Borrowed;
         for line in &mut self.lines {
-            std::mem::swap(&mut line.jobs, &mut line.later);
+            for cohort in std::mem::take(&mut line.later) {
+                line.ready.extend(self.cohorts[cohort.0].front(cohort));
+            }
         }
         self.line_up();
     }
 
-    /// The job that came last could not start within a guarantee and may still borrow.
-    pub fn put_off(&mut self, turn: Turn<'w>) {
-        let Turn { job, place, line, .. } = turn;
-        self.lines[line].later.push_back(Entry { place, job });
-    }
-
-    /// Takes the head of the line that is first.
-    fn pop(&mut self, fair: &Fair) -> Option<(usize, Entry<'w>)> {
+    /// Takes the head of the line that is first, and the line out of the heap.
+    fn pop(&mut self, fair: &Fair) -> Option<(usize, Front)> {
         loop {
             let mut first = self.heap.peek_mut()?;
             let line = first.0.line;
@@ -211,25 +354,45 @@ impl<'w> Turns<'w> {
                 first.0.burdens = Arc::clone(&of.burdens);
                 continue;
             }
-            let entry = of.jobs.pop_front()?;
-            match of.head(line, self.tier) {
-                Some(next) => first.0 = next,
-                None => drop(PeekMut::pop(first)),
-            }
-            return Some((line, entry));
+            PeekMut::pop(first);
+            return self.lines[line].ready.pop().map(|Reverse(front)| (line, front));
         }
     }
 }
 
-impl Line<'_> {
-    fn of(node: Option<NodeIndex>, project: ProjectIndex, wanted: Wanted) -> Self {
-        let (jobs, later) = (VecDeque::new(), VecDeque::new());
+impl<'w> Cohort<'w> {
+    /// Jobs whose turn has not been.
+    pub fn members(&self) -> &Members<'w> {
+        &self.members
+    }
+
+    /// Goes on to the next job.
+    pub fn advance(&mut self) {
+        self.members.advance();
+    }
+
+    fn front(&self, cohort: CohortId) -> Option<Reverse<Front>> {
+        let CohortPlace { promised, priority, queued, job } = self.members.first()?;
+        let place = Place { promised, priority, queued, gpus: Reverse(self.gpus), job };
+        Some(Reverse(Front { place, cohort }))
+    }
+}
+
+impl<'w> Line<'w> {
+    fn of(
+        node: Option<NodeIndex>,
+        project: ProjectIndex,
+        path: &'w ProjectPath,
+        wanted: Wanted,
+    ) -> Self {
+        let (ready, later) = (BinaryHeap::new(), Vec::new());
         // Found when the line is looked at first.
-        Line { node, project, wanted, jobs, later, burdens: Arc::new([]), taken: u64::MAX }
+        let (burdens, taken): (Arc<[Burden]>, u64) = (Arc::new([]), u64::MAX);
+        Line { node, project, path, wanted, ready, later, burdens, taken }
     }
 
     fn head(&self, line: usize, tier: Tier) -> Option<Head> {
-        let front = self.jobs.front()?.place;
+        let Reverse(Front { place: front, .. }) = *self.ready.peek()?;
         let promised = Reverse(front.promised.0 && tier == Tier::Guaranteed);
         let place = Place { promised, ..front };
         Some(Head { promised, burdens: Arc::clone(&self.burdens), place, line })
@@ -269,8 +432,8 @@ fn burdens(node: Option<NodeIndex>, wanted: Wanted, fair: &Fair) -> Arc<[Burden]
     }
 }
 
-fn wanted(job: &Job, machine: &Machine<'_>) -> Wanted {
-    match (&job.spec.per_node.gpus, job.spec.per_node.gpus.class()) {
+fn wanted(spec: &JobSpec, machine: &Machine<'_>) -> Wanted {
+    match (&spec.per_node.gpus, spec.per_node.gpus.class()) {
         (GpuRequest::None, _) => Wanted::Nothing,
         (_, Some(class)) => Wanted::Class(machine.class(class)),
         (_, None) => Wanted::Any,

@@ -106,6 +106,7 @@ impl World {
         match job.status.state {
             JobState::Pending => {
                 self.queue.insert(QueueKey::of(job));
+                self.cohorts.insert(job);
                 self.usage.count_waiting(project, true);
             }
             JobState::Held => self.usage.count_waiting(project, true),
@@ -123,6 +124,7 @@ impl World {
         match job.status.state {
             JobState::Pending => {
                 self.queue.remove(&QueueKey::of(job));
+                self.cohorts.remove(job);
                 self.usage.count_waiting(project, false);
             }
             JobState::Held => self.usage.count_waiting(project, false),

@@ -2,7 +2,7 @@
 //!
 //! A cluster that is dropped without a check makes its test fail, so no test can forget to look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
@@ -168,7 +168,7 @@ impl TestCluster {
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
         assert_eq!(check::world(&self.world), []);
-        let outcome = Outcome { plan };
+        let outcome = Outcome { waiting: waiting(&self.world, &plan), plan };
         for (job, nodes) in &self.expected {
             let why = outcome.sentences(*job);
             assert_eq!(outcome.nodes_of(*job).as_ref(), Some(nodes), "job {job}: {why}");
@@ -269,9 +269,22 @@ impl TestCluster {
     }
 }
 
+fn waiting(world: &World, plan: &Plan) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
+    let starts = |decision: &Decision| match decision {
+        Decision::Start { job, .. } => Some(*job),
+        Decision::Preempt { .. } => None,
+    };
+    let starting: BTreeSet<JobId> = plan.decisions.iter().filter_map(starts).collect();
+    let waiting = world.queue.iter().filter(|key| !starting.contains(&key.job));
+    let why = |job: JobId| Some((job, Arc::clone(plan.report.of(&world.jobs[&job])?)));
+    waiting.filter_map(|key| why(key.job)).collect()
+}
+
 /// What one check found.
 pub struct Outcome {
     pub plan: Plan,
+    /// Why each pending job waits that does not start.
+    pub waiting: BTreeMap<JobId, Arc<Vec<Blocker>>>,
 }
 
 impl Outcome {
@@ -297,7 +310,7 @@ impl Outcome {
     }
 
     pub fn blockers(&self, job: JobId) -> &[Blocker] {
-        self.plan.report.waiting.get(&job).map_or(&[], |list| list.as_slice())
+        self.waiting.get(&job).map_or(&[], |list| list.as_slice())
     }
 
     /// Every reason on a line of its own.

@@ -67,7 +67,7 @@ fn shares_fill_one_gpu_before_the_next_is_broken() {
 fn a_share_goes_to_the_fullest_gpu_that_still_has_room() {
     let mut cluster = TestCluster::new();
     cluster.node("n1").gpus(2, "b200").add();
-    cluster.job().share(300, "b200").submit();
+    cluster.job().share(300, "b200").waiting_since_s(1).submit();
     cluster.job().share(800, "b200").submit();
     cluster.start_all();
     let fits_the_fuller = cluster.job().share(200, "b200").submit();

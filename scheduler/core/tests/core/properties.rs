@@ -137,7 +137,7 @@ proptest! {
         prop_assert!(second.plan.decisions.is_empty(), "{:?}", second.plan.decisions);
         // A dependency's note has the other job's state, and that job may just have started.
         let lists = |outcome: &Outcome| {
-            let mut waiting = outcome.plan.report.waiting.clone();
+            let mut waiting = outcome.waiting.clone();
             waiting.retain(|_, list| list.iter().all(|one| one.kind != BlockerKind::Dependency));
             waiting
         };

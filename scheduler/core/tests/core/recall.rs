@@ -408,7 +408,7 @@ fn come_to_rest((nodes, guarantees, limit, batches): &Crowd) -> Result<(), TestC
         }
     }
     let outcome = cluster.check();
-    for (job, blockers) in &outcome.plan.report.waiting {
+    for (job, blockers) in &outcome.waiting {
         let within = blockers.iter().any(|blocker| {
             blocker.kind == BlockerKind::Lent || blocker.note.starts_with("guaranteed")
         });

@@ -34,8 +34,8 @@ fn measure(cluster: &TestCluster, what: &str) -> Vec<Decision> {
     for _ in 0..5 {
         shortest = shortest.min(pass().0);
     }
-    let (starts, waits) = (first.decisions.len(), first.report.waiting.len());
-    println!("{what}: {shortest:?}, {starts} start, {waits} wait");
+    let (starts, waits) = (first.decisions.len(), first.report.cohorts.len());
+    println!("{what}: {shortest:?}, {starts} start, {waits} cohorts wait");
     first.decisions
 }
 

@@ -80,7 +80,7 @@ fn a_project_taken_out_of_the_tree_starts_nothing() {
 fn too_few_free_gpus_are_counted_against_the_class() {
     let mut cluster = full();
     cluster.node("n2").gpus(8, "b200").add();
-    cluster.job().gpus(5, "b200").submit();
+    cluster.job().gpus(5, "b200").waiting_since_s(1).submit();
     let job = cluster.job().gpus(8, "b200").submit();
     let outcome = cluster.check();
     let blocker = &outcome.blockers(job)[0];
@@ -93,7 +93,7 @@ fn gpus_that_are_free_on_the_wrong_nodes_are_counted_as_nodes() {
     let mut cluster = TestCluster::new();
     for name in ["n1", "n2"] {
         cluster.node(name).gpus(8, "b200").add();
-        cluster.job().gpus(4, "b200").only_on(&[name]).submit();
+        cluster.job().gpus(4, "b200").only_on(&[name]).waiting_since_s(1).submit();
     }
     let whole = cluster.job().gpus(8, "b200").submit();
     let outcome = cluster.check();
@@ -262,6 +262,6 @@ fn equal_jobs_share_one_list() {
     let first = cluster.job().gpus(8, "b200").submit();
     let second = cluster.job().gpus(8, "b200").submit();
     let outcome = cluster.check();
-    let lists = &outcome.plan.report.waiting;
+    let lists = &outcome.waiting;
     assert!(std::sync::Arc::ptr_eq(&lists[&first], &lists[&second]));
 }

@@ -1,33 +1,34 @@
 //! Budgets in the pass: how a start stands against them, and the turn of those that are beyond one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Pass, Want};
 use crate::account::Standing;
 use crate::amount::Ngh;
-use crate::ids::JobId;
-use crate::job::Job;
+use crate::ids::{JobId, NodeName};
 use crate::meter::slice_s;
 use crate::planner::fair::Tier;
+use crate::planner::limits::ProjectIndex;
 use crate::planner::score::ClassIndex;
-use crate::planner::turns::Claim;
+use crate::planner::turns::{Claim, Fate, Turn, Turns};
+use crate::spec::JobSpec;
 
 impl<'w> Pass<'w> {
-    /// Those beyond a budget, after all others; how many were not looked at.
-    pub(super) fn run_beyond_budgets(&mut self) -> usize {
-        let beyond = std::mem::take(&mut self.beyond);
-        if !beyond.is_empty() {
+    /// Those beyond a budget, after all others: one of each cohort in turn.
+    pub(super) fn run_beyond_budgets(&mut self, turns: &mut Turns<'w>) {
+        if !self.beyond.is_empty() {
             self.note_wanted();
         }
-        let mut left = beyond.len();
-        for (job, claim) in beyond {
-            if self.has_decided_enough() {
-                break;
+        while !self.has_decided_enough() {
+            let Some((cohort, claim)) = self.beyond.pop_front() else { break };
+            let Some(place) = turns.cohort(cohort).members().first() else { continue };
+            let claim = Claim { tier: Tier::Overuse, ..claim };
+            let turn = Turn { job: place.job, cohort, claim };
+            if self.take_turn(turns, &turn) == Fate::Next {
+                turns.cohort_mut(cohort).advance();
+                self.beyond.push_back((cohort, claim));
             }
-            left -= 1;
-            self.consider(job, Claim { tier: Tier::Overuse, ..claim });
         }
-        left
     }
 
     /// Notes the classes that jobs within their budgets wait for and could be given.
@@ -45,18 +46,22 @@ impl<'w> Pass<'w> {
         }
     }
 
-    /// What the job competes for.
-    pub(super) fn want(&mut self, job: &'w Job, claim: Claim) -> Want {
-        let project = claim.project;
-        let scavenges = job.spec.scavenger;
-        let bound = !scavenges && self.budgets.binds(project, &job.spec.project);
+    /// What jobs of that specification, which avoid those nodes, compete for.
+    pub(super) fn want(
+        &mut self,
+        spec: &'w JobSpec,
+        avoid: &'w BTreeSet<NodeName>,
+        project: ProjectIndex,
+    ) -> Want {
+        let scavenges = spec.scavenger;
+        let bound = !scavenges && self.budgets.binds(project, &spec.project);
         Want {
-            family: self.families.of(job, self.closed_to(job), &self.machine),
-            nodes: job.spec.nodes,
+            family: self.families.of((spec, avoid), self.closed_to(spec), &self.machine),
+            nodes: spec.nodes,
             project,
             scavenges,
-            walltime_s: if self.limits.binds_walltime(project) { job.spec.time_limit_s } else { 0 },
-            slice_s: if bound { slice_s(job.spec.time_limit_s) } else { 0 },
+            walltime_s: if self.limits.binds_walltime(project) { spec.time_limit_s } else { 0 },
+            slice_s: if bound { slice_s(spec.time_limit_s) } else { 0 },
         }
     }
 

@@ -1,6 +1,6 @@
 //! Jobs in the pass that others stopped for in an earlier one.
 
-use super::{Pass, Waiting, Want};
+use super::{Pass, Waiting, Want, Who};
 use crate::job::Job;
 use crate::planner::gang::Pick;
 use crate::planner::order::Order;
@@ -31,7 +31,8 @@ impl<'w> Pass<'w> {
             if let Some(found) = self.with_recalls(stands) {
                 self.expecting.entry((node, class)).or_insert(job.id);
                 self.make_room(job.id, want, node, class, found);
-                self.waiting.push(Waiting { job: job.id, want, order: Order::Freeing });
+                let order = Order::Freeing;
+                self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
                 return true;
             }
         }

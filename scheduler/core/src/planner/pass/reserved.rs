@@ -6,14 +6,16 @@ use crate::job::Job;
 use crate::planner::gang::{Pick, Territory};
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
-use crate::planner::turns::Claim;
+use crate::planner::turns::{Claim, Turns};
 use crate::quota::reserve::ReservationTerms;
+use crate::spec::JobSpec;
+use crate::world::QueueKey;
 
 impl<'w> Pass<'w> {
     /// Reservations whose nodes the job may not be on if it starts now.
-    pub(super) fn closed_to(&self, job: &Job) -> ReservationSet {
-        let ends = self.now.plus_seconds(job.spec.time_limit_s);
-        self.reservations(|terms| terms.closes(&job.spec.project, self.now, ends))
+    pub(super) fn closed_to(&self, spec: &JobSpec) -> ReservationSet {
+        let ends = self.now.plus_seconds(spec.time_limit_s);
+        self.reservations(|terms| terms.closes(&spec.project, self.now, ends))
     }
 
     /// Whether any reservation holds now.
@@ -33,22 +35,37 @@ impl<'w> Pass<'w> {
 
     /// Starts jobs on the nodes that are reserved for them, before all others: in the order of the queue. Those that
     /// do not fit there compete with all others.
-    pub(super) fn start_reserved(&mut self, jobs: &[&'w Job]) {
-        for job in jobs {
-            let own = self.reservations(|terms| {
-                terms.during.contains(self.now) && job.spec.project.is_within(terms.holder.as_str())
-            });
-            if !own.is_empty() && !self.has_decided_enough() {
+    pub(super) fn start_reserved(&mut self, turns: &Turns<'w>) {
+        let mut jobs = Vec::new();
+        for cohort in turns.cohorts() {
+            let own = self.own_reservations(cohort.common.spec);
+            if !own.is_empty() {
+                let world = self.world;
+                let members = cohort.members().iter();
+                let members = members.filter_map(|place| world.jobs.get(&place.job));
+                jobs.extend(members.map(|job| (QueueKey::of(job), job, own)));
+            }
+        }
+        jobs.sort_unstable_by_key(|(place, ..)| *place);
+        for (_, job, own) in jobs {
+            if !self.has_decided_enough() {
                 self.try_reserved(job, own);
             }
         }
     }
 
+    /// Reservations that hold now for the job's project or one above it.
+    fn own_reservations(&self, spec: &JobSpec) -> ReservationSet {
+        self.reservations(|terms| {
+            terms.during.contains(self.now) && spec.project.is_within(terms.holder.as_str())
+        })
+    }
+
     fn try_reserved(&mut self, job: &'w Job, own: ReservationSet) {
         let project = self.limits.project(&job.spec.project);
         let node = self.fair.as_ref().and_then(|fair| fair.find(&job.spec.project));
-        let claim = Claim { tier: super::Tier::Guaranteed, node, project };
-        let want = self.want(job, claim);
+        let claim = Claim { tier: super::Tier::Guaranteed, node };
+        let want = self.want(&job.spec, &job.status.avoid, project);
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let within = self.standing(want, class) == super::Standing::Within;
@@ -58,6 +75,7 @@ impl<'w> Pass<'w> {
             if let Some(picks) = self.search_reserved(want, class, own) {
                 self.start(job, claim, want, place, picks);
                 self.started.insert(job.id);
+                self.considered += 1;
                 return;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Order, Pass, Waiting, Want};
+use super::{Order, Pass, Waiting, Want, Who};
 use crate::amount::GpuMilli;
 use crate::ids::ProjectPath;
 use crate::job::Job;
@@ -13,24 +13,22 @@ use crate::planner::request::FamilyId;
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::Claim;
 use crate::quota::entitle::NodeIndex;
+use crate::world::QueueKey;
 
 /// For so many nodes of a kind of request, or more, scavengers found no place.
 type Failed = BTreeMap<(FamilyId, usize), u32>;
 
 impl<'w> Pass<'w> {
-    /// Scavengers, after all others; how many were not looked at.
-    pub(super) fn run_scavengers(&mut self) -> usize {
-        let scavengers = self.scavengers_in_turn();
+    /// Scavengers, after all others.
+    pub(super) fn run_scavengers(&mut self) {
         let mut failed = Failed::new();
-        let mut left = scavengers.len();
-        for job in scavengers {
+        for job in self.scavengers_in_turn() {
             if self.has_decided_enough() {
                 break;
             }
-            left -= 1;
+            self.considered += 1;
             self.scavenge(job, &mut failed);
         }
-        left
     }
 
     /// Those first whose project scavenges least, each next job of a project behind what the ones before ask for.
@@ -42,6 +40,7 @@ impl<'w> Pass<'w> {
         };
         let mut before: BTreeMap<&ProjectPath, GpuMilli> = BTreeMap::new();
         let mut turns: Vec<(GpuMilli, &Job)> = Vec::new();
+        self.scavengers.sort_by_key(|job| QueueKey::of(job));
         for job in std::mem::take(&mut self.scavengers) {
             let project = &job.spec.project;
             let before = before.entry(project).or_insert_with(|| scavenged(project));
@@ -56,8 +55,8 @@ impl<'w> Pass<'w> {
     fn scavenge(&mut self, job: &'w Job, failed: &mut Failed) {
         let project = self.limits.project(&job.spec.project);
         let node = self.fair.as_ref().and_then(|fair| fair.find(&job.spec.project));
-        let claim = Claim { tier: Tier::Scavenger, node, project };
-        let want = self.want(job, claim);
+        let claim = Claim { tier: Tier::Scavenger, node };
+        let want = self.want(&job.spec, &job.status.avoid, project);
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let hopeless = failed.get(&(want.family, place)).is_some_and(|of| *of <= want.nodes);
@@ -69,7 +68,7 @@ impl<'w> Pass<'w> {
             }
             failed.insert((want.family, place), want.nodes);
         }
-        self.waiting.push(Waiting { job: job.id, want, order: Order::Free });
+        self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order: Order::Free });
     }
 
     /// Whether others still have what they keep of their guarantees.
