@@ -19,6 +19,7 @@ pub mod record;
 pub mod report;
 pub mod scenario;
 pub mod setup;
+pub mod table;
 pub mod units;
 pub mod worker;
 
