@@ -32,6 +32,7 @@ pub mod overview;
 pub mod plan;
 pub mod planner;
 pub mod policy;
+pub mod profile;
 pub mod quota;
 pub mod retry;
 pub mod spec;
