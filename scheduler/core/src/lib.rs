@@ -14,6 +14,7 @@ pub mod admit;
 pub mod alert;
 pub mod amount;
 pub mod attempt;
+pub mod backfill;
 pub mod change;
 pub mod check;
 pub mod diagram;
