@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod meter;
 pub mod moving;
 pub mod record;
+pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod setup;

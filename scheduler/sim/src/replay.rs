@@ -1,0 +1,41 @@
+//! Replays of a trace: what would its jobs have waited under another rule?
+//!
+//! A trace says when jobs were submitted, how many GPUs they wanted and how long they ran. It is replayed with virtual
+//! time, either by a named rule over one pool of GPUs ([`play`]), so that known rules are there to compare with, or by
+//! the production planner on a machine of nodes ([`production`]). Either leaves a [`Played`], and all figures are taken
+//! from that alone.
+//!
+//! Reading order: [`trace`], [`rule`], [`play`] with [`waiting`], [`promises`] and [`turns`], then [`figures`],
+//! [`fairness`] and [`report`].
+
+pub mod bounds;
+pub mod fairness;
+pub mod figures;
+pub mod history;
+pub mod play;
+pub mod promises;
+pub mod rule;
+pub mod swf;
+pub mod trace;
+pub mod turns;
+pub mod waiting;
+
+use gotgan_core::amount::UnixMicros;
+
+/// When a job ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ran {
+    /// Its first moment.
+    pub start: UnixMicros,
+    /// The moment it was over.
+    pub end: UnixMicros,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Played {
+    /// When each job of the trace ran, in the trace's order; `None` for one that never could.
+    pub jobs: Vec<Option<Ran>>,
+    /// How often somebody looked whether a job can start.
+    pub passes: u64,
+}
