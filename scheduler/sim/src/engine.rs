@@ -129,10 +129,23 @@ pub struct Outcome {
 /// Runs the scenario, without the events left out.
 #[must_use]
 pub fn run(setup: &Setup, books: &Books, left_out: &BTreeSet<usize>) -> Outcome {
+    run_watched(setup, books, left_out, &mut |_| {})
+}
+
+/// The same; after each moment at which something happened, `watch` is told which it was.
+#[must_use]
+pub fn run_watched(
+    setup: &Setup,
+    books: &Books,
+    left_out: &BTreeSet<usize>,
+    watch: &mut dyn FnMut(UnixMicros),
+) -> Outcome {
     let mut engine = Engine::new(setup, books, left_out);
     engine.build();
     engine.schedule();
-    while engine.moment() {}
+    while engine.moment() {
+        watch(engine.now);
+    }
     engine.finish()
 }
 
