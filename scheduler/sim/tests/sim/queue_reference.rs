@@ -1,8 +1,6 @@
 //! Every row of a table of exact results on a published trace is reproduced, where both are beside the repository: in
 //! `philly/` below the directory that the environment names as `GOTGAN_TRACES`.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 

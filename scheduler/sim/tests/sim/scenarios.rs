@@ -1,7 +1,5 @@
 //! The scenarios in `examples/scenarios` come out as they say, and one that expects something else does not.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

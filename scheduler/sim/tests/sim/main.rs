@@ -1,0 +1,7 @@
+//! Tests of the simulator, in one binary.
+
+#![allow(clippy::unwrap_used)]
+
+mod queue_reference;
+mod replay;
+mod scenarios;
