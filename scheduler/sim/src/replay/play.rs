@@ -189,3 +189,89 @@ impl<'t> Game<'t> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::rule::Estimate;
+    use super::super::trace::TenantIndex;
+    use super::*;
+
+    const GPUS: u32 = 16;
+
+    fn rules() -> impl Strategy<Value = Rule> {
+        let orders = prop::sample::select(vec![Order::Fifo, Order::Sjf, Order::Fair]);
+        let backfills = prop::sample::select(vec![
+            Backfill::None,
+            Backfill::Skip,
+            Backfill::Easy,
+            Backfill::Conservative,
+            Backfill::Reserved(3),
+        ]);
+        let estimates =
+            prop::sample::select(vec![Estimate::Exact, Estimate::Bucketed, Estimate::Asked]);
+        let rule = (orders, backfills, estimates);
+        let rule = rule.prop_map(|(order, backfill, estimate)| Rule { order, backfill, estimate });
+        rule.prop_filter("means something", |rule| rule.check().is_ok())
+    }
+
+    fn traces() -> impl Strategy<Value = Trace> {
+        let job = (0..2_000_i64, 1..3_000_i64, 1..20_u32, 0..3_usize, 0..9_000_i64);
+        prop::collection::vec(job, 1..40).prop_map(|mut jobs| {
+            jobs.sort_unstable();
+            let job = |(id, &(submit, duration_s, gpus, tenant, asked))| TraceJob {
+                id,
+                submit: UnixMicros(0).plus_seconds(submit),
+                duration_s,
+                asked_s: Some(asked),
+                gpus,
+                tenant: TenantIndex(tenant),
+            };
+            let tenants = ["a", "b", "c"].map(ToOwned::to_owned).to_vec();
+            Trace { jobs: (0..).zip(&jobs).map(job).collect(), tenants, skipped: Vec::new() }
+        })
+    }
+
+    fn replay(trace: &Trace, rule: Rule) -> Played {
+        play(trace, GPUS, rule, &[1, 2, 3], &mut |_| {})
+    }
+
+    /// GPUs in use at a moment.
+    fn used(trace: &Trace, played: &Played, at: UnixMicros) -> u32 {
+        let jobs = trace.jobs.iter().zip(&played.jobs);
+        let here = jobs.filter(|(_, ran)| ran.is_some_and(|ran| ran.start <= at && at < ran.end));
+        here.map(|(job, _)| job.gpus).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn every_job_that_fits_runs_once_as_long_as_it_did_and_no_gpu_is_given_twice(
+            trace in traces(), rule in rules(),
+        ) {
+            let played = replay(&trace, rule);
+            for (job, ran) in trace.jobs.iter().zip(&played.jobs) {
+                prop_assert_eq!(ran.is_some(), job.gpus <= GPUS);
+                if let Some(ran) = ran {
+                    prop_assert!(ran.start >= job.submit);
+                    prop_assert_eq!(ran.end, ran.start.plus_seconds(job.duration_s));
+                    prop_assert!(used(&trace, &played, ran.start) <= GPUS);
+                }
+            }
+        }
+
+        #[test]
+        fn promises_for_all_start_nobody_later_than_first_come_first_served_does_with_the_truth_known(
+            trace in traces(),
+        ) {
+            let by = |backfill| {
+                replay(&trace, Rule { order: Order::Fifo, backfill, estimate: Estimate::Exact })
+            };
+            let (strict, promised) = (by(Backfill::None), by(Backfill::Conservative));
+            for (strict, promised) in strict.jobs.iter().zip(&promised.jobs) {
+                let start = |ran: &Option<Ran>| ran.map(|ran| ran.start);
+                prop_assert!(start(promised) <= start(strict));
+            }
+        }
+    }
+}
