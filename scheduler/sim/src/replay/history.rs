@@ -29,9 +29,20 @@ struct Job {
     ended_us: Option<i64>,
 }
 
+/// What was asked for: so many GPUs in all, or on each node.
 #[derive(Debug, Deserialize)]
 struct Resources {
+    nodes: u32,
+    gpus_per_node: u32,
     gpus_total: u32,
+}
+
+impl Resources {
+    /// Whole GPUs in all; a part of one does not count.
+    fn gpus(&self) -> u32 {
+        let by_nodes = self.nodes.max(1).saturating_mul(self.gpus_per_node);
+        self.gpus_total.saturating_add(by_nodes)
+    }
 }
 
 /// Jobs left out.
@@ -67,7 +78,7 @@ fn raw(job: Job, skipped: &mut Skipped) -> Option<Raw> {
         skipped.unfinished += 1;
         return None;
     };
-    let gpus = job.resources.gpus_total;
+    let gpus = job.resources.gpus();
     if gpus == 0 || gpus > GPUS_MAX {
         skipped.no_gpus += 1;
         return None;
@@ -94,7 +105,8 @@ mod tests {
     fn what_ran_to_an_end_is_a_job_of_the_trace() {
         let job = |id: u64, gpus: u32, started: &str| {
             format!(
-                r#"{{"job_id":{id},"name":"a","project":"public/nup","resources":{{"gpus_total":{gpus},"nodes":1}},
+                r#"{{"job_id":{id},"name":"a","project":"public/nup",
+                "resources":{{"nodes":2,"gpus_per_node":{gpus},"gpus_total":0,"gpu_share_milli":250}},
                 "time_limit_s":600,"submitted_us":1000000,"started_us":{started},"ended_us":65500000}}"#
             )
         };
@@ -103,7 +115,7 @@ mod tests {
         write!(file, r#"{{"schema":"gotgan.jobs/1","jobs":[{jobs}],"next_page":null}}"#).unwrap();
         let (jobs, skipped) = read(file.path()).unwrap();
         let Raw { id, submit_s, duration_s, asked_s, gpus, tenant } = &jobs[0];
-        assert_eq!((*id, *submit_s, *duration_s, *asked_s, *gpus), (7, 1, 60, Some(600), 8));
+        assert_eq!((*id, *submit_s, *duration_s, *asked_s, *gpus), (7, 1, 60, Some(600), 16));
         assert_eq!((tenant.as_str(), jobs.len()), ("public/nup", 1));
         let skipped: Vec<String> = skipped.iter().map(ToString::to_string).collect();
         assert_eq!(skipped, ["1 jobs that did not run to an end", "1 jobs without a whole GPU"]);
