@@ -34,12 +34,12 @@ pub struct Arguments {
     /// GPUs of the machine, one pool
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(GPUS_MAX)), required_if_eq("policy", "rule"), conflicts_with = "nodes")]
     gpus: Option<u32>,
-    /// Who comes first: fifo, sjf (shortest estimate) or fair (least use for its share)
-    #[arg(long, default_value = "fifo")]
-    order: Order,
-    /// Who may pass one that does not fit: none, skip, easy, conservative or reserved:COUNT
-    #[arg(long, default_value = "none")]
-    backfill: Backfill,
+    /// Who comes first: fifo, sjf (shortest estimate) or fair (least use for its share) [default: fifo]
+    #[arg(long)]
+    order: Option<Order>,
+    /// Who may pass one that does not fit: none, skip, easy, conservative or reserved:COUNT [default: none]
+    #[arg(long)]
+    backfill: Option<Backfill>,
     /// Nodes for --policy gotgan: COUNTxGPUS, as in 58x8 or 58x8,4x4, or a CSV file with a column gpus
     #[arg(long, value_name = "CSV or COUNTxGPUS", required_if_eq("policy", "gotgan"))]
     nodes: Option<String>,
@@ -135,7 +135,11 @@ fn by_rule(
     bar: &ProgressBar,
 ) -> Result<Outcome, Failure> {
     let estimate = arguments.estimate.unwrap_or(Estimate::Exact);
-    let rule = Rule { order: arguments.order, backfill: arguments.backfill, estimate };
+    let rule = Rule {
+        order: arguments.order.unwrap_or(Order::Fifo),
+        backfill: arguments.backfill.unwrap_or(Backfill::None),
+        estimate,
+    };
     rule.check().map_err(wrong)?;
     let gpus = arguments.gpus.ok_or_else(|| wrong("--gpus is needed"))?;
     let played = play(trace, gpus, rule, shares, &mut |over| bar.set_position(over as u64));
@@ -148,6 +152,9 @@ fn by_gotgan(
     shares: &[u32],
     bar: &ProgressBar,
 ) -> Result<Outcome, Failure> {
+    if arguments.order.is_some() || arguments.backfill.is_some() {
+        return Err(wrong("--order and --backfill make a rule, and --policy gotgan has its own"));
+    }
     let nodes = arguments.nodes.as_deref().ok_or_else(|| wrong("--nodes is needed"))?;
     let machine = Machine::read(nodes).map_err(|error| Failure::of(&error, HINT))?;
     let estimate = arguments.estimate.unwrap_or(Estimate::Bucketed);

@@ -124,6 +124,7 @@ fn what_cannot_be_replayed_is_refused_with_its_place() {
         ("--trace good.csv --gpus 8 --shares shares.csv", "has no shares for"),
         ("--trace good.csv --gpus 1", "no job of the trace fits"),
         ("--trace good.csv --policy gotgan --nodes 8", "neither COUNTxGPUS"),
+        ("--trace good.csv --policy gotgan --nodes 1x8 --order sjf", "has its own"),
         ("--trace good.csv --gpus 8 --format jobs", "is not what gotgan jobs --all --json prints"),
     ];
     for (arguments, words) in refused {
