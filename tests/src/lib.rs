@@ -26,10 +26,12 @@ pub mod deadline;
 pub mod jobs;
 pub mod process;
 pub mod programs;
+pub mod swarm;
 pub mod virtual_worker;
 
 pub use api::Api;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use command_line::{Gotgan, Ran};
 pub use database::Database;
+pub use swarm::Swarm;
 pub use virtual_worker::VirtualWorker;

@@ -5,16 +5,18 @@
 //! the scheduler; [`session`] is the stream. Cutting the stream keeps the journal, as a daemon killed and started
 //! again does; [`VirtualWorker::lose_everything`] forgets it, as a machine that was reinstalled does.
 
+pub mod board;
 mod inventory;
 pub mod journal;
 pub mod link;
-mod session;
+pub(crate) mod session;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::task::JoinHandle;
 
-pub use inventory::{CPU_MILLI, MEMORY_MIB, gpus, inventory};
+pub use board::Board;
+pub use inventory::{CPU_MILLI, MEMORY_MIB, gpus, inventory, readings};
 pub use journal::{Journal, Play, Run, Script};
 pub use link::Link;
 

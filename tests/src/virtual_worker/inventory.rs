@@ -1,6 +1,6 @@
 //! What virtual nodes have.
 
-use gotgan_proto::v1::{GpuDevice, NodeInventory};
+use gotgan_proto::v1::{GpuDevice, GpuReading, NodeInventory};
 
 /// CPUs of a virtual node, in thousandths.
 pub const CPU_MILLI: u64 = 256_000;
@@ -39,4 +39,23 @@ pub fn gpus(node: &str, class: &str, count: u32) -> Vec<GpuDevice> {
         memory_mib: GPU_MEMORY_MIB,
     };
     (0..count).map(device).collect()
+}
+
+/// One look at all GPUs of a node: as much as the real ones say, and a little different each time.
+#[must_use]
+pub fn readings(gpus: &[GpuDevice], look: u64) -> Vec<GpuReading> {
+    let wobble = u32::try_from(look % 7).unwrap_or_default();
+    let reading = |gpu: &GpuDevice| GpuReading {
+        uuid: gpu.uuid.clone(),
+        utilisation_percent: Some(90 + wobble),
+        memory_used_mib: Some(gpu.memory_mib / 2 + u64::from(wobble)),
+        temperature_c: Some(60 + wobble),
+        power_mw: Some(650_000 + 1_000 * wobble),
+        power_limit_mw: Some(1_000_000),
+        ecc_uncorrected: Some(0),
+        ecc_corrected: Some(0),
+        processes: Vec::new(),
+        error: String::new(),
+    };
+    gpus.iter().map(reading).collect()
 }

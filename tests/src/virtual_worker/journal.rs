@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::{self, Cause, ExitStatus, NodeInventory, Register, Report, report::Event};
 
+use super::board::Board;
+
 /// Number of SIGTERM, of which stopped tasks die.
 const SIGTERM: i32 = 15;
 
@@ -94,7 +96,9 @@ struct Held {
     steps: Vec<u32>,
     last_seq: u64,
     unacked: Vec<Report>,
-    /// Its place in the list of runs.
+    /// GPUs it has here.
+    gpus: usize,
+    /// Its place in the list of runs, if there is one.
     run: usize,
 }
 
@@ -108,6 +112,7 @@ pub struct Journal {
     ends: BTreeMap<(Instant, Key), ()>,
     runs: Vec<Run>,
     refused_orders: u64,
+    board: Option<Arc<Board>>,
 }
 
 impl Journal {
@@ -122,7 +127,16 @@ impl Journal {
             ends: BTreeMap::new(),
             runs: Vec::new(),
             refused_orders: 0,
+            board: None,
         }
+    }
+
+    /// The same, which also notes what it does where other nodes note it. It keeps no list of its own then: what one
+    /// of thousands ran nobody asks.
+    #[must_use]
+    pub fn noting_on(mut self, board: &Arc<Board>) -> Self {
+        self.board = Some(Arc::clone(board));
+        self
     }
 
     /// What the node has.
@@ -247,6 +261,7 @@ impl Journal {
         let held = Held {
             play: play.clone(),
             phase: Phase::Waiting,
+            gpus: order.gpus.len(),
             tasks: order.tasks,
             living: Vec::new(),
             steps: Vec::new(),
@@ -267,6 +282,10 @@ impl Journal {
     }
 
     fn note(&mut self, order: &v1::RunAttempt, now_us: i64) -> usize {
+        if let Some(board) = &self.board {
+            board.told(order.job_id, now_us);
+            return self.runs.len();
+        }
         self.runs.push(Run {
             node: self.inventory.node.clone(),
             job_id: order.job_id,
@@ -286,7 +305,12 @@ impl Journal {
         held.phase = Phase::Running;
         held.living = held.tasks.iter().map(|task| (0, task.rank)).collect();
         let living = held.living.clone();
-        self.runs[held.run].starts += 1;
+        if let Some(run) = self.runs.get_mut(held.run) {
+            run.starts += 1;
+        }
+        if let Some(board) = &self.board {
+            board.started(key.0, held.gpus, now_us);
+        }
         if let Play::Run(duration, _) = held.play
             // A node of a gang that the script does not run on waits until it is told to stop.
             && !living.is_empty()
@@ -351,6 +375,7 @@ impl Journal {
             steps: Vec::new(),
             last_seq: 0,
             unacked: Vec::new(),
+            gpus: 0,
             run,
         };
         self.held.insert(key, held);
@@ -378,8 +403,13 @@ impl Journal {
 
     fn is_over(&mut self, key: Key, now_us: i64) {
         if let Some(held) = self.held.get_mut(&key) {
+            if let Some(board) = &self.board {
+                board.ended(if held.phase == Phase::Running { held.gpus } else { 0 });
+            }
             held.phase = Phase::Ended;
-            self.runs[held.run].until_us = Some(now_us);
+            if let Some(run) = self.runs.get_mut(held.run) {
+                run.until_us = Some(now_us);
+            }
         }
     }
 

@@ -57,14 +57,29 @@ impl Link {
     /// # Panics
     /// If the address or a certificate is none.
     pub async fn join(url: &str, ca_pem: &str, token: &str, node: &str) -> Result<Self, Status> {
+        Self::join_over(api::channel(url, Some(ca_pem)), url, token, node).await
+    }
+
+    /// The same over a connection that is there: many can join over one.
+    ///
+    /// # Errors
+    /// The refusal.
+    ///
+    /// # Panics
+    /// If the address or a certificate is none.
+    pub async fn join_over(
+        channel: Channel,
+        url: &str,
+        token: &str,
+        node: &str,
+    ) -> Result<Self, Status> {
         let made = CertificateRequest::new(node);
         let request = JoinRequest {
             join_token: token.to_owned(),
             node: node.to_owned(),
             certificate_request_pem: made.request_pem,
         };
-        let mut client = WorkersClient::new(api::channel(url, Some(ca_pem)));
-        let answer = client.join(request).await?.into_inner();
+        let answer = WorkersClient::new(channel).join(request).await?.into_inner();
         Ok(Self::with_certificate(
             url,
             node,

@@ -1,6 +1,7 @@
 //! The stream of a virtual worker: registers, beats, sends what the journal has to say, does what it is told.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use tonic::Streaming;
 
 use super::journal::Journal;
 use super::link::Link;
-use super::lock;
+use super::{lock, readings};
 
 /// Messages handed to the transport; what waits behind it waits in [`Outbox`].
 const OUTPUT_QUEUE: usize = 64;
@@ -70,8 +71,9 @@ async fn speak(
     mut outbox: Outbox,
     beat_every: Duration,
 ) -> Result<(), Broken> {
-    let mut beats = tokio::time::interval(beat_every);
-    let mut resend = tokio::time::interval(RESEND_AFTER);
+    let first_beat = Instant::now() + share(lock(journal).inventory().node.as_str(), beat_every);
+    let mut beats = tokio::time::interval_at(first_beat.into(), beat_every);
+    let mut resend = tokio::time::interval_at(first_beat.into(), RESEND_AFTER);
     let mut seq = 0;
     loop {
         let next_end = lock(journal).next_end();
@@ -93,13 +95,24 @@ async fn speak(
             }
             _ = beats.tick() => {
                 seq += 1;
-                let running = lock(journal).running();
-                let beat = Heartbeat { seq, at_us: now_us(), gpus: Vec::new(), running };
-                outbox.push_back(message(Message::Heartbeat(beat)));
+                outbox.push_back(message(Message::Heartbeat(beat(&lock(journal), seq))));
             }
             _ = resend.tick() => outbox.extend(overdue(journal)),
         }
     }
+}
+
+/// A part of the interval that the name decides: nodes that come all at once do not beat all at once.
+fn share(node: &str, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    let thousandths = u32::try_from(hasher.finish() % 1_000).unwrap_or_default();
+    interval * thousandths / 1_000
+}
+
+fn beat(journal: &Journal, seq: u64) -> Heartbeat {
+    let gpus = readings(&journal.inventory().gpus, seq);
+    Heartbeat { seq, at_us: now_us(), gpus, running: journal.running() }
 }
 
 fn obey(journal: &Mutex<Journal>, order: SchedulerMessage, outbox: &mut Outbox) {
@@ -125,7 +138,7 @@ fn message(message: Message) -> WorkerMessage {
     WorkerMessage { message: Some(message) }
 }
 
-fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
