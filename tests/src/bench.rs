@@ -1,5 +1,6 @@
 //! Benchmarks of a whole cluster: what it costs to get a job stored durably, and to run one from submission to the
-//! books; and what quotas cost at the size of a country. Each measurement has a scheduler of its own with an empty queue.
+//! books; what quotas cost at the size of a country; and how a scheduler does with the nodes and the queue of one. But for
+//! the last, each measurement has a scheduler of its own with an empty queue.
 //!
 //! The measuring side shares the machine with what it measures, so it is kept light: one thread, one connection a
 //! client, requests made of a template.
@@ -9,6 +10,7 @@ pub mod load;
 pub mod machine;
 pub mod quota;
 pub mod report;
+pub mod scale;
 pub mod submit;
 
 use std::path::PathBuf;

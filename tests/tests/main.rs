@@ -45,6 +45,7 @@ mod quota;
 mod quota_change;
 mod recall;
 mod roles;
+mod scale;
 mod steps;
 mod tour;
 mod why;

@@ -24,12 +24,16 @@ const BUILD: [&str; 10] = [
     "gotgan-tests",
 ];
 
+/// The benchmark that needs no server.
+const ON_SQLITE_ALONE: &str = "scale";
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench submit
-  cargo xtask bench lifecycle --json target/lifecycle.json")]
+  cargo xtask bench lifecycle --json target/lifecycle.json
+  cargo xtask bench scale --nodes 200 --waiting 2000 --seconds 5")]
 pub struct Options {
-    /// Which benchmark, for instance submit or lifecycle
+    /// Which benchmark: submit, lifecycle, quota or scale
     name: String,
     /// Write the results as JSON as well
     #[arg(long, value_name = "FILE")]
@@ -45,7 +49,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    let server = if options.no_postgres { None } else { Some(Postgres::obtain()?) };
+    let needs_server = !options.no_postgres && options.name != ON_SQLITE_ALONE;
+    let server = if needs_server { Some(Postgres::obtain()?) } else { None };
     workspace.build(&BUILD)?;
     let mut command = Command::new(workspace.programs("release").join("gotgan-bench"));
     command.arg(&options.name);

@@ -126,7 +126,7 @@ async fn check(api: &Api, expected: usize) {
 }
 
 /// From submission to end, of the newest jobs.
-async fn times(api: &Api) -> Vec<Duration> {
+pub(super) async fn times(api: &Api) -> Vec<Duration> {
     let (mut times, mut token) = (Vec::new(), String::new());
     loop {
         let (jobs, next) = page(api, token, 1_000).await;

@@ -104,8 +104,12 @@ fn file_system(path: &Path) -> String {
 
 fn commit() -> String {
     let git = |words: &[&str]| {
-        let output =
-            Command::new("git").args(words).current_dir(programs::checkout()).output().ok()?;
+        let output = Command::new("git")
+            .arg("--no-optional-locks")
+            .args(words)
+            .current_dir(programs::checkout())
+            .output()
+            .ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };

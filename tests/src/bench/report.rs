@@ -142,6 +142,27 @@ impl Measure {
         }
     }
 
+    /// The slowest but one in a hundred of some times.
+    #[must_use]
+    pub fn of_slowest(name: &str, unit: Unit, mark: Mark, mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
+        let value = round(unit.of(Duration::from_secs_f64(p99 / 1e3)));
+        let runs = vec![value];
+        let (name, unit) = (name.to_owned(), unit.word().to_owned());
+        Self { name, unit, value, p50: round(p50), p99: round(p99), mark: Some(mark), runs }
+    }
+
+    /// The median of some values that are no times.
+    ///
+    /// # Panics
+    /// If there was none.
+    #[must_use]
+    pub fn of_values(name: &str, unit: &str, mark: Option<Mark>, values: &[f64]) -> Self {
+        let sample = |value: &f64| Sample { rate: *value, p50_ms: 0.0, p99_ms: 0.0 };
+        Self::of(name, unit, mark, values.iter().map(sample).collect())
+    }
+
     fn verdict(&self) -> String {
         let (mark, reached) = match self.mark {
             None => return String::new(),
@@ -230,6 +251,14 @@ mod tests {
         assert_eq!((measure.value, measure.verdict()), (2.0, "2 reached".to_owned()));
         let measure = Measure::of_times("x", Unit::Microseconds, Mark::AtMost(1.0), times);
         assert_eq!(measure.verdict(), "1 MISSED");
+    }
+
+    #[test]
+    fn the_slowest_but_one_in_a_hundred_counts_where_it_is_asked_for() {
+        let times = (1..=200).map(Duration::from_millis).collect();
+        let measure = Measure::of_slowest("x", Unit::Milliseconds, Mark::AtMost(50.0), times);
+        assert_eq!((measure.p50, measure.value), (101.0, 199.0));
+        assert_eq!(measure.verdict(), "50 MISSED");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gotgan_tests::bench::machine::{self, Machine};
 use gotgan_tests::bench::report::Report;
+use gotgan_tests::bench::scale::{self, Dose};
 use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, quota, submit};
 use gotgan_tests::database::SERVER_VARIABLE;
 
@@ -18,7 +19,8 @@ use gotgan_tests::database::SERVER_VARIABLE;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures acknowledged durable submissions or whole lifecycles a second, or how long quotas take to compute.
+/// Measures acknowledged durable submissions or whole lifecycles a second, how long quotas take to compute, or what a
+/// scheduler does with the nodes and the queue of a country.
 ///
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
 /// change the exit code, because machines differ.
@@ -27,7 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     version,
     after_help = "Examples:
   gotgan-bench submit
-  gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json"
+  gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json
+  gotgan-bench scale --nodes 200 --waiting 2000 --seconds 5
+  gotgan-bench scale --only gang"
 )]
 struct Arguments {
     /// What to measure
@@ -36,9 +40,9 @@ struct Arguments {
     /// On which database; PostgreSQL needs GOTGAN_TEST_POSTGRES
     #[arg(long, value_enum, default_value = "both")]
     database: Which,
-    /// How long each run submits
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    seconds: f64,
+    /// How long each run submits [default: 5; of scale 60]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
     /// Runs of which the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -57,6 +61,12 @@ struct Arguments {
     /// Measure only what has this in its name, as the table shows it
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
+    /// Nodes of eight GPUs, for scale
+    #[arg(long, default_value_t = Dose::default().nodes)]
+    nodes: usize,
+    /// Jobs that wait, for scale
+    #[arg(long, default_value_t = Dose::default().waiting)]
+    waiting: usize,
     /// Where databases lie while measured; on a disk [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -67,6 +77,7 @@ enum What {
     Submit,
     Lifecycle,
     Quota,
+    Scale,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,18 +87,43 @@ enum Which {
     Both,
 }
 
+impl Arguments {
+    fn seconds(&self) -> f64 {
+        let usual = match self.what {
+            What::Scale => 60.0,
+            What::Submit | What::Lifecycle | What::Quota => 5.0,
+        };
+        self.seconds.unwrap_or(usual).clamp(0.1, 3600.0)
+    }
+}
+
+fn main() -> ExitCode {
+    // As a job of a benchmark, before anything that takes time.
+    let words: Vec<_> = env::args_os().skip(1).take(3).collect();
+    if let [word, file] = words.as_slice()
+        && word == scale::STAMP
+    {
+        return if scale::stamp(Path::new(file)).is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    bench()
+}
+
 // One thread: the measuring side shares the machine with what it measures.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn bench() -> ExitCode {
     let arguments = Arguments::parse();
-    let Some(backends) = backends(arguments.database) else { return ExitCode::FAILURE };
+    let Some(backends) = backends(&arguments) else { return ExitCode::FAILURE };
     let setup = setup(&arguments);
     let machine = Machine::look(&setup.directory);
     println!("{}", machine.describe());
     println!(
         "seed {}, {} s a run, {} runs, {}{}\n",
         setup.seed,
-        arguments.seconds,
+        arguments.seconds(),
         setup.runs,
         if setup.plaintext { "plaintext" } else { "TLS" },
         if setup.held { ", jobs held" } else { "" }
@@ -97,11 +133,11 @@ async fn main() -> ExitCode {
             "WARNING: databases lie in memory; nothing durable is measured (use --directory)"
         );
     }
-    let results = measure(arguments.what, &setup, &backends).await;
+    let results = measure(&arguments, &setup, &backends).await;
     let report = Report {
         schema: "gotgan.bench/1",
         machine,
-        seconds: arguments.seconds,
+        seconds: arguments.seconds(),
         seed: setup.seed,
         tls: !setup.plaintext,
         held: setup.held,
@@ -111,9 +147,11 @@ async fn main() -> ExitCode {
     finish(&report, arguments.json.as_deref())
 }
 
-async fn measure(what: What, setup: &Setup, backends: &[Backend]) -> Vec<Measure> {
+async fn measure(arguments: &Arguments, setup: &Setup, backends: &[Backend]) -> Vec<Measure> {
+    let &Arguments { what, nodes, waiting, .. } = arguments;
     let mut results = match what {
         What::Quota => quota::measure(setup),
+        What::Scale => return scale::measure(setup, Dose { nodes, waiting }).await,
         What::Submit | What::Lifecycle => Vec::new(),
     };
     for &backend in backends {
@@ -121,6 +159,8 @@ async fn measure(what: What, setup: &Setup, backends: &[Backend]) -> Vec<Measure
             What::Submit => submit::measure(setup, backend).await,
             What::Lifecycle => lifecycle::measure(setup, backend).await,
             What::Quota => quota::measure_plan(setup, backend).await.into_iter().collect(),
+            // Measured above, and on one database.
+            What::Scale => Vec::new(),
         });
     }
     results
@@ -130,7 +170,7 @@ fn setup(arguments: &Arguments) -> Setup {
     let on_disk = Path::new("/var/tmp");
     let usual = if on_disk.is_dir() { on_disk.to_path_buf() } else { env::temp_dir() };
     Setup {
-        duration: Duration::from_secs_f64(arguments.seconds.clamp(0.1, 3600.0)),
+        duration: Duration::from_secs_f64(arguments.seconds()),
         runs: usize::from(arguments.runs),
         seed: arguments.seed,
         plaintext: arguments.plaintext,
@@ -141,7 +181,11 @@ fn setup(arguments: &Arguments) -> Setup {
 }
 
 /// The databases to measure; says which cannot be. None if there is nothing left.
-fn backends(which: Which) -> Option<Vec<Backend>> {
+fn backends(arguments: &Arguments) -> Option<Vec<Backend>> {
+    let which = match arguments.what {
+        What::Scale => Which::Sqlite,
+        What::Submit | What::Lifecycle | What::Quota => arguments.database,
+    };
     let has_server = env::var_os(SERVER_VARIABLE).is_some();
     let mut backends = Vec::new();
     if which != Which::Postgres {
