@@ -95,10 +95,9 @@ impl WorkersService {
         let refuse = |reason, message: &str| {
             Err(error::status(Code::Unauthenticated, reason, message.to_owned()))
         };
-        // One join at a time: between reading the tokens and writing the use of one, no other join may read them.
+        // One join at a time: between reading the token and writing its use, no other join may read it.
         let _turn = self.services.joins.lock().await;
-        let tokens = self.services.store.join_tokens().await.map_err(|e| error::store(&e))?;
-        let found = tokens.into_iter().find(|record| record.secret_sha256 == hash);
+        let found = self.services.store.join_token(&hash).await.map_err(|e| error::store(&e))?;
         let Some(mut record) = found else {
             return refuse(
                 "JOIN_TOKEN_UNKNOWN",

@@ -166,8 +166,8 @@ pub trait Store: Send + Sync + Debug {
     /// All tokens of people and programs, revoked and expired ones included.
     async fn tokens(&self) -> Result<Vec<TokenRecord>>;
 
-    /// All join tokens.
-    async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>>;
+    /// The join token whose secret has this SHA-256; `None` if there is none.
+    async fn join_token(&self, secret_sha256: &str) -> Result<Option<JoinTokenRecord>>;
 
     /// A value kept under a name since the store was made; `value` is stored if there is none yet. For secrets
     /// that must be the same for every leader.

@@ -234,8 +234,8 @@ pub(crate) const TOKENS: &str = "\
     SELECT id, secret_sha256, subject, role, projects, created_us, expires_us, revoked_us \
     FROM tokens ORDER BY created_us, id";
 
-pub(crate) const JOIN_TOKENS: &str = "\
-    SELECT secret_sha256, node, expires_us, used_us, used_by FROM join_tokens ORDER BY secret_sha256";
+pub(crate) const JOIN_TOKEN: &str = "\
+    SELECT secret_sha256, node, expires_us, used_us, used_by FROM join_tokens WHERE secret_sha256 = $1";
 
 pub(crate) const INSERT_SETTING: &str =
     "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";

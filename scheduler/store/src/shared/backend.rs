@@ -240,8 +240,8 @@ impl Store for Backend {
         reads::tokens(&mut *self.read_one().await?).await
     }
 
-    async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>> {
-        reads::join_tokens(&mut *self.read_one().await?).await
+    async fn join_token(&self, secret_sha256: &str) -> Result<Option<JoinTokenRecord>> {
+        reads::join_token(&mut *self.read_one().await?, secret_sha256).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String> {

@@ -450,6 +450,10 @@ pub(super) async fn tokens(connection: &mut Connection) -> Result<Vec<TokenRecor
     each(rows!(connection, "read the tokens", sql::TOKENS), decode::token)
 }
 
-pub(super) async fn join_tokens(connection: &mut Connection) -> Result<Vec<JoinTokenRecord>> {
-    each(rows!(connection, "read the join tokens", sql::JOIN_TOKENS), decode::join_token)
+pub(super) async fn join_token(
+    connection: &mut Connection,
+    secret_sha256: &str,
+) -> Result<Option<JoinTokenRecord>> {
+    let found = row!(connection, "read a join token", sql::JOIN_TOKEN, secret_sha256);
+    found.map(decode::join_token).transpose()
 }

@@ -55,12 +55,17 @@ pub async fn a_join_token_is_used_once(place: Arc<Place>) {
         async move { store.commit(leader.epoch, at(2), &round).await }
     };
     commit(free.clone()).await.unwrap();
-    assert_eq!(store.join_tokens().await.unwrap(), std::slice::from_ref(&free));
+    let other = JoinTokenRecord { secret_sha256: "ef".repeat(32), ..free.clone() };
+    commit(other.clone()).await.unwrap();
+    let stored = async |token: &JoinTokenRecord| store.join_token(&token.secret_sha256).await;
+    assert_eq!(stored(&free).await.unwrap().as_ref(), Some(&free));
+    assert_eq!(store.join_token("nobody's").await.unwrap(), None);
     commit(used(3, "n1")).await.unwrap();
     commit(used(3, "n1")).await.unwrap();
     assert!(matches!(commit(used(4, "n2")).await, Err(StoreError::Conflict(_))));
     assert!(matches!(commit(free.clone()).await, Err(StoreError::Conflict(_))));
-    assert_eq!(store.join_tokens().await.unwrap(), [used(3, "n1")]);
+    assert_eq!(stored(&free).await.unwrap(), Some(used(3, "n1")));
+    assert_eq!(stored(&other).await.unwrap(), Some(other));
 }
 
 pub async fn an_answer_is_remembered_under_its_key(place: Arc<Place>) {
