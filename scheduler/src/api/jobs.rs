@@ -70,7 +70,7 @@ impl Jobs for JobsService {
     async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let who = principal(&request)?;
         let detail = self.visible_job(&who, request.into_inner().job_id).await?;
-        let simulated = self.simulated_nodes().await?;
+        let simulated = self.simulated_nodes(std::slice::from_ref(&detail)).await?;
         Ok(Response::new(convert::job(&detail, &|node| simulated.contains(node))))
     }
 
@@ -83,7 +83,7 @@ impl Jobs for JobsService {
         let page = page_of(request.page.clone())?;
         let filter = filter_of(&who, request)?;
         let found = self.0.store.jobs(&filter, &page).await.map_err(|e| error::store(&e))?;
-        let simulated = self.simulated_nodes().await?;
+        let simulated = self.simulated_nodes(&found).await?;
         let next_token = next_token(&page, &found, |last| last.job.id.0);
         let jobs = found.iter().map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
         Ok(Response::new(v1::ListJobsResponse { jobs: jobs.collect(), next_token }))
@@ -300,11 +300,20 @@ impl JobsService {
         jobs_streams::visible_job(&self.0, who, id).await
     }
 
-    /// Which nodes are simulated.
-    async fn simulated_nodes(&self) -> Result<BTreeSet<NodeName>, Status> {
-        let look = self.0.writer.read(|world| {
-            let simulated = world.nodes.values().filter(|node| node.inventory.simulated);
-            simulated.map(|node| node.inventory.node.clone()).collect()
+    /// Which nodes of these jobs' attempts are simulated. For jobs that have run nowhere nobody is asked.
+    async fn simulated_nodes(&self, jobs: &[JobDetail]) -> Result<BTreeSet<NodeName>, Status> {
+        let attempts = jobs.iter().flat_map(|job| &job.attempts);
+        let places = attempts.flat_map(|attempt| &attempt.placement.nodes);
+        let mut nodes: BTreeSet<NodeName> = places.map(|place| place.node.clone()).collect();
+        if nodes.is_empty() {
+            return Ok(nodes);
+        }
+        let look = self.0.writer.read(move |world| {
+            let is_simulated = |node: &NodeName| {
+                world.nodes.get(node).is_some_and(|known| known.inventory.simulated)
+            };
+            nodes.retain(is_simulated);
+            nodes
         });
         look.await.map_err(|e| error::flow(&e))
     }
