@@ -1,7 +1,7 @@
 //! What is read. Compiled once a database (see the crate's documentation): `super` is the database's module with
 //! its connection type and its statements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -217,7 +217,9 @@ pub(super) async fn jobs(
     page: &Page,
 ) -> Result<Vec<JobDetail>> {
     let jobs = list(connection, filter, page).await?;
-    let ids = json!(jobs.iter().map(|job| job.id).collect::<Vec<_>>()).to_string();
+    // What has never been tried has no attempt and has paid nothing.
+    let tried = jobs.iter().filter(|job| job.status.attempt > 0);
+    let ids = json!(tried.map(|job| job.id).collect::<Vec<_>>()).to_string();
     let attempts = rows!(connection, "list attempts", sql::LATEST_ATTEMPTS, ids.as_str());
     let mut attempts: BTreeMap<JobId, Attempt> = each(attempts, decode::attempt)?
         .into_iter()
@@ -237,7 +239,8 @@ pub(super) async fn jobs(
 }
 
 async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> Result<Vec<Job>> {
-    let states: Vec<&str> = filter.states.iter().map(|state| state.word()).collect();
+    let states: BTreeSet<&str> = filter.states.iter().map(|state| state.word()).collect();
+    let states: Vec<&str> = states.into_iter().collect();
     let rows: Vec<decode::JobRow> = sqlx::query_as::<Db, _>(list_statement(filter))
         .bind(page.after.map_or(i64::MAX, signed))
         .bind(list_or_null(&states))

@@ -7,13 +7,13 @@ use gotgan_core::amount::GpuMilliSeconds;
 use gotgan_core::attempt::Cause;
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath};
-use gotgan_core::job::{Job, JobState};
+use gotgan_core::job::{Job, JobState, JobStatus};
 use gotgan_store::{JobFilter, Page, Store};
 
 use crate::harness::Place;
 use crate::things::{
     Leader, attempt, close, ended, event, inventory, job, job_event, moved, node_name, path,
-    plain_job, step, submitted, user,
+    plain_job, status, step, submitted, user,
 };
 
 const ALL: Page = Page { size: 1000, after: None };
@@ -29,7 +29,10 @@ pub async fn pages_neither_repeat_nor_skip_while_jobs_arrive(place: Arc<Place>) 
     for filter in [
         JobFilter::default(),
         JobFilter { owner: Some(user("minji")), ..JobFilter::default() },
-        JobFilter { states: vec![JobState::Pending, JobState::Held], ..JobFilter::default() },
+        JobFilter {
+            states: vec![JobState::Pending, JobState::Held, JobState::Pending],
+            ..JobFilter::default()
+        },
         JobFilter { project: Some(path("public")), ..JobFilter::default() },
     ] {
         let mut seen = Vec::new();
@@ -134,7 +137,8 @@ async fn leader_with_history(place: &Place) -> Leader {
         leader.commit(vec![Change::StepCreated(Arc::new(step(1, number, 0, 2)))]).await;
         leader.commit(leader.end(&ended(attempt, seconds, cause))).await;
     }
-    leader.commit(vec![moved(1, JobState::Completed)]).await;
+    let done = JobStatus { attempt: 2, ..status(JobState::Completed) };
+    leader.commit(vec![Change::JobMoved { id: JobId(1), status: Arc::new(done) }]).await;
     leader
 }
 
