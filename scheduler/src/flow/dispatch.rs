@@ -11,7 +11,7 @@ use gotgan_core::world::World;
 use gotgan_proto::v1::SchedulerMessage;
 use tokio::sync::mpsc;
 
-use super::orders::OrderWriter;
+use super::orders::{OrderWriter, Source};
 
 /// Messages that may wait for one worker. A worker that reads so slowly is cut off; when it comes back, its orders
 /// are derived again.
@@ -87,14 +87,14 @@ impl Dispatcher {
 
     /// Tells every worker everything again; after a round of which it is not known what was sent.
     pub fn redrive(&self, world: &World, epoch: Epoch) {
-        let mut outboxes = self.lock();
+        let (mut outboxes, mut source) = (self.lock(), Source::new(world, epoch));
         let nodes: Vec<NodeName> = outboxes.keys().cloned().collect();
         for node in nodes {
             if let Some(outbox) = outboxes.get_mut(&node) {
                 outbox.sent.clear();
             }
             for order in orders::for_node(world, &node, &[]) {
-                self.send_order(&mut outboxes, world, epoch, &node, order);
+                self.send_order(&mut outboxes, &mut source, &node, order);
             }
         }
     }
@@ -142,9 +142,9 @@ impl Dispatcher {
         held: &[(AttemptId, bool)],
     ) {
         let orders = orders::for_node(world, node, held);
-        let mut outboxes = self.lock();
+        let (mut outboxes, mut source) = (self.lock(), Source::new(world, epoch));
         for order in orders {
-            self.send_order(&mut outboxes, world, epoch, node, order);
+            self.send_order(&mut outboxes, &mut source, node, order);
         }
     }
 
@@ -161,16 +161,16 @@ impl Dispatcher {
             return;
         }
         self.note_live(changes);
-        let mut outboxes = self.lock();
+        let (mut outboxes, mut source) = (self.lock(), Source::new(world, epoch));
         for id in touched {
             if let Some(attempt) = world.attempts.get(&id) {
                 for (node, order) in orders::for_attempt(world, attempt) {
-                    self.send_order(&mut outboxes, world, epoch, &node, order);
+                    self.send_order(&mut outboxes, &mut source, &node, order);
                 }
             } else if let Some(attempt) = ended.get(&id) {
                 for allocation in &attempt.placement.nodes {
                     let order = Order::Forget(id);
-                    self.send_order(&mut outboxes, world, epoch, &allocation.node, order);
+                    self.send_order(&mut outboxes, &mut source, &allocation.node, order);
                 }
             }
         }
@@ -195,8 +195,7 @@ impl Dispatcher {
     fn send_order(
         &self,
         outboxes: &mut BTreeMap<NodeName, Outbox>,
-        world: &World,
-        epoch: Epoch,
+        source: &mut Source<'_>,
         node: &NodeName,
         order: Order,
     ) {
@@ -209,7 +208,7 @@ impl Dispatcher {
         } else if !outbox.sent.insert(key) {
             return;
         }
-        if let Some(message) = self.writer.message(world, epoch, node, order) {
+        if let Some(message) = self.writer.message(source, node, order) {
             put(outboxes, node, message);
         }
     }

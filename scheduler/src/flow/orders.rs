@@ -1,5 +1,7 @@
 //! Orders as messages to workers.
 
+use std::collections::BTreeMap;
+
 use gotgan_core::attempt::{Attempt, NodeAllocation};
 use gotgan_core::ids::{AttemptId, Epoch, NodeName};
 use gotgan_core::lifecycle::orders::Order;
@@ -21,19 +23,46 @@ pub struct OrderWriter {
     pub authenticator: Authenticator,
 }
 
+/// The state that orders follow from, and under whom.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// The world, as committed.
+    pub world: &'a World,
+    /// The leadership that gives the orders.
+    pub epoch: Epoch,
+    /// What all nodes of the gang that was told last are told alike.
+    shared: Option<(AttemptId, SharedRun)>,
+}
+
+/// The part of the order to run an attempt that is the same for all its nodes. Every node hears of every other, so
+/// making it anew for each would cost the square of their number in look-ups.
+#[derive(Debug)]
+struct SharedRun {
+    template: v1::RunAttempt,
+    ranks: BTreeMap<NodeName, usize>,
+}
+
+impl<'a> Source<'a> {
+    /// A source of nothing yet.
+    #[must_use]
+    pub fn new(world: &'a World, epoch: Epoch) -> Self {
+        Self { world, epoch, shared: None }
+    }
+}
+
 impl OrderWriter {
     /// The message, or `None` if the job has gone meanwhile and there is nothing to say.
     #[must_use]
     pub fn message(
         &self,
-        world: &World,
-        epoch: Epoch,
+        source: &mut Source<'_>,
         node: &NodeName,
         order: Order,
     ) -> Option<SchedulerMessage> {
+        let (world, epoch) = (source.world, source.epoch);
         let message = match order {
             Order::Run { attempt, step, start_now } => {
-                Message::RunAttempt(self.run(world, epoch, node, &attempt, &step, start_now)?)
+                Message::RunAttempt(self.run(source, node, &attempt, &step, start_now)?)
             }
             Order::Start(id) => Message::StartAttempt(v1::StartAttempt {
                 epoch: epoch.0,
@@ -56,39 +85,51 @@ impl OrderWriter {
 
     fn run(
         &self,
-        world: &World,
-        epoch: Epoch,
+        source: &mut Source<'_>,
         node: &NodeName,
         attempt: &Attempt,
         step: &Step,
         start_now: bool,
     ) -> Option<v1::RunAttempt> {
-        let job = world.jobs.get(&attempt.id.job)?;
-        let rank = attempt.rank_of(node)?;
+        let shared = match source.shared.take().filter(|(of, _)| *of == attempt.id) {
+            Some((_, shared)) => shared,
+            None => self.shared_run(source, attempt)?,
+        };
+        let rank = *shared.ranks.get(node)?;
         let allocation = attempt.placement.nodes.get(rank)?;
-        let master_port = master_port(self.authenticator.cluster_number(), attempt.id);
-        Some(v1::RunAttempt {
-            epoch: epoch.0,
-            job_id: attempt.id.job.0,
-            attempt: attempt.id.number,
+        let order = v1::RunAttempt {
             node_rank: u32::try_from(rank).ok()?,
-            gang: attempt.placement.nodes.iter().map(|place| gang_node(world, place)).collect(),
             gpus: convert::gpu_allocations(allocation),
             cpu_milli: allocation.cpu_milli.0,
             memory_mib: allocation.memory_mib.0,
+            tasks: task_starts(step, node, Some(allocation), false),
+            start_now,
+            ..shared.template.clone()
+        };
+        source.shared = Some((attempt.id, shared));
+        Some(order)
+    }
+
+    fn shared_run(&self, source: &Source<'_>, attempt: &Attempt) -> Option<SharedRun> {
+        let Attempt { id, placement, .. } = attempt;
+        let job = source.world.jobs.get(&id.job)?;
+        let master_port = master_port(self.authenticator.cluster_number(), *id);
+        let template = v1::RunAttempt {
+            epoch: source.epoch.0,
+            job_id: id.job.0,
+            attempt: id.number,
+            gang: placement.nodes.iter().map(|place| gang_node(source.world, place)).collect(),
             spec: Some(convert::job_spec(&job.spec)),
             owner: job.owner.to_string(),
             time_limit_s: job.spec.time_limit_s,
             grace_s: job.spec.grace_s,
             master_port: u32::try_from(master_port).ok()?,
-            job_token: self.authenticator.mint_job_token(
-                &attempt.id,
-                &job.owner,
-                &job.spec.project,
-            ),
-            tasks: task_starts(step, node, Some(allocation), false),
-            start_now,
-        })
+            job_token: self.authenticator.mint_job_token(id, &job.owner, &job.spec.project),
+            ..v1::RunAttempt::default()
+        };
+        let ranks = placement.nodes.iter().enumerate();
+        let ranks = ranks.map(|(rank, place)| (place.node.clone(), rank)).collect();
+        Some(SharedRun { template, ranks })
     }
 }
 

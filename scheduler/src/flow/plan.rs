@@ -30,13 +30,14 @@ const FEED_MAX: usize = 16_384;
 /// A pass at least this often while jobs wait, for retry delays that run out and drains that fall due.
 const IDLE_PASS: Duration = Duration::from_secs(1);
 
-/// After a pass the planner rests this many times as long as the pass took, so that planning a long queue over and
-/// over cannot take the processor from those who submit and report.
-const REST_FACTOR: u32 = 7;
+/// After a pass that started something the planner rests this many times as long as the pass took, so that planning a
+/// long queue over and over cannot take more than half a processor from those who submit and report. Longer, and GPUs
+/// that are free wait for it.
+const REST_FACTOR: u32 = 1;
 
 /// The same after a pass that started nothing, as long as nothing but new jobs came since: most of them only join
 /// the queue, and the next pass would do its work over again to say so.
-const FULL_REST_FACTOR: u32 = 50;
+const FULL_REST_FACTOR: u32 = 10;
 
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(500);
@@ -177,11 +178,21 @@ struct Rest {
     since: Instant,
     took: Duration,
     started_any: bool,
+    /// It stopped at the most that one pass may start.
+    has_more: bool,
 }
 
 impl Rest {
+    /// Before the first pass.
+    fn none() -> Self {
+        Self { since: Instant::now(), took: Duration::ZERO, started_any: false, has_more: false }
+    }
+
     /// Until when the planner rests, with this news.
     fn until(self, news: News) -> Instant {
+        if self.has_more {
+            return self.since;
+        }
         let is_full = !self.started_any && news == News::Jobs;
         let factor = if is_full { FULL_REST_FACTOR } else { REST_FACTOR };
         self.since + (self.took * factor).min(REST_MAX)
@@ -212,7 +223,7 @@ impl Planner {
             world: World::default(),
             news: News::None,
             in_flight: false,
-            rest: Rest { since: Instant::now(), took: Duration::ZERO, started_any: false },
+            rest: Rest::none(),
             last_pass: Instant::now(),
         };
         while self.absorb(&mut replica) {
@@ -255,9 +266,9 @@ impl Planner {
         let took = began.elapsed();
         self.metrics.plan_seconds.observe(took.as_secs_f64());
         self.metrics.decisions.inc_by(plan.decisions.len() as u64);
-        replica.news = if plan.report.deferred > 0 { News::Room } else { News::None };
-        let started_any = !plan.decisions.is_empty();
-        replica.rest = Rest { since: Instant::now(), took, started_any };
+        let (has_more, started_any) = (plan.report.deferred > 0, !plan.decisions.is_empty());
+        replica.news = if has_more { News::Room } else { News::None };
+        replica.rest = Rest { since: Instant::now(), took, started_any, has_more };
         self.last.set(std::mem::take(&mut plan.report), plan.planned, took);
         plan
     }
