@@ -349,3 +349,31 @@ fn news_of(change: &Change) -> News {
         | Change::Happened(_) => News::None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(started_any: bool, has_more: bool) -> Rest {
+        Rest { took: Duration::from_millis(10), started_any, has_more, ..Rest::none() }
+    }
+
+    #[test]
+    fn a_pass_that_stopped_halfway_is_followed_at_once() {
+        let rest = rest(true, true);
+        assert_eq!(rest.until(News::Room), rest.since);
+    }
+
+    #[test]
+    fn jobs_that_join_a_queue_of_which_nothing_started_wait_longer_than_room_does() {
+        let rest = rest(false, false);
+        assert_eq!(rest.until(News::Room), rest.since + Duration::from_millis(10));
+        assert_eq!(rest.until(News::Jobs), rest.since + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn no_rest_is_longer_than_the_longest() {
+        let rest = Rest { took: Duration::from_secs(9), ..rest(false, false) };
+        assert_eq!(rest.until(News::Jobs), rest.since + REST_MAX);
+    }
+}
