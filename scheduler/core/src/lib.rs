@@ -23,6 +23,7 @@ pub mod explain;
 pub mod fabric;
 pub mod fairshare;
 pub mod forecast;
+pub mod fragmentation;
 pub mod ids;
 pub mod job;
 pub mod ledger;
