@@ -1,5 +1,6 @@
 //! The commands of `gotgan-sim`, and what they have in common: how they end and how they complain.
 
+pub mod pack;
 pub mod replay;
 pub mod scenario;
 

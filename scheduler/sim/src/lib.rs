@@ -15,6 +15,7 @@ pub mod fault;
 pub mod fleet;
 pub mod meter;
 pub mod moving;
+pub mod pack;
 pub mod record;
 pub mod replay;
 pub mod report;

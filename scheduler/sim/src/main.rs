@@ -31,11 +31,17 @@ enum Command {
                       docs/simulator.md describes rules, formats and figures."
     )]
     Replay(command::replay::Arguments),
+    /// Fill a cluster with tasks by a policy, and see how much of it can be given away
+    #[command(
+        after_help = "docs/placement.md describes the experiment, the policies and what comes of them."
+    )]
+    Pack(command::pack::Pack),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Scenario(arguments) => command::scenario::run(&arguments),
         Command::Replay(arguments) => command::replay::run(&arguments),
+        Command::Pack(pack) => command::pack::run(&pack),
     }
 }

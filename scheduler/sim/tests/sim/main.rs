@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod pack;
 mod queue_reference;
 mod replay;
 mod scenarios;
