@@ -6,8 +6,9 @@
 //!
 //! Reading order: [`spec`] (what is asked), [`job`] and [`attempt`] (the two state machines), [`change`] (every
 //! way the world can change), [`world`] (the state those changes add up to), [`lifecycle`] (commands and reports
-//! in, changes out), [`planner`] (world in, plan out), [`check`] (is this plan allowed?), [`ledger`],
-//! [`meter`] and [`account`] (who has used how much?), [`fairshare`] (whose turn is it?).
+//! in, changes out), [`planner`] (world in, plan out), [`fragmentation`] (which place costs others least?), [`check`]
+//! (is this plan allowed?), [`ledger`], [`meter`] and [`account`] (who has used how much?), [`fairshare`] (whose turn is
+//! it?).
 
 pub mod account;
 pub mod admit;

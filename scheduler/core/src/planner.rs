@@ -13,6 +13,8 @@
 //! one project the queue's order decides. Jobs that nothing but that tells apart are one cohort, of which the first
 //! stands for all.
 //!
+//! Of the places that serve a job of one node, the one is taken that costs typical jobs least (`pass/spot`).
+//!
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
 //! found at the end, by what is left then, is right for every job that was passed over on the way.
 

@@ -10,6 +10,7 @@ mod apply;
 mod audit;
 mod cohort;
 mod node;
+mod requests;
 mod usage;
 
 use std::cmp::Reverse;
@@ -31,6 +32,7 @@ pub use alerts::Alerts;
 pub use audit::QuotaAudit;
 pub use cohort::{CohortKey, CohortPlace, Cohorts};
 pub use node::{Node, NodeFree};
+pub use requests::Requests;
 pub use usage::{PathUsage, Usage};
 
 /// Everything decisions are made from.
@@ -60,6 +62,8 @@ pub struct World {
     pub queue: BTreeSet<QueueKey>,
     /// The same jobs by what they wait for.
     pub cohorts: Cohorts,
+    /// What the jobs ask of their nodes.
+    pub requests: Requests,
     /// How many of the jobs are scavengers.
     pub scavengers: u64,
     /// Jobs that wait for each job.
@@ -163,6 +167,7 @@ impl Default for World {
             steps: BTreeMap::new(),
             queue: BTreeSet::new(),
             cohorts: Cohorts::default(),
+            requests: Requests::default(),
             scavengers: 0,
             dependents: BTreeMap::new(),
             usage: Usage::default(),

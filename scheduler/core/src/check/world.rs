@@ -6,7 +6,7 @@ use super::Violation;
 use crate::attempt::{Attempt, AttemptState};
 use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
-use crate::world::{CohortKey, CohortPlace, Node, PathUsage, World};
+use crate::world::{CohortKey, CohortPlace, Node, PathUsage, Requests, World};
 
 /// Everything that does not add up.
 pub(super) fn violations(world: &World) -> Vec<Violation> {
@@ -17,6 +17,7 @@ pub(super) fn violations(world: &World) -> Vec<Violation> {
     queue(world, &mut found);
     dependents(world, &mut found);
     usage(world, &mut found);
+    requests(world, &mut found);
     holds(world, &mut found);
     sequences(world, &mut found);
     found.0
@@ -253,6 +254,12 @@ fn usage(world: &World, found: &mut Findings) {
             let (is, should) = (counted.get(path), derived.get(path));
             found.add(path.clone(), format!("counts {is:?}, should {should:?}"));
         }
+    }
+}
+
+fn requests(world: &World, found: &mut Findings) {
+    if world.requests != Requests::of(world.jobs.values()) {
+        found.add("requests", "are not those of the jobs");
     }
 }
 

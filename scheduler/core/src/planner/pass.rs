@@ -6,9 +6,12 @@ mod beyond;
 mod promised;
 mod reserved;
 mod scavenge;
+mod spot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use spot::Spot;
 
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier};
@@ -25,6 +28,7 @@ use super::score::ClassIndex;
 use super::turns::{Claim, Cohort, CohortId, Fate, Members, Turn, Turns};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
+use crate::fragmentation::Mix;
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
@@ -43,6 +47,8 @@ pub(super) struct Pass<'w> {
     budgets: Budgets<'w>,
     families: Families<'w>,
     kept: Kept<'w>,
+    /// Jobs as they come, for choosing among places.
+    mix: Mix,
     /// `None` until jobs are in line.
     fair: Option<Fair>,
     /// `None` where no node keeps anything from others.
@@ -122,11 +128,13 @@ pub(super) enum Finding {
 impl<'w> Pass<'w> {
     /// A pass that has not looked at any job yet.
     pub fn of(world: &'w World, policy: &'w Policy, now: UnixMicros) -> Self {
+        let machine = Machine::of(world);
         Pass {
             world,
             policy,
             now,
-            machine: Machine::of(world),
+            mix: spot::mix_of(world, &machine),
+            machine,
             limits: Limits::of(world),
             budgets: Budgets::of(world),
             families: Families::default(),
@@ -265,19 +273,24 @@ impl<'w> Pass<'w> {
             return Finding::Decided;
         }
         let mut order = Order::Free;
-        let mut must_wait = false;
+        let (mut must_wait, mut best) = (false, None::<Spot>);
         for place in 0..self.families.get(want.family).tries.len() {
             if !self.claims(job, claim, want, place) {
                 must_wait = true;
                 continue;
             }
             match self.attempt(job, claim, want, place) {
-                Ok(picks) => {
-                    self.start(job, claim, want, place, picks);
-                    return Finding::Decided;
+                Ok(spot) if want.nodes > 1 => {
+                    best = Some(spot);
+                    break;
                 }
+                Ok(spot) => best = Some(best.map_or(spot.clone(), |best| best.min(spot))),
                 Err(found) => order = order.max(found),
             }
+        }
+        if let Some(Spot { place, picks, .. }) = best {
+            self.start(job, claim, want, place, picks);
+            return Finding::Decided;
         }
         if must_wait {
             // Its turn in a worse tier comes later; after the borrowers, that is after all others.
@@ -313,7 +326,7 @@ impl<'w> Pass<'w> {
         claim: Claim,
         want: Want,
         place: usize,
-    ) -> Result<Vec<Pick>, Order> {
+    ) -> Result<Spot, Order> {
         let class = self.families.get(want.family).tries[place].class;
         if let Some(ahead) = self.own_ahead(job, claim, want, class) {
             return Err(Order::BehindOwn(ahead));
@@ -329,8 +342,8 @@ impl<'w> Pass<'w> {
             return Err(Order::Later(ahead));
         }
         if want.nodes < self.families.get(want.family).tries[place].failed_nodes {
-            if let Some(picks) = self.search(want, class) {
-                return Ok(picks);
+            if let Some(spot) = self.search(want, place) {
+                return Ok(spot);
             }
             self.families.get_mut(want.family).tries[place].failed_nodes = want.nodes;
         }
@@ -368,17 +381,6 @@ impl<'w> Pass<'w> {
         let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
         let class = class.map(|class| self.machine.class_name(class));
         Asked { class, gpus, scavenges: want.scavenges }
-    }
-
-    fn search(&self, want: Want, class: Option<ClassIndex>) -> Option<Vec<Pick>> {
-        let family = self.families.get(want.family);
-        let places = family.territory.places(&self.machine, class, &family.need);
-        let territory = &family.territory;
-        if self.kept.is_empty() {
-            return territory.choose(&self.machine, places, want.nodes);
-        }
-        let open = |pick: &Pick| self.kept.leaves_open(class, self.machine.slot(pick.slot));
-        territory.choose(&self.machine, places.filter(open), want.nodes)
     }
 
     fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {

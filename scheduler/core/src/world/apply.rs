@@ -103,6 +103,7 @@ impl World {
     fn link(&mut self, job: &Job) {
         let project = &job.spec.project;
         self.scavengers += u64::from(job.spec.scavenger);
+        self.requests.count(job, true);
         match job.status.state {
             JobState::Pending => {
                 self.queue.insert(QueueKey::of(job));
@@ -121,6 +122,7 @@ impl World {
     fn unlink(&mut self, job: &Job) {
         let project = &job.spec.project;
         self.scavengers = self.scavengers.saturating_sub(u64::from(job.spec.scavenger));
+        self.requests.count(job, false);
         match job.status.state {
             JobState::Pending => {
                 self.queue.remove(&QueueKey::of(job));

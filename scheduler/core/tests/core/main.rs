@@ -16,6 +16,7 @@ mod explain;
 mod fabric;
 mod fair_tree;
 mod fairshare;
+mod fragmentation;
 mod import;
 mod lend;
 mod lending;

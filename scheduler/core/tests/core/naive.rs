@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
+use gotgan_core::fragmentation::{ClassNumber, ClassSet, Counts, GpuShape, Mix, Room, Shape};
 use gotgan_core::ids::{GpuClass, JobId, NodeName};
 use gotgan_core::job::{Job, JobState};
 use gotgan_core::quota::entitle::{Arena, Entitlements};
@@ -36,20 +37,17 @@ fn plan_by_queue(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     nodes.retain(|_, node| node.takes_work());
     let mut usage = world.usage.clone();
     let mut starts = BTreeMap::new();
+    let typical = Typical::of(world);
     for key in &world.queue {
         let job = &world.jobs[&key.job];
         if !job.status.waits_for.is_empty() || job.status.not_before > now {
             continue;
         }
-        for class in classes(world, job) {
-            if !allowed(world, &usage, job, class.as_ref()) {
-                continue;
-            }
-            if let Some(start) = place(&nodes, job, class.as_ref()) {
-                take(&mut nodes, &mut usage, job, class.as_ref(), &start);
-                starts.insert(job.id, start);
-                break;
-            }
+        let all = classes(world, job);
+        let allowed = all.iter().filter(|class| allowed(world, &usage, job, class.as_ref()));
+        if let Some((class, start)) = lightest(&typical, &nodes, job, allowed) {
+            take(&mut nodes, &mut usage, job, class.as_ref(), &start);
+            starts.insert(job.id, start);
         }
     }
     starts
@@ -61,6 +59,7 @@ fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     nodes.retain(|_, node| node.takes_work());
     let mut usage = world.usage.clone();
     let mut starts = BTreeMap::new();
+    let typical = Typical::of(world);
     let competes = |job: &&Job| job.status.waits_for.is_empty() && job.status.not_before <= now;
     let mut left: Vec<&Job> =
         world.queue.iter().map(|key| &world.jobs[&key.job]).filter(competes).collect();
@@ -81,15 +80,11 @@ fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
         let borrowing =
             !has_tiers(world) || must_borrow.contains(&job.id) || all.iter().all(borrows);
         let tried = all.iter().filter(|class| borrowing || !borrows(class));
-        let found = tried.clone().find_map(|class| {
-            let class = class.as_ref();
-            let allowed = allowed(world, &usage, job, class);
-            let start = if allowed { place(&nodes, job, class) } else { None };
-            start.map(|start| (class, start))
-        });
+        let allowed = tried.clone().filter(|class| allowed(world, &usage, job, class.as_ref()));
+        let found = lightest(&typical, &nodes, job, allowed);
         let tried_all = tried.count() == all.len();
         if let Some((class, start)) = found {
-            take(&mut nodes, &mut usage, job, class, &start);
+            take(&mut nodes, &mut usage, job, class.as_ref(), &start);
             starts.insert(job.id, start);
         } else if !tried_all {
             must_borrow.insert(job.id);
@@ -248,8 +243,27 @@ fn allowed(world: &World, usage: &Usage, job: &Job, class: Option<&GpuClass>) ->
     })
 }
 
+/// The best nodes of the class that costs least; for a gang, of the first class.
+fn lightest<'c>(
+    typical: &Typical,
+    nodes: &BTreeMap<NodeName, Node>,
+    job: &Job,
+    classes: impl Iterator<Item = &'c Option<GpuClass>>,
+) -> Option<(&'c Option<GpuClass>, Start)> {
+    let found = classes.filter_map(|class| {
+        let (growth, start) = place(typical, nodes, job, class.as_ref())?;
+        Some((if job.spec.nodes > 1 { 0 } else { growth }, class, start))
+    });
+    found.min_by_key(|(growth, _, _)| *growth).map(|(_, class, start)| (class, start))
+}
+
 /// The best nodes, without those it avoids unless the rest could never serve it.
-fn place(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -> Option<Start> {
+fn place(
+    typical: &Typical,
+    nodes: &BTreeMap<NodeName, Node>,
+    job: &Job,
+    class: Option<&GpuClass>,
+) -> Option<(i64, Start)> {
     let avoid = &job.status.avoid;
     let rest: BTreeMap<_, _> = nodes
         .iter()
@@ -265,7 +279,7 @@ fn place(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) 
         }
         _ => could(&rest, job, class),
     };
-    best(if could_elsewhere { &rest } else { nodes }, job, class)
+    best(typical, if could_elsewhere { &rest } else { nodes }, job, class)
 }
 
 fn could(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -> bool {
@@ -273,10 +287,15 @@ fn could(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) 
         let free = gotgan_core::world::NodeFree::all_of(&node.inventory);
         (name.clone(), Node { free, ..node.clone() })
     });
-    best(&emptied.collect(), job, class).is_some()
+    best(&Typical::default(), &emptied.collect(), job, class).is_some()
 }
 
-fn best(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -> Option<Start> {
+fn best(
+    typical: &Typical,
+    nodes: &BTreeMap<NodeName, Node>,
+    job: &Job,
+    class: Option<&GpuClass>,
+) -> Option<(i64, Start)> {
     let mut scored: Vec<_> = nodes
         .iter()
         .filter(|(name, node)| meets(name, node, job))
@@ -284,13 +303,17 @@ fn best(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -
         .map(|((score, gpus), name)| (score, name, gpus))
         .collect();
     scored.sort();
+    let constraints = &job.spec.constraints;
+    if job.spec.nodes == 1 && !constraints.same_cluster {
+        return typical.lightest(nodes, job, class, scored);
+    }
     let mut start = Start::new();
     for (_, name, gpus) in scored {
         if start.len() < job.spec.nodes as usize {
             start.entry(name.clone()).or_insert(gpus);
         }
     }
-    (start.len() == job.spec.nodes as usize).then_some(start)
+    (start.len() == job.spec.nodes as usize).then_some((0, start))
 }
 
 fn meets(name: &NodeName, node: &Node, job: &Job) -> bool {
@@ -354,4 +377,76 @@ fn take(
     if let Some(class) = class {
         usage.take(&job.spec.project, class, job.spec.total_gpus());
     }
+}
+
+/// Jobs as they come, and the numbers of classes.
+#[derive(Default)]
+struct Typical {
+    mix: Mix,
+    classes: BTreeMap<GpuClass, ClassNumber>,
+}
+
+impl Typical {
+    fn of(world: &World) -> Self {
+        let gpus = world.nodes.values().flat_map(|node| &node.inventory.gpus);
+        let names: BTreeSet<_> = gpus.map(|gpu| gpu.class.clone()).collect();
+        let classes: BTreeMap<_, _> = names.into_iter().zip((0..).map(ClassNumber)).collect();
+        let mut counts = Counts::new();
+        for job in world.jobs.values().filter(|job| !job.spec.scavenger) {
+            let number = |class| classes.get(class).copied().map_or(ClassSet::NONE, ClassSet::only);
+            let asked = job.spec.per_node.gpus.class().map_or(ClassSet::ANY, number);
+            *counts.entry(Shape { classes: asked, ..shape(job) }).or_default() += 1;
+        }
+        Typical { mix: Mix::of(&counts), classes }
+    }
+
+    /// Of the first 64 choices the one that costs least; the first one where it takes all GPUs of its node.
+    fn lightest(
+        &self,
+        nodes: &BTreeMap<NodeName, Node>,
+        job: &Job,
+        class: Option<&GpuClass>,
+        choices: Vec<([u64; 3], &NodeName, Vec<usize>)>,
+    ) -> Option<(i64, Start)> {
+        let (_, first, _) = choices.first()?;
+        let gpus = nodes[*first].inventory.gpus.len();
+        let whole_node = matches!(job.spec.per_node.gpus, GpuRequest::Whole { count, .. } if count as usize >= gpus);
+        let weighed =
+            choices.into_iter().take(if whole_node { 1 } else { 64 }).map(|(_, name, gpus)| {
+                (self.growth(&nodes[name], job, class, &gpus), Start::from([(name.clone(), gpus)]))
+            });
+        weighed.min_by_key(|(growth, _)| *growth)
+    }
+
+    /// Over all classes of the node for a job without GPUs.
+    fn growth(&self, node: &Node, job: &Job, class: Option<&GpuClass>, gpus: &[usize]) -> i64 {
+        let own: BTreeSet<_> = node.inventory.gpus.iter().map(|gpu| &gpu.class).collect();
+        let own = own.into_iter().filter(|own| class.is_none_or(|class| class == *own));
+        let growth = |class: &GpuClass| {
+            let of_class = |gpu: &usize| node.inventory.gpus[*gpu].class == *class;
+            let places: Vec<usize> = (0..node.free.gpus.len()).filter(of_class).collect();
+            let Some(number) = self.classes.get(class) else { return 0 };
+            let room = Room {
+                class: *number,
+                cpu_milli: node.free.cpu_milli,
+                memory_mib: node.free.memory_mib,
+                gpus: places.iter().map(|gpu| node.free.gpus[*gpu]).collect(),
+            };
+            let gpu = places.iter().position(|gpu| gpus == [*gpu]);
+            let choice = self.mix.weigh(&room, self.mix.fragments(&room), &shape(job), gpu);
+            choice.unwrap().growth.0
+        };
+        own.map(growth).sum()
+    }
+}
+
+fn shape(job: &Job) -> Shape {
+    let request = &job.spec.per_node;
+    let gpus = match request.gpus {
+        GpuRequest::None => GpuShape::None,
+        GpuRequest::Whole { count, .. } => GpuShape::Whole(count),
+        GpuRequest::Share { milli, .. } => GpuShape::Share(GpuMilli(milli.into())),
+    };
+    let (cpu_milli, memory_mib) = (request.cpu_milli, request.memory_mib);
+    Shape { gpus, classes: ClassSet::ANY, cpu_milli, memory_mib }
 }
