@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod pack;
+mod planner;
 mod queue_reference;
 mod replay;
 mod scenarios;

@@ -25,7 +25,7 @@ const PUBLISHED: [(Policy, &str, i64); 6] = [
 ];
 
 /// Where the tables are; `None`, said aloud, if they are not on this machine.
-fn tables() -> Option<PathBuf> {
+pub fn tables() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/traces");
     let folder = std::env::var_os("GOTGAN_TRACES").map_or(beside, PathBuf::from).join("fgd");
     if folder.is_dir() {
