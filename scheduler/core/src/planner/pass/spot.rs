@@ -17,7 +17,7 @@ use crate::spec::NodeRequest;
 use crate::world::World;
 
 /// Places that are weighed for a job, the first in the order of the indexes. More find little that is better (measured:
-/// docs/placement.md), and each costs some hundred nanoseconds.
+/// docs/placement.md), and each costs time with every start.
 const LOOK_MAX: usize = 64;
 
 /// Where a job could start. The derived order *is* the policy: smaller is better, from the first field to the last.
