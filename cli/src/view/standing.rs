@@ -289,6 +289,7 @@ mod tests {
         b300: holds 100 of 600 guaranteed; asks for 100; 100 would be fair now
           415 of the guarantee can be had: 185 waiting for gov26-b batch 4
           of what nobody asks for it keeps 20 from others
+          its scavengers hold 3 more, until anybody wants them
           15 are lent and come back when a job within the guarantee asks for them; beyond their own hold: public/ind 10, another project 5
           the limit of public binds: 8000 of 9000 held
         public/nup lends public/fm 500 b300 of guarantee from 2027-03-02T10:00:00+09:00 until 2027-04-13T10:00:00+09:00, 504000 GPU-hours (six-weeks-nup, consent NUP-2027-11)

@@ -135,11 +135,13 @@ pub(crate) const LIVE_ATTEMPTS: &str = concat!(
     " FROM attempts WHERE state <> 'ended' ORDER BY job_id, number"
 );
 
-/// What attempts held that have ended since `$1`, and whether it was given back.
+/// What attempts held that have ended since `$1`, and whether it was given back. What comes back from the pool was only
+/// charged too far, beyond an end that was told late.
 pub(crate) const HELD_SINCE: &str = "\
     SELECT project, class, gpu_milli, leased_us, ended_us, \
         CAST(CASE WHEN EXISTS (SELECT 1 FROM ledger WHERE ledger.job_id = attempts.job_id \
-            AND ledger.attempt = attempts.number AND ledger.kind = 'refund') THEN 1 ELSE 0 END AS BIGINT) \
+            AND ledger.attempt = attempts.number AND ledger.kind = 'refund' \
+            AND ledger.counter <> 'pool') THEN 1 ELSE 0 END AS BIGINT) \
     FROM attempts WHERE ended_us >= $1 AND class IS NOT NULL AND gpu_milli > 0 \
         AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.job_id = attempts.job_id \
             AND ledger.attempt = attempts.number AND ledger.weight_milli = 0)";

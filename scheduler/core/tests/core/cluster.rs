@@ -167,6 +167,8 @@ impl TestCluster {
         let again = gotgan_core::planner::plan(&self.world.clone(), &self.policy, self.now);
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
+        let enough = plan.decisions.len() >= self.policy.max_starts_per_pass;
+        assert!(enough || plan.report.deferred == 0, "some are left though not enough was decided");
         assert_eq!(check::world(&self.world), []);
         let outcome = Outcome { waiting: waiting(&self.world, &plan), plan };
         for (job, nodes) in &self.expected {
