@@ -54,21 +54,23 @@ impl<'w> Lending<'w> {
 
     /// Whether the project may have so much more of the class as far as others keep theirs.
     pub fn allows(&self, fair: &Fair, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) -> bool {
-        let of = self.class(class);
-        let within = of.held[node.get()] + gpus.0 <= fair.guaranteed(node, class).0.0;
-        within || self.short(fair, node, class, gpus).is_zero()
+        self.lacks(fair, node, class, gpus, false).is_zero()
     }
 
-    /// What must be freed of the class so that others have what they keep once the project has so much more; for a
-    /// scavenger, which nobody guarantees anything, that is all there is to ask.
-    pub fn short(
+    /// What must be freed of the class so that others have what they keep once the project has so much more. Within a
+    /// guarantee that is nothing; but nobody guarantees a scavenger anything.
+    pub fn lacks(
         &self,
         fair: &Fair,
         node: NodeIndex,
         class: ClassIndex,
         gpus: GpuMilli,
+        scavenges: bool,
     ) -> GpuMilli {
         let of = self.class(class);
+        if !scavenges && of.held[node.get()] + gpus.0 <= fair.guaranteed(node, class).0.0 {
+            return GpuMilli::ZERO;
+        }
         GpuMilli(of.outside(fair, node).saturating_add(gpus.0).saturating_sub(of.free))
     }
 
@@ -123,12 +125,7 @@ impl<'w> Lending<'w> {
         scavenges: bool,
     ) -> Option<Blocker> {
         let of = self.class(class);
-        let allowed = if scavenges {
-            self.short(fair, node, class, gpus).is_zero()
-        } else {
-            self.allows(fair, node, class, gpus)
-        };
-        if allowed || of.free < gpus.0 {
+        if self.lacks(fair, node, class, gpus, scavenges).is_zero() || of.free < gpus.0 {
             return None;
         }
         let keepers = fair.beside(node).filter(|beside| of.kept[beside.get()] > 0);

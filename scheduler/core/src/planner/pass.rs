@@ -283,22 +283,15 @@ impl<'w> Pass<'w> {
             return true;
         };
         let Some(node) = fair.find(self.limits.path(want.project)) else { return true };
-        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
+        let gpus = self.families.gpus(want);
         measure(lending, fair, node, class, gpus)
     }
 
     /// Whether limits, budgets and other terms of the nodes above leave room for it.
     fn within_bounds(&self, want: Want, class: Option<ClassIndex>) -> bool {
-        self.limits.allow(want.project, self.asked(want, class))
+        self.limits.allow(want.project, self.families.asked(&self.machine, want, class))
             && self.limits.allow_walltime(want.project, want.walltime_s)
             && self.standing(want, class) != Standing::Exhausted
-    }
-
-    /// What the job asks of the class.
-    fn asked(&self, want: Want, class: Option<ClassIndex>) -> Asked<'_> {
-        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
-        let class = class.map(|class| self.machine.class_name(class));
-        Asked { class, gpus, scavenges: want.scavenges }
     }
 
     fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
@@ -402,9 +395,8 @@ impl<'w> Pass<'w> {
         class: ClassIndex,
         found: Found,
     ) {
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
-        let asked = Asked { class: Some(self.machine.class_name(class)), gpus, scavenges: false };
+        let gpus = self.families.gpus(want);
+        let asked = self.families.asked(&self.machine, want, Some(class));
         self.budgets.take(want.project, self.hold(want, Some(class)));
         self.limits.take(want.project, asked);
         for (slot, part) in &found.kept {

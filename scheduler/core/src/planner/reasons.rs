@@ -11,7 +11,7 @@ use super::budgets::Budgets;
 use super::fair::Fair;
 use super::fit::Machine;
 use super::lending::Lending;
-use super::limits::{Asked, Limits};
+use super::limits::Limits;
 use super::order::{Order, behind, behind_own, freeing, later};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
@@ -97,7 +97,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
 
     fn within_limits(&self, want: Want) -> bool {
         let family = self.families.get(want.family);
-        let allowed = |class| self.limits.allow(want.project, self.asked(want, class));
+        let allowed =
+            |class| self.limits.allow(want.project, self.families.asked(self.machine, want, class));
         let time = self.limits.allow_walltime(want.project, want.walltime_s);
         time && !family.tries.is_empty()
             && family.tries.iter().all(|attempt| allowed(attempt.class))
@@ -131,16 +132,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
         Arc::new(ranked(blockers))
     }
 
-    /// What the job asks of a class.
-    fn asked(&self, want: Want, class: Option<ClassIndex>) -> Asked<'_> {
-        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
-        let class = class.map(|class| self.machine.class_name(class));
-        Asked { class, gpus, scavenges: want.scavenges }
-    }
-
     fn freeing(&self, want: Want) -> Blocker {
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
         freeing(class_asked(family), gpus)
     }
 
@@ -153,8 +146,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
         if let Some(last) = self.scavenger(want).or_else(|| self.beyond(want)) {
             return Some(last);
         }
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let path = self.limits.path(want.project);
         self.standings.as_mut()?.find(self.machine, path, classes, gpus)

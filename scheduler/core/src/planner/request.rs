@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::Machine;
 use super::gang::{Need, Territory};
+use super::limits::Asked;
+use super::pass::Want;
 use super::score::ClassIndex;
+use crate::amount::GpuMilli;
 use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, JobSpec, NodeRequest};
@@ -94,6 +97,22 @@ impl<'w> Families<'w> {
     /// The family of that number.
     pub fn get(&self, id: FamilyId) -> &Family<'w> {
         &self.families[id.0 as usize]
+    }
+
+    /// GPUs of the whole gang.
+    pub fn gpus(&self, want: Want) -> GpuMilli {
+        self.get(want.family).need.gpu_milli().times(u64::from(want.nodes))
+    }
+
+    /// What the gang asks of a class.
+    pub fn asked<'m>(
+        &self,
+        machine: &'m Machine<'_>,
+        want: Want,
+        class: Option<ClassIndex>,
+    ) -> Asked<'m> {
+        let class = class.map(|class| machine.class_name(class));
+        Asked { class, gpus: self.gpus(want), scavenges: want.scavenges }
     }
 
     /// The family of that number, to note what did not fit.

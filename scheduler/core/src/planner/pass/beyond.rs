@@ -75,8 +75,7 @@ impl<'w> Pass<'w> {
         let Some(class) = class.filter(|_| want.slice_s > 0) else {
             return Ngh::ZERO;
         };
-        let need = &self.families.get(want.family).need;
-        let gpus = need.gpu_milli().times(u64::from(want.nodes));
+        let gpus = self.families.gpus(want);
         self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s)
     }
 

@@ -68,8 +68,7 @@ impl<'w> Pass<'w> {
         let members = cohort.members();
         self.considered += members.len();
         let mut rest = order;
-        if let Some(overdue) =
-            self.first_overdue(members).filter(|_| turn.claim.tier != Tier::Overuse)
+        if let Some(overdue) = self.first_overdue(members)
             && self.keep_if_overdue(overdue, turn.claim, want)
         {
             let who = Who::Job;

@@ -74,7 +74,7 @@ impl<'w> Pass<'w> {
     /// Whether others still have what they keep of their guarantees.
     fn leaves_kept(&self, want: Want, class: Option<ClassIndex>) -> bool {
         self.lent(want, class, |lending, fair, node, class, gpus| {
-            lending.short(fair, node, class, gpus).is_zero()
+            lending.lacks(fair, node, class, gpus, true).is_zero()
         })
     }
 
@@ -105,11 +105,9 @@ impl<'w> Pass<'w> {
         if !displaces || !self.within_bounds(want, Some(class)) {
             return None;
         }
-        let gpus = self.families.get(want.family).need.gpu_milli().times(u64::from(want.nodes));
-        let short = self.lending.as_ref().zip(self.fair.as_ref()).map(|(lending, fair)| {
-            let allowed = lending.allows(fair, node, class, gpus);
-            if allowed { GpuMilli::ZERO } else { lending.short(fair, node, class, gpus) }
-        });
+        let gpus = self.families.gpus(want);
+        let short = self.lending.as_ref().zip(self.fair.as_ref());
+        let short = short.map(|(lending, fair)| lending.lacks(fair, node, class, gpus, false));
         Some(Givers::Scavengers { short: short.unwrap_or_default() })
     }
 }

@@ -9,8 +9,7 @@ use crate::planner::standing::SCAVENGER;
 impl Reasons<'_, '_> {
     /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
     fn least_hold(&self, want: Want) -> Option<Ngh> {
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
         let classes = family.tries.iter().filter(|_| want.slice_s > 0);
         let classes = classes.filter_map(|attempt| attempt.class);
         let hold = |class| self.budgets.hold(self.machine.class_name(class), gpus, want.slice_s);
@@ -34,7 +33,7 @@ impl Reasons<'_, '_> {
         want.scavenges.then(|| Blocker {
             kind: BlockerKind::Tier,
             subject: self.limits.path(want.project).to_string(),
-            needed: self.asked(want, None).gpus.0,
+            needed: self.families.gpus(want).0,
             available: 0,
             limit: 0,
             unit: Unit::GpuMilli,
@@ -46,7 +45,8 @@ impl Reasons<'_, '_> {
         let family = self.families.get(want.family);
         let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
         for attempt in &family.tries {
-            for blocker in self.limits.blockers(want.project, self.asked(want, attempt.class)) {
+            let asked = self.families.asked(self.machine, want, attempt.class);
+            for blocker in self.limits.blockers(want.project, asked) {
                 // The limit over all classes binds each of them.
                 if !blockers.contains(&blocker) {
                     blockers.push(blocker);
@@ -60,8 +60,7 @@ impl Reasons<'_, '_> {
     pub(super) fn kept_blockers(&self, want: Want) -> Vec<Blocker> {
         let Some((lending, fair)) = self.lending else { return Vec::new() };
         let Some(node) = fair.find(self.limits.path(want.project)) else { return Vec::new() };
-        let family = self.families.get(want.family);
-        let gpus = family.need.gpu_milli().times(u64::from(want.nodes));
+        let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let scavenges = want.scavenges;
         let kept = |class| lending.blocker(fair, self.machine, (node, class), gpus, scavenges);
