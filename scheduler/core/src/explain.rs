@@ -3,6 +3,8 @@
 //! The reasons come from the planner's last report; this only adds what a report has not (held, running, not yet
 //! looked at) and puts everything into sentences.
 
+mod planned;
+
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
@@ -96,7 +98,8 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Lent
         | BlockerKind::Reservation
         | BlockerKind::Kept
-        | BlockerKind::NodesUnavailable => true,
+        | BlockerKind::NodesUnavailable
+        | BlockerKind::Planned => true,
         BlockerKind::Held
         | BlockerKind::Dependency
         | BlockerKind::ProjectLimit
@@ -217,10 +220,8 @@ pub fn sentence(blocker: &Blocker) -> String {
             "job {} goes first, since it is within its budget and wants the same GPUs",
             blocker.subject
         ),
-        BlockerKind::Order => format!(
-            "job {} has waited so long that nothing behind it starts on the GPUs it needs",
-            blocker.subject
-        ),
+        BlockerKind::Order => planned::behind(blocker),
+        BlockerKind::Planned => planned::own(blocker),
         BlockerKind::RetryDelay => {
             format!("failed a moment ago and is tried again in {}", seconds(blocker.needed))
         }
@@ -487,9 +488,10 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::Recall
         | BlockerKind::Lent
         | BlockerKind::Kept
-        | BlockerKind::Order
         | BlockerKind::RetryDelay
         | BlockerKind::Tier
-        | BlockerKind::FairShare => String::new(),
+        | BlockerKind::FairShare
+        | BlockerKind::Planned => String::new(),
+        BlockerKind::Order => planned::shorter(blocker),
     }
 }

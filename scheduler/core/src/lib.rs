@@ -33,6 +33,7 @@ pub mod meter;
 pub mod node;
 pub mod overview;
 pub mod plan;
+pub mod planned;
 pub mod planner;
 pub mod policy;
 pub mod profile;

@@ -9,6 +9,7 @@ use crate::amount::UnixMicros;
 use crate::attempt::Placement;
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
+use crate::planned::PlannedStarts;
 use crate::world::CohortKey;
 
 /// The result of one pass over a world.
@@ -59,6 +60,8 @@ pub struct Report {
     pub deferred: usize,
     /// Whom fair share puts behind others, by project and the class its jobs want; `None`: any.
     pub turns: BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>,
+    /// Starts that are planned for some of those that wait.
+    pub planned: Arc<PlannedStarts>,
 }
 
 impl Report {
@@ -127,7 +130,8 @@ pub enum BlockerKind {
     Kept,
     /// Too little is free.
     Capacity,
-    /// Jobs ahead come first.
+    /// Jobs ahead come first. Where a start is planned for one of them on nodes that would serve, the note says by when,
+    /// and the numbers are milliseconds: how long this job may take, and how long it could if it were to start now.
     Order,
     /// It failed a moment ago and waits before its next try.
     RetryDelay,
@@ -138,6 +142,9 @@ pub enum BlockerKind {
     /// used less for their shares and go first. The limit is its part of the shares there, what is available its part
     /// of the use; the note counts the others.
     FairShare,
+    /// Not a reason of its own either: the start that is planned for it. The subject is the moment, the limit how many
+    /// nodes are kept for it; the note names the first of them.
+    Planned,
 }
 
 /// Unit of a blocker's numbers.

@@ -13,6 +13,9 @@
 //! one project the queue's order decides. Jobs that nothing but that tells apart are one cohort, of which the first
 //! stands for all.
 //!
+//! For gangs that find no room, and for others that have waited long, a start is planned on chosen nodes, beside which
+//! only that starts which is over by then (`pass/backfill`).
+//!
 //! Of the places that serve a job of one node, the one is taken that costs typical jobs least (`pass/spot`).
 //!
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
@@ -25,6 +28,7 @@ mod fair;
 mod fit;
 mod gang;
 mod gather;
+mod horizon;
 mod lending;
 pub(crate) mod limits;
 pub(crate) mod order;
@@ -45,13 +49,19 @@ use crate::amount::UnixMicros;
 use crate::fairshare::OrderRule;
 use crate::ids::GpuClass;
 use crate::plan::Plan;
+use crate::planned::PlannedStarts;
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, Entitlements};
 use crate::world::World;
 
-/// Plans one pass over the queue of `world` at the moment `now`.
+/// Plans one pass over the queue of `world` at the moment `now`, with no start planned before.
 pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
-    let (decisions, report) = pass::Pass::of(world, policy, now).run();
+    plan_after(&PlannedStarts::default(), world, policy, now)
+}
+
+/// Plans one pass over the queue of `world` at the moment `now`, after one that planned these starts.
+pub fn plan_after(before: &PlannedStarts, world: &World, policy: &Policy, now: UnixMicros) -> Plan {
+    let (decisions, report) = pass::Pass::of(world, policy, now).run(before);
     Plan { base: world.version, planned: now, decisions, report }
 }
 

@@ -35,8 +35,18 @@ pub struct Policy {
     pub retry_delay_max_ms: i64,
     /// Starts decided in one pass; the rest waits for the next one, so that a commit stays small.
     pub max_starts_per_pass: usize,
-    /// A job that has waited this long for capacity keeps its class free: nothing behind it may start there. 0: never.
-    pub drain_after_s: i64,
+    /// Gangs of several nodes of one project for which a start is planned at a time. 0: nothing is planned at all, and
+    /// whatever fits may pass what waits.
+    pub planned_gangs_per_project: u32,
+    /// Other jobs of one project for which a start is planned at a time.
+    pub planned_jobs_per_project: u32,
+    /// A start is planned for a job that takes all GPUs of a node once it has waited this long, seconds; for one that
+    /// takes a part of them after as many times longer as it is smaller. For a gang it is planned at once.
+    pub planned_after_s: i64,
+    /// Jobs for which a start is planned, of all projects together.
+    pub planned_starts_max: u32,
+    /// Of the GPUs of a class, at most this part is planned for at a time, percent; the first is planned whatever it needs.
+    pub planned_percent_max: u32,
     /// An attempt that borrows is safe for this long from its lease, however much others are guaranteed.
     pub min_runtime_before_preemption_s: i64,
     /// Who has the next turn among projects that compete alike.
@@ -69,7 +79,11 @@ impl Default for Policy {
             retry_delay_ms: 1_000,
             retry_delay_max_ms: 300_000,
             max_starts_per_pass: 1_000,
-            drain_after_s: 3600,
+            planned_gangs_per_project: 2,
+            planned_jobs_per_project: 1,
+            planned_after_s: 24 * 3600,
+            planned_starts_max: 1_000,
+            planned_percent_max: 50,
             min_runtime_before_preemption_s: 60,
             fair_share_rule: OrderRule::default(),
             fair_share_half_life_minutes: HalfLife::default().minutes(),

@@ -18,6 +18,7 @@ use gotgan_core::fairshare::History;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, NodeName, ProjectPath};
 use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::plan::{BlockerKind, Report};
+use gotgan_core::planned::PlannedStarts;
 use gotgan_core::planner;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::QuotaBook;
@@ -95,6 +96,8 @@ pub struct Engine<'s> {
     /// What is due, as long as it was found for what is in service and in force.
     due: BTreeMap<GpuClass, Entitlements>,
     dirty: Dirty,
+    /// What the last pass planned.
+    planned: Arc<PlannedStarts>,
     wake: Option<UnixMicros>,
     /// When there may be something to say of a budget next.
     alert: Option<UnixMicros>,
@@ -175,6 +178,7 @@ impl<'s> Engine<'s> {
             marks: BTreeMap::new(),
             due: BTreeMap::new(),
             dirty: Dirty { plan: true, parts: true, due: true, tree: true },
+            planned: Arc::default(),
             wake: None,
             alert: None,
         }
@@ -315,7 +319,8 @@ impl<'s> Engine<'s> {
         self.fill();
         let mut passes = 0;
         while std::mem::take(&mut self.dirty.plan) && !self.world.queue.is_empty() {
-            let plan = planner::plan(&self.world, &self.policy, self.now);
+            let plan = planner::plan_after(&self.planned, &self.world, &self.policy, self.now);
+            self.planned = Arc::clone(&plan.report.planned);
             self.record.passes += 1;
             passes += 1;
             self.wake = self.next_wake(&plan.report);
@@ -341,14 +346,13 @@ impl<'s> Engine<'s> {
     }
 
     /// When time alone may change what a pass decides: a wait between tries is over, a job has waited so long that
-    /// its class is kept for it, or an attempt has run for its promised minimum while somebody wants its GPUs.
+    /// a start is planned for it, or an attempt has run for its promised minimum while somebody wants its GPUs.
     fn next_wake(&self, report: &Report) -> Option<UnixMicros> {
-        let drain_after_s = self.policy.drain_after_s;
+        let planned_after_s = self.policy.planned_after_s;
         let waiting = self.world.queue.iter().filter_map(|key| self.world.jobs.get(&key.job));
         let of_jobs = waiting.flat_map(|job| {
             let since = job.status.queued.max(job.status.not_before);
-            let overdue = (drain_after_s > 0).then(|| since.plus_seconds(drain_after_s));
-            [Some(job.status.not_before), overdue].into_iter().flatten()
+            [job.status.not_before, since.plus_seconds(planned_after_s)]
         });
         let minimum_s = self.policy.min_runtime_before_preemption_s;
         let lent = wants_back(report).then(|| self.world.attempts.values());
@@ -394,6 +398,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Term
         | BlockerKind::Kept
         | BlockerKind::RetryDelay
-        | BlockerKind::Tier => false,
+        | BlockerKind::Tier
+        | BlockerKind::Planned => false,
     })
 }

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 /// Rounds the planner may lag behind; past that it gets a copy of the whole world instead.
 const FEED_MAX: usize = 16_384;
 
-/// A pass at least this often while jobs wait, for retry delays that run out and drains that fall due.
+/// A pass at least this often while jobs wait, for retry delays that run out and starts that are to be planned.
 const IDLE_PASS: Duration = Duration::from_secs(1);
 
 /// After a pass that started something the planner rests this many times as long as the pass took, so that planning a
@@ -262,7 +262,8 @@ impl Planner {
     fn pass(&self, replica: &mut Replica) -> Plan {
         let began = Instant::now();
         replica.last_pass = began;
-        let mut plan = planner::plan(&replica.world, &self.policy, clock::now());
+        let before = Arc::clone(&self.last.get().report.planned);
+        let mut plan = planner::plan_after(&before, &replica.world, &self.policy, clock::now());
         let took = began.elapsed();
         self.metrics.plan_seconds.observe(took.as_secs_f64());
         self.metrics.decisions.inc_by(plan.decisions.len() as u64);

@@ -8,7 +8,7 @@ use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
 use crate::amount::{CpuMilli, GpuMilli};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
-use crate::fabric;
+use crate::fabric::{self, ReservationSet};
 use crate::ids::{GpuClass, NodeName, ReservationName};
 use crate::node::Gpu;
 use crate::quota::reserve::ReservationTerms;
@@ -38,8 +38,10 @@ struct Pool {
     whole: BTreeSet<WholeScore>,
     /// GPUs with something free: every broken one, and the first untouched one of each node.
     shares: BTreeSet<ShareScore>,
-    /// Most GPUs of the class on one node.
+    /// Most whole GPUs of the class that are free on one node.
     gpus_max: u32,
+    /// Most GPUs of the class on one node.
+    node_gpus: u32,
 }
 
 impl<'w> Machine<'w> {
@@ -75,6 +77,10 @@ impl<'w> Machine<'w> {
             let slot = &self.slots[id.0 as usize];
             if !slot.takes_work {
                 continue;
+            }
+            for class in slot.layout.classes() {
+                let pool = &mut self.pools[usize::from(class.0)];
+                pool.node_gpus = pool.node_gpus.max(slot.gpus_of(class));
             }
             for_each_score(id, slot, |score| match score {
                 Score::Whole(class, score) => whole[usize::from(class.0)].push(score),
@@ -115,6 +121,32 @@ impl<'w> Machine<'w> {
     /// The name of that class.
     pub fn class_name(&self, class: ClassIndex) -> &GpuClass {
         &self.classes[usize::from(class.0)]
+    }
+
+    /// Most GPUs of the class on one node.
+    pub fn node_gpus(&self, class: ClassIndex) -> u32 {
+        self.pools[usize::from(class.0)].node_gpus
+    }
+
+    /// GPUs of the class on nodes that take work.
+    pub fn capacity(&self, class: ClassIndex) -> GpuMilli {
+        let working = self.slots.iter().filter(|slot| slot.takes_work);
+        working.map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum()
+    }
+
+    /// Reservations that take the node, now or later.
+    pub fn reserved_on(
+        &self,
+        slot: &Slot<'w>,
+    ) -> impl Iterator<Item = &'w ReservationTerms> + use<'_, 'w> {
+        let set = slot.reserved;
+        let own = move |place: &usize| {
+            let mut one = ReservationSet::EMPTY;
+            one.insert(*place);
+            !set.is_empty() && set.meets(one)
+        };
+        let all = self.reservations.iter().enumerate();
+        all.filter(move |(place, _)| own(place)).map(|(_, (_, terms))| *terms)
     }
 
     /// Every place that serves one node of a gang now, best first. A node may come more than once for shares.

@@ -103,13 +103,6 @@ impl Territory<'_> {
         !asks && !same_cluster && !avoids && self.closed.is_empty()
     }
 
-    /// Whether all of the other one belongs to it, as far as is seen without looking at nodes.
-    pub fn covers(&self, other: &Territory<'_>) -> bool {
-        let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
-        let alike = self.constraints == other.constraints && other.closed.covers(self.closed);
-        self.is_everywhere() || (!avoids && alike)
-    }
-
     /// Of these nodes, which serve, as many as can be of one gang: all, or those of the cluster that has the most.
     pub fn together(
         &self,

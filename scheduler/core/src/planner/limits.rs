@@ -204,11 +204,6 @@ impl<'w> Limits<'w> {
             .all(|level| level.allows_job() && level.allows(asked))
     }
 
-    /// Whether any node says how long jobs of the project may take.
-    pub fn binds_walltime(&self, project: ProjectIndex) -> bool {
-        self.levels_of(project).any(|level| level.node.bounds.max_walltime_s.is_some())
-    }
-
     /// Whether a job of the project may take so long, seconds.
     pub fn allow_walltime(&self, project: ProjectIndex, seconds: i64) -> bool {
         let mut levels = self.levels_of(project);

@@ -1,13 +1,9 @@
-//! What decides before resources do: other jobs, a wait between tries, and jobs that have waited too long to be
-//! passed again.
+//! What decides before resources do: other jobs, and a wait between tries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::budgets::OVERUSE;
-use super::gang::Territory;
-use super::score::ClassIndex;
-use super::slot::Slot;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
 use crate::job::Job;
@@ -74,73 +70,19 @@ fn dependency(world: &World, other: &Dependency) -> Blocker {
 /// What a blocker notes of a job ahead that others have stopped for.
 pub(crate) const RECALLED: &str = "recalled";
 
-/// What jobs that waited too long keep for themselves: a class, or work without GPUs, on all nodes they may be on.
-#[derive(Debug, Default)]
-pub(super) struct Kept<'w> {
-    by_class: BTreeMap<Option<ClassIndex>, Vec<Keeper<'w>>>,
-}
-
-#[derive(Debug)]
-struct Keeper<'w> {
-    job: JobId,
-    territory: Territory<'w>,
-}
-
 /// How the order of the queue bears on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     /// Not at all.
     Free,
-    /// Some of the nodes it could use are kept for this one; it blocks only if nothing else does.
-    Perhaps(JobId),
-    /// Its class is kept for this one.
-    Behind(JobId),
+    /// It would put off what is planned for others.
+    Planned,
     /// It would use up the guarantee of its project that this one counts on, for which others stop.
     BehindOwn(JobId),
     /// It is beyond a budget, and this one, which is not, waits for the same class.
     Later(JobId),
     /// Not at all: what it needs is being freed for it.
     Freeing,
-}
-
-impl<'w> Kept<'w> {
-    /// Whom any node of the class is kept for.
-    pub fn by(&self, class: Option<ClassIndex>) -> Option<JobId> {
-        self.keepers(class).next().map(|keeper| keeper.job)
-    }
-
-    /// Whom the class is kept for on all of these nodes.
-    pub fn all_by(&self, class: Option<ClassIndex>, territory: &Territory<'_>) -> Option<JobId> {
-        let mut keepers = self.keepers(class);
-        keepers.find(|keeper| keeper.territory.covers(territory)).map(|keeper| keeper.job)
-    }
-
-    /// Keeps the class for the job where it may be, unless another came first.
-    pub fn keep(&mut self, class: Option<ClassIndex>, job: JobId, territory: Territory<'w>) {
-        if self.all_by(class, &territory).is_none() {
-            self.by_class.entry(class).or_default().push(Keeper { job, territory });
-        }
-    }
-
-    /// Whether a node is open to a job of that class: not kept for anybody for that class or one that the node has.
-    pub fn leaves_open(&self, class: Option<ClassIndex>, slot: &Slot<'_>) -> bool {
-        let mut classes = slot.layout.classes().into_iter().map(Some).chain([class]);
-        !classes.any(|class| self.keepers(class).any(|keeper| keeper.territory.contains(slot)))
-    }
-
-    /// Whether nothing is kept, which is nearly always so.
-    pub fn is_empty(&self) -> bool {
-        self.by_class.is_empty()
-    }
-
-    /// Anybody something is kept for.
-    pub fn anybody(&self) -> Option<JobId> {
-        self.by_class.values().flatten().next().map(|keeper| keeper.job)
-    }
-
-    fn keepers(&self, class: Option<ClassIndex>) -> impl Iterator<Item = &Keeper<'w>> {
-        self.by_class.get(&class).into_iter().flatten()
-    }
 }
 
 /// Whether the job has competed for resources for at least `seconds`; never for 0.

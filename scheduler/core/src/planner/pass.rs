@@ -2,6 +2,7 @@
 //!
 //! Jobs come in the order of [`Turns`].
 
+mod backfill;
 mod beyond;
 mod cohorts;
 mod promised;
@@ -12,6 +13,7 @@ mod spot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use backfill::Plans;
 use spot::Spot;
 
 use super::budgets::Budgets;
@@ -19,20 +21,23 @@ use super::fair::{Demand, Fair, Tier};
 use super::fit::Machine;
 use super::gang::Pick;
 use super::gather::{Gathered, gather};
+use super::horizon::Horizon;
 use super::lending::Lending;
 use super::limits::{Asked, Limits, ProjectIndex};
-use super::order::{Kept, Order};
-use super::reasons::{Ground, Reasons};
+use super::order::Order;
+use super::reasons::{Ground, Outlook, Reasons};
 use super::recall::{Found, Givers, Recalls, Scene};
-use super::request::{Families, FamilyId};
-use super::score::ClassIndex;
+use super::request::{Families, FamilyId, fits};
+use super::score::{ClassIndex, SlotId};
 use super::turns::{Claim, CohortId, Turns};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
+use crate::attempt::Placement;
 use crate::fragmentation::Mix;
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
+use crate::planned::PlannedStarts;
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, NodeIndex};
 use crate::world::{CohortKey, World};
@@ -47,7 +52,8 @@ pub(super) struct Pass<'w> {
     limits: Limits<'w>,
     budgets: Budgets<'w>,
     families: Families<'w>,
-    kept: Kept<'w>,
+    horizon: Horizon<'w>,
+    plans: Plans,
     /// Jobs as they come, for choosing among places.
     mix: Mix,
     /// `None` until jobs are in line.
@@ -88,6 +94,13 @@ pub(super) struct Waiting {
     pub order: Order,
 }
 
+impl Waiting {
+    /// Whether it is about one job.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.who, Who::Job)
+    }
+}
+
 /// Which jobs wait.
 #[derive(Debug, Clone)]
 pub(super) enum Who {
@@ -110,8 +123,8 @@ pub(super) struct Want {
     pub scavenges: bool,
     /// Seconds to be set aside for it; 0 where no budget binds its project.
     pub slice_s: i64,
-    /// Its time limit, seconds; 0 where no node says how long jobs of its project may take.
-    pub walltime_s: i64,
+    /// Its time limit, seconds.
+    pub limit_s: i64,
 }
 
 /// What came of looking at a job.
@@ -139,7 +152,8 @@ impl<'w> Pass<'w> {
             limits: Limits::of(world),
             budgets: Budgets::of(world),
             families: Families::default(),
-            kept: Kept::default(),
+            horizon: Horizon::of(world, now),
+            plans: Plans::none(),
             fair: None,
             lending: None,
             demands: Vec::new(),
@@ -157,7 +171,7 @@ impl<'w> Pass<'w> {
     }
 
     /// Looks at jobs until enough is decided, and says what came of it.
-    pub fn run(mut self) -> (Vec<Decision>, Report) {
+    pub fn run(mut self, before: &PlannedStarts) -> (Vec<Decision>, Report) {
         let arena = Arc::new(Arena::of(&self.world.quota));
         let gathered = gather(self.world, self.now, &arena, &self.machine, &mut self.limits);
         let Gathered { lines, scavengers, not_yet } = gathered;
@@ -171,6 +185,7 @@ impl<'w> Pass<'w> {
         if self.anything_reserved() {
             self.start_reserved(&turns);
         }
+        self.take_over(before);
         self.run_turns(&mut turns);
         self.run_beyond_budgets(&mut turns);
         self.run_scavengers();
@@ -178,7 +193,8 @@ impl<'w> Pass<'w> {
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
         let (considered, turns) = (self.considered, turns.unwrap_or_default());
         let deferred = self.world.queue.len().saturating_sub(considered);
-        (self.decisions, Report { jobs, cohorts, considered, deferred, turns })
+        let planned = Arc::new(self.plans.starts);
+        (self.decisions, Report { jobs, cohorts, considered, deferred, turns, planned })
     }
 
     fn has_decided_enough(&self) -> bool {
@@ -249,23 +265,31 @@ impl<'w> Pass<'w> {
         if let Some(ahead) = self.own_ahead(job, claim, want, class) {
             return Err(Order::BehindOwn(ahead));
         }
-        let territory = &self.families.get(want.family).territory;
-        if let Some(ahead) = self.kept.all_by(class, territory) {
-            return Err(Order::Behind(ahead));
-        }
         if !self.allowed(want, class) {
             return Err(Order::Free);
         }
         if let Some(ahead) = self.own_later(claim, want, class) {
             return Err(Order::Later(ahead));
         }
-        if want.nodes < self.families.get(want.family).tries[place].failed_nodes {
-            if let Some(spot) = self.search(want, place) {
+        // What is planned for itself is not in its way, so what others could not have it may.
+        let planned = self.plans.starts.of(job.id).is_some();
+        let failed = &self.families.get(want.family).tries[place].failed;
+        if planned || !failed.cover(want.nodes, want.limit_s) {
+            let ask = self.ask(job, claim, want, class);
+            if let Some(spot) = self.search(want, place, &ask) {
                 return Ok(spot);
             }
-            self.families.get_mut(want.family).tries[place].failed_nodes = want.nodes;
+            let seconds = if self.horizon.is_open() { 0 } else { want.limit_s };
+            self.families.get_mut(want.family).tries[place].failed.note(want.nodes, seconds);
         }
-        Err(self.kept.anybody().map_or(Order::Free, Order::Perhaps))
+        Err(self.why_no_place(want, class))
+    }
+
+    /// Whether there is room but for what is planned.
+    fn why_no_place(&self, want: Want, class: Option<ClassIndex>) -> Order {
+        let family = self.families.get(want.family);
+        let planned = !self.horizon.is_open() && fits(&self.machine, family, class, want.nodes);
+        if planned { Order::Planned } else { Order::Free }
     }
 
     fn allowed(&self, want: Want, class: Option<ClassIndex>) -> bool {
@@ -290,7 +314,7 @@ impl<'w> Pass<'w> {
     /// Whether limits, budgets and other terms of the nodes above leave room for it.
     fn within_bounds(&self, want: Want, class: Option<ClassIndex>) -> bool {
         self.limits.allow(want.project, self.families.asked(&self.machine, want, class))
-            && self.limits.allow_walltime(want.project, want.walltime_s)
+            && self.limits.allow_walltime(want.project, want.limit_s)
             && self.standing(want, class) != Standing::Exhausted
     }
 
@@ -298,7 +322,9 @@ impl<'w> Pass<'w> {
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
         self.budgets.take(want.project, self.hold(want, class));
+        let slots: Vec<SlotId> = picks.iter().map(|pick| pick.slot).collect();
         let placement = self.machine.take(class, &need, picks);
+        self.begin(job, &slots, &placement);
         let gpus = placement.gpus();
         self.limits.take_job(want.project);
         let asked = Asked { class: placement.class.as_ref(), gpus, scavenges: want.scavenges };
@@ -318,16 +344,25 @@ impl<'w> Pass<'w> {
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
 
+    /// What is started is held from now on, and no longer planned.
+    fn begin(&mut self, job: &Job, slots: &[SlotId], placement: &Placement) {
+        let seconds = job.spec.time_limit_s.saturating_add(job.spec.grace_s.into());
+        let until = self.now.plus_seconds(seconds);
+        for (slot, held) in slots.iter().zip(&placement.nodes) {
+            self.horizon.begin(*slot, held.clone(), until);
+        }
+        // What was kept for it elsewhere stays kept for the rest of the pass, in which room only shrinks.
+        self.plans.starts.take(job.id);
+    }
+
     /// Stops what runs in a worse tier where that makes room, or waits for what stops already: scavengers for any job,
     /// what borrows for one that is within a guarantee of some class. Whether it does; then what it needs is kept for
     /// it and counts as its own.
     fn recall(&mut self, job: &Job, claim: Claim, want: Want, order: Order) -> bool {
-        let Some(node) = claim.node else { return false };
+        let Some(node) = claim.node.filter(|_| order != Order::Planned) else { return false };
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
-            let Some(class) = class.filter(|class| self.kept.by(Some(*class)).is_none()) else {
-                continue;
-            };
+            let Some(class) = class else { continue };
             let Some(givers) = self.givers(job, want, (node, class), order) else { continue };
             // Where not even the empty machine would do, as on nodes reserved for others, nobody need be asked.
             if self.families.get_mut(want.family).capable(place, &self.machine) < want.nodes {
@@ -425,6 +460,12 @@ impl<'w> Pass<'w> {
             budgets: &self.budgets,
             fair: self.fair.as_ref().filter(|fair| fair.has_tiers),
             lending: self.lending.as_ref(),
+            outlook: Outlook {
+                horizon: &self.horizon,
+                starts: &self.plans.starts,
+                now: self.now,
+                grace_s: self.policy.default_grace_s.into(),
+            },
         };
         let mut reasons = Reasons::of(ground, &mut self.families);
         let (mut jobs, mut cohorts) = (std::mem::take(&mut self.lists), Vec::new());

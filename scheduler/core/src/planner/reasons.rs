@@ -12,7 +12,7 @@ use super::fair::Fair;
 use super::fit::Machine;
 use super::lending::Lending;
 use super::limits::Limits;
-use super::order::{Order, behind, behind_own, freeing, later};
+use super::order::{Order, behind_own, freeing, later};
 use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
@@ -24,7 +24,10 @@ use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
 mod bounds;
+mod planned;
 mod reserved;
+
+pub(super) use planned::Outlook;
 
 /// Nodes named in one blocker; past that they are counted.
 const NAMED_MAX: usize = 3;
@@ -51,6 +54,8 @@ pub(super) struct Ground<'a, 'w> {
     pub fair: Option<&'a Fair>,
     /// What is kept of them; `None` where nothing is.
     pub lending: Option<&'a Lending<'w>>,
+    /// What is planned.
+    pub outlook: Outlook<'a, 'w>,
 }
 
 /// Lists found so far.
@@ -65,6 +70,7 @@ pub(super) struct Reasons<'a, 'w> {
     /// By class, and by family too where a family may not go everywhere.
     totals: BTreeMap<(ClassIndex, Option<FamilyId>), Totals>,
     lists: BTreeMap<(Want, Order), List>,
+    outlook: Outlook<'a, 'w>,
     /// `None` where the tree guarantees nothing.
     standings: Option<Standings<'a>>,
 }
@@ -72,14 +78,30 @@ pub(super) struct Reasons<'a, 'w> {
 impl<'a, 'w> Reasons<'a, 'w> {
     /// Reasons by what the pass has left.
     pub fn of(ground: Ground<'a, 'w>, families: &'a mut Families<'w>) -> Self {
-        let Ground { machine, limits, budgets, fair, lending } = ground;
+        let Ground { machine, limits, budgets, fair, lending, outlook } = ground;
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (standings, lending) = (fair.map(Standings::of), lending.zip(fair));
-        Reasons { machine, limits, budgets, lending, families, capacity, totals, lists, standings }
+        Reasons {
+            machine,
+            limits,
+            budgets,
+            lending,
+            families,
+            capacity,
+            totals,
+            lists,
+            outlook,
+            standings,
+        }
     }
 
     /// Every reason why the job waits, worst first.
     pub fn list(&mut self, waiting: &Waiting) -> List {
+        if let Some(own) = self.own_plan(waiting.job).filter(|_| waiting.is_alone()) {
+            let mut blockers = self.find(waiting).as_ref().clone();
+            blockers.push(own);
+            return Arc::new(blockers);
+        }
         let Waiting { want, order, .. } = *waiting;
         // Nearly every waiting job of a full machine waits for capacity alone, whoever pays.
         let tiers = self.standings.is_some() || want.slice_s > 0 || want.scavenges;
@@ -90,7 +112,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
         if let Some(list) = self.lists.get(&(want, order)) {
             return Arc::clone(list);
         }
-        let list = self.find(want, order);
+        let list = self.find(waiting);
         self.lists.insert((want, order), Arc::clone(&list));
         list
     }
@@ -99,12 +121,13 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let family = self.families.get(want.family);
         let allowed =
             |class| self.limits.allow(want.project, self.families.asked(self.machine, want, class));
-        let time = self.limits.allow_walltime(want.project, want.walltime_s);
+        let time = self.limits.allow_walltime(want.project, want.limit_s);
         time && !family.tries.is_empty()
             && family.tries.iter().all(|attempt| allowed(attempt.class))
     }
 
-    fn find(&mut self, want: Want, order: Order) -> List {
+    fn find(&mut self, waiting: &Waiting) -> List {
+        let Waiting { want, order, .. } = *waiting;
         let capacity = self.capacity(want.family, want.nodes);
         let mut blockers = self.limit_blockers(want);
         // What is being freed for it counts as held by its project, so its tier can no longer be told; that it is
@@ -121,12 +144,11 @@ impl<'a, 'w> Reasons<'a, 'w> {
         }
         blockers.extend(capacity.iter().cloned());
         match order {
-            Order::Behind(ahead) => blockers.push(behind(ahead)),
-            Order::Perhaps(ahead) if blockers.is_empty() => blockers.push(behind(ahead)),
             Order::BehindOwn(ahead) => blockers.push(behind_own(ahead)),
             Order::Later(ahead) => blockers.push(later(ahead)),
             Order::Freeing => blockers.push(self.freeing(want)),
-            Order::Perhaps(_) | Order::Free => {}
+            Order::Planned => blockers.extend(self.behind_plans(waiting)),
+            Order::Free => {}
         }
         blockers.extend(standing);
         Arc::new(ranked(blockers))

@@ -48,10 +48,27 @@ pub(super) struct Family<'w> {
 pub(super) struct Try {
     /// Which class.
     pub class: Option<ClassIndex>,
-    /// A gang of so many nodes, or more, did not fit in this pass.
-    pub failed_nodes: u32,
+    /// What did not fit in this pass.
+    pub failed: Failures,
     /// Nodes that take work and would serve if they were empty; counted once asked for.
     capable: Option<u32>,
+}
+
+/// Gangs that did not fit: what is no smaller and no shorter than one of them does not either.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failures(Vec<(u32, i64)>);
+
+impl Failures {
+    /// Whether a gang of so many nodes that may take so many seconds cannot fit.
+    pub fn cover(&self, nodes: u32, seconds: i64) -> bool {
+        self.0.iter().any(|failed| failed.0 <= nodes && failed.1 <= seconds)
+    }
+
+    /// Notes that such a gang did not fit, and forgets what follows from that.
+    pub fn note(&mut self, nodes: u32, seconds: i64) {
+        self.0.retain(|failed| failed.0 < nodes || failed.1 < seconds);
+        self.0.push((nodes, seconds));
+    }
 }
 
 impl Family<'_> {
@@ -131,7 +148,7 @@ fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
     let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
-    let as_try = |class| Try { class, failed_nodes: u32::MAX, capable: None };
+    let as_try = |class| Try { class, failed: Failures::default(), capable: None };
     Family {
         need,
         territory: if avoids { avoiding } else { anywhere },

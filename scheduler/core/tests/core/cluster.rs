@@ -17,7 +17,8 @@ use gotgan_core::job::{JobState, JobStatus};
 use gotgan_core::meter::{Footing, Meter};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
-use gotgan_core::planner::plan;
+use gotgan_core::planned::{PlannedStart, PlannedStarts};
+use gotgan_core::planner::plan_after;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::quota::reserve::{Fabric, ReservationTerms};
@@ -33,6 +34,8 @@ pub struct TestCluster {
     pub world: World,
     pub policy: Policy,
     pub now: UnixMicros,
+    /// What the last pass planned of which the decisions were taken.
+    pub planned: Arc<PlannedStarts>,
     expected: Vec<(JobId, Vec<String>)>,
     expected_waiting: Vec<JobId>,
     checked: bool,
@@ -48,8 +51,9 @@ impl TestCluster {
     pub fn new() -> Self {
         let mut cluster = TestCluster {
             world: World::default(),
-            policy: Policy { drain_after_s: 0, ..Policy::default() },
+            policy: Policy { planned_gangs_per_project: 0, ..Policy::default() },
             now: UnixMicros(1_000_000_000_000),
+            planned: Arc::default(),
             expected: Vec::new(),
             expected_waiting: Vec::new(),
             checked: false,
@@ -65,6 +69,7 @@ impl TestCluster {
             world: self.world.clone(),
             policy: self.policy.clone(),
             now: self.now,
+            planned: Arc::clone(&self.planned),
             expected: Vec::new(),
             expected_waiting: Vec::new(),
             checked: true,
@@ -163,8 +168,8 @@ impl TestCluster {
     /// Plans, checks plan and expectations, and changes nothing.
     pub fn check(&mut self) -> Outcome {
         self.checked = true;
-        let plan = plan(&self.world, &self.policy, self.now);
-        let again = gotgan_core::planner::plan(&self.world.clone(), &self.policy, self.now);
+        let plan = plan_after(&self.planned, &self.world, &self.policy, self.now);
+        let again = plan_after(&self.planned, &self.world.clone(), &self.policy, self.now);
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
         let enough = plan.decisions.len() >= self.policy.max_starts_per_pass;
@@ -185,6 +190,7 @@ impl TestCluster {
     /// Checks as [`TestCluster::check`] and lets everything start that can.
     pub fn start_all(&mut self) -> Outcome {
         let outcome = self.check();
+        self.planned = Arc::clone(&outcome.plan.report.planned);
         self.expected.clear();
         self.expected_waiting.clear();
         for decision in &outcome.plan.decisions {
@@ -240,6 +246,23 @@ impl TestCluster {
         let stop = Some(Stop { cause, reason, exit: None, grace_s: 0 });
         let attempt = Attempt { state: AttemptState::Stopping, stop, ..attempt };
         self.world.apply(&Change::AttemptMoved(Arc::new(attempt)));
+    }
+
+    /// Starts all that can start, with its first processes there at once.
+    pub fn run_all(&mut self) -> Outcome {
+        let outcome = self.start_all();
+        let leased = self.world.attempts.values().filter(|attempt| attempt.started.is_none());
+        for attempt in leased.cloned().collect::<Vec<_>>() {
+            let (state, started) = (AttemptState::Running, Some(self.now));
+            let running = Attempt { state, started, ..Attempt::clone(&attempt) };
+            self.world.apply(&Change::AttemptMoved(Arc::new(running)));
+        }
+        outcome
+    }
+
+    /// Lets time go by.
+    pub fn later(&mut self, seconds: i64) {
+        self.now = self.now.plus_seconds(seconds);
     }
 
     /// Ends every attempt that was told to stop; their jobs wait again.
@@ -309,6 +332,13 @@ impl Outcome {
     pub fn nodes_of(&self, job: JobId) -> Option<Vec<String>> {
         let placement = self.placement(job)?;
         Some(placement.nodes.iter().map(|allocation| allocation.node.to_string()).collect())
+    }
+
+    /// The start that is planned for the job: in so many seconds from the pass, on these nodes.
+    pub fn planned(&self, job: JobId) -> Option<(i64, Vec<String>)> {
+        let start: &PlannedStart = self.plan.report.planned.of(job)?;
+        let seconds = (start.at.0 - self.plan.planned.0) / 1_000_000;
+        Some((seconds, start.nodes.iter().map(ToString::to_string).collect()))
     }
 
     pub fn blockers(&self, job: JobId) -> &[Blocker] {

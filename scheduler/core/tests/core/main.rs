@@ -6,6 +6,7 @@
 mod admit;
 mod alerts;
 mod audit;
+mod backfill;
 mod books;
 mod broken;
 mod budget;

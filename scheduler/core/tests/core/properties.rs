@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gotgan_core::amount::GpuMilli;
-use gotgan_core::ids::JobId;
 use gotgan_core::plan::{BlockerKind, Decision};
 use gotgan_core::world::World;
 use proptest::prelude::*;
@@ -156,23 +155,5 @@ proptest! {
             cluster.world.attempts.values().map(|a| (a.id, a.placement.clone())).collect()
         };
         prop_assert_eq!(placed(&small), placed(&large));
-    }
-
-    #[test]
-    fn a_class_is_kept_free_only_for_one_that_has_waited_and_waits(sketch in sketch()) {
-        let mut cluster = sketch.build();
-        cluster.policy.drain_after_s = 5;
-        let outcome = cluster.check();
-        let reasons: Vec<_> = cluster.world.queue.iter().map(|key| key.job).collect();
-        for job in &reasons {
-            for blocker in outcome.blockers(*job).iter().filter(|b| b.kind == BlockerKind::Order) {
-                let ahead = JobId(blocker.subject.parse().unwrap());
-                let queued = cluster.world.jobs[&ahead].status.queued;
-                prop_assert!(ahead != *job && queued.plus_seconds(5) <= cluster.now);
-                prop_assert!(outcome.placement(ahead).is_none());
-            }
-            let explained = outcome.placement(*job).is_some() || !outcome.blockers(*job).is_empty();
-            prop_assert!(explained, "job {}", job);
-        }
     }
 }

@@ -208,41 +208,6 @@ fn a_retry_that_is_not_due_says_when_it_is() {
 }
 
 #[test]
-fn jobs_behind_one_that_waited_too_long_name_it() {
-    let mut cluster = full();
-    cluster.policy.drain_after_s = 60;
-    cluster.node("n2").gpus(8, "b200").add();
-    cluster.job().gpus(8, "b200").nodes(2).waiting_since_s(61).submit();
-    let behind = cluster.job().gpus(1, "b200").submit();
-    let cpu_only = cluster.job().submit();
-    let outcome = cluster.check();
-    assert_snapshot!(outcome.sentences(behind), @"job 2 has waited so long that nothing behind it starts on the GPUs it needs");
-    assert_snapshot!(outcome.sentences(cpu_only), @"job 2 has waited so long that nothing behind it starts on the GPUs it needs");
-}
-
-#[test]
-fn a_job_that_waited_too_long_keeps_only_nodes_it_may_be_on() {
-    let mut cluster = TestCluster::new();
-    cluster.policy.drain_after_s = 60;
-    cluster.node("a1").gpus(8, "b200").label("fabric", "a").add();
-    cluster.node("a2").gpus(8, "b200").label("fabric", "a").add();
-    cluster.node("b1").gpus(8, "b200").label("fabric", "b").add();
-    let running = cluster.job().gpus(8, "b200").only_on(&["a2"]).submit();
-    cluster.expect_on(running, &["a2"]);
-    cluster.start_all();
-    let overdue = cluster.job().gpus(8, "b200").nodes(2).label("fabric", "a").waiting_since_s(61);
-    let overdue = overdue.submit();
-    let same = cluster.job().gpus(1, "b200").label("fabric", "a").submit();
-    let other = cluster.job().gpus(1, "b200").label("fabric", "b").submit();
-    let either = cluster.job().gpus(1, "b200").submit();
-    cluster.expect_waiting(overdue);
-    cluster.expect_waiting(same);
-    cluster.expect_on(other, &["b1"]);
-    cluster.expect_on(either, &["b1"]);
-    cluster.check();
-}
-
-#[test]
 fn several_reasons_come_worst_first() {
     let mut cluster = full();
     cluster.limit("public/lab", &[("b200", 10)]);

@@ -191,6 +191,7 @@ impl Engine<'_> {
         let before = self.world.clone();
         let stored = snapshot(&before, &self.history, &self.used, &self.record.alerts);
         self.world = World::restore(stored, self.now);
+        self.planned = Arc::default();
         let nodes: Vec<_> = before.nodes.values().map(|node| Arc::clone(&node.inventory)).collect();
         for inventory in nodes {
             let name = &inventory.node;

@@ -37,6 +37,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::FairShare => v1::BlockerKind::FairShare,
         BlockerKind::Capacity => v1::BlockerKind::Capacity,
         BlockerKind::Order => v1::BlockerKind::Order,
+        BlockerKind::Planned => v1::BlockerKind::Planned,
         BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,
     }
 }

@@ -60,7 +60,7 @@ impl<'w> Pass<'w> {
             nodes: spec.nodes,
             project,
             scavenges,
-            walltime_s: if self.limits.binds_walltime(project) { spec.time_limit_s } else { 0 },
+            limit_s: spec.time_limit_s,
             slice_s: if bound { slice_s(spec.time_limit_s) } else { 0 },
         }
     }

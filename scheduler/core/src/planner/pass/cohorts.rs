@@ -3,9 +3,7 @@
 use super::{Finding, Order, Pass, Waiting, Want, Who};
 use crate::job::Job;
 use crate::planner::fair::Tier;
-use crate::planner::lending::Lending;
-use crate::planner::order::has_waited;
-use crate::planner::turns::{Claim, Cohort, Fate, Members, Turn, Turns};
+use crate::planner::turns::{Cohort, Fate, Turn, Turns};
 
 impl<'w> Pass<'w> {
     /// By guarantees, and by use and shares.
@@ -45,7 +43,9 @@ impl<'w> Pass<'w> {
                 Fate::Done
             }
             Finding::Waits(order) if self.may_differ(turn, job) => {
-                self.keep_if_overdue(job, turn.claim, want);
+                if waits_for_room(order) {
+                    self.plan_start(job, turn.claim, want);
+                }
                 self.considered += 1;
                 self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
                 Fate::Next
@@ -63,51 +63,25 @@ impl<'w> Pass<'w> {
         turn.claim.tier == Tier::Guaranteed && self.world.quota.recall_of(job).is_some()
     }
 
-    /// All jobs of the cohort wait for what the first one waits for, or behind the one among them that waits too long.
+    /// All jobs of the cohort wait for what the first one waits for; for the first of them a start is planned.
     fn wait_together(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want, order: Order) {
         let members = cohort.members();
         self.considered += members.len();
-        let mut rest = order;
-        if let Some(overdue) = self.first_overdue(members)
-            && self.keep_if_overdue(overdue, turn.claim, want)
-        {
-            let who = Who::Job;
-            self.waiting.push(Waiting { who, job: overdue.id, want, order });
-            rest = Order::Behind(overdue.id);
+        if waits_for_room(order) {
+            self.plan_cohort(cohort, turn, want);
+        }
+        for job in self.plans.jobs_of(want) {
+            self.waiting.push(Waiting { who: Who::Job, job, want, order });
         }
         let who = Who::Cohort(cohort.common.key.clone());
-        self.waiting.push(Waiting { who, job: turn.job, want, order: rest });
+        self.waiting.push(Waiting { who, job: turn.job, want, order });
     }
+}
 
-    fn first_overdue(&self, members: &Members<'w>) -> Option<&'w Job> {
-        if self.policy.drain_after_s <= 0 {
-            return None;
-        }
-        let world = self.world;
-        let latest = self.now.plus_seconds(-self.policy.drain_after_s);
-        let old = members.iter().filter(|place| place.queued <= latest);
-        let mut old = old.filter_map(|place| world.jobs.get(&place.job));
-        old.find(|job| has_waited(job, self.policy.drain_after_s, self.now))
-    }
-
-    /// A job that has waited long for capacity, and for nothing else, keeps the first class that could serve it on the
-    /// nodes it may be on. Whether it does.
-    fn keep_if_overdue(&mut self, job: &Job, claim: Claim, want: Want) -> bool {
-        let overdue = has_waited(job, self.policy.drain_after_s, self.now);
-        if !overdue || claim.tier == Tier::Overuse {
-            return false;
-        }
-        for place in 0..self.families.get(want.family).tries.len() {
-            let class = self.families.get(want.family).tries[place].class;
-            let could = self.families.get_mut(want.family).capable(place, &self.machine);
-            let allowed =
-                self.within_bounds(want, class) && self.lent(want, class, Lending::could_allow);
-            if could >= want.nodes && allowed {
-                let territory = self.families.get(want.family).territory;
-                self.kept.keep(class, job.id, territory);
-                return true;
-            }
-        }
-        false
+/// Whether it is room that a job lacks: a start can be planned for it then.
+fn waits_for_room(order: Order) -> bool {
+    match order {
+        Order::Free | Order::Planned => true,
+        Order::BehindOwn(_) | Order::Later(_) | Order::Freeing => false,
     }
 }

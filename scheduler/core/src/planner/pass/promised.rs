@@ -18,7 +18,7 @@ impl<'w> Pass<'w> {
         }
         for place in 0..self.families.get(want.family).tries.len() {
             let Some(class) = self.families.get(want.family).tries[place].class else { continue };
-            if !self.is_guaranteed(job, want, node, class) || self.kept.by(Some(class)).is_some() {
+            if !self.is_guaranteed(job, want, node, class) {
                 continue;
             }
             if let Some(picks) = self.places_promised(job, want, class) {

@@ -98,8 +98,8 @@ impl<'w> Pass<'w> {
             return Some(Givers::Borrowers);
         }
         let only_room = match order {
-            Order::Free | Order::Perhaps(_) => true,
-            Order::Behind(_) | Order::BehindOwn(_) | Order::Later(_) | Order::Freeing => false,
+            Order::Free => true,
+            Order::Planned | Order::BehindOwn(_) | Order::Later(_) | Order::Freeing => false,
         };
         let displaces = only_room && self.world.scavengers > 0 && !want.scavenges;
         if !displaces || !self.within_bounds(want, Some(class)) {

@@ -11,6 +11,7 @@ use crate::fragmentation::{
 };
 use crate::planner::fit::Machine;
 use crate::planner::gang::{GpuNeed, Need, Pick};
+use crate::planner::horizon::Ask;
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
 use crate::spec::NodeRequest;
@@ -62,15 +63,14 @@ fn number(class: ClassIndex) -> ClassNumber {
 }
 
 impl Pass<'_> {
-    /// The best place now among nodes of one class that nobody keeps.
-    pub(super) fn search(&self, want: Want, place: usize) -> Option<Spot> {
+    /// The best place now among nodes of one class, beside what is planned.
+    pub(super) fn search(&self, want: Want, place: usize, ask: &Ask<'_>) -> Option<Spot> {
         let family = self.families.get(want.family);
         let (class, territory) = (family.tries[place].class, &family.territory);
         let places = territory.places(&self.machine, class, &family.need);
-        let nobody_keeps = self.kept.is_empty();
-        let open = |pick: &Pick| {
-            nobody_keeps || self.kept.leaves_open(class, self.machine.slot(pick.slot))
-        };
+        let nothing_planned = self.horizon.is_open();
+        let open =
+            |pick: &Pick| nothing_planned || self.horizon.leaves_planned(&self.machine, *pick, ask);
         let places = places.filter(open);
         if want.nodes > 1 || territory.constraints.same_cluster || self.mix.is_empty() {
             let picks = territory.choose(&self.machine, places, want.nodes)?;

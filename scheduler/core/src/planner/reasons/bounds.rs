@@ -43,7 +43,7 @@ impl Reasons<'_, '_> {
 
     pub(super) fn limit_blockers(&self, want: Want) -> Vec<Blocker> {
         let family = self.families.get(want.family);
-        let mut blockers = self.limits.walltime_blockers(want.project, want.walltime_s);
+        let mut blockers = self.limits.walltime_blockers(want.project, want.limit_s);
         for attempt in &family.tries {
             let asked = self.families.asked(self.machine, want, attempt.class);
             for blocker in self.limits.blockers(want.project, asked) {

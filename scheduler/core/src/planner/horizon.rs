@@ -1,0 +1,349 @@
+//! When what is held on a node becomes free, if everything takes as long as it may, and what is planned to begin there.
+//!
+//! Ends are found node by node, once somebody asks. GPUs of a class on a node are as good as each other, so they are
+//! counted; a share counts as the whole GPU that it is on.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::fit::Machine;
+use super::gang::{GpuNeed, Need, Pick};
+use super::score::{ClassIndex, SlotId};
+use super::slot::Slot;
+use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
+use crate::attempt::{Attempt, NodeAllocation};
+use crate::ids::{JobId, ProjectPath};
+use crate::job::Job;
+use crate::profile::FOREVER;
+use crate::quota::reserve::ReservationTerms;
+use crate::world::World;
+
+/// What ends later than it may, or is being stopped, is believed to need so much longer, seconds.
+const OVERDUE_S: i64 = 60;
+
+/// When things are free.
+#[derive(Debug)]
+pub(super) struct Horizon<'w> {
+    world: &'w World,
+    now: UnixMicros,
+    /// Found once asked for.
+    ends: RefCell<BTreeMap<SlotId, Ends>>,
+    /// What the pass itself has started, which is held from now on.
+    begun: BTreeMap<SlotId, Vec<(UnixMicros, NodeAllocation)>>,
+    holds: BTreeMap<SlotId, Vec<Hold>>,
+}
+
+/// When what is held on one node is free.
+#[derive(Debug)]
+struct Ends {
+    /// Of each GPU, in the order of the inventory.
+    gpus: Vec<UnixMicros>,
+    /// CPUs and memory that are held, in the order of their ends.
+    beside: Vec<(UnixMicros, CpuMilli, MemoryMib)>,
+}
+
+/// A part of a node in a planned start.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    who: Who,
+    during: Stretch,
+    class: Option<ClassIndex>,
+    gpus: u32,
+    cpu_milli: CpuMilli,
+    memory_mib: MemoryMib,
+}
+
+/// Who asks for room, or has it planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Who {
+    /// The job, whose own plan is not in its way.
+    pub job: JobId,
+    /// Whether it is within a guarantee: then those that borrow are not in its way either.
+    pub guaranteed: bool,
+}
+
+/// From a moment until before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Its first moment.
+    pub from: UnixMicros,
+    /// The moment after its last.
+    pub until: UnixMicros,
+}
+
+/// What is asked of one node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    /// Who asks.
+    pub who: Who,
+    /// In whose name.
+    pub project: &'a ProjectPath,
+    /// For GPUs of this class.
+    pub class: Option<ClassIndex>,
+    /// And for this beside them.
+    pub need: Need,
+    /// For so long, seconds.
+    pub seconds: i64,
+}
+
+impl Ask<'_> {
+    /// Whether the reservation is for others; of its own it must be gone when it is over, which is seen at the start.
+    fn is_shut_out(&self, terms: &ReservationTerms) -> bool {
+        !self.project.is_within(terms.holder.as_str())
+    }
+}
+
+impl Who {
+    /// Whether what is planned for the other is in its way.
+    fn gives_way_to(self, other: Who) -> bool {
+        self.job != other.job && (other.guaranteed || !self.guaranteed)
+    }
+}
+
+impl<'w> Horizon<'w> {
+    /// Nothing is planned and nothing known yet.
+    pub fn of(world: &'w World, now: UnixMicros) -> Self {
+        let (ends, begun, holds) = (RefCell::default(), BTreeMap::new(), BTreeMap::new());
+        Horizon { world, now, ends, begun, holds }
+    }
+
+    /// Whether nothing is planned anywhere.
+    pub fn is_open(&self) -> bool {
+        self.holds.is_empty()
+    }
+
+    /// Jobs for which something is planned on the node.
+    pub fn planned_on(&self, slot: SlotId) -> impl Iterator<Item = JobId> + '_ {
+        self.holds.get(&slot).into_iter().flatten().map(|hold| hold.who.job)
+    }
+
+    /// What the pass started is held until its time limit is over.
+    pub fn begin(&mut self, slot: SlotId, held: NodeAllocation, until: UnixMicros) {
+        self.ends.get_mut().remove(&slot);
+        self.begun.entry(slot).or_default().push((until, held));
+    }
+
+    /// Plans a part of the node for somebody.
+    pub fn hold(&mut self, slot: SlotId, ask: &Ask<'_>, from: UnixMicros) {
+        let Ask { who, class, need, seconds, .. } = *ask;
+        let hold = Hold {
+            who,
+            during: Stretch { from, until: from.plus_seconds(seconds) },
+            class,
+            gpus: whole(&need),
+            cpu_milli: need.cpu_milli,
+            memory_mib: need.memory_mib,
+        };
+        self.holds.entry(slot).or_default().push(hold);
+    }
+
+    /// Gives back what was planned for a job on the node.
+    pub fn release(&mut self, slot: SlotId, job: JobId) {
+        let Some(holds) = self.holds.get_mut(&slot) else { return };
+        holds.retain(|hold| hold.who.job != job);
+        if holds.is_empty() {
+            self.holds.remove(&slot);
+        }
+    }
+
+    /// Whether a job that starts on the node now puts off nothing that is planned there.
+    pub fn leaves_planned(&self, machine: &Machine<'_>, pick: Pick, ask: &Ask<'_>) -> bool {
+        let slot = pick.slot;
+        let during = Stretch { from: self.now, until: self.now.plus_seconds(ask.seconds) };
+        if !self.is_concerned(slot, ask.who, during) {
+            return true;
+        }
+        let ask = Ask { need: self.beyond_its_gpu(machine, pick, ask, during.until), ..*ask };
+        self.earliest(machine, slot, &ask, self.now) == Some(self.now)
+    }
+
+    /// What a share asks for: no GPU if it goes where another share stays longer, so that it costs nothing planned.
+    fn beyond_its_gpu(
+        &self,
+        machine: &Machine<'_>,
+        pick: Pick,
+        ask: &Ask<'_>,
+        until: UnixMicros,
+    ) -> Need {
+        let Some(gpu) = pick.gpu.filter(|_| matches!(ask.need.gpus, GpuNeed::Share(_))) else {
+            return ask.need;
+        };
+        let stays = self.with_ends(machine, pick.slot, |ends| {
+            ends.gpus.get(gpu as usize).is_some_and(|end| *end >= until)
+        });
+        if stays { Need { gpus: GpuNeed::None, ..ask.need } } else { ask.need }
+    }
+
+    /// Until when a job that starts on the node now may stay there.
+    pub fn open_until(&self, machine: &Machine<'_>, slot: SlotId, ask: &Ask<'_>) -> UnixMicros {
+        let Some(holds) = self.holds.get(&slot) else { return FOREVER };
+        let binding = holds.iter().filter(|hold| ask.who.gives_way_to(hold.who));
+        let mut from: Vec<UnixMicros> = binding.map(|hold| hold.during.from).collect();
+        from.sort_unstable();
+        for moment in from {
+            let seconds = 1 + (moment.0.saturating_sub(self.now.0)).max(0) / 1_000_000;
+            let ask = Ask { seconds, ..*ask };
+            if self.earliest(machine, slot, &ask, self.now) != Some(self.now) {
+                return moment;
+            }
+        }
+        FOREVER
+    }
+
+    fn is_concerned(&self, slot: SlotId, who: Who, during: Stretch) -> bool {
+        let holds = self.holds.get(&slot).into_iter().flatten();
+        let mut binding = holds.filter(|hold| who.gives_way_to(hold.who));
+        binding.any(|hold| hold.during.from < during.until)
+    }
+
+    /// The first moment from `not_before` on at which the node has room for all of the time that is asked for; `None`
+    /// if it never has.
+    pub fn earliest(
+        &self,
+        machine: &Machine<'_>,
+        id: SlotId,
+        ask: &Ask<'_>,
+        not_before: UnixMicros,
+    ) -> Option<UnixMicros> {
+        let slot = machine.slot(id);
+        let holds = self.holds.get(&id).map_or(&[][..], Vec::as_slice);
+        let reserved = machine.reserved_on(slot).filter(|terms| ask.is_shut_out(terms)).collect();
+        self.with_ends(machine, id, |ends| {
+            View { slot, ends, holds, reserved, ask }.earliest(not_before.max(self.now))
+        })
+    }
+
+    fn with_ends<T>(&self, machine: &Machine<'_>, id: SlotId, ask: impl FnOnce(&Ends) -> T) -> T {
+        let mut known = self.ends.borrow_mut();
+        ask(known.entry(id).or_insert_with(|| self.ends_of(id, machine.slot(id))))
+    }
+
+    fn ends_of(&self, id: SlotId, slot: &Slot<'_>) -> Ends {
+        let mut ends =
+            Ends { gpus: vec![self.now; slot.node.inventory.gpus.len()], beside: Vec::new() };
+        for attempt in slot.node.attempts.iter().filter_map(|id| self.world.attempts.get(id)) {
+            let held = attempt.placement.nodes.iter().find(|held| held.node == *slot.name);
+            if let Some(held) = held {
+                ends.enter(slot, held, self.end_of(attempt));
+            }
+        }
+        for (until, held) in self.begun.get(&id).into_iter().flatten() {
+            ends.enter(slot, held, *until);
+        }
+        ends.beside.sort_unstable_by_key(|(at, ..)| *at);
+        ends
+    }
+
+    /// When an attempt is over at the latest; a scavenger is as soon as somebody asks for its place.
+    fn end_of(&self, attempt: &Attempt) -> UnixMicros {
+        let soon = self.now.plus_seconds(OVERDUE_S);
+        if attempt.scavenges() {
+            return self.now;
+        }
+        if attempt.stop.is_some() {
+            return soon;
+        }
+        let longest_s = |job: &Job| job.spec.time_limit_s.saturating_add(job.spec.grace_s.into());
+        let limit_s = self.world.jobs.get(&attempt.id.job).map_or(0, longest_s);
+        let end = attempt.started.unwrap_or(self.now.max(attempt.leased)).plus_seconds(limit_s);
+        if end > self.now { end } else { soon }
+    }
+}
+
+impl Ends {
+    fn enter(&mut self, slot: &Slot<'_>, held: &NodeAllocation, end: UnixMicros) {
+        for gpu in held.gpus.iter().filter_map(|gpu| slot.node.gpu_index(&gpu.uuid)) {
+            self.gpus[gpu] = self.gpus[gpu].max(end);
+        }
+        self.beside.push((end, held.cpu_milli, held.memory_mib));
+    }
+}
+
+/// One question to one node.
+struct View<'a, 'w> {
+    slot: &'a Slot<'w>,
+    ends: &'a Ends,
+    holds: &'a [Hold],
+    /// Those for others that take the node.
+    reserved: Vec<&'w ReservationTerms>,
+    ask: &'a Ask<'a>,
+}
+
+impl View<'_, '_> {
+    /// Room only grows with an end, so it can begin there alone; and only shrinks with a beginning, so there alone is
+    /// it looked at again.
+    fn earliest(&self, not_before: UnixMicros) -> Option<UnixMicros> {
+        let first = self.enough_gpus()?.max(not_before);
+        // Nearly always there is all else beside the GPUs.
+        if self.has_room(first) {
+            return Some(first);
+        }
+        let ends = self.ends.gpus.iter().copied();
+        let ends = ends.chain(self.ends.beside.iter().map(|(at, ..)| *at));
+        let ends = ends.chain(self.binding().map(|hold| hold.during.until));
+        let ends = ends.chain(self.reserved.iter().map(|terms| terms.during.until));
+        let mut moments: Vec<UnixMicros> = ends.filter(|at| *at > first).collect();
+        moments.sort_unstable();
+        moments.dedup();
+        moments.into_iter().find(|at| self.has_room(*at))
+    }
+
+    /// When enough GPUs are free if nothing is planned; `None` if the node has too few.
+    fn enough_gpus(&self) -> Option<UnixMicros> {
+        let (wanted, class) = match (whole(&self.ask.need) as usize, self.ask.class) {
+            (0, _) | (_, None) => return Some(UnixMicros(i64::MIN)),
+            (wanted, Some(class)) => (wanted, class),
+        };
+        let of_class = self.ends.gpus.iter().enumerate();
+        let of_class = of_class.filter(|(gpu, _)| self.slot.layout.class_of(*gpu) == Some(class));
+        let mut free: Vec<UnixMicros> = of_class.map(|(_, end)| *end).collect();
+        (free.len() >= wanted).then(|| *free.select_nth_unstable(wanted - 1).1)
+    }
+
+    fn has_room(&self, from: UnixMicros) -> bool {
+        let until = from.plus_seconds(self.ask.seconds);
+        let within = |hold: &&Hold| hold.during.from > from && hold.during.from < until;
+        let clear =
+            |terms: &&ReservationTerms| until <= terms.during.from || from >= terms.during.until;
+        self.reserved.iter().all(clear)
+            && self.fits_at(from)
+            && self.binding().filter(within).all(|hold| self.fits_at(hold.during.from))
+    }
+
+    fn binding(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(|hold| self.ask.who.gives_way_to(hold.who))
+    }
+
+    fn fits_at(&self, at: UnixMicros) -> bool {
+        let need = &self.ask.need;
+        let held = self.ends.beside.iter().filter(|(end, ..)| *end > at);
+        let (mut cpu, mut memory) = (need.cpu_milli, need.memory_mib);
+        for (_, cpu_milli, memory_mib) in held {
+            cpu += *cpu_milli;
+            memory += *memory_mib;
+        }
+        let mut gpus = whole(need);
+        for hold in self.binding().filter(|hold| hold.during.from <= at && at < hold.during.until) {
+            cpu += hold.cpu_milli;
+            memory += hold.memory_mib;
+            gpus += if hold.class == self.ask.class { hold.gpus } else { 0 };
+        }
+        cpu <= self.slot.cpu_milli && memory <= self.slot.memory_mib && gpus <= self.gpus_at(at)
+    }
+
+    fn gpus_at(&self, at: UnixMicros) -> u32 {
+        let Some(class) = self.ask.class else { return 0 };
+        let free = self.ends.gpus.iter().enumerate();
+        let free =
+            free.filter(|(gpu, end)| **end <= at && self.slot.layout.class_of(*gpu) == Some(class));
+        u32::try_from(free.count()).unwrap_or(u32::MAX)
+    }
+}
+
+fn whole(need: &Need) -> u32 {
+    match need.gpus {
+        GpuNeed::None => 0,
+        GpuNeed::Whole(count) => count,
+        GpuNeed::Share(_) => 1,
+    }
+}
