@@ -11,6 +11,7 @@ mod place;
 mod request;
 mod resources;
 mod terms;
+mod together;
 mod work;
 
 use std::collections::BTreeSet;

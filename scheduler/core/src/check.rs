@@ -4,6 +4,7 @@
 //! trusts what the world says is free and held when it looks at decisions, and re-derives exactly that from jobs
 //! and attempts when it looks at a world.
 
+mod blocks;
 mod fabric;
 mod kept;
 mod preempt;

@@ -3,9 +3,10 @@
 //! The reasons come from the planner's last report; this only adds what a report has not (held, running, not yet
 //! looked at) and puts everything into sentences.
 
+mod capacity;
 mod planned;
 
-use crate::amount::{CpuMilli, GpuMilli, MemoryMib, Ngh, UnixMicros};
+use crate::amount::{GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
@@ -16,6 +17,9 @@ use crate::planner::standing::{GUARANTEED, SCAVENGER};
 use crate::planner::terms;
 use crate::quota::show_moment;
 use crate::world::{QueueKey, World};
+
+pub(crate) use capacity::BEST;
+use capacity::capacity;
 
 /// Why a job stands as it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -388,36 +392,6 @@ fn nodes_unavailable(blocker: &Blocker) -> String {
     };
     let needed = nodes_word(blocker.needed);
     format!("needs {needed} and {free} free; would serve but take no work: {}", blocker.note)
-}
-
-fn capacity(blocker: &Blocker) -> String {
-    let Blocker { subject, needed, available, limit, note, .. } = blocker;
-    match blocker.unit {
-        Unit::GpuMilli => {
-            let (needed, free) = (GpuMilli(*needed), GpuMilli(*available));
-            let all = GpuMilli(*limit);
-            format!("needs {needed} {subject} {}; {free} of {all} are free", gpu_word(needed))
-        }
-        Unit::CpuMilli => {
-            let (needed, free, all) = (CpuMilli(*needed), CpuMilli(*available), CpuMilli(*limit));
-            format!("needs {needed} CPUs on each node; {free} of {all} are free {}", beside(note))
-        }
-        Unit::MemoryMib => {
-            let [needed, free, all] =
-                [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
-            format!("needs {needed} memory on each node; {free} of {all} are free {}", beside(note))
-        }
-        Unit::NghMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::PerMille | Unit::None => {
-            format!("needs {} with {note}; {available} of {limit} have that", nodes_word(*needed))
-        }
-    }
-}
-
-fn beside(class: &str) -> String {
-    if class.is_empty() {
-        return "where most is".to_owned();
-    }
-    format!("beside free {class} GPUs")
 }
 
 pub(crate) fn gpu_word(gpus: GpuMilli) -> &'static str {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, NodeName};
 use crate::node::{Admin, Inventory, Liveness};
+use crate::topology::Level;
 use crate::world::{Node, World};
 
 /// Label with the name of the cluster that a node belongs to.
@@ -22,7 +23,7 @@ impl Inventory {
     /// Name of the cluster it belongs to, if its labels say so.
     #[must_use]
     pub fn cluster(&self) -> Option<&str> {
-        self.labels.get(CLUSTER_LABEL).map(String::as_str)
+        self.block(Level::Cluster)
     }
 
     /// Whether it is a spare one of its cluster.
@@ -46,21 +47,35 @@ impl Node {
     }
 }
 
-/// Spare nodes that are not needed: of each cluster as many stand in, by name, as others of it are down. One that
-/// stood in and is no longer needed finishes what runs there.
+/// Spare nodes that are not needed: of each cluster as many stand in as others of it are down, for those of their own
+/// NVLink domain first, so that a domain stays as large as it can, and then by name. One that stood in and is no longer
+/// needed finishes what runs there.
 #[must_use]
 pub fn standby(world: &World) -> BTreeSet<&NodeName> {
-    let mut spares: BTreeMap<Option<&str>, Vec<&NodeName>> = BTreeMap::new();
+    let mut spares: BTreeMap<Option<&str>, Vec<(&NodeName, Option<&str>)>> = BTreeMap::new();
     for (name, node) in world.nodes.iter().filter(|(_, node)| node.inventory.is_spare()) {
         if !node.is_down() {
-            spares.entry(node.inventory.cluster()).or_default().push(name);
+            let own = (name, node.inventory.block(Level::Nvlink));
+            spares.entry(node.inventory.cluster()).or_default().push(own);
         }
     }
-    let mut standby = BTreeSet::new();
-    for (cluster, names) in spares {
-        standby.extend(names.into_iter().skip(down(world, cluster)));
+    let of_cluster = |(cluster, spares)| not_needed(spares, down(world, cluster));
+    spares.into_iter().flat_map(of_cluster).collect()
+}
+
+/// Spare nodes of one cluster, in the order of names, that stand in for none of the nodes that are down.
+fn not_needed<'w>(
+    spares: Vec<(&'w NodeName, Option<&'w str>)>,
+    mut down: BTreeMap<Option<&'w str>, usize>,
+) -> impl Iterator<Item = &'w NodeName> {
+    let mut elsewhere = Vec::new();
+    for (name, domain) in spares {
+        match down.get_mut(&domain).filter(|left| domain.is_some() && **left > 0) {
+            Some(left) => *left -= 1,
+            None => elsewhere.push(name),
+        }
     }
-    standby
+    elsewhere.into_iter().skip(down.values().sum())
 }
 
 /// Whether the node is a spare one that is not needed.
@@ -70,11 +85,16 @@ pub fn stands_by(world: &World, name: &NodeName) -> bool {
     spare && standby(world).contains(name)
 }
 
-/// Nodes of the cluster that are down and no spare ones. Nodes that belong to no cluster have no stand-ins.
-fn down(world: &World, cluster: Option<&str>) -> usize {
+/// How many nodes of the cluster are down and no spare ones, by NVLink domain. Nodes that belong to no cluster have no
+/// stand-ins.
+fn down<'w>(world: &'w World, cluster: Option<&str>) -> BTreeMap<Option<&'w str>, usize> {
     let of_cluster = |node: &&Node| cluster.is_some() && node.inventory.cluster() == cluster;
     let nodes = world.nodes.values().filter(of_cluster);
-    nodes.filter(|node| node.is_down() && !node.inventory.is_spare()).count()
+    let mut down = BTreeMap::new();
+    for node in nodes.filter(|node| node.is_down() && !node.inventory.is_spare()) {
+        *down.entry(node.inventory.block(Level::Nvlink)).or_default() += 1;
+    }
+    down
 }
 
 /// A set of the reservations of one tree, by their places in the order of names.

@@ -42,4 +42,5 @@ pub mod retry;
 pub mod spec;
 pub mod statement;
 pub mod step;
+pub mod topology;
 pub mod world;

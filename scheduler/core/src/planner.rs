@@ -21,6 +21,7 @@
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
 //! found at the end, by what is left then, is right for every job that was passed over on the way.
 
+mod blocks;
 pub(crate) mod budgets;
 mod burden;
 mod ceiling;

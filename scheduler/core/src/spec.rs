@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
+use crate::topology::BlockTerms;
 
 /// A job as admitted: checked, every default filled in, never changed afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,9 +155,23 @@ pub struct Constraints {
     pub exclude_nodes: BTreeSet<NodeName>,
     /// Labels a node must carry.
     pub labels: BTreeMap<String, String>,
-    /// All of its nodes must be of one cluster, whichever; a node that belongs to none will not do.
-    #[serde(default)]
-    pub same_cluster: bool,
+    /// How close its nodes are to be.
+    #[serde(default, alias = "same_cluster", deserialize_with = "block_terms")]
+    pub blocks: BlockTerms,
+}
+
+/// Blocks as they are stored now, or the one wish that older builds knew.
+fn block_terms<'de, D: Deserializer<'de>>(stored: D) -> Result<BlockTerms, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        SameCluster(bool),
+        Blocks(BlockTerms),
+    }
+    Ok(match Stored::deserialize(stored)? {
+        Stored::SameCluster(same_cluster) => BlockTerms::of_same_cluster(same_cluster),
+        Stored::Blocks(blocks) => blocks,
+    })
 }
 
 /// A job that must have come so far.
@@ -204,4 +219,25 @@ pub struct WarningSignal {
     pub ahead_s: u32,
     /// To the script alone.
     pub batch_only: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Level;
+
+    #[test]
+    fn a_job_stored_by_a_build_that_knew_only_one_cluster_is_read() {
+        let stored = |value: &str| {
+            let text = format!(r#"{{"nodes":[],"exclude_nodes":[],"labels":{{}}{value}}}"#);
+            serde_json::from_str::<Constraints>(&text).unwrap().blocks
+        };
+        assert_eq!(stored("").one, None);
+        assert_eq!(stored(r#","same_cluster":false"#).one, None);
+        assert_eq!(stored(r#","same_cluster":true"#).one, Some(Level::Cluster));
+        let blocks = BlockTerms { one: Some(Level::Nvlink), ..BlockTerms::default() };
+        let now = Constraints { blocks, ..Constraints::default() };
+        let text = serde_json::to_string(&now).unwrap();
+        assert_eq!(serde_json::from_str::<Constraints>(&text).unwrap(), now);
+    }
 }

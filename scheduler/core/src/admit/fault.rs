@@ -62,6 +62,8 @@ fault_reasons! {
     UnknownNode => "UNKNOWN_NODE",
     /// No node carries this label.
     UnknownLabel => "UNKNOWN_LABEL",
+    /// No such level of blocks.
+    UnknownLevel => "UNKNOWN_LEVEL",
     /// More than the whole machine could give, even if it were empty.
     LargerThanMachine => "LARGER_THAN_MACHINE",
     /// More than a node of the quota tree allows any job of the project.

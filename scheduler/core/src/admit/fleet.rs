@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::ids::{GpuClass, NodeName};
 use crate::node::Inventory;
+use crate::topology::Level;
 use crate::world::World;
 
 /// Every node that ever registered, whether it takes work now or not.
@@ -18,8 +19,8 @@ pub struct Fleet {
     nodes: BTreeSet<NodeName>,
     /// Labels with the values they have.
     labels: BTreeMap<String, BTreeSet<String>>,
-    /// Nodes of each cluster.
-    clusters: BTreeMap<String, u32>,
+    /// How many nodes each block has, by level.
+    blocks: BTreeMap<Level, BTreeMap<String, u32>>,
 }
 
 /// What one node has of one class, or of anything but GPUs.
@@ -107,8 +108,11 @@ impl Fleet {
         for (class, gpus) in counts {
             self.classes.entry(class.clone()).or_default().add(size(gpus));
         }
-        if let Some(cluster) = inventory.cluster() {
-            *self.clusters.entry(cluster.to_owned()).or_default() += 1;
+        for (level, name) in
+            Level::ALL.iter().filter_map(|level| Some((*level, inventory.block(*level)?)))
+        {
+            let blocks = self.blocks.entry(level).or_default();
+            *blocks.entry(name.to_owned()).or_default() += 1;
         }
         for (key, value) in &inventory.labels {
             self.labels.entry(key.clone()).or_default().insert(value.clone());
@@ -138,10 +142,10 @@ impl Fleet {
         &self.nodes
     }
 
-    /// How many nodes each cluster has.
-    #[must_use]
-    pub fn clusters(&self) -> &BTreeMap<String, u32> {
-        &self.clusters
+    /// Every block of the level with how many nodes it has.
+    pub fn blocks(&self, level: Level) -> impl Iterator<Item = (&str, u32)> {
+        let blocks = self.blocks.get(&level).into_iter().flatten();
+        blocks.map(|(name, nodes)| (name.as_str(), *nodes))
     }
 
     /// Every label with the values it has somewhere.

@@ -6,8 +6,8 @@ use super::fault::{FaultReason, Findings};
 use super::fleet::Fleet;
 use super::near::suggestion;
 use super::request::ConstraintsRequest;
+use super::together;
 use super::work::shown;
-use crate::fabric::CLUSTER_LABEL;
 use crate::ids::{NodeName, ProjectPath};
 use crate::quota::QuotaTree;
 use crate::spec::Constraints;
@@ -77,36 +77,8 @@ pub(super) fn constraints(
         findings.fault("constraints.nodes", FaultReason::Conflict, message);
     }
     labels(&request.labels, fleet, findings);
-    let same_cluster = request.same_cluster;
-    if same_cluster {
-        one_cluster(&request.labels, nodes, fleet, findings);
-    }
-    Constraints { nodes: wanted, exclude_nodes: unwanted, labels: request.labels, same_cluster }
-}
-
-/// That some cluster has so many nodes; of which classes they are is left to the planner.
-fn one_cluster(
-    labels: &BTreeMap<String, String>,
-    nodes: u32,
-    fleet: &Fleet,
-    findings: &mut Findings,
-) {
-    let named = labels.get(CLUSTER_LABEL);
-    let of_named = |cluster: &&String| named.is_none_or(|named| named == *cluster);
-    let clusters = fleet.clusters().iter().filter(|(cluster, _)| of_named(cluster));
-    let largest = clusters.max_by_key(|(_, count)| **count);
-    if fleet.nodes().is_empty() || largest.is_some_and(|(_, count)| *count >= nodes) {
-        return;
-    }
-    let message = match largest {
-        Some((cluster, count)) => format!(
-            "the job needs {nodes} nodes of one cluster, and the largest, {cluster}, has {count}; ask for fewer"
-        ),
-        None => format!(
-            "no node says which cluster it belongs to: operators give nodes the label {CLUSTER_LABEL}"
-        ),
-    };
-    findings.fault("constraints.same_cluster", FaultReason::LargerThanMachine, message);
+    let blocks = together::block_terms(&request, nodes, fleet, findings);
+    Constraints { nodes: wanted, exclude_nodes: unwanted, labels: request.labels, blocks }
 }
 
 fn node_list(

@@ -102,8 +102,16 @@ pub struct ConstraintsRequest {
     pub exclude_nodes: Vec<String>,
     /// Labels a node must carry.
     pub labels: BTreeMap<String, String>,
-    /// All nodes of one cluster, whichever.
+    /// All nodes of one cluster, whichever: the same as `one` with the word of that level.
     pub same_cluster: bool,
+    /// Word of the level of which all nodes are in one block; empty: none.
+    pub one: String,
+    /// Word of the level of which nodes are in as few blocks as possible; empty: none.
+    pub prefer: String,
+    /// Nodes of each segment; 0: no segments.
+    pub segment_nodes: u32,
+    /// Word of the level whose blocks segments are inside of; empty: NVLink domains.
+    pub segment_level: String,
 }
 
 /// A job that must have come so far.

@@ -1,7 +1,7 @@
-//! May a job start on a node that is reserved or stands by, and are its nodes of one cluster? Counted anew from labels
-//! and from the quota book's reservations.
+//! May a job start on a node that is reserved or stands by? Counted anew from labels and from the quota book's
+//! reservations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
@@ -20,13 +20,6 @@ pub(super) fn judge(
 ) -> Vec<String> {
     let names: BTreeSet<&NodeName> = placement.nodes.iter().map(|given| &given.node).collect();
     let mut wrong = Vec::new();
-    if job.spec.constraints.same_cluster {
-        let clusters: BTreeSet<Option<&String>> =
-            names.iter().filter_map(|name| world.nodes.get(*name)).map(cluster).collect();
-        if clusters.len() != 1 || clusters.contains(&None) {
-            wrong.push("needs nodes of one cluster and gets others".to_owned());
-        }
-    }
     for name in names.iter().filter(|name| stands_by(world, name)) {
         wrong.push(format!("node {name} is a spare one and stands by"));
     }
@@ -48,7 +41,11 @@ pub(super) fn judge(
 }
 
 fn cluster(node: &Node) -> Option<&String> {
-    node.inventory.labels.get("cluster")
+    node.inventory.labels.get("cluster").filter(|name| !name.is_empty())
+}
+
+fn domain(node: &Node) -> Option<&String> {
+    node.inventory.labels.get("nvlink").filter(|name| !name.is_empty())
 }
 
 fn is_spare(node: &Node) -> bool {
@@ -59,21 +56,31 @@ fn is_gone(node: &Node) -> bool {
     matches!(node.admin, Admin::Drain { .. }) || node.liveness == Liveness::Lost
 }
 
-/// Whether it is a spare node, and those of its cluster before it by name are enough for all that are gone.
+/// Whether it is a spare node, and others are enough for all that are gone: for those of its own NVLink domain, the
+/// spare ones of that domain before it by name; for what no domain makes up for itself, those that are left.
 pub(super) fn stands_by(world: &World, name: &NodeName) -> bool {
     let Some(node) = world.nodes.get(name).filter(|node| is_spare(node) && !is_gone(node)) else {
         return false;
     };
-    let alike = world.nodes.iter().filter(|(_, other)| cluster(other) == cluster(node));
-    let (mut gone, mut before) = (0, 0);
-    for (other_name, other) in alike {
-        match (is_spare(other), is_gone(other)) {
-            (false, true) if cluster(node).is_some() => gone += 1,
-            (true, false) if other_name < name => before += 1,
-            (true | false, true | false) => {}
+    let alike = || world.nodes.iter().filter(|(_, other)| cluster(other) == cluster(node));
+    let is_lacking = |other: &Node| cluster(node).is_some() && !is_spare(other) && is_gone(other);
+    let lacking: Vec<_> = alike().filter(|(_, other)| is_lacking(other)).collect();
+    let spares: Vec<_> = alike().filter(|(_, other)| is_spare(other) && !is_gone(other)).collect();
+    let lacks = |of: Option<&String>| {
+        lacking.iter().filter(|(_, other)| of.is_some() && domain(other) == of).count()
+    };
+    let mut met: BTreeMap<Option<&String>, usize> = BTreeMap::new();
+    let mut left = Vec::new();
+    for (spare_name, spare) in spares {
+        let own = met.entry(domain(spare)).or_default();
+        if *own < lacks(domain(spare)) {
+            *own += 1;
+        } else {
+            left.push(spare_name);
         }
     }
-    before >= gone
+    let elsewhere = lacking.len() - met.values().sum::<usize>();
+    left.into_iter().skip(elsewhere).any(|spare| spare == name)
 }
 
 /// The first nodes of the reservation's cluster that are there, until they have as many GPUs as are reserved.

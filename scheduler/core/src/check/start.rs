@@ -72,6 +72,7 @@ impl<'w> Shadow<'w> {
         for allocation in &placement.nodes {
             self.judge_node(job, placement, allocation, &mut wrong);
         }
+        wrong.extend(super::blocks::judge(self.world, job, placement));
         wrong.extend(super::fabric::judge(self.world, job, placement, now));
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::blocks::Topology;
 use super::gang::{GpuNeed, Need, Pick};
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
@@ -25,6 +26,8 @@ pub(super) struct Machine<'w> {
     pub unavailable: Vec<SlotId>,
     /// Reservations that are not over, by their places in a [`fabric::ReservationSet`].
     pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
+    /// Which nodes are close to each other.
+    pub topology: Topology,
     pools: Vec<Pool>,
     cpu: BTreeSet<CpuScore>,
     /// How many GPUs a node may have: the levels of `cpu`.
@@ -60,6 +63,7 @@ impl<'w> Machine<'w> {
             classes: index.into_keys().cloned().collect(),
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
             reservations: world.quota.reservations.iter().collect(),
+            topology: Topology::default(),
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
             slots,
@@ -204,7 +208,7 @@ impl<'w> Machine<'w> {
         scores.into_iter().map(|(_, pick)| pick).collect()
     }
 
-    /// Takes what a gang needs on the chosen places; nodes get their rank in the order of names.
+    /// Takes what a gang needs on the chosen places; nodes get their rank in that order.
     pub fn take(
         &mut self,
         class: Option<ClassIndex>,

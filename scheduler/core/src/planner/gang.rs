@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::blocks;
 use super::fit::Machine;
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
@@ -86,39 +87,31 @@ impl Territory<'_> {
 
     /// Whether the node would belong to it if nothing were reserved.
     pub fn would_contain(&self, slot: &Slot<'_>) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, same_cluster } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, blocks } = self.constraints;
         let own = &slot.node.inventory.labels;
         (nodes.is_empty() || nodes.contains(slot.name))
             && !exclude_nodes.contains(slot.name)
             && labels.iter().all(|(key, value)| own.get(key) == Some(value))
-            && (!same_cluster || slot.cluster.is_some())
+            && blocks.admit(&slot.node.inventory)
             && !self.avoid.is_some_and(|avoid| avoid.contains(slot.name))
     }
 
     /// Whether it is the whole machine.
     pub fn is_everywhere(&self) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, same_cluster } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, blocks } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
         let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
-        !asks && !same_cluster && !avoids && self.closed.is_empty()
+        !asks && !blocks.is_binding() && !avoids && self.closed.is_empty()
     }
 
-    /// Of these nodes, which serve, as many as can be of one gang: all, or those of the cluster that has the most.
+    /// Of these nodes, which serve, as many as can be of one gang: all, unless it is to keep together.
     pub fn together(
         &self,
         machine: &Machine<'_>,
         slots: impl Iterator<Item = SlotId>,
     ) -> BTreeSet<SlotId> {
-        let slots: BTreeSet<SlotId> = slots.collect();
-        if !self.constraints.same_cluster {
-            return slots;
-        }
-        let mut clusters: BTreeMap<Option<&str>, BTreeSet<SlotId>> = BTreeMap::new();
-        for id in slots {
-            clusters.entry(machine.slot(id).cluster).or_default().insert(id);
-        }
-        let most = clusters.into_values().rev().max_by_key(BTreeSet::len);
-        most.unwrap_or_default()
+        let (slots, terms) = (slots.collect(), &self.constraints.blocks);
+        if terms.is_binding() { blocks::together(machine, terms, slots) } else { slots }
     }
 
     /// The best places for a gang of `nodes` distinct nodes among `places`, which come in their order, in the order of
@@ -129,10 +122,11 @@ impl Territory<'_> {
         places: impl Iterator<Item = Pick>,
         nodes: u32,
     ) -> Option<Vec<Pick>> {
-        if self.constraints.same_cluster {
-            choose_in_one(machine, places, nodes)
-        } else {
+        let terms = &self.constraints.blocks;
+        if terms.is_empty() {
             choose(places, nodes)
+        } else {
+            blocks::choose(machine, terms, places, nodes)
         }
     }
 
@@ -153,24 +147,6 @@ impl Territory<'_> {
         let among = machine.places_among(self.constraints.nodes.iter(), class, need);
         Box::new(among.into_iter().filter(inside))
     }
-}
-
-/// All of one cluster: of those with enough places the one that has the fewest, so that larger ones stay open for
-/// larger gangs; then the first by name.
-fn choose_in_one(
-    machine: &Machine<'_>,
-    places: impl Iterator<Item = Pick>,
-    nodes: u32,
-) -> Option<Vec<Pick>> {
-    let mut clusters: BTreeMap<&str, Vec<Pick>> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for pick in places {
-        if let Some(cluster) = machine.slot(pick.slot).cluster.filter(|_| seen.insert(pick.slot)) {
-            clusters.entry(cluster).or_default().push(pick);
-        }
-    }
-    let fitting = clusters.into_values().filter(|picks| picks.len() >= nodes as usize);
-    choose(fitting.min_by_key(Vec::len)?.into_iter(), nodes)
 }
 
 /// The first `nodes` distinct nodes of `places`, in the order of names; `None` if there are too few.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use backfill::Plans;
 use spot::Spot;
 
+use super::blocks::ranked;
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier};
 use super::fit::Machine;
@@ -321,6 +322,7 @@ impl<'w> Pass<'w> {
     fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
+        let picks = ranked(&self.machine, &family.territory.constraints.blocks, picks);
         self.budgets.take(want.project, self.hold(want, class));
         let slots: Vec<SlotId> = picks.iter().map(|pick| pick.slot).collect();
         let placement = self.machine.take(class, &need, picks);

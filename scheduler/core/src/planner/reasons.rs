@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::budgets::Budgets;
 use super::fair::Fair;
 use super::fit::Machine;
+use super::gang::Need;
 use super::lending::Lending;
 use super::limits::Limits;
 use super::order::{Order, behind_own, freeing, later};
@@ -23,10 +24,12 @@ use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
+mod blocks;
 mod bounds;
 mod planned;
 mod reserved;
 
+use blocks::Nearest;
 pub(super) use planned::Outlook;
 
 /// Nodes named in one blocker; past that they are counted.
@@ -288,17 +291,10 @@ impl<'w> Look<'_, 'w> {
 
     /// Nodes that would serve if they took work and were empty, as many as can be of one gang.
     fn all_together(&self, idle: &[SlotId]) -> u32 {
-        let territory = &self.family.territory;
-        if !territory.constraints.same_cluster {
-            return self.capable.saturating_add(count(idle.iter()));
+        if self.terms().is_binding() {
+            return count(self.largest_gang().iter());
         }
-        let serves = self.machine.ids().filter(|id| {
-            let slot = self.slot(*id);
-            (slot.takes_work || slot.is_unavailable())
-                && slot.could_fit(self.class, &self.family.need)
-                && territory.contains(slot)
-        });
-        count(territory.together(self.machine, serves).iter())
+        self.capable.saturating_add(count(idle.iter()))
     }
 
     fn slot(&self, id: SlotId) -> &Slot<'w> {
@@ -337,7 +333,7 @@ impl<'w> Look<'_, 'w> {
     fn never(&self, all: u32) -> Blocker {
         let asked =
             if self.family.territory.is_everywhere() { "" } else { " within its constraints" };
-        let note = format!("{}{asked}", self.node_words(""));
+        let note = format!("{}{}{asked}", self.node_words(""), self.together_words());
         impossible(self.class_word(), self.nodes, all, count(self.of_class()), note)
     }
 
@@ -355,11 +351,11 @@ impl<'w> Look<'_, 'w> {
         let need = &self.family.need;
         let fitting: Vec<SlotId> =
             idle.iter().copied().filter(|id| self.slot(*id).fits(self.class, need)).collect();
-        let now = self.fitting_now();
-        let named = if now.saturating_add(count(fitting.iter())) >= self.nodes {
-            fitting
+        let now = count(self.fitting_now().iter());
+        let named = if let Some(helping) = self.that_help(fitting, now) {
+            helping
         } else if self.capable < self.nodes {
-            idle.to_vec()
+            self.of_one_gang(idle)
         } else {
             return None;
         };
@@ -385,10 +381,9 @@ impl<'w> Look<'_, 'w> {
     }
 
     /// Nodes that serve right now.
-    fn fitting_now(&self) -> u32 {
+    fn fitting_now(&self) -> BTreeSet<SlotId> {
         let places = self.family.territory.places(self.machine, self.class, &self.family.need);
-        let nodes = self.family.territory.together(self.machine, places.map(|pick| pick.slot));
-        count(nodes.iter())
+        self.family.territory.together(self.machine, places.map(|pick| pick.slot))
     }
 
     /// What there is too little of: GPUs; else CPUs or memory beside the GPUs; else all on the same nodes.
@@ -398,30 +393,32 @@ impl<'w> Look<'_, 'w> {
         let territory = &self.family.territory;
         let with_gpus = territory.together(self.machine, places.map(|pick| pick.slot));
         if count(with_gpus.iter()) < self.nodes {
-            return vec![self.too_few_gpus(count(with_gpus.iter()))];
+            return vec![self.too_few_gpus(&alone)];
         }
         let mut blockers = self.too_little_beside(&with_gpus);
         if blockers.is_empty() {
-            blockers.push(self.too_few_nodes(self.fitting_now()));
+            blockers.push(self.too_few_nodes(&self.family.need));
         }
         blockers
     }
 
-    fn too_few_gpus(&self, with_gpus: u32) -> Blocker {
+    fn too_few_gpus(&self, alone: &Need) -> Blocker {
         let Totals { free, capacity } = self.totals;
         let needed = self.family.need.gpu_milli().times(self.nodes.into());
-        // Enough in sum, but scattered; or work without GPUs, of which it needs none.
-        if free >= needed {
-            return self.too_few_nodes(with_gpus);
+        // Enough in sum, but scattered; or work without GPUs, of which it needs none. Where nodes keep together, a sum
+        // over all of them tells nothing.
+        if free >= needed || self.terms().is_binding() {
+            return self.too_few_nodes(alone);
         }
         self.capacity_blocker(Unit::GpuMilli, needed.0, free.0, capacity.0, String::new())
     }
 
-    /// Enough is free in sum, but not on as many nodes.
-    fn too_few_nodes(&self, available: u32) -> Blocker {
-        let note = self.node_words(" free");
-        let (needed, capable) = (self.nodes.into(), self.capable.into());
-        self.capacity_blocker(Unit::Nodes, needed, available.into(), capable, note)
+    /// Enough is free in sum, but not on as many nodes that give so much.
+    fn too_few_nodes(&self, need: &Need) -> Blocker {
+        let Nearest { available, limit, words } = self.nearest(need);
+        let note = format!("{}{words}", self.node_words(" free"));
+        let needed = self.nodes.into();
+        self.capacity_blocker(Unit::Nodes, needed, available.into(), limit.into(), note)
     }
 
     /// CPUs and memory, each by the node of the gang that has the least of it.

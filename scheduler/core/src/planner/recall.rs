@@ -21,6 +21,7 @@
 //! stopped, and any other job may have them stopped. They go first, the latest leased before the others. No ring comes
 //! of it either: nothing stops for a scavenger, and one starts only where no other job can, even with all of them gone.
 
+mod aim;
 mod search;
 
 use std::cmp::Reverse;
@@ -186,11 +187,10 @@ impl<'w> Recalls<'w> {
             return None;
         }
         let family = scene.families.get(want.family);
-        let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
+        let (aim, fitting, spared) = (None, BTreeSet::new(), BTreeSet::new());
         let mut search =
-            Search { scene, family, want, own, class, promise, givers, fitting, spared };
-        search.look_around(self.room());
-        let victims = self.collect_sparing(&mut search);
+            Search { scene, family, want, own, class, promise, givers, aim, fitting, spared };
+        let victims = self.collect_aiming(&mut search);
         match victims {
             Some(victims) => {
                 let kept = self.promise(&search);
@@ -221,10 +221,10 @@ impl<'w> Recalls<'w> {
         promised: &BTreeSet<NodeName>,
     ) -> Option<Found> {
         let family = scene.families.get(want.family);
-        let (fitting, spared) = (BTreeSet::new(), BTreeSet::new());
+        let (aim, fitting, spared) = (None, BTreeSet::new(), BTreeSet::new());
         let (promise, givers) = (None, Givers::Borrowers);
         let mut search =
-            Search { scene, family, want, own, class, promise, givers, fitting, spared };
+            Search { scene, family, want, own, class, promise, givers, aim, fitting, spared };
         for slot in promised.iter().filter_map(|name| scene.machine.find(name)) {
             search.look_at(self.room(), slot);
         }
@@ -445,14 +445,13 @@ impl<'w> Recalls<'w> {
     /// Promises the best of the fitting nodes to the job: those it would be given if all that stops had gone.
     fn promise(&mut self, search: &Search<'_, 'w>) -> Vec<(SlotId, NodeFree)> {
         let Search { scene, class, family, .. } = *search;
-        let mut slots: Vec<SlotId> = search.serving().iter().copied().collect();
-        slots.sort_by_key(|slot| search.score(*slot, self.soon.get(slot)));
+        let slots = search.chosen(&self.soon);
         let gpus = family.need.gpu_milli().times(u64::from(search.want.nodes));
         for node in scene.fair.self_and_ancestors(search.own) {
             self.promised[usize::from(class.0)][node.get()] += gpus.0;
         }
         let mut kept = Vec::new();
-        for slot in slots.into_iter().take(search.want.nodes as usize) {
+        for slot in slots {
             let free = &scene.machine.slot(slot).free;
             let mut whole = search.need_on(slot, self.soon.get(&slot));
             let now = least(&whole, free);

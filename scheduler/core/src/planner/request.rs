@@ -177,7 +177,7 @@ fn capable(
         let slot = machine.slot(*id);
         slot.takes_work && slot.could_fit(class, need) && (everywhere || territory.contains(slot))
     });
-    let count = if territory.constraints.same_cluster {
+    let count = if territory.constraints.blocks.is_binding() {
         territory.together(machine, serves).len()
     } else {
         serves.count()

@@ -30,8 +30,6 @@ pub(super) struct Slot<'w> {
     pub memory_mib: MemoryMib,
     /// GPUs it has.
     pub gpus: u32,
-    /// The cluster it belongs to.
-    pub cluster: Option<&'w str>,
     /// Reservations that take it.
     pub reserved: ReservationSet,
     /// Whether it is a spare one that stands by.
@@ -143,7 +141,6 @@ pub(super) fn slot_of<'w>(
         cpu_milli: inventory.cpu_milli,
         memory_mib: inventory.memory_mib,
         gpus: count(inventory.gpus.iter()),
-        cluster: inventory.cluster(),
         reserved,
         stands_by,
     }

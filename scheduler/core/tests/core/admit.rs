@@ -11,6 +11,7 @@ use gotgan_core::amount::{CpuMilli, MemoryMib};
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::spec::{DependencyKind, GpuRequest, TaskLayout, Work};
+use gotgan_core::topology::{BlockTerms, Level, Segment};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -385,4 +386,98 @@ fn a_job_longer_or_larger_than_a_node_above_allows_is_refused_with_that_node() {
             .message
             .contains("7 h200 GPUs, and max_gang of public/lab is 6")
     );
+}
+
+/// Two NVLink domains, of four nodes and of three.
+fn domains(change: impl FnOnce(&mut JobRequest)) -> Result<Admitted, String> {
+    let mut cluster = TestCluster::new();
+    for (name, domain) in
+        [("a1", "a"), ("a2", "a"), ("a3", "a"), ("a4", "a"), ("b1", "b"), ("b2", "b"), ("b3", "b")]
+    {
+        cluster.node(name).gpus(4, "gb200").label("nvlink", domain).add();
+    }
+    let mut request = request();
+    request.resources.gpus_per_node = 4;
+    change(&mut request);
+    admit(request, &context_of(&mut cluster)).map_err(|faults| {
+        let line =
+            |fault: &Fault| format!("{} {} {}", fault.field, fault.reason.word(), fault.message);
+        faults.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+#[test]
+fn what_is_asked_of_blocks_is_admitted() {
+    let Admitted { spec, warnings } = domains(|r| {
+        r.resources.nodes = 4;
+        r.constraints.one = "nvlink".to_owned();
+        r.constraints.prefer = "nvlink".to_owned();
+        r.constraints.segment_nodes = 2;
+    })
+    .unwrap();
+    let segment = Some(Segment { nodes: 2, level: Level::Nvlink });
+    let (one, prefer) = (Some(Level::Nvlink), Some(Level::Nvlink));
+    assert_eq!(spec.constraints.blocks, BlockTerms { one, prefer, segment });
+    assert_snapshot!(warnings.join("\n"), @"prefers one NVLink domain and must have one: it has no choice");
+}
+
+#[test]
+fn one_cluster_has_two_spellings() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(4, "gb200").label("cluster", "a").add();
+    let context = context_of(&mut cluster);
+    for same_cluster in [true, false] {
+        let mut request = request();
+        request.constraints.same_cluster = same_cluster;
+        request.constraints.one = if same_cluster { "" } else { "cluster" }.to_owned();
+        let spec = admit(request, &context).unwrap().spec;
+        assert_eq!(spec.constraints.blocks.one, Some(Level::Cluster));
+    }
+}
+
+#[test]
+fn what_no_block_could_ever_hold_is_refused_with_the_numbers() {
+    let found = domains(|r| {
+        r.resources.nodes = 5;
+        r.constraints.one = "nvlink".to_owned();
+        r.constraints.segment_nodes = 2;
+    });
+    assert_snapshot!(found.unwrap_err(), @"
+    spec.constraints.one LARGER_THAN_MACHINE the job needs 5 nodes of one NVLink domain, and the largest, a, has 4; ask for fewer
+    spec.constraints.segment_nodes CONFLICT the job needs 5 nodes, which is no multiple of its segments of 2; ask for 4 or 6 nodes, or for other segments
+    ");
+    let found = domains(|r| {
+        r.resources.nodes = 6;
+        r.constraints.segment_nodes = 3;
+    });
+    assert_eq!(found.unwrap().spec.nodes, 6);
+    let found = domains(|r| {
+        r.resources.nodes = 6;
+        r.constraints.segment_nodes = 6;
+    });
+    assert_snapshot!(found.unwrap_err(), @"spec.constraints.segment_nodes LARGER_THAN_MACHINE the job needs 1 segment of 6 nodes of one NVLink domain each, and there is room for 0 if all is empty; ask for fewer nodes or smaller segments");
+}
+
+#[test]
+fn levels_that_are_not_there_are_refused_with_what_there_is() {
+    let found = domains(|r| {
+        r.constraints.one = "rak".to_owned();
+        r.constraints.prefer = "leaf".to_owned();
+        r.constraints.segment_level = "row".to_owned();
+        r.constraints.same_cluster = true;
+    });
+    assert_snapshot!(found.unwrap_err(), @r#"
+    spec.constraints.one UNKNOWN_LEVEL there is no level "rak"; levels: cluster, hall, spine, leaf, rack, nvlink
+    spec.constraints.prefer LARGER_THAN_MACHINE no node says which leaf switch it belongs to: operators name it in the worker's [topology] leaf, or by the label leaf
+    spec.constraints.segment_level UNKNOWN_LEVEL there is no level "row"; levels: cluster, hall, spine, leaf, rack, nvlink
+    "#);
+    let found = domains(|r| {
+        r.constraints.one = "nvlink".to_owned();
+        r.constraints.same_cluster = true;
+        r.constraints.segment_level = "rack".to_owned();
+    });
+    assert_snapshot!(found.unwrap_err(), @"
+    spec.constraints.same_cluster CONFLICT asks for one NVLink domain beside one cluster; leave one of the two out
+    spec.constraints.segment_level CONFLICT is the level of segments, and no size is given; add constraints.segment_nodes
+    ");
 }

@@ -11,6 +11,7 @@ use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::spec::{
     Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
 };
+use gotgan_core::topology::{Level, Segment};
 
 use crate::cluster::{LAB, TestCluster};
 
@@ -196,8 +197,20 @@ impl<'a> JobBuilder<'a> {
         self.spec(|spec| spec.per_node.memory_mib = MemoryMib(1024).times(memory))
     }
 
+    pub fn one(self, level: Level) -> Self {
+        self.spec(|spec| spec.constraints.blocks.one = Some(level))
+    }
+
+    pub fn prefer(self, level: Level) -> Self {
+        self.spec(|spec| spec.constraints.blocks.prefer = Some(level))
+    }
+
+    pub fn segments(self, nodes: u32, level: Level) -> Self {
+        self.spec(|spec| spec.constraints.blocks.segment = Some(Segment { nodes, level }))
+    }
+
     pub fn same_cluster(self) -> Self {
-        self.spec(|spec| spec.constraints.same_cluster = true)
+        self.one(Level::Cluster)
     }
 
     pub fn hours(self, hours: i64) -> Self {

@@ -47,7 +47,7 @@ fn a_gang_of_one_cluster_waits_though_enough_is_free_in_two() {
     let three = cluster.job().gpus(8, "b200").nodes(3).same_cluster().submit();
     cluster.expect_waiting(three);
     let outcome = cluster.check();
-    assert_snapshot!(outcome.sentences(three), @"needs 3 nodes with 8 free b200 GPUs, 1 free CPU and 1 GiB free memory; 2 of 3 have that");
+    assert_snapshot!(outcome.sentences(three), @"needs 3 nodes with 8 free b200 GPUs, 1 free CPU and 1 GiB free memory in one cluster; the best, a, has 2 of 3");
 }
 
 #[test]

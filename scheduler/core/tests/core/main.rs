@@ -34,5 +34,6 @@ mod scavenger;
 mod sketch;
 mod terms;
 mod tiers;
+mod topology;
 mod turns;
 mod waiting;

@@ -304,7 +304,7 @@ fn best(
         .collect();
     scored.sort();
     let constraints = &job.spec.constraints;
-    if job.spec.nodes == 1 && !constraints.same_cluster {
+    if job.spec.nodes == 1 && constraints.blocks.is_empty() {
         return typical.lightest(nodes, job, class, scored);
     }
     let mut start = Start::new();

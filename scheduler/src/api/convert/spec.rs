@@ -7,6 +7,7 @@ use gotgan_core::admit::{
 use gotgan_core::spec::{
     Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout, WarningSignal, Work,
 };
+use gotgan_core::topology::Level;
 use gotgan_proto::v1;
 
 /// A request as it came, nothing checked.
@@ -76,6 +77,7 @@ fn constraints_request(constraints: v1::Constraints) -> ConstraintsRequest {
         exclude_nodes: constraints.exclude_nodes,
         labels: constraints.labels.into_iter().collect(),
         same_cluster: constraints.same_cluster,
+        ..ConstraintsRequest::default()
     }
 }
 
@@ -102,7 +104,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
             nodes: spec.constraints.nodes.iter().map(ToString::to_string).collect(),
             exclude_nodes: spec.constraints.exclude_nodes.iter().map(ToString::to_string).collect(),
             labels: spec.constraints.labels.clone().into_iter().collect(),
-            same_cluster: spec.constraints.same_cluster,
+            same_cluster: spec.constraints.blocks.one == Some(Level::Cluster),
         }),
         time_limit_s: spec.time_limit_s,
         priority: spec.priority,

@@ -72,7 +72,8 @@ impl Pass<'_> {
         let open =
             |pick: &Pick| nothing_planned || self.horizon.leaves_planned(&self.machine, *pick, ask);
         let places = places.filter(open);
-        if want.nodes > 1 || territory.constraints.same_cluster || self.mix.is_empty() {
+        let keeps_together = !territory.constraints.blocks.is_empty();
+        if want.nodes > 1 || keeps_together || self.mix.is_empty() {
             let picks = territory.choose(&self.machine, places, want.nodes)?;
             return Some(Spot { growth: GrowthSteps(0), place, picks });
         }

@@ -40,7 +40,7 @@ impl<'w> Look<'_, 'w> {
             kind: BlockerKind::Reservation,
             subject: name.to_string(),
             needed: self.nodes.into(),
-            available: self.fitting_now().into(),
+            available: count(self.fitting_now().iter()).into(),
             limit: limit.into(),
             unit: Unit::Nodes,
             note: format!("{} {from} {until}", terms.holder),

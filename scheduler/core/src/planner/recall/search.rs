@@ -66,6 +66,8 @@ pub(super) struct Search<'a, 'w> {
     pub promise: Option<Recall>,
     /// Who may be stopped for it.
     pub givers: Givers,
+    /// The only nodes that are looked at; `None`: all.
+    pub aim: Option<BTreeSet<SlotId>>,
     /// Nodes that would serve.
     pub fitting: BTreeSet<SlotId>,
     /// Attempts that are left alone, as they would be in the way of others.
@@ -77,7 +79,7 @@ impl<'w> Search<'_, 'w> {
     pub fn look_around(&mut self, room: Room<'_>) {
         let machine = self.scene.machine;
         let places = self.family.territory.places(machine, Some(self.class), &self.family.need);
-        self.fitting = places.map(|pick| pick.slot).collect();
+        self.fitting = places.map(|pick| pick.slot).filter(|slot| self.aims_at(*slot)).collect();
         for slot in room.soon.keys() {
             self.look_at(room, *slot);
         }
@@ -101,9 +103,10 @@ impl<'w> Search<'_, 'w> {
     }
 
     /// Whether the node could serve if it were empty.
-    pub fn is_open(&self, slot: SlotId) -> bool {
-        let slot = self.scene.machine.slot(slot);
-        slot.takes_work
+    pub fn is_open(&self, id: SlotId) -> bool {
+        let slot = self.scene.machine.slot(id);
+        self.aims_at(id)
+            && slot.takes_work
             && slot.could_fit(Some(self.class), &self.family.need)
             && self.family.territory.contains(slot)
     }
@@ -168,7 +171,7 @@ impl<'w> Search<'_, 'w> {
     /// Of the nodes that would serve, those that can be of one gang.
     pub fn serving(&self) -> Cow<'_, BTreeSet<SlotId>> {
         let territory = &self.family.territory;
-        if territory.constraints.same_cluster {
+        if territory.constraints.blocks.is_binding() {
             Cow::Owned(territory.together(self.scene.machine, self.fitting.iter().copied()))
         } else {
             Cow::Borrowed(&self.fitting)
