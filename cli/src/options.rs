@@ -86,9 +86,21 @@ pub struct JobOptions {
     /// A label the nodes must carry; may be repeated
     #[arg(long, short = 'C', value_parser = units::parse_label, value_name = "KEY=VALUE", help_heading = "Resources")]
     pub constraint: Vec<(String, String)>,
-    /// All nodes of one cluster, whichever fits
+    /// All nodes of one cluster, whichever fits; the same as --one cluster
     #[arg(long, help_heading = "Resources")]
     pub same_cluster: bool,
+    /// All nodes in one block of this level, whichever fits: nvlink, rack, leaf, spine, hall or cluster
+    #[arg(long, value_name = "LEVEL", help_heading = "Resources")]
+    pub one: Option<String>,
+    /// Nodes in as few blocks of this level as possible, without waiting for it
+    #[arg(long, value_name = "LEVEL", help_heading = "Resources")]
+    pub prefer: Option<String>,
+    /// Made of segments of N nodes, each inside one NVLink domain
+    #[arg(long, value_parser = count, value_name = "N", help_heading = "Resources")]
+    pub segment: Option<u32>,
+    /// Segments inside one block of this level instead
+    #[arg(long, value_name = "LEVEL", help_heading = "Resources")]
+    pub segment_level: Option<String>,
 
     /// One task a node or one a GPU, for a command [default: node]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Tasks")]
@@ -211,6 +223,10 @@ impl JobOptions {
             exclude: over.exclude.or(self.exclude),
             constraint,
             same_cluster: over.same_cluster || self.same_cluster,
+            one: over.one.or(self.one),
+            prefer: over.prefer.or(self.prefer),
+            segment: over.segment.or(self.segment),
+            segment_level: over.segment_level.or(self.segment_level),
             tasks_per: over.tasks_per.or(self.tasks_per),
             tasks: over.tasks.or(self.tasks),
             tasks_per_node: over.tasks_per_node.or(self.tasks_per_node),
@@ -253,6 +269,10 @@ impl JobOptions {
                 exclude_nodes: self.exclude.map(|list| list.0).unwrap_or_default(),
                 labels: self.constraint.into_iter().collect(),
                 same_cluster: self.same_cluster,
+                one: self.one.unwrap_or_default(),
+                prefer: self.prefer.unwrap_or_default(),
+                segment_nodes: self.segment.unwrap_or_default(),
+                segment_level: self.segment_level.unwrap_or_default(),
             }),
             time_limit_s: self.time.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),

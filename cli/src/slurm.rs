@@ -51,8 +51,8 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--gres-flags", "", ""),
     ("--mem-bind", "", ""),
     ("--tmp", "", ""),
-    ("--switches", "", ""),
-    ("--contiguous", "", ""),
+    ("--switches", "", "; ask for nodes below one leaf switch: --one leaf, or --prefer leaf"),
+    ("--contiguous", "", "; see --prefer"),
     ("--core-spec", "-S", ""),
     ("--thread-spec", "", ""),
     ("--mincpus", "", ""),
@@ -62,7 +62,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--profile", "", ""),
     ("--acctg-freq", "", ""),
     ("--power", "", ""),
-    ("--prefer", "", ""),
     ("--wckey", "", ""),
     ("--uid", "", ""),
     ("--gid", "", ""),
@@ -83,7 +82,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--mcs-label", "", ""),
     ("--priority-tier", "", ""),
     ("--resv-ports", "", ""),
-    ("--segment", "", ""),
     ("--network", "", ""),
     ("--nodefile", "-F", "; write the names: --nodelist"),
     ("--stepmgr", "", ""),
@@ -115,6 +113,8 @@ pub fn meaning(option: &RawOption, known: bool) -> Meaning {
         "--constraint" | "-C" if !value.contains('=') => {
             Meaning::Unsupported("; labels are written key=value: --constraint hall=a")
         }
+        // A wish for features there, the level of blocks here.
+        "--prefer" => Meaning::Unsupported(""),
         "--workdir" => instead("--chdir", option),
         "--gpus-per-node" | "--gpus" | "-G" if value == "0" => Meaning::Nothing,
         "--signal" if value.contains("R:") => Meaning::Refused("write [B:]SIGNAL[@SECONDS]"),

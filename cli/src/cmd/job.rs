@@ -62,6 +62,7 @@ fn summary(job: &JobView) -> String {
         ("Owner", job.owner.clone()),
         ("Work", work_text(job)),
         ("Asked for", resources_text(&job.resources)),
+        ("Together", job.blocks.text()),
         ("Time limit", limit_text(job.time_limit_s)),
         ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("After", dependencies.join(", ")),

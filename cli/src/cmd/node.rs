@@ -12,7 +12,7 @@ use crate::{
         time,
     },
     view::{
-        amount,
+        amount, blocks,
         node::{GpuView, NodeView},
         word,
     },
@@ -118,8 +118,12 @@ fn misplaced(node: &NodeView) -> String {
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
-    let labels: Vec<String> =
-        node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let own = node.labels.iter().filter(|(key, _)| !node.blocks.contains_key(*key));
+    let labels: Vec<String> = own.map(|(key, value)| format!("{key}={value}")).collect();
+    let blocks: Vec<String> = blocks::of_labels(&node.labels)
+        .into_iter()
+        .map(|(level, name)| format!("{level} {name}"))
+        .collect();
     let note = if node.simulated { " (simulated: its GPUs are invented)" } else { "" };
     let of =
         |free: u64, all: u64| format!("{} free of {}", amount::milli(free), amount::milli(all));
@@ -139,6 +143,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("CPUs", of(node.free_cpu_milli, node.cpu_milli)),
         ("Memory", memory),
         ("Jobs", node.attempts.join(", ")),
+        ("Blocks", blocks.join(", ")),
         ("Labels", labels.join(", ")),
         ("System", [node.os.as_str(), node.kernel.as_str()].join(" ").trim().to_owned()),
         ("Driver", node.driver_version.clone()),

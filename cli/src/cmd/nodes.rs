@@ -11,7 +11,7 @@ use crate::{
         table::{Table, Tone, column},
         time,
     },
-    view::{amount, job::tone_of_state, node::NodeView},
+    view::{amount, blocks, job::tone_of_state, node::NodeView},
 };
 
 /// Entries of one page.
@@ -73,6 +73,7 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
         column("HEARD").right().drop(7),
         column("NOTE").drop(1),
         column("REASON").shrink(12).drop(8),
+        column("BLOCK").shrink(12).drop(9),
     ]);
     for node in nodes {
         let of = |free: u64, all: u64| format!("{}/{}", amount::milli(free), amount::milli(all));
@@ -87,9 +88,16 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
             (time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us), Tone::Dim),
             (node.note(), Tone::Warning),
             (node.admin_reason.clone(), Tone::Plain),
+            (narrowest_block(node), Tone::Plain),
         ]);
     }
     table
+}
+
+/// The narrowest block that the node belongs to, as in "nvlink hall-1/rack-07".
+fn narrowest_block(node: &NodeView) -> String {
+    let blocks = blocks::of_labels(&node.labels);
+    blocks.last().map(|(level, name)| format!("{level} {name}")).unwrap_or_default()
 }
 
 fn tone(node: &NodeView) -> Tone {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     output::{table::Tone, time},
     units,
-    view::{amount, word},
+    view::{amount, blocks::BlockTermsView, word},
 };
 
 /// How a process ended.
@@ -91,6 +91,7 @@ pub struct JobView {
     pub ended_us: Option<i64>,
     pub ended: Option<String>,
     pub paid_gpu_milli_seconds: i64,
+    pub blocks: BlockTermsView,
 }
 
 /// A job waited for.
@@ -134,6 +135,7 @@ impl JobView {
             ended_us: time::set(job.ended_us),
             ended: time::rfc3339(job.ended_us),
             paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
+            blocks: BlockTermsView::of(&spec.constraints.unwrap_or_default()),
         }
     }
 

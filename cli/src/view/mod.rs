@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod amount;
 pub mod audit;
+pub mod blocks;
 pub mod cluster;
 pub mod event;
 pub mod job;

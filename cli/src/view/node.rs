@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use gotgan_proto::v1;
 use serde::Serialize;
 
-use crate::{output::time, view::word};
+use crate::{
+    output::time,
+    view::{blocks, word},
+};
 
 /// A node as listings have it.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +40,8 @@ pub struct NodeView {
     pub stands_by: bool,
     /// Class of the GPUs of its cluster, where its own are of another; else empty.
     pub cluster_gpu_class: String,
+    /// Names of the blocks it belongs to, by the word of their level.
+    pub blocks: BTreeMap<String, String>,
 }
 
 /// A GPU with its latest reading; a value that could not be read is absent.
@@ -76,6 +81,9 @@ impl NodeView {
             inventory.gpus.iter().map(|gpu| gpu.gpu_class.clone()).collect();
         gpu_classes.sort();
         gpu_classes.dedup();
+        let labels: BTreeMap<String, String> = inventory.labels.clone().into_iter().collect();
+        let blocks = blocks::of_labels(&labels).into_iter();
+        let blocks = blocks.map(|(level, name)| (level.to_owned(), name.to_owned())).collect();
         Self {
             name: node.name.clone(),
             liveness: word::liveness(node.liveness),
@@ -94,7 +102,7 @@ impl NodeView {
             last_heartbeat: time::rfc3339(node.last_heartbeat_us),
             gpus: gpus_of(node, &inventory),
             address: inventory.address,
-            labels: inventory.labels.into_iter().collect(),
+            labels,
             worker_version: inventory.worker_version,
             os: inventory.os,
             kernel: inventory.kernel,
@@ -102,6 +110,7 @@ impl NodeView {
             cuda_version: inventory.cuda_version,
             stands_by: node.stands_by,
             cluster_gpu_class: node.cluster_gpu_class.clone(),
+            blocks,
         }
     }
 

@@ -5,9 +5,9 @@ use gotgan_core::admit::{
     ScriptRequest, WarningSignalRequest, WorkRequest,
 };
 use gotgan_core::spec::{
-    Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout, WarningSignal, Work,
+    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout, WarningSignal, Work,
 };
-use gotgan_core::topology::Level;
+use gotgan_core::topology::{BlockTerms, Level};
 use gotgan_proto::v1;
 
 /// A request as it came, nothing checked.
@@ -77,7 +77,10 @@ fn constraints_request(constraints: v1::Constraints) -> ConstraintsRequest {
         exclude_nodes: constraints.exclude_nodes,
         labels: constraints.labels.into_iter().collect(),
         same_cluster: constraints.same_cluster,
-        ..ConstraintsRequest::default()
+        one: constraints.one,
+        prefer: constraints.prefer,
+        segment_nodes: constraints.segment_nodes,
+        segment_level: constraints.segment_level,
     }
 }
 
@@ -100,12 +103,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         project: spec.project.to_string(),
         work: Some(work(&spec.work)),
         resources: Some(resources(spec)),
-        constraints: Some(v1::Constraints {
-            nodes: spec.constraints.nodes.iter().map(ToString::to_string).collect(),
-            exclude_nodes: spec.constraints.exclude_nodes.iter().map(ToString::to_string).collect(),
-            labels: spec.constraints.labels.clone().into_iter().collect(),
-            same_cluster: spec.constraints.blocks.one == Some(Level::Cluster),
-        }),
+        constraints: Some(constraints(&spec.constraints)),
         time_limit_s: spec.time_limit_s,
         priority: spec.priority,
         dependencies: spec.dependencies.iter().map(dependency).collect(),
@@ -120,6 +118,22 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         comment: spec.comment.clone(),
         grace_s: Some(spec.grace_s),
         scavenger: spec.scavenger,
+    }
+}
+
+fn constraints(constraints: &Constraints) -> v1::Constraints {
+    let BlockTerms { one, prefer, segment } = constraints.blocks;
+    let word =
+        |level: Option<Level>| level.map_or_else(String::new, |level| level.word().to_owned());
+    v1::Constraints {
+        nodes: constraints.nodes.iter().map(ToString::to_string).collect(),
+        exclude_nodes: constraints.exclude_nodes.iter().map(ToString::to_string).collect(),
+        labels: constraints.labels.clone().into_iter().collect(),
+        same_cluster: one == Some(Level::Cluster),
+        one: word(one),
+        prefer: word(prefer),
+        segment_nodes: segment.map_or(0, |segment| segment.nodes),
+        segment_level: word(segment.map(|segment| segment.level)),
     }
 }
 
