@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gotgan_core::topology::Level;
 use serde::Deserialize;
 
 use crate::retention::Retention;
@@ -54,6 +55,8 @@ pub struct Config {
     pub join_token: String,
     /// Labels of the node.
     pub labels: BTreeMap<String, String>,
+    /// Names of the blocks that the node belongs to: one cluster, rack, NVLink domain and so on.
+    pub topology: BTreeMap<Level, String>,
     /// CPUs to offer; 0: all.
     pub cpus: u64,
     /// Memory to offer; 0: all.
@@ -89,6 +92,7 @@ impl Default for Config {
             ca: PathBuf::new(),
             join_token: String::new(),
             labels: BTreeMap::new(),
+            topology: BTreeMap::new(),
             cpus: 0,
             memory_mib: 0,
             simulate: String::new(),
@@ -130,6 +134,13 @@ impl Config {
             return bad("state_directory must be UTF-8".into());
         }
         Ok(())
+    }
+
+    /// Labels with the names of the node's blocks among them. A label of the same key wins: it may come from a flag.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let blocks = self.topology.iter().filter(|(_, name)| !name.is_empty());
+        let blocks = blocks.map(|(level, name)| (level.word().to_owned(), name.clone()));
+        blocks.chain(self.labels.clone()).collect()
     }
 
     /// What is kept of the output of attempts that are over.
@@ -175,6 +186,17 @@ mod tests {
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Config>("shedulers = []").unwrap_err().to_string();
         assert!(error.contains("shedulers"), "{error}");
+    }
+
+    #[test]
+    fn blocks_are_labels_and_a_label_of_the_same_key_wins() {
+        let text =
+            "labels = { rack = \"9\" }\ntopology = { rack = \"7\", nvlink = \"7a\", hall = \"\" }";
+        let labels = toml::from_str::<Config>(text).unwrap().all_labels();
+        let found: Vec<_> = labels.iter().map(|(key, name)| format!("{key}={name}")).collect();
+        assert_eq!(found, ["nvlink=7a", "rack=9"]);
+        let error = toml::from_str::<Config>("topology = { row = \"1\" }").unwrap_err().to_string();
+        assert!(error.contains("row") && error.contains("nvlink"), "{error}");
     }
 
     #[test]

@@ -144,7 +144,7 @@ async fn run_daemon(arguments: RunArguments) -> Result<()> {
         }
         tracing::info!("ending; attempts go on");
     };
-    Ok(run::run(&config, shutdown).await?)
+    Ok(Box::pin(run::run(&config, shutdown)).await?)
 }
 
 async fn join_cluster(arguments: JoinArguments) -> Result<()> {

@@ -163,7 +163,7 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
     InventoryPlan {
         node: node.to_owned(),
         address: given(&config.address).unwrap_or_else(|| own_address(&config.schedulers)),
-        labels: config.labels.clone(),
+        labels: config.all_labels(),
         simulate: given(&config.simulate),
         cpus: wanted(config.cpus),
         memory_mib: wanted(config.memory_mib),

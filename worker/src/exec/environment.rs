@@ -105,6 +105,10 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
         ("NODE_RANK", order.node_rank.to_string()),
     ];
     environment.extend(values.map(|(name, value)| (name.to_owned(), value)));
+    let segment = spec.constraints.map_or(0, |constraints| constraints.segment_nodes);
+    if segment > 0 {
+        environment.insert("GOTGAN_SEGMENT_NODES".into(), segment.to_string());
+    }
     environment
 }
 
@@ -167,7 +171,7 @@ fn job_name(order: &RunAttempt) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use gotgan_proto::v1::{Command, JobSpec, Script};
+    use gotgan_proto::v1::{Command, Constraints, JobSpec, Script};
 
     use super::*;
 
@@ -219,6 +223,16 @@ mod tests {
         assert!(!own.contains_key("RANK"));
         assert_eq!(own["CUDA_VISIBLE_DEVICES"], "");
         assert_eq!(own["NVIDIA_VISIBLE_DEVICES"], "void");
+    }
+
+    #[test]
+    fn a_gang_of_segments_knows_how_many_neighbours_are_close() {
+        let mut order = order(command());
+        let name = "GOTGAN_SEGMENT_NODES";
+        assert!(!of_first_step(&NodeContext::for_tests(), &order).contains_key(name));
+        let constraints = Constraints { segment_nodes: 2, ..Default::default() };
+        order.spec.as_mut().unwrap().constraints = Some(constraints);
+        assert_eq!(of_first_step(&NodeContext::for_tests(), &order)[name], "2");
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub struct InventoryPlan {
     pub node: String,
     /// Where other nodes reach it.
     pub address: String,
-    /// Labels of the node.
+    /// Labels of the node, with the names of its blocks. What a driver knows of them may fill the gaps and takes nothing
+    /// back: people know better which rack a node stands in.
     pub labels: BTreeMap<String, String>,
     /// Invented GPUs, as in `8xB200`.
     pub simulate: Option<String>,
