@@ -1,11 +1,13 @@
 //! Nodes of a scenario: what their workers would register.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use gotgan_core::amount::{CpuMilli, MemoryMib};
 use gotgan_core::fabric::{CLUSTER_LABEL, SPARE_LABEL, SPARE_VALUE};
 use gotgan_core::ids::{BadName, GpuUuid, NodeName};
 use gotgan_core::node::{Gpu, Inventory};
+use gotgan_core::topology::Level;
 
 use crate::scenario::ClusterFile;
 
@@ -64,7 +66,20 @@ fn labels(cluster: &ClusterFile, number: u32) -> BTreeMap<String, String> {
     let name = (CLUSTER_LABEL.to_owned(), cluster.name.to_string());
     let is_spare = number > cluster.nodes;
     let spare = is_spare.then(|| (SPARE_LABEL.to_owned(), SPARE_VALUE.to_owned()));
-    std::iter::once(name).chain(spare).collect()
+    let block = |(level, size): (&Level, &NonZeroU32)| {
+        let (word, block) = (level.word(), block_of(cluster, *size, number));
+        (word.to_owned(), format!("{}/{word}-{block:02}", cluster.name))
+    };
+    std::iter::once(name).chain(spare).chain(cluster.blocks.iter().map(block)).collect()
+}
+
+/// Number of the node's block, from 1.
+fn block_of(cluster: &ClusterFile, size: NonZeroU32, number: u32) -> u32 {
+    let blocks = cluster.nodes.div_ceil(size.get()).max(1);
+    match number.checked_sub(cluster.nodes + 1) {
+        Some(spare) => spare % blocks + 1,
+        None => (number - 1) / size + 1,
+    }
 }
 
 fn gpu(cluster: &ClusterFile, node: &NodeName, index: u32) -> Result<Gpu, BadName> {

@@ -6,9 +6,11 @@
 mod query;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use gotgan_core::ids::{ClusterName, GpuClass, LotName, NodeName, ProjectPath};
 use gotgan_core::policy::Policy;
+use gotgan_core::topology::Level;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -127,6 +129,10 @@ pub struct ClusterFile {
     /// Nodes beside them, numbered on, that stand by until others are down.
     #[serde(default)]
     pub spare_nodes: u32,
+    /// Nodes of each block, by level: the first so many are of the first block, and so on. Spare ones are dealt out to
+    /// the blocks in turn.
+    #[serde(default)]
+    pub blocks: BTreeMap<Level, NonZeroU32>,
 }
 
 /// Jobs that come by a rule.
@@ -264,6 +270,14 @@ pub struct JobTerms {
     /// Runs on what nobody else wants.
     #[serde(default)]
     pub scavenger: bool,
+    /// All of its nodes must be in one block of this level.
+    pub one: Option<Level>,
+    /// Its nodes should be in as few blocks of this level as possible.
+    pub prefer: Option<Level>,
+    /// It is made of segments of so many nodes, each inside one block.
+    pub segment: Option<NonZeroU32>,
+    /// Level of those blocks, else NVLink domains.
+    pub segment_level: Option<Level>,
 }
 
 /// What happens at a moment.

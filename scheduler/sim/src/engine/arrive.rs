@@ -1,6 +1,7 @@
 //! Jobs that streams bring: by the clock, or as many as keep a project asking for so much.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use gotgan_core::admit::{
@@ -12,6 +13,7 @@ use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath};
 use gotgan_core::job::{Digest, JobState};
 use gotgan_core::lifecycle::{self, Submission};
 use gotgan_core::spec::{JobSpec, TaskLayout};
+use gotgan_core::topology::Level;
 
 use super::{Engine, Step};
 use crate::draw::Draw;
@@ -303,6 +305,10 @@ fn is_over(stream: &StreamFile, now: UnixMicros) -> bool {
     stream.until.is_some_and(|until| until.0 <= now)
 }
 
+fn word(level: Option<Level>) -> String {
+    level.map_or_else(String::new, |level| level.word().to_owned())
+}
+
 /// The job as a client would ask for it.
 fn request(new: &NewJob<'_>) -> JobRequest {
     let NewJob { origin, project, drawn, terms } = new;
@@ -327,6 +333,10 @@ fn request(new: &NewJob<'_>) -> JobRequest {
         constraints: ConstraintsRequest {
             labels: labels.collect(),
             same_cluster: terms.same_cluster,
+            one: word(terms.one),
+            prefer: word(terms.prefer),
+            segment_nodes: terms.segment.map_or(0, NonZeroU32::get),
+            segment_level: word(terms.segment_level),
             ..ConstraintsRequest::default()
         },
         time_limit_s: terms.time_limit.map_or(0, Span::whole_seconds),

@@ -159,7 +159,8 @@ fn clusters(machine: &Machine) -> Result<Vec<ClusterFile>, ProductionError> {
     let cluster = |(gpus_per_node, nodes)| {
         let name = ClusterName::new(&format!("nodes-of-{gpus_per_node}"))?;
         let class = GpuClass::new(CLASS)?;
-        Ok(ClusterFile { name, class, nodes, gpus_per_node, spare_nodes: 0 })
+        let blocks = BTreeMap::new();
+        Ok(ClusterFile { name, class, nodes, gpus_per_node, spare_nodes: 0, blocks })
     };
     machine.kinds().map(cluster).collect()
 }

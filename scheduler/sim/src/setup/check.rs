@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use gotgan_core::ids::{ClusterName, ProjectPath};
+use gotgan_core::topology::Level;
 
 use super::Setup;
 use crate::fault::{ScenarioFault, Source};
@@ -110,6 +111,10 @@ impl Check<'_> {
             let nodes = cluster.nodes.saturating_add(cluster.spare_nodes);
             let text = format!("of {name} must be 1 to {NODES_MAX}, spare ones included");
             self.require((1..=NODES_MAX).contains(&nodes), "cluster.nodes", text);
+            let own = !cluster.blocks.contains_key(&Level::Cluster);
+            let text =
+                format!("of {name}: all of its nodes are of one cluster, the one of that name");
+            self.require(own, "cluster.blocks.cluster", text);
         }
     }
 

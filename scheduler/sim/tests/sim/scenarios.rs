@@ -8,11 +8,12 @@ use gotgan_sim::setup::SetupError;
 use proptest::prelude::*;
 
 /// Every scenario there is; each has a test of its own below.
-const EXAMPLES: [&str; 8] = [
+const EXAMPLES: [&str; 9] = [
     "five-phases",
     "late-delivery",
     "long-weekend",
     "moving-in",
+    "nvlink-domains",
     "recall",
     "scavengers",
     "six-weeks",
@@ -66,6 +67,12 @@ fn a_budget_that_ends_on_a_friday_night_stops_nothing_that_runs_and_wakes_nobody
 fn five_thousand_associations_move_in_and_a_change_by_hand_shows_and_stays() {
     let report = example("moving-in");
     assert!(report.classes.iter().any(|class| class.class.as_str() == "b200"));
+}
+
+#[test]
+fn gangs_keep_to_nvlink_domains_and_a_drained_tray_blocks_no_rack() {
+    let report = example("nvlink-domains");
+    assert!(report.classes.iter().any(|class| class.class.as_str() == "gb200"));
 }
 
 #[test]
