@@ -362,6 +362,9 @@ impl<'w> Pass<'w> {
     /// it and counts as its own.
     fn recall(&mut self, job: &Job, claim: Claim, want: Want, order: Order) -> bool {
         let Some(node) = claim.node.filter(|_| order != Order::Planned) else { return false };
+        if !self.limits.allow_walltime(want.project, want.limit_s) {
+            return false;
+        }
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let Some(class) = class else { continue };

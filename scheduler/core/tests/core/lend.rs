@@ -178,6 +178,23 @@ fn the_nearest_node_says_how_soon_and_a_moment_that_is_over_leaves_the_whole_tim
     cluster.check();
 }
 
+#[test]
+fn nobody_stops_for_a_job_that_is_longer_than_its_project_allows() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").add();
+    cluster.guarantee("public/a", 1, &[("b200", 8)]);
+    cluster.limit("public/c", &[]);
+    cluster.bounds("public/a", Bounds { max_walltime_s: Some(3600), ..Bounds::default() });
+    cluster.job().project("public/c").gpus(8, "b200").submit();
+    cluster.start_all();
+    cluster.now = cluster.now.plus_seconds(3600);
+    let long = cluster.job().project("public/a").gpus(8, "b200").hours(2).submit();
+    cluster.expect_waiting(long);
+    let outcome = cluster.check();
+    assert_eq!(outcome.victims(), []);
+    assert_eq!(outcome.blockers(long)[0].kind, BlockerKind::Term);
+}
+
 /// What nodes keep by the rule, counted plainly: of their scaled guarantee less what they hold.
 fn kept(world: &World, path: &str, class: &GpuClass, sure: &dyn Fn(&str) -> u64) -> u64 {
     let children = world.quota.nodes.keys().filter(|child| child.parent() == Some(path));
