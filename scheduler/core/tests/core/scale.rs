@@ -17,6 +17,7 @@ use gotgan_core::fairshare::{OrderRule, Standing, order};
 use gotgan_core::ids::ProjectPath;
 use gotgan_core::plan::Decision;
 use gotgan_core::planner::plan;
+use gotgan_core::topology::Level;
 
 use crate::cluster::TestCluster;
 
@@ -183,6 +184,40 @@ fn a_large_gang_gets_its_guarantee_back() {
         let stops = measure(&cluster, &format!("{nodes} nodes with {gpus} GPUs each"));
         println!("{} attempts stop", stops.len());
         cluster.status(job, |status| status.state = gotgan_core::job::JobState::Held);
+    }
+    cluster.check();
+}
+
+/// 347 domains of 18 nodes: gangs that keep together start, and others wait for a domain that is free.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn gangs_of_domains() {
+    let mut cluster = TestCluster::new();
+    cluster.policy.max_starts_per_pass = usize::MAX;
+    for index in 0..NODES {
+        let node = cluster.node(&format!("node-{index:05}")).gpus(4, "gb200");
+        node.label("nvlink", &format!("domain-{:03}", index / 18)).add();
+    }
+    let same = |cluster: &mut TestCluster, keeps: bool, nodes: u32, jobs: u32| {
+        for _ in 0..jobs {
+            let job = cluster.job().gpus(4, "gb200").nodes(nodes);
+            if keeps {
+                job.one(Level::Nvlink).submit()
+            } else {
+                job.submit()
+            };
+        }
+    };
+    for keeps in [false, true] {
+        let mut cluster = cluster.copy();
+        same(&mut cluster, keeps, 4, 1000);
+        measure(
+            &cluster,
+            &format!("1000 gangs of 4 nodes on an empty machine, kept together: {keeps}"),
+        );
+        cluster.start_all();
+        same(&mut cluster, keeps, 18, 10_000);
+        measure(&cluster, &format!("10000 gangs of 18 nodes wait, kept together: {keeps}"));
     }
     cluster.check();
 }
