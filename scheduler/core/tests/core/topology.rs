@@ -465,6 +465,43 @@ proptest! {
     }
 
     #[test]
+    fn others_stop_exactly_where_that_makes_room_and_for_one_block_as_few_as_can_be(
+        sizes in vec(1..5_u32, 1..5), over in vec(0..16_usize, 0..6), units in 1..4_u32, segments in any::<bool>(),
+    ) {
+        const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+        let sizes: Vec<_> = NAMES.into_iter().zip(sizes).collect();
+        let mut cluster = domains(&sizes);
+        cluster.limit("public/c", &[]);
+        cluster.guarantee("public/own", 1, &[("gb200", 64)]);
+        let names: Vec<String> = cluster.world.nodes.keys().map(ToString::to_string).collect();
+        let borrow = |name: &String| cluster.job().project("public/c").gpus(4, "gb200").only_on(&[name]).submit();
+        let jobs: Vec<JobId> = names.iter().map(borrow).collect();
+        cluster.start_all();
+        cluster.now = cluster.now.plus_seconds(100);
+        let over: BTreeSet<usize> = over.into_iter().filter(|at| *at < jobs.len()).collect();
+        over.iter().for_each(|at| cluster.end(jobs[*at]));
+        let nodes = if segments { units * 2 } else { units };
+        let gang = cluster.job().project("public/own").gpus(4, "gb200").nodes(nodes);
+        let gang = if segments { gang.segments(2, Level::Nvlink) } else { gang.one(Level::Nvlink) };
+        let gang = gang.submit();
+        let free = free(&cluster);
+        let stops = |set: &Vec<String>| set.iter().filter(|node| !free.contains(node)).count();
+        let could = sets(&names, nodes as usize).into_iter();
+        let could = could.filter(|set| keeps_together(&cluster, gang, set));
+        let fewest = could.map(|set| stops(&set)).min();
+        let outcome = cluster.start_all();
+        let victims = outcome.victims().len();
+        prop_assert_eq!(outcome.nodes_of(gang).is_some(), fewest == Some(0));
+        prop_assert_eq!(victims > 0, fewest.is_some_and(|fewest| fewest > 0));
+        prop_assert!(segments || victims == fewest.unwrap_or(0), "{victims} {fewest:?}");
+        if victims > 0 {
+            cluster.let_go();
+            let nodes = cluster.start_all().nodes_of(gang);
+            prop_assert!(nodes.is_some_and(|nodes| keeps_together(&cluster, gang, &nodes)));
+        }
+    }
+
+    #[test]
     fn no_single_block_would_be_tighter_and_no_choice_needs_fewer_blocks(gangs in gangs()) {
         let (units, _, asked) = gangs.jobs[0];
         let level = if asked & 1 == 0 { Level::Nvlink } else { Level::Leaf };
