@@ -98,10 +98,15 @@ impl Territory<'_> {
 
     /// Whether it is the whole machine.
     pub fn is_everywhere(&self) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, blocks } = self.constraints;
+        self.leaves_out_no_node() && !self.constraints.blocks.is_binding()
+    }
+
+    /// Whether no node is left out but those that belong to no block.
+    fn leaves_out_no_node(&self) -> bool {
+        let Constraints { nodes, exclude_nodes, labels, blocks: _ } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
         let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
-        !asks && !blocks.is_binding() && !avoids && self.closed.is_empty()
+        !asks && !avoids && self.closed.is_empty()
     }
 
     /// Of these nodes, which serve, as many as can be of one gang: all, unless it is to keep together.
@@ -130,14 +135,15 @@ impl Territory<'_> {
         }
     }
 
-    /// Every place inside that serves one node of a gang now, best first.
+    /// Every place inside that serves one node of a gang now, best first. For a gang that keeps together some may be on
+    /// nodes that belong to no block: to ask each of them takes longer than to leave them out with all others later.
     pub fn places<'a>(
         &'a self,
         machine: &'a Machine<'_>,
         class: Option<ClassIndex>,
         need: &Need,
     ) -> Box<dyn Iterator<Item = Pick> + 'a> {
-        if self.is_everywhere() {
+        if self.leaves_out_no_node() {
             return machine.places(class, need);
         }
         let inside = move |pick: &Pick| self.contains(machine.slot(pick.slot));
