@@ -257,13 +257,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let found = problems(
-            "#SBATCH --nodes=two\n#GOTGAN --partition gpu\n#SBATCH --noeds 2\n#SBATCH --array=1-9\n#GOTGAN --time\n#SBATCH\n#GOTGAN x\n#SBATCH --hold=1 --time 0",
+            "#SBATCH --nodes=two\n#GOTGAN --partition gpu\n#SBATCH --noeds 2\n#SBATCH --begin=now\n#GOTGAN --time\n#SBATCH\n#GOTGAN x\n#SBATCH --hold=1 --time 0",
         );
         insta::assert_snapshot!(found.join("\n"), @"
         2: --nodes: not a number; write one number from 1
         3: there is no option --partition
         4: there is no option --noeds
-        5: --array: arrays of jobs are not supported; submit once for each element, with --env TASK_ID=1
+        5: --begin: a time to begin is not supported; use --hold and release the job then
         6: --time needs a value
         7: #SBATCH without an option
         8: `x` is not an option; options begin with - or --

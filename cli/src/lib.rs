@@ -14,6 +14,7 @@ pub mod error;
 pub mod follow;
 pub mod options;
 pub mod output;
+pub mod refer;
 pub mod script;
 pub mod slurm;
 pub mod units;

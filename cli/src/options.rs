@@ -3,9 +3,11 @@
 //! Names and meanings are Slurm's where Slurm has them. Nothing is judged here that the scheduler judges (limits,
 //! projects, classes); only what contradicts itself.
 
+mod values;
+
 use std::collections::BTreeMap;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gotgan_proto::v1;
 
 use crate::{
@@ -13,20 +15,8 @@ use crate::{
     units::{self, GpuAmount},
 };
 
-/// Nodes named by a list with ranges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeList(pub Vec<String>);
-
-/// Jobs to wait for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dependencies(pub Vec<(v1::DependencyKind, u64)>);
-
-/// What one task is started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TasksPer {
-    Node,
-    Gpu,
-}
+pub use values::{Deadline, Dependencies, NodeList, TasksPer};
+use values::{count, deadline, dependencies, gpu_share, grace, node_list, variable};
 
 /// The options of a job.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -43,9 +33,18 @@ pub struct JobOptions {
     /// Order among the project's jobs, -1000 to 1000; above 0 for operators
     #[arg(long, allow_hyphen_values = true, help_heading = "Job")]
     pub priority: Option<i32>,
-    /// Jobs to wait for, as in afterok:1:2,afterany:3
+    /// Jobs to wait for, as in afterok:1:2,afterany:3; singleton: all earlier ones of this name
     #[arg(long, short = 'd', value_parser = dependencies, value_name = "LIST", help_heading = "Job")]
     pub dependency: Option<Dependencies>,
+    /// By when it must have ended, as in +2h or 2026-11-30T18:00:00+09:00; else it never starts
+    #[arg(long, value_parser = deadline, value_name = "TIME", help_heading = "Job")]
+    pub deadline: Option<Deadline>,
+    /// Many tasks like this, one for each index: 0-99, 0-98:2, 1,5,9; %10 behind: at most 10 at once
+    #[arg(long, short = 'a', value_name = "INDEXES[%MOST]", help_heading = "Job")]
+    pub array: Option<String>,
+    /// At most so many tasks of the array at once
+    #[arg(long, value_parser = count, value_name = "MOST", help_heading = "Job")]
+    pub array_limit: Option<u32>,
     /// Do not start before `gotgan release`
     #[arg(long, short = 'H', help_heading = "Job")]
     pub hold: bool,
@@ -118,7 +117,7 @@ pub struct JobOptions {
     #[arg(long, value_parser = units::parse_gpus, value_name = "N", help_heading = "Tasks")]
     pub gpus_per_task: Option<GpuAmount>,
 
-    /// File for standard output on the node; %j job, %a attempt, %s step, %t rank, %N node
+    /// File for standard output on the node; %j job, %a attempt, %s step, %t rank, %N node, %A array, %i index
     #[arg(long, short = 'o', value_name = "FILE", help_heading = "Processes")]
     pub output: Option<String>,
     /// File for standard error on the node
@@ -147,50 +146,6 @@ pub struct JobOptions {
     pub max_retries: Option<u32>,
 }
 
-fn dependencies(text: &str) -> Result<Dependencies, String> {
-    units::parse_dependencies(text).map(Dependencies)
-}
-
-fn node_list(text: &str) -> Result<NodeList, String> {
-    units::parse_node_list(text).map(NodeList)
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    units::parse_variable(text, |key| std::env::var(key).ok())
-}
-
-fn count(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(0) => Err("zero; ask for at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(_) => Err("not a number; write one number from 1".to_owned()),
-    }
-}
-
-fn gpu_share(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(share @ 1..=999) => Ok(share),
-        _ => Err("not a share; write thousandths of a GPU from 1 to 999".to_owned()),
-    }
-}
-
-fn grace(text: &str) -> Result<u32, String> {
-    if text == "0" {
-        return Ok(0);
-    }
-    // A bare number is seconds here: graces are short.
-    let with_unit = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        format!("{text}s")
-    } else {
-        text.to_owned()
-    };
-    let seconds = units::parse_time(&with_unit)?;
-    u32::try_from(seconds)
-        .ok()
-        .filter(|seconds| *seconds <= 3600)
-        .ok_or_else(|| "more than an hour".to_owned())
-}
-
 impl JobOptions {
     /// These options where `over` says nothing, else what `over` says.
     #[must_use]
@@ -209,6 +164,9 @@ impl JobOptions {
             time: over.time.or(self.time),
             priority: over.priority.or(self.priority),
             dependency: over.dependency.or(self.dependency),
+            deadline: over.deadline.or(self.deadline),
+            array: over.array.or(self.array),
+            array_limit: over.array_limit.or(self.array_limit),
             hold: over.hold || self.hold,
             scavenger: over.scavenger || self.scavenger,
             comment: over.comment.or(self.comment),
@@ -276,6 +234,15 @@ impl JobOptions {
             }),
             time_limit_s: self.time.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),
+            singleton: self.dependency.as_ref().is_some_and(|list| list.singleton),
+            deadline_us: match self.deadline {
+                Some(Deadline::AtUs(moment)) => moment,
+                Some(Deadline::WithinS(_)) | None => 0,
+            },
+            deadline_in_s: match self.deadline {
+                Some(Deadline::WithinS(seconds)) => seconds,
+                Some(Deadline::AtUs(_)) | None => 0,
+            },
             dependencies: dependency_messages(self.dependency),
             warning_signal: self.signal,
             requeue: (self.requeue || self.no_requeue).then_some(!self.no_requeue),
@@ -288,6 +255,8 @@ impl JobOptions {
             scavenger: self.scavenger,
             comment: self.comment.unwrap_or_default(),
             grace_s: self.grace,
+            array: self.array.unwrap_or_default(),
+            array_limit: self.array_limit.unwrap_or_default(),
         })
     }
 
@@ -391,7 +360,7 @@ impl JobOptions {
 }
 
 fn dependency_messages(dependency: Option<Dependencies>) -> Vec<v1::Dependency> {
-    let list = dependency.map(|list| list.0).unwrap_or_default();
+    let list = dependency.map(|list| list.jobs).unwrap_or_default();
     list.into_iter().map(|(kind, job_id)| v1::Dependency { kind: kind.into(), job_id }).collect()
 }
 

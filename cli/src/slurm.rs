@@ -66,7 +66,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--uid", "", ""),
     ("--gid", "", ""),
     ("--immediate", "-I", ""),
-    ("--deadline", "", ""),
     ("--no-kill", "-k", ""),
     ("--kill-on-invalid-dep", "", "; a job whose dependency cannot be met is always cancelled"),
     ("--spread-job", "", ""),
@@ -100,9 +99,9 @@ pub fn meaning(option: &RawOption, known: bool) -> Meaning {
     let value = option.value.as_deref().unwrap_or_default();
     match option.name.as_str() {
         "--gres" => generic_resources(value),
-        "--array" | "-a" => Meaning::Refused(
-            "arrays of jobs are not supported; submit once for each element, with --env TASK_ID=1",
-        ),
+        "--output" | "-o" | "--error" | "-e" if value.contains("%a") => {
+            Meaning::Instead(RawOption { value: Some(value.replace("%a", "%i")), ..option.clone() })
+        }
         "--begin" | "-b" => Meaning::Refused(
             "a time to begin is not supported; use --hold and release the job then",
         ),

@@ -322,13 +322,13 @@ async fn waiting_tells_by_its_exit_code_how_jobs_ended() {
 async fn nothing_is_sent_for_a_script_that_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("train.sh");
-    std::fs::write(&script, "#!/bin/sh\n#GOTGAN --nodes two\n#SBATCH --array=1-9\necho\n").unwrap();
+    std::fs::write(&script, "#!/bin/sh\n#GOTGAN --nodes two\n#SBATCH --begin=now\necho\n").unwrap();
     let scheduler = Arc::new(Scheduler::default());
     let output = gotgan(scheduler.clone(), &["submit", script.to_str().unwrap()], &[]).await;
     assert_eq!(output.status.code(), Some(3));
     let told = text(&output.stderr);
     assert!(
-        told.contains("train.sh line 2: --nodes") && told.contains("train.sh line 3: --array"),
+        told.contains("train.sh line 2: --nodes") && told.contains("train.sh line 3: --begin"),
         "{told}"
     );
     assert!(scheduler.submitted.lock().unwrap().is_empty());

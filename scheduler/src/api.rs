@@ -8,6 +8,7 @@ pub mod convert;
 pub mod error;
 mod idempotent;
 mod jobs;
+mod jobs_actions;
 mod jobs_streams;
 mod nodes;
 mod quota;

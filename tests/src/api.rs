@@ -247,7 +247,8 @@ impl Api {
     /// What an action on a job wants to know.
     #[must_use]
     pub fn action(job_id: u64, reason: &str) -> v1::JobActionRequest {
-        v1::JobActionRequest { idempotency_key: fresh_key(), job_id, reason: reason.to_owned() }
+        let (idempotency_key, reason, tasks) = (fresh_key(), reason.to_owned(), String::new());
+        v1::JobActionRequest { idempotency_key, job_id, reason, tasks }
     }
 
     /// Why a job waits.

@@ -144,6 +144,7 @@ async fn run_daemon(arguments: RunArguments) -> Result<()> {
         }
         tracing::info!("ending; attempts go on");
     };
+    // What it waits on is too large for the stack.
     Ok(Box::pin(run::run(&config, shutdown)).await?)
 }
 

@@ -8,16 +8,16 @@ use crate::{
     client::{Api, Client},
     context::Context,
     error::{Error, Exit},
-    units,
+    refer::JobRef,
     view::word,
 };
 
 /// The jobs, and why.
 #[derive(Args, Debug)]
 struct Target {
-    /// Jobs
-    #[arg(required = true, value_name = "JOB", value_parser = units::parse_job_id)]
-    job_ids: Vec<u64>,
+    /// Jobs, or tasks of arrays, as in 42_7 or 42_[5-9]
+    #[arg(required = true, value_name = "JOB", value_parser = JobRef::parse)]
+    jobs: Vec<JobRef>,
     /// Shown in the jobs' detail
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     reason: String,
@@ -25,7 +25,9 @@ struct Target {
 
 /// End jobs for good
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  gotgan cancel 42 43 --reason 'wrong data'")]
+#[command(
+    after_help = "Example:\n  gotgan cancel 42 43 --reason 'wrong data'\n  gotgan cancel '50_[5-9]'"
+)]
 pub struct Cancel {
     #[command(flatten)]
     target: Target,
@@ -59,6 +61,9 @@ pub struct Requeue {
 #[derive(Serialize)]
 struct Done {
     job_id: u64,
+    /// Tasks of the array, if not all were named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<String>,
     changed: bool,
     state: String,
 }
@@ -108,22 +113,26 @@ impl Target {
     ) -> Result<u8, Error> {
         let (client, key) = (context.client()?, context.idempotency_key()?);
         let (mut done, mut failed) = (Vec::new(), None);
-        for job_id in &self.job_ids {
+        for (place, job) in self.jobs.iter().enumerate() {
             // A key counts for one request, so each job gets its own, derived from the one given.
-            let idempotency_key = format!("{key}/{job_id}");
+            let idempotency_key = match job.tasks.as_str() {
+                "" => format!("{key}/{}", job.job_id),
+                _ => format!("{key}/{}/{place}", job.job_id),
+            };
             let request = v1::JobActionRequest {
                 idempotency_key,
-                job_id: *job_id,
+                job_id: job.job_id,
                 reason: self.reason.clone(),
+                tasks: job.tasks.clone(),
             };
             match send(&client, &act, request).await {
-                Ok(answer) => done.push(view(*job_id, &answer)),
+                Ok(answer) => done.push(view(job, &answer)),
                 // The rest is still tried, unless nobody answers.
                 Err(problem @ Error::Unreachable { .. }) => return Err(problem),
                 Err(problem) => {
-                    let several = self.job_ids.len() > 1;
+                    let several = self.jobs.len() > 1;
                     if several {
-                        context.output.aside(&format!("job {job_id}:"));
+                        context.output.aside(&format!("job {job}:"));
                     }
                     failed = Some(problem.report(context.output.json));
                 }
@@ -142,8 +151,14 @@ async fn send(
     client.call(async |api| act(api, request.clone()).await).await
 }
 
-fn view(job_id: u64, answer: &v1::JobActionResponse) -> Done {
-    Done { job_id, changed: answer.changed, state: word::job_state(answer.state) }
+fn view(job: &JobRef, answer: &v1::JobActionResponse) -> Done {
+    let tasks = (!job.tasks.is_empty()).then(|| job.tasks.clone());
+    Done {
+        job_id: job.job_id,
+        tasks,
+        changed: answer.changed,
+        state: word::job_state(answer.state),
+    }
 }
 
 fn show(all: AllDone, context: &Context) -> Result<(), Error> {
@@ -152,7 +167,9 @@ fn show(all: AllDone, context: &Context) -> Result<(), Error> {
     }
     for done in &all.jobs {
         let note = if done.changed { "" } else { " (was so already)" };
-        context.output.line(&format!("job {} {}{note}", done.job_id, done.state))?;
+        let tasks = done.tasks.clone().unwrap_or_default();
+        let job = JobRef { job_id: done.job_id, tasks };
+        context.output.line(&format!("job {job} {}{note}", done.state))?;
     }
     Ok(())
 }

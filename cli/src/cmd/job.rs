@@ -9,10 +9,13 @@ use crate::{
         table::{Table, Tone, column, fields},
         time,
     },
-    units,
+    refer::JobRef,
     view::{
         amount,
-        job::{AttemptView, ExitView, JobDetail, JobView, ResourcesView, StepView, tone_of_state},
+        job::{
+            ArrayTasksView, AttemptView, ExitView, JobDetail, JobView, ResourcesView, StepView,
+            tone_of_state,
+        },
     },
     watch,
 };
@@ -21,8 +24,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct JobCommand {
-    #[arg(value_name = "JOB", value_parser = units::parse_job_id)]
-    job_id: u64,
+    #[arg(value_name = "JOB", value_parser = JobRef::parse_one)]
+    job: JobRef,
 }
 
 const EXAMPLES: &str = "\
@@ -33,7 +36,8 @@ Examples:
 impl JobCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
-        let detail = JobDetail::of(&watch::get_job(&client, self.job_id).await?);
+        let job_id = self.job.resolve(&client).await?;
+        let detail = JobDetail::of(&watch::get_job(&client, job_id).await?);
         let output = &context.output;
         if output.json {
             output.document("gotgan.job/1", &detail)?;
@@ -55,8 +59,11 @@ fn summary(job: &JobView) -> String {
     let cost =
         if job.attempt == 0 { String::new() } else { amount::gpu_time(job.paid_gpu_milli_seconds) };
     fields(&[
-        ("Job", format!("{} {}", job.job_id, job.name)),
+        ("Job", format!("{} {}", job.label(), job.name)),
+        ("Number", job.array_job_id.map(|_| job.job_id.to_string()).unwrap_or_default()),
         ("State", with_note(&job.state, job.simulated)),
+        ("Array", job.array.clone().unwrap_or_default()),
+        ("Tasks", job.array_tasks.as_ref().map(ArrayTasksView::text).unwrap_or_default()),
         ("Detail", job.detail.clone()),
         ("Project", job.project.clone()),
         ("Owner", job.owner.clone()),
@@ -66,6 +73,7 @@ fn summary(job: &JobView) -> String {
         ("Time limit", limit_text(job.time_limit_s)),
         ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("After", dependencies.join(", ")),
+        ("Starts by", moment(job.start_by_us)),
         ("Comment", job.comment.clone()),
         ("Submitted", moment(job.submitted_us)),
         ("Started", moment(job.started_us)),

@@ -12,6 +12,7 @@ use crate::{
         table::{Table, Tone, column},
         time,
     },
+    refer::{self, JobRef},
     view::job::{JobView, tone_of_state},
 };
 
@@ -38,8 +39,14 @@ pub struct Jobs {
     #[arg(long, short = 'n')]
     name: Option<String>,
     /// Only these jobs
-    #[arg(value_name = "JOB", value_parser = crate::units::parse_job_id)]
-    job_ids: Vec<u64>,
+    #[arg(value_name = "JOB", value_parser = JobRef::parse_one)]
+    jobs: Vec<JobRef>,
+    /// Also the tasks of arrays that have started, a line each
+    #[arg(long, alias = "expand")]
+    tasks: bool,
+    /// Only the tasks of this array that have started
+    #[arg(long, value_parser = crate::units::parse_job_id, value_name = "JOB", conflicts_with = "jobs")]
+    array: Option<u64>,
     /// Every page, not only the first
     #[arg(long)]
     all: bool,
@@ -55,6 +62,7 @@ const EXAMPLES: &str = "\
 Examples:
   gotgan jobs --mine
   gotgan jobs --state pending,running --project public/nup
+  gotgan jobs --array 42 --state failed
   gotgan jobs --all --json | jq '.jobs[] | select(.simulated | not) | .job_id'";
 
 #[derive(Serialize)]
@@ -74,7 +82,9 @@ impl Jobs {
             owner,
             name: self.name.unwrap_or_default(),
             page: None,
-            job_ids: self.job_ids,
+            job_ids: refer::resolve_all(&self.jobs, &client).await?,
+            tasks: self.tasks,
+            array_job_id: self.array.unwrap_or_default(),
         };
         let size = if self.all { PAGE_MAX } else { self.limit };
         let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
@@ -142,9 +152,10 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
         column("NOTE").drop(1),
     ]);
     for job in jobs {
-        let note = if job.simulated { "simulated" } else { "" };
+        let simulated = if job.simulated { "simulated" } else { "" };
+        let note = job.array_tasks.as_ref().map_or(simulated.to_owned(), |tasks| tasks.text());
         table.toned_row([
-            (job.job_id.to_string(), Tone::Plain),
+            (job.label(), Tone::Plain),
             (job.name.clone(), Tone::Plain),
             (job.project.clone(), Tone::Plain),
             (job.owner.clone(), Tone::Plain),
@@ -154,7 +165,7 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
             (job.run_time(now_us), Tone::Plain),
             (job.submitted_us.map(|us| time::span(now_us - us)).unwrap_or_default(), Tone::Dim),
             (job.detail.clone(), Tone::Plain),
-            (note.to_owned(), Tone::Warning),
+            (note, if job.simulated { Tone::Warning } else { Tone::Plain }),
         ]);
     }
     table

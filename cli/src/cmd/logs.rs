@@ -10,7 +10,7 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     follow::{self, Show, Source},
-    units,
+    refer::JobRef,
     view::job::is_terminal,
     watch,
 };
@@ -19,8 +19,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Logs {
-    #[arg(value_name = "JOB", value_parser = units::parse_job_id)]
-    job_id: u64,
+    #[arg(value_name = "JOB", value_parser = JobRef::parse_one)]
+    job: JobRef,
     /// Go on until the tasks have ended; waits for the job to start
     #[arg(long, short)]
     follow: bool,
@@ -78,26 +78,27 @@ impl Which {
 impl Logs {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
+        let job_id = self.job.resolve(&client).await?;
         if self.follow {
-            wait_for_start(&client, self.job_id, context).await?;
+            wait_for_start(&client, job_id, context).await?;
         }
-        let sources = self.sources(&client).await?;
+        let sources = self.sources(job_id, &client).await?;
         let label = self.label || self.all_ranks;
         let show = Show { offset: self.offset, follow: self.follow, label };
         follow::print(&client, &sources, show, &context.output).await?;
         Ok(Exit::Ok.code())
     }
 
-    async fn sources(&self, client: &Client) -> Result<Vec<Source>, Error> {
+    async fn sources(&self, job_id: u64, client: &Client) -> Result<Vec<Source>, Error> {
         let (attempt, ranks) = if self.all_ranks {
-            let job = watch::get_job(client, self.job_id).await?;
+            let job = watch::get_job(client, job_id).await?;
             let attempt = find_attempt(&job, self.attempt)?;
             (attempt.number, ranks_of(attempt, self.step)?)
         } else {
             (self.attempt, vec![self.rank.unwrap_or_default()])
         };
         let which = if self.stderr { Which::Stderr } else { self.stream };
-        let mut sources = follow::both_streams(self.job_id, attempt, self.step, &ranks);
+        let mut sources = follow::both_streams(job_id, attempt, self.step, &ranks);
         sources.retain(|source| which.includes(source.stream));
         Ok(sources)
     }

@@ -146,7 +146,8 @@ async fn cancel(client: &Client, job_id: u64, context: &Context) -> Result<u8, E
     context.output.aside(&format!("gotgan: cancelling job {job_id}; Ctrl-C again leaves it"));
     let idempotency_key = client::new_idempotency_key()?;
     let reason = "Ctrl-C at gotgan run".to_owned();
-    let request = v1::JobActionRequest { idempotency_key, job_id, reason };
+    let tasks = String::new();
+    let request = v1::JobActionRequest { idempotency_key, job_id, reason, tasks };
     let ending = async {
         client.call(async |api| api.jobs().cancel(request.clone()).await).await?;
         watch::until_terminal(client, &[job_id], |_, _| Ok(std::ops::ControlFlow::Continue(())))

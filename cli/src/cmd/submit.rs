@@ -46,6 +46,7 @@ Options in the script are read from its first lines, `#GOTGAN --nodes 2` or `#SB
 Examples:
   gotgan submit -A public/nup/startup-042 -N 2 --gpus-per-node b200:8 -t 2h train.sh --epochs 3
   gotgan submit --gpus 1 -- python train.py
+  gotgan submit --array 0-999%50 --gpus 1 sweep.sh    $GOTGAN_ARRAY_TASK_ID tells the tasks apart
   gotgan submit --gpu-share 250 --dry-run notebook.sh
   id=$(gotgan submit --parsable train.sh) && gotgan wait $id";
 
@@ -57,6 +58,9 @@ pub struct Submitted {
     pub repeated: bool,
     pub dry_run: bool,
     pub warnings: Vec<String>,
+    /// Tasks of the array; absent if it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
 }
 
 impl Submit {
@@ -135,7 +139,8 @@ pub async fn send(
     warnings.extend(answer.warnings);
     let job_id = (answer.job_id != 0).then_some(answer.job_id);
     let warnings = std::mem::take(warnings);
-    Ok(Submitted { job_id, repeated: answer.repeated, dry_run, warnings })
+    let tasks = (answer.tasks > 0).then_some(answer.tasks);
+    Ok(Submitted { job_id, repeated: answer.repeated, dry_run, warnings, tasks })
 }
 
 fn show(submitted: &Submitted, parsable: bool, context: &Context) -> Result<(), Error> {
@@ -148,7 +153,10 @@ fn show(submitted: &Submitted, parsable: bool, context: &Context) -> Result<(), 
         Some(job_id) if submitted.repeated => {
             output.line(&format!("job {job_id} (was there already, under the same key)"))
         }
-        Some(job_id) => output.line(&format!("job {job_id}")),
+        Some(job_id) => output.line(&match submitted.tasks {
+            Some(tasks) => format!("job {job_id}, an array of {tasks} tasks"),
+            None => format!("job {job_id}"),
+        }),
         None => output.line("ok: the job would be accepted; nothing was stored"),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     output::table::{Table, column},
+    refer::{self, JobRef},
     units,
     view::job::{JobView, is_terminal, tone_of_state},
     watch,
@@ -20,8 +21,8 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub struct Wait {
     /// Jobs to wait for
-    #[arg(required = true, value_name = "JOB", value_parser = units::parse_job_id, num_args = 1..=watch::WATCH_MAX)]
-    job_ids: Vec<u64>,
+    #[arg(required = true, value_name = "JOB", value_parser = JobRef::parse_one, num_args = 1..=watch::WATCH_MAX)]
+    jobs: Vec<JobRef>,
     /// Give up after this time, with exit code 9; the jobs go on
     #[arg(long, value_parser = units::parse_time, value_name = "TIME")]
     timeout: Option<i64>,
@@ -45,7 +46,7 @@ struct Waited {
 
 impl Wait {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let mut job_ids = self.job_ids;
+        let mut job_ids = refer::resolve_all(&self.jobs, &context.client()?).await?;
         job_ids.sort_unstable();
         job_ids.dedup();
         wait_for(&job_ids, self.timeout, !self.quiet, context).await
@@ -138,7 +139,7 @@ async fn show(
     for job in jobs {
         let exit = job.exit.as_ref().map(crate::view::job::ExitView::text).unwrap_or_default();
         table.toned_row([
-            (job.job_id.to_string(), Default::default()),
+            (job.label(), Default::default()),
             (job.name.clone(), Default::default()),
             (job.state.clone(), tone_of_state(&job.state)),
             (exit, Default::default()),

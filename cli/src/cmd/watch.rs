@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     output::time,
-    units,
+    refer::{self, JobRef},
     view::{event::EventView, job::is_terminal},
     watch::{JobWatch, WATCH_MAX},
 };
@@ -16,8 +16,8 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub struct Watch {
     /// Jobs to watch until they have ended [default: all, until Ctrl-C]
-    #[arg(value_name = "JOB", value_parser = units::parse_job_id, num_args = 0..=WATCH_MAX)]
-    job_ids: Vec<u64>,
+    #[arg(value_name = "JOB", value_parser = JobRef::parse_one, num_args = 0..=WATCH_MAX)]
+    jobs: Vec<JobRef>,
     /// Only events after this one
     #[arg(long, default_value_t = 0, value_name = "SEQ", hide_default_value = true)]
     after: u64,
@@ -31,8 +31,9 @@ Examples:
 impl Watch {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
-        let mut open: std::collections::BTreeSet<u64> = self.job_ids.iter().copied().collect();
-        let mut watch = JobWatch::new(&client, self.job_ids, self.after);
+        let job_ids = refer::resolve_all(&self.jobs, &client).await?;
+        let mut open: std::collections::BTreeSet<u64> = job_ids.iter().copied().collect();
+        let mut watch = JobWatch::new(&client, job_ids, self.after);
         let everything = open.is_empty();
         while everything || !open.is_empty() {
             let event = watch.next().await?;

@@ -7,7 +7,7 @@ use crate::{
     context::Context,
     error::{Error, Exit, printable},
     output::time,
-    units,
+    refer::JobRef,
     view::event::ExplanationView,
 };
 
@@ -15,8 +15,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Why {
-    #[arg(value_name = "JOB", value_parser = units::parse_job_id)]
-    job_id: u64,
+    #[arg(value_name = "JOB", value_parser = JobRef::parse_one)]
+    job: JobRef,
 }
 
 const EXAMPLES: &str = "\
@@ -27,12 +27,13 @@ Examples:
 impl Why {
     /// The question about that job.
     pub(crate) fn of(job_id: u64) -> Self {
-        Self { job_id }
+        Self { job: JobRef { job_id, tasks: String::new() } }
     }
 
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
-        let request = v1::ExplainRequest { job_id: self.job_id };
-        let answer = context.client()?.call(async |api| api.jobs().explain(request).await).await?;
+        let client = context.client()?;
+        let request = v1::ExplainRequest { job_id: self.job.resolve(&client).await? };
+        let answer = client.call(async |api| api.jobs().explain(request).await).await?;
         let view = ExplanationView::of(&answer);
         if context.output.json {
             context.output.document("gotgan.why/1", &view)?;

@@ -1,5 +1,19 @@
 //! Amounts for people: thousandths as decimals, MiB in larger units, GPU time in hours.
 
+/// With a comma before each three digits: "99,990".
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 /// Thousandths as a decimal without needless zeros: 1500 is "1.5", 8000 is "8".
 #[must_use]
 pub fn milli(amount: u64) -> String {

@@ -92,6 +92,69 @@ pub struct JobView {
     pub ended: Option<String>,
     pub paid_gpu_milli_seconds: i64,
     pub blocks: BlockTermsView,
+    /// Until when it may start, of a job with a deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_by_us: Option<i64>,
+    /// Of an array: its indexes as asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array: Option<String>,
+    /// Of an array: how its tasks stand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array_tasks: Option<ArrayTasksView>,
+    /// The array that it is a task of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array_job_id: Option<u64>,
+    /// Its index there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_index: Option<u32>,
+}
+
+/// How many tasks of an array are in which state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ArrayTasksView {
+    pub held: u32,
+    pub pending: u32,
+    pub starting: u32,
+    pub running: u32,
+    pub completed: u32,
+    pub failed: u32,
+    pub cancelled: u32,
+    pub timed_out: u32,
+}
+
+impl ArrayTasksView {
+    fn of(tasks: &v1::ArrayTasks) -> Self {
+        Self {
+            held: tasks.held,
+            pending: tasks.pending,
+            starting: tasks.starting,
+            running: tasks.running,
+            completed: tasks.completed,
+            failed: tasks.failed,
+            cancelled: tasks.cancelled,
+            timed_out: tasks.timed_out,
+        }
+    }
+
+    /// As in "pending 99,990 running 10"; what none is in is left out.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let counts = [
+            ("held", self.held),
+            ("pending", self.pending),
+            ("starting", self.starting),
+            ("running", self.running),
+            ("completed", self.completed),
+            ("failed", self.failed),
+            ("cancelled", self.cancelled),
+            ("timed out", self.timed_out),
+        ];
+        let there = counts.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = there
+            .map(|(word, count)| format!("{word} {}", amount::grouped((*count).into())))
+            .collect();
+        parts.join(" ")
+    }
 }
 
 /// A job waited for.
@@ -136,6 +199,20 @@ impl JobView {
             ended: time::rfc3339(job.ended_us),
             paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
             blocks: BlockTermsView::of(&spec.constraints.unwrap_or_default()),
+            start_by_us: time::set(job.start_by_us),
+            array: job.array_tasks.map(|_| spec.array.clone()),
+            array_tasks: job.array_tasks.as_ref().map(ArrayTasksView::of),
+            array_job_id: (job.array_job_id != 0).then_some(job.array_job_id),
+            task_index: (job.array_job_id != 0).then_some(job.task_index),
+        }
+    }
+
+    /// As people name it: a task of an array by the array and its index.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.array_job_id, self.task_index) {
+            (Some(array), Some(index)) => format!("{array}_{index}"),
+            _ => self.job_id.to_string(),
         }
     }
 

@@ -17,7 +17,12 @@ fn main() {
         "An arrow carries the event that causes the move. Any other move is a typed error; a node ignores it."
     );
     let pages = [
-        ("Job", "What a person sees. A terminal state is never left.", diagram::job()),
+        (
+            "Job",
+            "What a person sees. A terminal state is never left. An array does not move by these arrows: its state \
+             follows from its tasks (arrays.md).",
+            diagram::job(),
+        ),
         (
             "Attempt",
             "What a machine sees: one try of a job, from the lease of its resources to its end.",

@@ -4,6 +4,7 @@
 //! many jobs may wait, and whether the jobs named as dependencies exist is decided by the caller, who knows the
 //! principal and the store.
 
+mod array;
 mod fault;
 mod fleet;
 mod near;
@@ -17,15 +18,18 @@ mod work;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::amount::UnixMicros;
 use crate::ids::{JobId, ProjectPath};
 use crate::policy::Policy;
 use crate::quota::QuotaTree;
 use crate::spec::{
-    Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, WarningSignal, Work,
+    Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout,
+    WarningSignal, Work,
 };
 
 use fault::Findings;
 
+pub use array::{index_ranges, read_array};
 pub use fault::{Fault, FaultReason};
 pub use fleet::{Fleet, NodeSize, Sizes};
 pub use request::{
@@ -90,6 +94,10 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         let text = "takes GPUs that nobody else wants; ask for some, or leave it out";
         findings.fault("scavenger", FaultReason::Conflict, text.to_owned());
     }
+    let deadlines = (request.deadline_us, request.deadline_in_s);
+    let deadline = deadline(deadlines, time_limit_s, &mut findings);
+    let tasks_max = context.policy.max_array_tasks;
+    let array = array::array(&request.array, request.array_limit, tasks_max, &mut findings);
     let name = work::name(&request.name, &work, &mut findings);
     let dependencies = dependencies(&request.dependencies, &mut findings);
     let warning_signal = request
@@ -120,6 +128,9 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         comment: request.comment,
         grace_s: request.grace_s.unwrap_or(context.policy.default_grace_s),
         scavenger: request.scavenger,
+        array,
+        singleton: request.singleton,
+        deadline,
     };
     warn_of_limits(&spec, &context.quota, &mut findings);
     Ok(Admitted { spec, warnings: findings.warnings })
@@ -140,6 +151,28 @@ fn time_limit_s(
     }
     findings.require_range("time_limit_s", asked, 1, most, "seconds");
     asked
+}
+
+/// Whether a moment can still be kept is seen when the job is stored, which knows the time.
+fn deadline(
+    (moment, seconds): (i64, i64),
+    time_limit_s: i64,
+    findings: &mut Findings,
+) -> Option<Deadline> {
+    if moment != 0 && seconds != 0 {
+        let text = "is given beside spec.deadline_us; keep one";
+        findings.fault("deadline_in_s", FaultReason::Conflict, text);
+    }
+    if seconds != 0 && seconds < time_limit_s {
+        let message =
+            format!("is {seconds} s, less than the time limit of {time_limit_s} s; give more time");
+        findings.fault("deadline_in_s", FaultReason::OutOfRange, message);
+    }
+    match (moment, seconds) {
+        (0, 0) => None,
+        (0, seconds) => Some(Deadline::WithinS(seconds)),
+        (moment, _) => Some(Deadline::At(UnixMicros(moment))),
+    }
 }
 
 fn numbers(priority: i32, max_retries: u32, grace_s: Option<u32>, findings: &mut Findings) {

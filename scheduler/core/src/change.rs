@@ -187,6 +187,8 @@ event_kinds! {
     Failed => "failed",
     /// A job was cancelled.
     Cancelled => "cancelled",
+    /// Tasks of an array were cancelled before they started.
+    TasksCancelled => "tasks_cancelled",
     /// A job reached its time limit.
     TimedOut => "timed_out",
     /// A node registered.

@@ -3,8 +3,13 @@
 //! The reasons come from the planner's last report; this only adds what a report has not (held, running, not yet
 //! looked at) and puts everything into sentences.
 
+mod ahead;
+mod arrays;
 mod capacity;
+pub(crate) mod deadline;
 mod planned;
+
+use ahead::jobs_ahead;
 
 use crate::amount::{GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
@@ -16,7 +21,7 @@ use crate::planner::order::RECALLED;
 use crate::planner::standing::{GUARANTEED, SCAVENGER};
 use crate::planner::terms;
 use crate::quota::show_moment;
-use crate::world::{QueueKey, World};
+use crate::world::World;
 
 pub(crate) use capacity::BEST;
 use capacity::capacity;
@@ -45,8 +50,12 @@ pub fn explain(
     last: Option<&Report>,
     planned: Option<UnixMicros>,
 ) -> Option<Explanation> {
-    let job = world.jobs.get(&job)?;
-    let found = last.and_then(|report| report.of(job));
+    if let Some(array) = world.arrays.get(&job) {
+        return Some(arrays::explain(world, array, last, planned));
+    }
+    let job = world.job(job)?;
+    let job: &Job = &job;
+    let found = last.and_then(|report| arrays::found(world, report, job));
     Some(match job.status.state {
         JobState::Held => held(job),
         JobState::Pending => match found {
@@ -54,6 +63,7 @@ pub fn explain(
                 let mut blockers = blockers.to_vec();
                 blockers.extend(last.and_then(|report| turn(report, job, &blockers)));
                 note_recall(world, job, &mut blockers);
+                blockers.extend(deadline::blocker(job));
                 pending(world, job, blockers, planned)
             }
             None => not_yet_planned(world, job),
@@ -106,6 +116,8 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Planned => true,
         BlockerKind::Held
         | BlockerKind::Dependency
+        | BlockerKind::ArrayLimit
+        | BlockerKind::Deadline
         | BlockerKind::ProjectLimit
         | BlockerKind::ParentLimit
         | BlockerKind::Budget
@@ -145,22 +157,6 @@ fn pending(
 fn not_yet_planned(world: &World, job: &Job) -> Explanation {
     let summary = "waits; no planning pass has looked at it yet".to_owned();
     Explanation { jobs_ahead: jobs_ahead(world, job), ..plain(job, summary) }
-}
-
-/// Jobs that come first where this one wants to go; walks the queue, so it is for one question, not for a listing.
-fn jobs_ahead(world: &World, job: &Job) -> u64 {
-    let wanted = wanted_class(job);
-    let ahead =
-        world.queue.range(..QueueKey::of(job)).filter_map(|key| world.jobs.get(&key.job)).filter(
-            |other| other.spec.project == job.spec.project && wanted_class(other) == wanted,
-        );
-    ahead.map(|_| 1).sum()
-}
-
-/// Whether it wants GPUs, and of which class if it says so.
-fn wanted_class(job: &Job) -> (bool, Option<&crate::ids::GpuClass>) {
-    let gpus = &job.spec.per_node.gpus;
-    (!gpus.amount().is_zero(), gpus.class())
 }
 
 fn starting(world: &World, job: &Job) -> Explanation {
@@ -203,6 +199,8 @@ pub fn sentence(blocker: &Blocker) -> String {
         }
         BlockerKind::Held => format!("is held until somebody releases it: {}", blocker.note),
         BlockerKind::Dependency => dependency(blocker),
+        BlockerKind::ArrayLimit => arrays::limit(blocker),
+        BlockerKind::Deadline => deadline::sentence(blocker),
         BlockerKind::ProjectLimit => limit("project", "", blocker),
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Budget => budget(blocker, &blocker.note),
@@ -422,6 +420,7 @@ pub fn hint(blocker: &Blocker) -> String {
     match blocker.kind {
         BlockerKind::Held => format!("gotgan release {subject}"),
         BlockerKind::Dependency => format!("gotgan why {subject}"),
+        BlockerKind::ArrayLimit => "wait for the tasks that run".to_owned(),
         BlockerKind::ProjectLimit | BlockerKind::ParentLimit if blocker.needed > blocker.limit => {
             "ask for fewer GPUs, or ask the allocation office to raise the limit".to_owned()
         }
@@ -463,6 +462,7 @@ pub fn hint(blocker: &Blocker) -> String {
         | BlockerKind::Lent
         | BlockerKind::Kept
         | BlockerKind::RetryDelay
+        | BlockerKind::Deadline
         | BlockerKind::Tier
         | BlockerKind::FairShare
         | BlockerKind::Planned => String::new(),

@@ -102,7 +102,7 @@ fn outcome(world: &World, policy: &Policy, now: UnixMicros) -> Outcome {
 
 fn count<'a>(world: &World, jobs: impl Iterator<Item = &'a JobId>) -> BTreeMap<ProjectPath, u64> {
     let mut counts = BTreeMap::new();
-    for job in jobs.filter_map(|id| world.jobs.get(id)) {
+    for job in jobs.filter_map(|id| world.job(*id)) {
         *counts.entry(job.spec.project.clone()).or_default() += 1;
     }
     counts

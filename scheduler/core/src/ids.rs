@@ -232,6 +232,23 @@ name_type!(
     }
 );
 
+impl IdempotencyKey {
+    /// Whether it is a key that tasks of arrays have, which no client may choose.
+    #[must_use]
+    pub fn is_of_task(&self) -> bool {
+        self.as_str().starts_with(TASK_KEY)
+    }
+
+    /// The key under which a task of an array is stored: the client's own names the array.
+    #[must_use]
+    pub fn of_task(task: JobId) -> Self {
+        IdempotencyKey(format!("{TASK_KEY}{task}").into())
+    }
+}
+
+/// How keys of tasks begin.
+const TASK_KEY: &str = "task-of-an-array/";
+
 impl ProjectPath {
     /// The path itself, then its parent, up to the root of its tree.
     pub fn self_and_ancestors(&self) -> impl Iterator<Item = &str> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
+use crate::array::{self, ArraySpec, ArrayTasks};
 use crate::attempt::{Cause, ExitStatus};
 use crate::ids::{IdempotencyKey, JobId, NodeName, UserName};
 use crate::spec::{Dependency, JobSpec};
@@ -27,6 +28,84 @@ pub struct Job {
     pub spec: Arc<JobSpec>,
     /// How it stands.
     pub status: JobStatus,
+    /// The array that it is a task of.
+    pub array: Option<JobId>,
+}
+
+impl Job {
+    /// Whether it is an array of tasks, which never runs itself.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        self.spec.array.is_some() && self.array.is_none()
+    }
+
+    /// The highest job number that belongs to it: that of the last task of an array, its own otherwise.
+    #[must_use]
+    pub fn last_id(&self) -> JobId {
+        let tasks = self.spec.array.as_ref().filter(|_| self.array.is_none()).map(ArraySpec::len);
+        JobId(self.id.0.saturating_add(tasks.map_or(0, u64::from)))
+    }
+
+    /// Its index in its array, if it is a task of one.
+    #[must_use]
+    pub fn task_index(&self) -> Option<u32> {
+        let place = array::place_of(self.array?, self.id)?;
+        self.spec.array.as_ref()?.index_at(place)
+    }
+
+    /// How many tasks of its array may be starting or running at once; `None` if it is none, or if the array does not
+    /// say.
+    #[must_use]
+    pub fn array_limit(&self) -> Option<(JobId, u32)> {
+        Some((self.array?, self.spec.array.as_ref()?.at_once?))
+    }
+
+    /// By when it must have ended.
+    #[must_use]
+    pub fn deadline(&self) -> Option<UnixMicros> {
+        self.spec.deadline.map(|deadline| deadline.moment(self.submitted))
+    }
+
+    /// The last moment at which it may start: from then on its time limit could be over after its deadline.
+    #[must_use]
+    pub fn starts_by(&self) -> Option<UnixMicros> {
+        self.deadline().map(|deadline| deadline.plus_seconds(-self.spec.time_limit_s))
+    }
+
+    /// The task of this array with that job number, as the job it would be; `None` if it is a job of its own or none of
+    /// this array. One that neither waits nor is held was cancelled before it started.
+    #[must_use]
+    pub fn folded_task(&self, id: JobId) -> Option<Job> {
+        let place = array::place_of(self.id, id).filter(|_| id <= self.last_id())?;
+        let tasks = self.status.tasks.as_ref()?;
+        let state = tasks.folded_state(place)?;
+        let detail =
+            if state == JobState::Held { self.status.detail.clone() } else { String::new() };
+        let waits_for = self.status.waits_for.clone();
+        Some(self.task(id, JobStatus::new(state, detail, self.status.queued, waits_for)))
+    }
+
+    /// A task of this array that never became a job of its own and has gone, as the job it would have been.
+    #[must_use]
+    pub fn dropped_task(&self, id: JobId) -> Option<Job> {
+        array::place_of(self.id, id).filter(|_| id <= self.last_id())?;
+        let detail = "cancelled before it started".to_owned();
+        let status = JobStatus::new(JobState::Cancelled, detail, self.status.queued, Vec::new());
+        Some(self.task(id, JobStatus { ended: self.status.ended, ..status }))
+    }
+
+    fn task(&self, id: JobId, status: JobStatus) -> Job {
+        Job {
+            id,
+            owner: self.owner.clone(),
+            key: IdempotencyKey::of_task(id),
+            digest: self.digest.clone(),
+            submitted: self.submitted,
+            spec: Arc::clone(&self.spec),
+            status,
+            array: Some(self.id),
+        }
+    }
 }
 
 pub use crate::digest::Digest;
@@ -140,6 +219,9 @@ pub struct JobStatus {
     pub cause: Option<Cause>,
     /// How the deciding task ended, once terminal.
     pub exit: Option<ExitStatus>,
+    /// Of an array: how its tasks stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Arc<ArrayTasks>>,
 }
 
 impl JobStatus {
@@ -167,6 +249,7 @@ impl JobStatus {
             promised: BTreeSet::new(),
             cause: None,
             exit: None,
+            tasks: None,
         }
     }
 }

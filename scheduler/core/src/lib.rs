@@ -14,6 +14,7 @@ pub mod account;
 pub mod admit;
 pub mod alert;
 pub mod amount;
+pub mod array;
 pub mod attempt;
 pub mod backfill;
 pub mod change;

@@ -8,6 +8,8 @@
 
 mod action;
 mod alert;
+mod array;
+mod deadline;
 mod draft;
 mod end;
 mod movement;
@@ -22,8 +24,9 @@ mod submit;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, ActionRefusal, Actor, Changed, act};
+pub use action::{Action, ActionRefusal, Actor, Changed, act, act_on_indexes};
 pub use alert::tell_alerts;
+pub use deadline::end_overdue;
 pub use draft::Draft;
 pub use movement::{Grounds, Move, MoveRefusal, move_budget};
 pub use node::{drain, give_up, hear, miss, register, resume};

@@ -174,8 +174,10 @@ fn asked_by_path(
 ) -> BTreeMap<String, ByClass> {
     let held = world.usage.iter().map(|(path, usage)| (path.to_owned(), usage.held.clone()));
     let mut asked: BTreeMap<String, ByClass> = held.collect();
-    for job in world.jobs.values().filter(|job| competes(job, now)) {
-        let gpus = job.spec.total_gpus();
+    let jobs = world.jobs.values().filter(|job| competes(job, now)).map(|job| (job, 1));
+    let arrays = world.arrays.values().map(|array| (array, tasks_competing(array)));
+    for (job, times) in jobs.chain(arrays) {
+        let gpus = job.spec.total_gpus().times(times);
         let classes: Vec<&GpuClass> = match job.spec.per_node.gpus.class() {
             Some(class) => vec![class],
             None => there.clone(),
@@ -194,6 +196,17 @@ fn competes(job: &Job, now: UnixMicros) -> bool {
     let status = &job.status;
     let may_start = status.state == JobState::Pending && status.waits_for.is_empty();
     may_start && status.not_before <= now && !job.spec.scavenger
+}
+
+/// Tasks of an array that compete and are no jobs of their own: no more than may run at once.
+fn tasks_competing(array: &Job) -> u64 {
+    let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
+    let tasks = array.status.tasks.as_deref();
+    let tasks = tasks.filter(|_| array.status.waits_for.is_empty() && !array.spec.scavenger);
+    tasks.map_or(0, |tasks| {
+        let more = limit.map_or(u32::MAX, |limit| limit.saturating_sub(tasks.active()));
+        u64::from(tasks.waiting.len().min(more))
+    })
 }
 
 /// Classes that the node or one below it is guaranteed, limited to, holds, asks for or scavenges.

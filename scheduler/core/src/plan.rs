@@ -130,11 +130,15 @@ pub enum BlockerKind {
     Kept,
     /// Too little is free.
     Capacity,
+    /// As many tasks of its array hold resources as may at once: the subject is the array.
+    ArrayLimit,
     /// Jobs ahead come first. Where a start is planned for one of them on nodes that would serve, the note says by when,
     /// and the numbers are milliseconds: how long this job may take, and how long it could if it were to start now.
     Order,
     /// It failed a moment ago and waits before its next try.
     RetryDelay,
+    /// Not a reason of its own: it must start before the subject to end by its deadline, which the note has.
+    Deadline,
     /// Not a reason of its own but its place among the others: whether it is within its project's guarantee, which is
     /// the limit here, or borrows, or is beyond a budget and starts last.
     Tier,

@@ -42,9 +42,12 @@ mod slot;
 pub(crate) mod standing;
 pub(crate) mod terms;
 mod turns;
+mod unfold;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use unfold::{Jobs, MadeJobs};
 
 use crate::amount::UnixMicros;
 use crate::fairshare::OrderRule;
@@ -62,7 +65,8 @@ pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
 
 /// Plans one pass over the queue of `world` at the moment `now`, after one that planned these starts.
 pub fn plan_after(before: &PlannedStarts, world: &World, policy: &Policy, now: UnixMicros) -> Plan {
-    let (decisions, report) = pass::Pass::of(world, policy, now).run(before);
+    let made = MadeJobs::default();
+    let (decisions, report) = pass::Pass::of(Jobs::new(world, &made), policy, now).run(before);
     Plan { base: world.version, planned: now, decisions, report }
 }
 
@@ -72,7 +76,9 @@ pub fn plan_after(before: &PlannedStarts, world: &World, policy: &Policy, now: U
 pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitlements> {
     let machine = fit::Machine::of(world);
     let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
-    let gathered = gather::gather(world, now, &arena, &machine, &mut limits);
+    let (made, starts_max) = (MadeJobs::default(), 0);
+    let jobs = Jobs::new(world, &made);
+    let gathered = gather::gather(jobs, now, &arena, &machine, &mut limits, starts_max);
     let rule = OrderRule::default();
     let fair = fair::Fair::of(world, &arena, &machine, &gathered.lines.demands(), rule, now);
     fair.into_entitlements(&machine)

@@ -17,6 +17,8 @@ pub struct Policy {
     pub max_pending_per_project: u64,
     /// Jobs that may wait in all.
     pub max_pending: u64,
+    /// Tasks one array may have; at most 1,000,000.
+    pub max_array_tasks: u32,
     /// CPUs given with each whole GPU when a job asks for none.
     pub default_cpu_per_gpu: CpuMilli,
     /// Memory given with each whole GPU when a job asks for none.
@@ -70,6 +72,7 @@ impl Default for Policy {
             default_time_limit_s: 3600,
             max_pending_per_project: 100_000,
             max_pending: 1_000_000,
+            max_array_tasks: 100_000,
             default_cpu_per_gpu: CpuMilli(4_000),
             default_memory_per_gpu: MemoryMib(16 * 1024),
             default_cpu: CpuMilli(1_000),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
+use crate::array::ArraySpec;
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
 use crate::topology::BlockTerms;
 
@@ -52,6 +53,25 @@ pub struct JobSpec {
     /// Runs on what nobody else wants: it starts after everybody, costs nothing, and stops for anybody.
     #[serde(default)]
     pub scavenger: bool,
+    /// Many tasks of this, told apart by an index each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<ArraySpec>,
+    /// Starts only once no earlier job of the same owner, project and name is left.
+    #[serde(default)]
+    pub singleton: bool,
+    /// By when it must have ended; if it cannot any more, it does not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
+}
+
+/// By when a job must have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deadline {
+    /// By that moment.
+    At(UnixMicros),
+    /// So many seconds after its submission.
+    WithinS(i64),
 }
 
 impl JobSpec {
@@ -59,6 +79,17 @@ impl JobSpec {
     #[must_use]
     pub fn total_gpus(&self) -> GpuMilli {
         self.per_node.gpus.amount().times(u64::from(self.nodes))
+    }
+}
+
+impl Deadline {
+    /// The moment, for a job that was submitted then.
+    #[must_use]
+    pub fn moment(self, submitted: UnixMicros) -> UnixMicros {
+        match self {
+            Deadline::At(moment) => moment,
+            Deadline::WithinS(seconds) => submitted.plus_seconds(seconds),
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 
 mod alerts;
 mod apply;
+mod array;
 mod audit;
 mod cohort;
 mod node;
+mod people;
 mod requests;
 mod usage;
 
@@ -30,8 +32,9 @@ use crate::step::Step;
 
 pub use alerts::Alerts;
 pub use audit::QuotaAudit;
-pub use cohort::{CohortKey, CohortPlace, Cohorts};
+pub use cohort::{CohortJobs, CohortKey, CohortPlace, Cohorts};
 pub use node::{Node, NodeFree};
+pub use people::People;
 pub use requests::Requests;
 pub use usage::{PathUsage, Usage};
 
@@ -52,8 +55,12 @@ pub struct World {
     pub quota_until: UnixMicros,
     /// Where the audit chain of the book ends, and what stands for its next change.
     pub audit: QuotaAudit,
-    /// Jobs that are not terminal.
+    /// Jobs that are not terminal; of arrays those tasks that are jobs of their own.
     pub jobs: BTreeMap<JobId, Job>,
+    /// Arrays that are not terminal.
+    pub arrays: BTreeMap<JobId, Job>,
+    /// Tasks of arrays that are no jobs of their own, held ones included.
+    pub folded: u64,
     /// Attempts that have not ended.
     pub attempts: BTreeMap<AttemptId, Arc<Attempt>>,
     /// Steps of those attempts.
@@ -66,6 +73,10 @@ pub struct World {
     pub requests: Requests,
     /// How many of the jobs are scavengers.
     pub scavengers: u64,
+    /// The same jobs and arrays by who submitted them.
+    pub people: People,
+    /// When what waits must have started, of jobs with a deadline.
+    pub(crate) deadlines: BTreeSet<(UnixMicros, JobId)>,
     /// Jobs that wait for each job.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// What every node of the quota tree holds, and how many jobs it has.
@@ -127,7 +138,7 @@ pub struct Snapshot {
     pub book: Arc<QuotaBook>,
     /// Where the audit chain of the book ends, and what stands for its next change.
     pub audit: QuotaAudit,
-    /// Jobs that are not terminal.
+    /// Jobs and arrays that are not terminal.
     pub jobs: Vec<Job>,
     /// Attempts that have not ended.
     pub attempts: Vec<Attempt>,
@@ -163,12 +174,16 @@ impl Default for World {
             quota_until: Interval::ALWAYS.until,
             audit: QuotaAudit::default(),
             jobs: BTreeMap::new(),
+            arrays: BTreeMap::new(),
+            folded: 0,
             attempts: BTreeMap::new(),
             steps: BTreeMap::new(),
             queue: BTreeSet::new(),
             cohorts: Cohorts::default(),
             requests: Requests::default(),
             scavengers: 0,
+            people: People::default(),
+            deadlines: BTreeSet::new(),
             dependents: BTreeMap::new(),
             usage: Usage::default(),
             history: History::default(),
@@ -193,6 +208,7 @@ impl World {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
         }
         for job in snapshot.jobs {
+            world.people.enter(&job);
             world.insert_job(job);
         }
         for Used { project, account, ngh } in snapshot.used {
@@ -211,6 +227,12 @@ impl World {
     /// Attempts that must be settled by `now`, the longest due first.
     pub fn due_by(&self, now: UnixMicros) -> impl Iterator<Item = AttemptId> + '_ {
         self.dues.iter().take_while(move |(due, _)| *due <= now).map(|(_, id)| *id)
+    }
+
+    /// Jobs and arrays that wait and can no longer end by their deadlines if they start at `now`, the longest overdue
+    /// first.
+    pub fn overdue(&self, now: UnixMicros) -> impl Iterator<Item = JobId> + '_ {
+        self.deadlines.iter().take_while(move |(start, _)| *start < now).map(|(_, id)| *id)
     }
 
     /// When the next attempt must be settled; `None` if none holds GPUs.

@@ -283,6 +283,7 @@ impl<'s> Engine<'s> {
         let mut draft = Draft::new(&mut self.world, &policy, Epoch(1), self.now);
         lifecycle::turn_quota(&mut draft);
         lifecycle::settle_due(&mut draft);
+        lifecycle::end_overdue(&mut draft);
         lifecycle::tell_alerts(&mut draft);
         let answer = command(&mut draft);
         let changes = draft.into_changes();
@@ -393,6 +394,8 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Reservation
         | BlockerKind::Capacity
         | BlockerKind::Order
+        | BlockerKind::ArrayLimit
+        | BlockerKind::Deadline
         | BlockerKind::FairShare
         | BlockerKind::Budget
         | BlockerKind::Term

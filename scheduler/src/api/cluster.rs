@@ -229,6 +229,10 @@ fn summarise(world: &World) -> v1::ClusterStatus {
             JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {}
         }
     }
+    for tasks in world.arrays.values().filter_map(|array| array.status.tasks.as_deref()) {
+        status.jobs_held += u64::from(tasks.held.len());
+        status.jobs_pending += u64::from(tasks.waiting.len());
+    }
     for node in world.nodes.values() {
         match node.liveness {
             Liveness::Ready => status.nodes_ready += 1,

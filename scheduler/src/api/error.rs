@@ -128,6 +128,12 @@ fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
         SubmitRefusal::UnknownDependency(_) => {
             invalid(&format!("{prefix}spec.dependencies"), "UNKNOWN_JOB", message)
         }
+        SubmitRefusal::DeadlineTooSoon { .. } => {
+            invalid(&format!("{prefix}spec.deadline_us"), "OUT_OF_RANGE", message)
+        }
+        SubmitRefusal::TooManyNamesakes { .. } => {
+            status(Code::ResourceExhausted, "TOO_MANY_NAMESAKES", message)
+        }
         SubmitRefusal::StaleDependency(_) => status(Code::Unavailable, "DEPENDENCY_MOVED", message),
         SubmitRefusal::ImpossibleDependency(..) => {
             invalid(&format!("{prefix}spec.dependencies"), "IMPOSSIBLE_DEPENDENCY", message)
@@ -142,6 +148,12 @@ pub fn action(refusal: &ActionRefusal) -> Status {
         ActionRefusal::NotLive(id) => no_such_job(id.0),
         ActionRefusal::WrongState { .. } => {
             status(Code::FailedPrecondition, "WRONG_JOB_STATE", refusal.to_string())
+        }
+        ActionRefusal::TooManyPieces { .. } => {
+            status(Code::FailedPrecondition, "TOO_MANY_PIECES", refusal.to_string())
+        }
+        ActionRefusal::NoSuchTask { .. } => {
+            status(Code::NotFound, "UNKNOWN_TASK", refusal.to_string())
         }
     }
 }

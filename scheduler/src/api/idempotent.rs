@@ -35,6 +35,10 @@ pub fn keyed(
 ) -> Result<Keyed, Status> {
     let field = format!("{prefix}idempotency_key");
     let key = IdempotencyKey::new(key).map_err(|bad| error::bad_name(&field, &bad))?;
+    if key.is_of_task() {
+        let message = "begins like the keys of an array's tasks; choose another";
+        return Err(error::invalid(&field, "NOT_ALLOWED", message));
+    }
     let digest = Digest::of(&[kind.as_bytes(), &[0], &message.encode_to_vec()]);
     Ok(Keyed { owner: principal.subject.clone(), key, digest })
 }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use futures::Stream;
 use gotgan_core::admit;
+use gotgan_core::array::ArraySpec;
 use gotgan_core::explain;
 use gotgan_core::ids::{AttemptId, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
-use gotgan_core::lifecycle::{
-    self, Action, ActionRefusal, Actor, StepRequest, Submission, SubmitRefusal,
-};
+use gotgan_core::lifecycle::{self, Action, StepRequest, Submission, SubmitRefusal};
+use gotgan_core::spec::JobSpec;
 use gotgan_proto::v1;
 use gotgan_proto::v1::jobs_server::Jobs;
-use gotgan_store::{JobDetail, JobFilter, Page};
+use gotgan_store::{JobDetail, JobFilter, Page, TaskFilter};
 use tonic::{Code, Request, Response, Status};
 
 use super::idempotent::{keyed, once};
@@ -24,9 +24,6 @@ use crate::flow::command::{SubmitError, Submitted};
 
 /// Most jobs of one SubmitMany, most ids of one List or Watch.
 const MANY_MAX: usize = 1_000;
-
-/// Longest reason a person may give, in characters.
-const REASON_MAX: usize = 256;
 
 /// A page when none is asked for, and the largest.
 const PAGE_DEFAULT: u32 = 100;
@@ -216,16 +213,22 @@ impl JobsService {
             warnings.push(notes);
         }
         if dry_run {
-            let answer = |warnings| v1::SubmitResponse { job_id: 0, repeated: false, warnings };
-            return Ok(warnings.into_iter().map(answer).collect());
+            let both = submissions.iter().zip(warnings);
+            let answer = |(one, warnings): (&Submission, _)| {
+                let tasks = tasks_of(&one.spec);
+                v1::SubmitResponse { job_id: 0, repeated: false, warnings, tasks }
+            };
+            return Ok(both.map(answer).collect());
         }
+        let tasks: Vec<u32> = submissions.iter().map(|one| tasks_of(&one.spec)).collect();
         let stored = self.store(submissions, prefix).await?;
-        let both = stored.into_iter().zip(warnings);
-        Ok(both
-            .map(|(one, warnings)| v1::SubmitResponse {
+        let all = stored.into_iter().zip(warnings).zip(tasks);
+        Ok(all
+            .map(|((one, warnings), tasks)| v1::SubmitResponse {
                 job_id: one.job.0,
                 repeated: one.repeated,
                 warnings,
+                tasks,
             })
             .collect())
     }
@@ -260,43 +263,7 @@ impl JobsService {
         Ok(())
     }
 
-    async fn act(
-        &self,
-        request: Request<v1::JobActionRequest>,
-        action: Action,
-    ) -> Result<Response<v1::JobActionResponse>, Status> {
-        let who = principal(&request)?;
-        let request = request.into_inner();
-        if request.reason.chars().count() > REASON_MAX {
-            let message = format!("a reason has at most {REASON_MAX} characters");
-            return Err(error::invalid("reason", "TOO_LONG", message));
-        }
-        let keyed = keyed(&who, &request.idempotency_key, action.word(), &request, "")?;
-        let detail = self.visible_job(&who, request.job_id).await?;
-        let (id, reason) = (detail.job.id, request.reason);
-        let for_site = matches!(who.role, Role::Admin | Role::Operator);
-        let actor = Actor { name: who.subject.clone(), for_site };
-        let (gone, has_ended) = tokio::sync::oneshot::channel();
-        let done = once(&self.0, keyed, move |round| {
-            let acted = lifecycle::act(&mut round.draft, id, action, &actor, &reason);
-            if let Err(ActionRefusal::NotLive(_)) = acted {
-                // Received below, in this very call.
-                let _ = gone.send(());
-            }
-            let changed = acted.map_err(|refusal| error::action(&refusal))?;
-            let state = convert::job_state(changed.state).into();
-            Ok(v1::JobActionResponse { changed: changed.changed, state })
-        });
-        match done.await {
-            Ok(answer) => Ok(Response::new(answer)),
-            Err(_) if has_ended.await.is_ok() => {
-                act_on_ended(&self.visible_job(&who, id.0).await?, action)
-            }
-            Err(status) => Err(status),
-        }
-    }
-
-    async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {
+    pub(super) async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {
         jobs_streams::visible_job(&self.0, who, id).await
     }
 
@@ -317,6 +284,11 @@ impl JobsService {
         });
         look.await.map_err(|e| error::flow(&e))
     }
+}
+
+/// Tasks of an array; 0 if it is none.
+fn tasks_of(spec: &JobSpec) -> u32 {
+    spec.array.as_ref().map_or(0, ArraySpec::len)
 }
 
 /// Checks one submission.
@@ -347,26 +319,6 @@ fn admit_one(
         outcomes: BTreeMap::new(),
     };
     Ok((submission, admitted.warnings))
-}
-
-/// A terminal job is left as it is; only a cancel of it is no error.
-fn act_on_ended(
-    detail: &JobDetail,
-    action: Action,
-) -> Result<Response<v1::JobActionResponse>, Status> {
-    let state = detail.job.status.state;
-    match action {
-        Action::Cancel => {
-            let state = convert::job_state(state).into();
-            Ok(Response::new(v1::JobActionResponse { changed: false, state }))
-        }
-        Action::Hold | Action::Release | Action::Requeue => {
-            let (word, id) = (action.word(), detail.job.id);
-            let message =
-                format!("cannot {word} job {id}: it has {}; submit it again", state.word());
-            Err(error::status(Code::FailedPrecondition, "WRONG_JOB_STATE", message))
-        }
-    }
 }
 
 fn step_request(attempt: AttemptId, request: v1::StartStepRequest) -> StepRequest {
@@ -403,6 +355,11 @@ fn filter_of(who: &Principal, request: v1::ListJobsRequest) -> Result<JobFilter,
         project,
         owner,
         name: Some(request.name).filter(|name| !name.is_empty()),
+        tasks: match (request.array_job_id, request.tasks || !request.job_ids.is_empty()) {
+            (0, true) => TaskFilter::Beside,
+            (0, false) => TaskFilter::Without,
+            (array, _) => TaskFilter::Of(JobId(array)),
+        },
         ids: request.job_ids.into_iter().map(JobId).collect(),
     })
 }

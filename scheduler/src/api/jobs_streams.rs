@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gotgan_core::change::{Event, Subject};
+use gotgan_core::change::{Event, EventKind, Subject};
 use gotgan_core::ids::{JobId, NodeName};
 use gotgan_core::job::JobState;
 use gotgan_core::step::TaskState;
@@ -61,12 +61,13 @@ pub(super) async fn watch(
 ) -> Result<ReceiverStream<Result<v1::JobEvent, Status>>, Status> {
     // Subscribed first, so that nothing falls between the present state and the first event.
     let rounds = services.writer.events();
-    let mut open = BTreeSet::new();
+    let (mut open, mut arrays) = (BTreeSet::new(), BTreeSet::new());
     let mut first = Vec::new();
     for id in &request.job_ids {
         let detail = visible_job(&services, &who, *id).await?;
         if !detail.job.status.state.is_terminal() {
             open.insert(detail.job.id);
+            arrays.extend(detail.job.array);
         }
         if request.after_seq == 0 {
             first.push(present_state(&detail));
@@ -78,6 +79,7 @@ pub(super) async fn watch(
         who,
         named,
         open,
+        arrays,
         visible: BTreeMap::new(),
         last_seq: request.after_seq,
     };
@@ -107,6 +109,8 @@ struct Watcher {
     named: BTreeSet<JobId>,
     /// Of those named, the ones that have not ended.
     open: BTreeSet<JobId>,
+    /// Arrays that some of those are tasks of.
+    arrays: BTreeSet<JobId>,
     /// Whether the caller may see a job, as far as it was asked.
     visible: BTreeMap<JobId, bool>,
     last_seq: u64,
@@ -160,7 +164,7 @@ impl Watcher {
     /// Reads what the broadcast no longer has; false when the caller is gone.
     async fn catch_up(&mut self, to: &Sender<v1::JobEvent>) -> Result<bool, Status> {
         loop {
-            let named: Vec<JobId> = self.named.iter().copied().collect();
+            let named: Vec<JobId> = self.named.union(&self.arrays).copied().collect();
             let named = Some(named.as_slice()).filter(|named| !named.is_empty());
             let events = self.services.store.events(self.last_seq, named, CATCH_UP_PAGE);
             let events = events.await.map_err(|e| error::store(&e))?;
@@ -189,6 +193,10 @@ impl Watcher {
             let Subject::Job { id, state, .. } = &event.subject else {
                 continue;
             };
+            if event.kind == EventKind::TasksCancelled && !self.tell_dropped(*id, event, to).await?
+            {
+                return Ok(false);
+            }
             if !self.wants(*id).await? {
                 continue;
             }
@@ -199,6 +207,32 @@ impl Watcher {
             }
             if state.is_terminal() {
                 self.open.remove(id);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells of tasks of an array that were cancelled before they started: they have no events of their own. False when
+    /// the caller is gone.
+    async fn tell_dropped(
+        &mut self,
+        array: JobId,
+        event: &Event,
+        to: &Sender<v1::JobEvent>,
+    ) -> Result<bool, Status> {
+        if !self.arrays.contains(&array) {
+            return Ok(true);
+        }
+        for id in self.open.clone() {
+            let detail = visible_job(&self.services, &self.who, id.0).await?;
+            let is_dropped = detail.job.array == Some(array) && detail.job.status.attempt == 0;
+            if !is_dropped || !detail.job.status.state.is_terminal() {
+                continue;
+            }
+            self.open.remove(&id);
+            let told = v1::JobEvent { seq: event.seq, ..present_state(&detail) };
+            if to.send(Ok(told)).await.is_err() {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -321,6 +355,11 @@ impl LogReader {
         let request = &mut self.request;
         let detail = visible_job(&self.services, &self.who, request.job_id).await?;
         let state = detail.job.status.state;
+        if detail.job.is_array() {
+            let id = request.job_id;
+            let message = format!("job {id} is an array; name one of its tasks, as in {id}_4");
+            return Err(error::status(Code::FailedPrecondition, "IS_ARRAY", message));
+        }
         if request.attempt == 0 {
             request.attempt = detail.job.status.attempt;
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gotgan_core::attempt::{Attempt, NodeAllocation};
 use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::job::Job;
 use gotgan_core::lifecycle::orders::Order;
 use gotgan_core::step::{Step, TaskState};
 use gotgan_core::world::World;
@@ -125,6 +126,7 @@ impl OrderWriter {
             grace_s: job.spec.grace_s,
             master_port: u32::try_from(master_port).ok()?,
             job_token: self.authenticator.mint_job_token(id, &job.owner, &job.spec.project),
+            array_task: array_task(job),
             ..v1::RunAttempt::default()
         };
         let ranks = placement.nodes.iter().enumerate();
@@ -138,6 +140,12 @@ impl OrderWriter {
 fn master_port(cluster: u64, attempt: AttemptId) -> u64 {
     let port = attempt.job.0.wrapping_mul(31).wrapping_add(u64::from(attempt.number));
     MASTER_PORTS.0 + cluster.wrapping_add(port) % MASTER_PORTS.1
+}
+
+fn array_task(job: &Job) -> Option<v1::ArrayTask> {
+    let (array, index, asked) = (job.array?, job.task_index()?, job.spec.array.as_ref()?);
+    let (count, min, max) = (asked.len(), asked.min(), asked.max());
+    Some(v1::ArrayTask { array_job_id: array.0, index, count, min, max })
 }
 
 fn forget(epoch: Epoch, id: AttemptId) -> Message {

@@ -329,7 +329,11 @@ fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], me
 /// What a pass after this change could use that the pass before could not.
 fn news_of(change: &Change) -> News {
     match change {
+        // A task of an array becomes a job when it starts, which leaves less room and no more jobs.
+        Change::JobSubmitted(job) if job.array.is_some() => News::None,
         Change::JobSubmitted(_) => News::Jobs,
+        // Some of its tasks may have been released.
+        Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
         | Change::NodeHeard { .. }

@@ -241,6 +241,7 @@ impl Writer {
         let mut reads = Vec::new();
         lifecycle::turn_quota(&mut round.draft);
         lifecycle::settle_due(&mut round.draft);
+        lifecycle::end_overdue(&mut round.draft);
         lifecycle::tell_alerts(&mut round.draft);
         for command in commands {
             match command {

@@ -40,5 +40,9 @@ fn count(world: &World) -> BTreeMap<JobState, u64> {
     for job in world.jobs.values() {
         *counts.entry(job.status.state).or_default() += 1;
     }
+    for tasks in world.arrays.values().filter_map(|array| array.status.tasks.as_deref()) {
+        *counts.entry(JobState::Held).or_default() += u64::from(tasks.held.len());
+        *counts.entry(JobState::Pending).or_default() += u64::from(tasks.waiting.len());
+    }
     counts
 }

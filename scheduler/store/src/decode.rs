@@ -28,8 +28,8 @@ type Text = String;
 
 /// epoch, holder, address, expires.
 pub(crate) type LeadershipRow = (i64, Text, Text, i64);
-/// id, owner, key, digest, submitted, status, spec.
-pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text);
+/// id, owner, key, digest, submitted, status, spec, array.
+pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text, Option<i64>);
 /// job, number, project, epoch, state, leased, started, ended, hold, progress, placement.
 pub(crate) type AttemptRow =
     (i64, i64, Text, i64, Text, i64, Option<i64>, Option<i64>, i64, Text, Text);
@@ -94,7 +94,8 @@ pub(crate) fn leadership((epoch, holder, address, expires): LeadershipRow) -> Re
     Ok(Leadership { epoch, holder, address, expires: UnixMicros(expires) })
 }
 
-pub(crate) fn job((id, owner, key, digest, submitted, status, spec): JobRow) -> Result<Job> {
+pub(crate) fn job(row: JobRow) -> Result<Job> {
+    let (id, owner, key, digest, submitted, status, spec, array) = row;
     let what = || format!("job {id}");
     Ok(Job {
         id: JobId(unsigned("job", id)?),
@@ -104,6 +105,7 @@ pub(crate) fn job((id, owner, key, digest, submitted, status, spec): JobRow) -> 
         submitted: UnixMicros(submitted),
         spec: Arc::new(json(&what, &spec)?),
         status: json(&what, &status)?,
+        array: array.map(|array| unsigned("array", array).map(JobId)).transpose()?,
     })
 }
 

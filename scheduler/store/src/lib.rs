@@ -49,7 +49,7 @@ use gotgan_core::world::Snapshot;
 pub use error::StoreError;
 pub use records::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, TokenRecord,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, TaskFilter, TokenRecord,
 };
 
 /// What a store answers.
@@ -117,13 +117,14 @@ pub trait Store: Send + Sync + Debug {
         key: &IdempotencyKey,
     ) -> Result<Option<AnsweredRequest>>;
 
-    /// A job with its attempts (oldest first), their steps and tasks, and what it paid.
+    /// A job with its attempts (oldest first), their steps and tasks, and what it paid. A task of an array that is no job
+    /// of its own is answered as the job it would be.
     async fn job(&self, id: JobId) -> Result<Option<JobDetail>>;
 
     /// Jobs that pass the filter, newest first, with the nodes of the latest attempt.
     async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobDetail>>;
 
-    /// States of these jobs; unknown ones are absent.
+    /// States of these jobs and tasks of arrays; unknown ones are absent.
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>>;
 
     /// How many jobs there are in each state.

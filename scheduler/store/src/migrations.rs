@@ -51,6 +51,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0005_scavengers.sql"),
         postgres: include_str!("../../../migrations/postgres/0005_scavengers.sql"),
     },
+    Step {
+        number: 6,
+        name: "arrays",
+        sqlite: include_str!("../../../migrations/sqlite/0006_arrays.sql"),
+        postgres: include_str!("../../../migrations/postgres/0006_arrays.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

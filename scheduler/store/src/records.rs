@@ -169,6 +169,15 @@ pub struct JobDetail {
     pub paid: GpuMilliSeconds,
 }
 
+impl JobDetail {
+    /// A job to which nothing has happened.
+    #[must_use]
+    pub fn of(job: Job) -> Self {
+        let (attempts, steps, charged, refunded) = Default::default();
+        JobDetail { job, attempts, steps, charged, refunded, paid: GpuMilliSeconds::default() }
+    }
+}
+
 /// Which jobs are wanted; everything that is set must hold.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -184,6 +193,20 @@ pub struct JobFilter {
     pub name: Option<String>,
     /// Any of these; empty: all.
     pub ids: Vec<JobId>,
+    /// Which tasks of arrays.
+    pub tasks: TaskFilter,
+}
+
+/// Which tasks of arrays are wanted, of those that are jobs of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TaskFilter {
+    /// All, beside the arrays and other jobs.
+    #[default]
+    Beside,
+    /// None: an array stands for its tasks.
+    Without,
+    /// Those of one array, and nothing else.
+    Of(JobId),
 }
 
 /// Which entries of the ledger are wanted.

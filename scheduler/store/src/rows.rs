@@ -50,6 +50,8 @@ pub(crate) struct JobRow<'r> {
     ended_us: Option<i64>,
     #[serde(serialize_with = "as_text")]
     status: &'r JobStatus,
+    array_id: Option<JobId>,
+    array_last: Option<JobId>,
 }
 
 impl<'r> JobRow<'r> {
@@ -67,6 +69,8 @@ impl<'r> JobRow<'r> {
             queued_us: status.queued.0,
             ended_us: status.ended.map(|at| at.0),
             status,
+            array_id: job.array,
+            array_last: job.is_array().then(|| job.last_id()),
         }
     }
 }

@@ -141,7 +141,9 @@ impl Sheets {
     fn add_jobs(&mut self, groups: &Groups<'_>) -> Result<()> {
         let jobs = || groups.jobs.values();
         self.add(Target::Jobs, jobs().map(|(job, status)| JobRow::of(job, status)))?;
-        self.add(Target::JobSpecs, jobs().map(|(job, _)| SpecRow { id: job.id, spec: &job.spec }))?;
+        // What a task of an array asks for is written with the array.
+        let own = jobs().filter(|(job, _)| job.array.is_none());
+        self.add(Target::JobSpecs, own.map(|(job, _)| SpecRow { id: job.id, spec: &job.spec }))?;
         let moved = groups.moved_jobs.iter();
         self.add(Target::MovedJobs, moved.map(|(id, status)| MovedJobRow::of(*id, status)))
     }

@@ -3,7 +3,15 @@
 /// Columns of [`crate::decode::JobRow`].
 macro_rules! job_columns {
     () => {
-        "jobs.id, jobs.owner, jobs.idempotency_key, jobs.digest, jobs.submitted_us, jobs.status, job_specs.spec"
+        "jobs.id, jobs.owner, jobs.idempotency_key, jobs.digest, jobs.submitted_us, jobs.status, job_specs.spec, \
+         jobs.array_id"
+    };
+}
+
+/// Jobs with what they ask for: a task of an array asks what its array does.
+macro_rules! jobs_and_specs {
+    () => {
+        "jobs JOIN job_specs ON job_specs.job_id = coalesce(jobs.array_id, jobs.id)"
     };
 }
 
@@ -62,12 +70,13 @@ macro_rules! audit_columns {
     };
 }
 
-pub(crate) use {alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
+pub(crate) use {
+    alert_columns, attempt_columns, event_columns, job_columns, jobs_and_specs, ledger_columns,
+};
 
 /// Whoever holds it already may take it again at once: a process that was killed need not wait for itself.
 /// The youngest first.
-pub(crate) const RECENT_SUBMISSIONS: &str =
-    "SELECT owner, idempotency_key, digest, id FROM jobs ORDER BY id DESC LIMIT $1";
+pub(crate) const RECENT_SUBMISSIONS: &str = "SELECT owner, idempotency_key, digest, id FROM jobs WHERE array_id IS NULL ORDER BY id DESC LIMIT $1";
 
 pub(crate) const TAKE_LEADERSHIP: &str = "\
     INSERT INTO leadership (single, epoch, holder, address, expires_us) VALUES (1, 1, $1, $2, $3) \
@@ -84,7 +93,8 @@ pub(crate) const RESIGN: &str =
 pub(crate) const LEADERSHIP: &str = "SELECT epoch, holder, address, expires_us FROM leadership";
 
 pub(crate) const SEQUENCES: &str = "\
-    SELECT (SELECT coalesce(max(id), 0) + 1 FROM jobs), \
+    SELECT (SELECT coalesce(max(numbers.last), 0) + 1 FROM (SELECT max(id) AS last FROM jobs UNION ALL \
+            SELECT max(array_last) AS last FROM jobs WHERE array_last IS NOT NULL) AS numbers), \
         (SELECT coalesce(max(seq), 0) + 1 FROM events), \
         (SELECT coalesce(max(seq), 0) + 1 FROM ledger)";
 
@@ -125,8 +135,9 @@ pub(crate) const AUDITED_SUBJECT: &str = concat!(
 pub(crate) const LIVE_JOBS: &str = concat!(
     "SELECT ",
     job_columns!(),
-    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id ",
-    "WHERE jobs.state IN ('held', 'pending', 'starting', 'running') ORDER BY jobs.id"
+    " FROM ",
+    jobs_and_specs!(),
+    " WHERE jobs.state IN ('held', 'pending', 'starting', 'running') ORDER BY jobs.id"
 );
 
 pub(crate) const LIVE_ATTEMPTS: &str = concat!(
@@ -162,10 +173,16 @@ pub(crate) const LIVE_TASKS: &str = concat!(
     "WHERE attempts.state <> 'ended' ORDER BY tasks.job_id, tasks.attempt, tasks.step, tasks.rank"
 );
 
-pub(crate) const JOB: &str = concat!(
+pub(crate) const JOB: &str =
+    concat!("SELECT ", job_columns!(), " FROM ", jobs_and_specs!(), " WHERE jobs.id = $1");
+
+/// The array among whose numbers `$1` is.
+pub(crate) const ARRAY_OVER: &str = concat!(
     "SELECT ",
     job_columns!(),
-    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id WHERE jobs.id = $1"
+    " FROM ",
+    jobs_and_specs!(),
+    " WHERE jobs.array_last >= $1 AND jobs.id < $1 ORDER BY jobs.array_last LIMIT 1"
 );
 
 pub(crate) const ATTEMPTS_OF_JOB: &str =

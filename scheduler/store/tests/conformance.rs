@@ -8,6 +8,8 @@
 
 #[path = "conformance/access.rs"]
 mod access;
+#[path = "conformance/arrays.rs"]
+mod arrays;
 #[path = "conformance/audit.rs"]
 mod audit;
 #[path = "conformance/bench.rs"]
@@ -82,6 +84,10 @@ promises! {
     listings::states_and_counts_agree_with_the_jobs,
     listings::events_come_in_order_and_by_job,
     listings::wildcards_quotes_and_foreign_letters_are_only_letters,
+    arrays::an_array_is_one_row_with_the_numbers_behind_it,
+    arrays::a_task_that_starts_is_a_row_of_its_own_and_both_survive_a_reload,
+    arrays::a_task_without_a_row_is_answered_as_the_job_it_would_be,
+    arrays::an_array_stands_for_its_tasks_in_listings,
     ledger::entries_come_in_order_and_by_filter,
     ledger::balances_sum_what_lies_below_a_path,
     ledger::what_was_settled_in_slices_is_loaded_as_it_was,

@@ -109,7 +109,21 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
     if segment > 0 {
         environment.insert("GOTGAN_SEGMENT_NODES".into(), segment.to_string());
     }
+    environment.extend(of_array_task(order));
     environment
+}
+
+/// Which task of which array it is, if it is one.
+fn of_array_task(order: &RunAttempt) -> Environment {
+    let Some(task) = &order.array_task else { return Environment::new() };
+    let values = [
+        ("GOTGAN_ARRAY_JOB_ID", task.array_job_id.to_string()),
+        ("GOTGAN_ARRAY_TASK_ID", task.index.to_string()),
+        ("GOTGAN_ARRAY_TASK_COUNT", task.count.to_string()),
+        ("GOTGAN_ARRAY_TASK_MIN", task.min.to_string()),
+        ("GOTGAN_ARRAY_TASK_MAX", task.max.to_string()),
+    ];
+    values.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// A script is no rank itself: it sees how many ranks a launcher of its own would start, one a GPU.

@@ -118,6 +118,15 @@ impl StepPlan<'_> {
         (fill(&output_path), fill(&error_path))
     }
 
+    /// Of a job that is no task of an array, its own number.
+    fn array_number(&self) -> u64 {
+        self.order.array_task.map_or(self.order.job_id, |task| task.array_job_id)
+    }
+
+    fn task_index(&self) -> u32 {
+        self.order.array_task.map_or(0, |task| task.index)
+    }
+
     fn fill(&self, pattern: &str, rank: u32) -> String {
         let mut filled = String::new();
         let mut characters = pattern.chars();
@@ -129,6 +138,8 @@ impl StepPlan<'_> {
             match characters.next() {
                 Some('j') => filled.push_str(&self.order.job_id.to_string()),
                 Some('a') => filled.push_str(&self.order.attempt.to_string()),
+                Some('A') => filled.push_str(&self.array_number().to_string()),
+                Some('i') => filled.push_str(&self.task_index().to_string()),
                 Some('s') => filled.push_str(&self.step.to_string()),
                 Some('t') => filled.push_str(&rank.to_string()),
                 Some('N') => filled.push_str(&self.context.node),
@@ -143,7 +154,7 @@ impl StepPlan<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use gotgan_proto::v1::{Command, Script};
+    use gotgan_proto::v1::{ArrayTask, Command, Script};
 
     use super::*;
 
@@ -167,6 +178,18 @@ mod tests {
         assert_eq!(task.stdout, "/data/out/7.2-0-3@n1 100%");
         assert_eq!(task.stderr, "/data/out/7.2-0-3@n1 100%.stderr");
         assert_eq!(spec.step.argv, ["true"]);
+    }
+
+    #[test]
+    fn the_files_of_an_arrays_tasks_are_told_apart_by_array_and_index() {
+        let command = Work::Command(Command { argv: vec!["true".into()], layout: 0 });
+        let array_task = Some(ArrayTask { array_job_id: 5, index: 40, ..Default::default() });
+        let order = RunAttempt { array_task, ..order(command, "%A_%i.out") };
+        let task = shim_spec(&NodeContext::for_tests(), &order);
+        assert_eq!(task.step.tasks[0].stdout, "/data/5_40.out");
+        let environment = &task.step.environment;
+        assert_eq!(environment["GOTGAN_ARRAY_TASK_ID"], "40");
+        assert_eq!(environment["GOTGAN_ARRAY_JOB_ID"], "5");
     }
 
     #[test]

@@ -45,6 +45,16 @@ pub struct JobRequest {
     pub grace_s: Option<u32>,
     /// Runs on what nobody else wants.
     pub scavenger: bool,
+    /// Indexes of the tasks of an array, as people write them; empty: one job alone.
+    pub array: String,
+    /// At most so many tasks of the array at once; 0: as many as fit, or as the array says.
+    pub array_limit: u32,
+    /// Starts only once no earlier job of the same owner, project and name is left.
+    pub singleton: bool,
+    /// By when it must have ended; 0: no such moment.
+    pub deadline_us: i64,
+    /// The same in seconds from its submission; 0: none.
+    pub deadline_in_s: i64,
 }
 
 /// What runs.

@@ -21,7 +21,7 @@ pub(super) const NAME_MAX: usize = 128;
 /// A comment, characters.
 const COMMENT_MAX: usize = 1024;
 /// What may follow a `%` in the path of an output file.
-const PLACEHOLDERS: &str = "jastN";
+const PLACEHOLDERS: &str = "jastNAi";
 
 /// Checks what runs; a stand-in takes the place of what is missing, as a fault is noted then.
 pub(super) fn work(request: Option<WorkRequest>, findings: &mut Findings) -> Work {
@@ -173,7 +173,8 @@ fn output(field: &str, pattern: &str, findings: &mut Findings) {
     if let Some(rest) = unknown {
         let word: String = rest.chars().take(1).collect();
         let message = format!(
-            "has %{word}, which means nothing; use %j job, %a attempt, %s step, %t rank, %N node"
+            "has %{word}, which means nothing; use %j job, %a attempt, %s step, %t rank, %N node, and in arrays %A \
+             array, %i index"
         );
         findings.fault(field, FaultReason::Malformed, message);
     }

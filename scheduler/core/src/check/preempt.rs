@@ -29,10 +29,10 @@ impl Stop<'_> {
         let Some(attempt) = self.world.attempts.get(&id) else {
             return vec!["has ended".to_owned()];
         };
-        let Some(job) = self.world.jobs.get(&for_job) else {
+        let Some(job) = self.world.job(for_job) else {
             return vec![format!("stops for job {for_job}, which is not known")];
         };
-        let mut wrong = Vec::new();
+        let (job, mut wrong): (&Job, _) = (&job, Vec::new());
         if !self.stays(attempt) {
             wrong.push("stops already".to_owned());
         }

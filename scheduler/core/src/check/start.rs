@@ -63,11 +63,13 @@ impl<'w> Shadow<'w> {
         if !self.started.insert(id) {
             wrong.push("is started twice by the same plan".to_owned());
         }
-        let Some(job) = self.world.jobs.get(&id) else {
+        let Some(job) = self.world.job(id) else {
             wrong.push("is not known".to_owned());
             return wrong;
         };
+        let job: &Job = &job;
         self.judge_job(job, now, &mut wrong);
+        self.judge_array(job, &mut wrong);
         judge_shape(job, placement, &mut wrong);
         for allocation in &placement.nodes {
             self.judge_node(job, placement, allocation, &mut wrong);
@@ -93,8 +95,27 @@ impl<'w> Shadow<'w> {
         for other in &job.status.waits_for {
             wrong.push(format!("waits for job {}", other.job));
         }
+        let deadline = job.spec.deadline.map(|deadline| deadline.moment(job.submitted));
+        let ends = now.map(|now| now.plus_seconds(job.spec.time_limit_s));
+        if deadline.zip(ends).is_some_and(|(deadline, ends)| ends > deadline) {
+            wrong.push("can no longer end by its deadline".to_owned());
+        }
         if now.is_some_and(|now| now < job.status.not_before) {
             wrong.push("waits before its next try".to_owned());
+        }
+    }
+
+    /// Whether no more tasks of its array will hold resources than may at once, counted from attempts.
+    fn judge_array(&self, job: &Job, wrong: &mut Vec<String>) {
+        let Some((array, limit)) = job.array_limit() else { return };
+        let is_task = |id: &JobId| {
+            let task = self.world.job(*id);
+            task.is_some_and(|task| task.array == Some(array))
+        };
+        let running: BTreeSet<JobId> = self.world.attempts.keys().map(|id| id.job).collect();
+        let tasks = running.union(&self.started).filter(|id| is_task(id));
+        if tasks.count() > limit as usize {
+            wrong.push(format!("array {array} runs at most {limit} of its tasks at once"));
         }
     }
 

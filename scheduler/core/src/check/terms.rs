@@ -36,8 +36,9 @@ impl Shadow<'_> {
 
     /// Jobs with an attempt that has not ended, and those that the plan started.
     fn jobs_at(&self, path: &str) -> u64 {
-        let project = |job: &JobId| self.world.jobs.get(job).map(|job| job.spec.project.as_str());
-        let is_below = |job: &JobId| project(job).is_some_and(|project| is_above(path, project));
+        let is_below = |job: &JobId| {
+            self.world.job(*job).is_some_and(|job| is_above(path, job.spec.project.as_str()))
+        };
         let holds = |job: &JobId| {
             let all =
                 AttemptId { job: *job, number: 0 }..=AttemptId { job: *job, number: u32::MAX };

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
+use crate::array::ArraySpec;
 use crate::attempt::{Attempt, AttemptState};
 use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
-use crate::world::{CohortKey, CohortPlace, Node, PathUsage, Requests, World};
+use crate::world::{CohortKey, CohortPlace, Node, PathUsage, People, Requests, World};
 
 /// Everything that does not add up.
 pub(super) fn violations(world: &World) -> Vec<Violation> {
@@ -20,6 +21,7 @@ pub(super) fn violations(world: &World) -> Vec<Violation> {
     requests(world, &mut found);
     holds(world, &mut found);
     sequences(world, &mut found);
+    submitted(world, &mut found);
     found.0
 }
 
@@ -36,6 +38,11 @@ fn jobs(world: &World, found: &mut Findings) {
     let mut live: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
     for id in world.attempts.keys() {
         live.entry(id.job).or_default().push(id.number);
+    }
+    for (id, array) in &world.arrays {
+        if let Some(text) = wrong_with_array(world, array) {
+            found.add(format!("array {id}"), text);
+        }
     }
     for (id, job) in &world.jobs {
         let attempts = live.get(id).map(Vec::as_slice).unwrap_or_default();
@@ -66,6 +73,39 @@ fn wrong_with_job(job: &Job, attempts: &[u32]) -> Option<String> {
             Some(format!("is {} and still in the world", state.word()))
         }
     }
+}
+
+/// Its living tasks are counted again; how many have ended is the store's to say.
+fn wrong_with_array(world: &World, array: &Job) -> Option<String> {
+    let Some(tasks) = &array.status.tasks else {
+        return Some("does not say how its tasks stand".to_owned());
+    };
+    let (mut counted, mut there) = (BTreeMap::new(), BTreeMap::new());
+    let living = tasks.counts.iter().filter(|(state, _)| !state.is_terminal());
+    counted.extend(living.map(|(state, count)| (*state, *count)));
+    for job in world.jobs.values().filter(|job| job.array == Some(array.id)) {
+        *there.entry(job.status.state).or_insert(0) += 1;
+        let place = job.id.0.wrapping_sub(array.id.0).wrapping_sub(1);
+        if u32::try_from(place).is_ok_and(|place| tasks.folded_state(place).is_some()) {
+            return Some(format!("has task {} both folded and as a job", job.id));
+        }
+    }
+    let all = tasks.waiting.len() + tasks.held.len() + tasks.counts.values().sum::<u32>();
+    let asked = array.spec.array.as_ref().map_or(0, ArraySpec::len);
+    if counted != there {
+        return Some(format!("counts {counted:?}, has {there:?}"));
+    }
+    if all != asked {
+        return Some(format!("has {asked} tasks and counts {all}"));
+    }
+    if tasks.state() != array.status.state || array.status.state.is_terminal() {
+        return Some(format!(
+            "is {}, its tasks say {:?}",
+            array.status.state.word(),
+            tasks.state()
+        ));
+    }
+    None
 }
 
 fn attempts(world: &World, found: &mut Findings) {
@@ -192,24 +232,57 @@ fn queue(world: &World, found: &mut Findings) {
     if queued.len() != world.queue.len() {
         found.add("queue", "has a job twice");
     }
-    let in_cohorts = world.cohorts.iter().flat_map(|(key, places)| {
-        places.iter().filter_map(move |place| {
-            let job = world.jobs.get(&place.job)?;
-            let right = *key == CohortKey::of(job) && *place == CohortPlace::of(job);
-            right.then_some(place.job)
-        })
-    });
+    cohorts(world, &queued, found);
+}
+
+/// Every pending job and every task that waits stands in one place, and that is its own.
+fn cohorts(world: &World, queued: &BTreeSet<JobId>, found: &mut Findings) {
     let beside = world.cohorts.dependent().chain(world.cohorts.delayed());
-    let mut grouped: Vec<JobId> = in_cohorts.chain(beside).collect();
+    let mut grouped: Vec<(JobId, JobId)> =
+        beside.chain(world.cohorts.limited()).map(|id| (id, id)).collect();
+    for (key, jobs) in world.cohorts.iter() {
+        for place in jobs.places() {
+            let own = world.record(place.job).map(CohortPlace::of);
+            let of_array = || {
+                let array = world.array_over(place.job)?;
+                let (job, last) = (place.job, place.last);
+                Some(CohortPlace { job, last, ..CohortPlace::of(array) })
+            };
+            let right = own.or_else(of_array) == Some(*place);
+            let of = world.job(place.job);
+            if right && of.is_some_and(|job| *key == CohortKey::of(&job)) {
+                grouped.push((place.job, place.last));
+            }
+        }
+        if jobs.len() != jobs.places().iter().map(CohortPlace::jobs).sum::<usize>() {
+            found.add("cohorts", format!("count {} jobs of {}", jobs.len(), key.spec().name));
+        }
+    }
     grouped.sort_unstable();
-    if !grouped.iter().eq(&queued) {
+    let mut expected: Vec<(JobId, JobId)> = queued.iter().map(|id| (*id, *id)).collect();
+    expected.extend(world.arrays.values().flat_map(runs_of));
+    expected.sort_unstable();
+    if grouped != expected {
         found.add("cohorts", "have other jobs than the queue");
     }
 }
 
+/// How the tasks of an array that wait must be grouped: by themselves, or as one if they do not simply compete.
+fn runs_of(array: &Job) -> Vec<(JobId, JobId)> {
+    let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
+    let Some(tasks) = array.status.tasks.as_ref().filter(|tasks| !tasks.waiting.is_empty()) else {
+        return Vec::new();
+    };
+    if limit.is_some() || !array.status.waits_for.is_empty() {
+        return vec![(array.id, array.id)];
+    }
+    let number = |place: u32| JobId(array.id.0 + 1 + u64::from(place));
+    tasks.waiting.ranges().map(|(first, last)| (number(first), number(last))).collect()
+}
+
 fn dependents(world: &World, found: &mut Findings) {
     let mut derived: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
-    for (id, job) in &world.jobs {
+    for (id, job) in world.jobs.iter().chain(&world.arrays) {
         for other in &job.status.waits_for {
             derived.entry(other.job).or_default().insert(*id);
         }
@@ -243,7 +316,12 @@ fn usage(world: &World, found: &mut Findings) {
             each_level(&mut derived, project, |usage| usage.waiting += 1);
         }
     }
-    let scavengers = world.jobs.values().filter(|job| job.spec.scavenger).count() as u64;
+    let mut scavengers = world.jobs.values().filter(|job| job.spec.scavenger).count() as u64;
+    for (array, folded) in folded(world).filter(|(_, folded)| *folded > 0) {
+        scavengers += if array.spec.scavenger { folded } else { 0 };
+        let project = array.spec.project.as_str();
+        each_level(&mut derived, project, |usage| usage.waiting += folded);
+    }
     if scavengers != world.scavengers {
         found.add("scavengers", format!("{} counted, {scavengers} there", world.scavengers));
     }
@@ -258,9 +336,24 @@ fn usage(world: &World, found: &mut Findings) {
 }
 
 fn requests(world: &World, found: &mut Findings) {
-    if world.requests != Requests::of(world.jobs.values()) {
+    let jobs = world.jobs.values().map(|job| (job, 1));
+    if world.requests != Requests::of(jobs.chain(folded(world))) {
         found.add("requests", "are not those of the jobs");
     }
+    let all: u64 = folded(world).map(|(_, folded)| folded).sum();
+    if all != world.folded {
+        found
+            .add("arrays", format!("{} tasks counted that are no jobs, {all} there", world.folded));
+    }
+}
+
+/// Every array with how many of its tasks are no jobs of their own.
+fn folded(world: &World) -> impl Iterator<Item = (&Job, u64)> {
+    world.arrays.values().map(|array| {
+        let tasks = array.status.tasks.as_ref();
+        let folded = tasks.map_or(0, |tasks| tasks.waiting.len() + tasks.held.len());
+        (array, u64::from(folded))
+    })
 }
 
 /// What is set aside, by path; what was used is the ledger's to say.
@@ -296,9 +389,32 @@ fn each_level(
 }
 
 fn sequences(world: &World, found: &mut Findings) {
-    let last = world.jobs.keys().next_back().map_or(0, |id| id.0);
+    let arrays = world.arrays.values().map(|array| array.last_id().0);
+    let jobs = world.jobs.keys().next_back().map_or(0, |id| id.0);
+    let last = arrays.max().unwrap_or(0).max(jobs);
     if world.sequences.next_job <= last {
         let text = format!("next is {}, job {last} is there already", world.sequences.next_job);
         found.add("job numbers", text);
+    }
+}
+
+/// Who submitted what, and what must start by when.
+fn submitted(world: &World, found: &mut Findings) {
+    let jobs = || world.jobs.values().chain(world.arrays.values());
+    if world.people != People::of(jobs()) {
+        found.add("people", "have other jobs than there are");
+    }
+    let waits = |job: &&Job| match &job.status.tasks {
+        Some(tasks) => tasks.waiting.len() + tasks.held.len() > 0,
+        None => matches!(job.status.state, JobState::Pending | JobState::Held),
+    };
+    let start = |job: &Job| {
+        let limit = job.spec.time_limit_s;
+        let deadline = job.spec.deadline?.moment(job.submitted);
+        Some((deadline.plus_seconds(-limit), job.id))
+    };
+    let starts: BTreeSet<_> = jobs().filter(waits).filter_map(start).collect();
+    if starts != world.deadlines {
+        found.add("deadlines", "are not those of the jobs that wait");
     }
 }

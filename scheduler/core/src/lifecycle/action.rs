@@ -1,7 +1,9 @@
 //! What people do to jobs: cancel, hold, release, requeue.
 
+use super::array::act_on_tasks;
 use super::draft::Draft;
 use super::end::{conclude, order_stop};
+use crate::array::{self, PIECES_MAX, TaskSet};
 use crate::attempt::{Cause, Stop};
 use crate::change::EventKind;
 use crate::ids::{AttemptId, JobId, UserName};
@@ -29,6 +31,17 @@ impl Action {
             Action::Hold => "hold",
             Action::Release => "release",
             Action::Requeue => "requeue",
+        }
+    }
+
+    /// What it then is.
+    #[must_use]
+    pub(super) fn past(self) -> &'static str {
+        match self {
+            Action::Cancel => "cancelled",
+            Action::Hold => "held",
+            Action::Release => "released",
+            Action::Requeue => "requeued",
         }
     }
 }
@@ -69,13 +82,95 @@ pub enum ActionRefusal {
         /// What to do instead, with its leading punctuation.
         advice: &'static str,
     },
+    /// The tasks of an array that wait would be in too many pieces.
+    #[error(
+        "the waiting tasks of array {array} would be in more than {PIECES_MAX} pieces; name longer ranges, or the whole \
+         array"
+    )]
+    TooManyPieces {
+        /// Which array.
+        array: JobId,
+    },
+    /// A task that the array has not.
+    #[error("job {job} has no task {index}{}", has(.tasks))]
+    NoSuchTask {
+        /// Which job.
+        job: JobId,
+        /// What was asked for.
+        index: u32,
+        /// Its tasks, as they are written; empty if it is no array.
+        tasks: String,
+    },
 }
 
-/// Does it.
+fn has(tasks: &str) -> String {
+    if tasks.is_empty() { ": it is no array".to_owned() } else { format!("; it has {tasks}") }
+}
+
+/// Does it to a job, to a task of an array, or to all tasks of one.
 ///
 /// # Errors
 /// [`ActionRefusal`]; then nothing was drafted.
 pub fn act(
+    draft: &mut Draft<'_>,
+    id: JobId,
+    action: Action,
+    actor: &Actor,
+    reason: &str,
+) -> Result<Changed, ActionRefusal> {
+    if draft.world.jobs.contains_key(&id) {
+        return act_on_job(draft, id, action, actor, reason);
+    }
+    let all = draft.world.arrays.get(&id).map(|array| (array, TaskSet::all(u32::MAX)));
+    let one = || {
+        let array = draft.world.array_over(id)?;
+        array.folded_task(id)?;
+        Some((array, TaskSet::one(array::place_of(array.id, id)?)))
+    };
+    let Some((array, places)) = all.or_else(one) else { return Err(ActionRefusal::NotLive(id)) };
+    let array = array.clone();
+    let changed = act_on_tasks(draft, &array, &places, action, (actor, reason))?;
+    let state = if array.id == id { changed.state } else { task_state(draft, id) };
+    Ok(Changed { state, ..changed })
+}
+
+/// Does it to the tasks of an array with these indexes, ends included.
+///
+/// # Errors
+/// [`ActionRefusal`]; then nothing was drafted.
+pub fn act_on_indexes(
+    draft: &mut Draft<'_>,
+    id: JobId,
+    indexes: &[(u32, u32)],
+    action: Action,
+    (actor, reason): (&Actor, &str),
+) -> Result<Changed, ActionRefusal> {
+    if let (true, Some((index, _))) = (draft.world.jobs.contains_key(&id), indexes.first()) {
+        let (job, index, tasks) = (id, *index, String::new());
+        return Err(ActionRefusal::NoSuchTask { job, index, tasks });
+    }
+    let array = draft.world.arrays.get(&id).cloned().ok_or(ActionRefusal::NotLive(id))?;
+    let asked = array.spec.array.as_ref();
+    let tasks = asked.map(ToString::to_string).unwrap_or_default();
+    let missing = |index| ActionRefusal::NoSuchTask { job: id, index, tasks: tasks.clone() };
+    let mut places = TaskSet::default();
+    for (first, last) in indexes {
+        let found = asked.map(|asked| asked.places_between(*first, *last)).unwrap_or_default();
+        if found.is_empty() {
+            return Err(missing(*first));
+        }
+        places = places.join(&found);
+    }
+    act_on_tasks(draft, &array, &places, action, (actor, reason))
+}
+
+/// A task that is neither a job nor folded any more was just cancelled.
+fn task_state(draft: &Draft<'_>, id: JobId) -> JobState {
+    draft.world.state_of(id).unwrap_or(JobState::Cancelled)
+}
+
+/// Does it to a job of its own.
+pub(super) fn act_on_job(
     draft: &mut Draft<'_>,
     id: JobId,
     action: Action,
@@ -194,7 +289,7 @@ fn stop_attempt(draft: &mut Draft<'_>, job: &Job, cause: Cause, reason: String) 
     order_stop(draft, id, stop);
 }
 
-fn by_line(what: &str, actor: &Actor, reason: &str) -> String {
+pub(super) fn by_line(what: &str, actor: &Actor, reason: &str) -> String {
     if reason.is_empty() {
         format!("{what} by {}", actor.name)
     } else {

@@ -22,6 +22,8 @@ pub struct Draft<'a> {
     pub epoch: Epoch,
     /// The present.
     pub now: UnixMicros,
+    /// Arrays that came further, and tasks that went with theirs: what waits for them is still to be settled.
+    pub(super) reached: Vec<(JobId, JobState)>,
     changes: Vec<Change>,
 }
 
@@ -29,7 +31,7 @@ impl<'a> Draft<'a> {
     /// An empty draft.
     #[must_use]
     pub fn new(world: &'a mut World, policy: &'a Policy, epoch: Epoch, now: UnixMicros) -> Self {
-        Draft { world, policy, epoch, now, changes: Vec::new() }
+        Draft { world, policy, epoch, now, reached: Vec::new(), changes: Vec::new() }
     }
 
     /// Everything drafted, in order.
@@ -44,9 +46,22 @@ impl<'a> Draft<'a> {
         self.changes.push(change);
     }
 
-    /// Drafts a job's new status.
+    /// Drafts a job's new status, and what that makes of the array that it is a task of.
     pub(super) fn move_job(&mut self, id: JobId, status: JobStatus) {
+        let task = self.world.jobs.get(&id).and_then(|job| Some((job.array?, job.status.state)));
+        let state = status.state;
         self.push(Change::JobMoved { id, status: Arc::new(status) });
+        if let Some((array, before)) = task {
+            self.follow_task(array, before, state);
+        }
+    }
+
+    /// The state that a job was moved to last in this draft.
+    pub(super) fn last_state(&self, of: JobId) -> Option<JobState> {
+        self.changes.iter().rev().find_map(|change| match change {
+            Change::JobMoved { id, status } if *id == of => Some(status.state),
+            _ => None,
+        })
     }
 
     /// Drafts an attempt's new state.

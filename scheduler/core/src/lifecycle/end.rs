@@ -14,6 +14,7 @@ use crate::retry::{self, Verdict};
 use crate::spec::Dependency;
 use crate::step::{Step, StepKind, TaskState};
 
+use super::array::cancel_waiting;
 use super::draft::Draft;
 use super::submit::{Standing, standing};
 
@@ -331,38 +332,38 @@ fn make_terminal(
     status.exit = outcome.and_then(|outcome| outcome.exit);
     let (attempt, text) = (status.attempt, status.detail.clone());
     draft.move_job(job.id, status);
-    draft.tell_job(job.id, attempt, state, kind_of_end(event), text);
+    draft.tell_job(job.id, attempt, state, kind_of_end(state), text);
     Some(state)
 }
 
-fn kind_of_end(event: JobEvent) -> EventKind {
-    match event {
-        JobEvent::Completed => EventKind::Completed,
-        JobEvent::Cancelled => EventKind::Cancelled,
-        JobEvent::TimedOut => EventKind::TimedOut,
-        JobEvent::Failed
-        | JobEvent::Held
-        | JobEvent::Released
-        | JobEvent::Leased
-        | JobEvent::Started
-        | JobEvent::Requeued
-        | JobEvent::RequeuedHeld => EventKind::Failed,
+/// The event of coming to a state that is never left.
+pub(super) fn kind_of_end(state: JobState) -> EventKind {
+    match state {
+        JobState::Completed => EventKind::Completed,
+        JobState::Cancelled => EventKind::Cancelled,
+        JobState::TimedOut => EventKind::TimedOut,
+        JobState::Failed
+        | JobState::Held
+        | JobState::Pending
+        | JobState::Starting
+        | JobState::Running => EventKind::Failed,
     }
 }
 
 /// Fulfils dependencies on `other`, which is in `state` now, and cancels jobs whose dependency became impossible.
 ///
-/// Works through a list instead of calling itself, since a chain of dependent jobs may be long.
+/// Works through a list instead of calling itself, since a chain of dependent jobs may be long. Arrays that came further
+/// on the way are in the list as well.
 pub(super) fn meet_dependents(draft: &mut Draft<'_>, other: JobId, state: JobState) {
-    let mut reached = vec![(other, state)];
-    while let Some((other, state)) = reached.pop() {
+    draft.reached.push((other, state));
+    while let Some((other, state)) = draft.reached.pop() {
         let waiting = draft.world.dependents.get(&other).cloned().unwrap_or_default();
         for id in waiting {
-            let Some(job) = draft.world.jobs.get(&id).cloned() else {
+            let Some(job) = draft.world.record(id).cloned() else {
                 continue;
             };
             if let Some(cancelled) = meet_one(draft, &job, other, state) {
-                reached.push((id, cancelled));
+                draft.reached.push((id, cancelled));
             }
         }
     }
@@ -382,6 +383,10 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
         let kind = dependency.kind.word();
         let detail =
             format!("{kind}:{other} cannot be fulfilled: job {other} has {}", state.word());
+        if job.is_array() {
+            cancel_waiting(draft, job, detail);
+            return None;
+        }
         let status = JobStatus { detail, ..job.status.clone() };
         return make_terminal(draft, job, status, JobEvent::Cancelled, None);
     }

@@ -1,6 +1,7 @@
 //! Committing a decision of the planner: a job gets its attempt, its resources and its first step, or an attempt is
 //! told to stop for another.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,6 +27,10 @@ use crate::step::{Step, StepKind, Task, TaskState};
 /// [`Refusal`] if the world has moved and the decision is no longer allowed; then nothing was drafted.
 pub fn commit(draft: &mut Draft<'_>, decision: &Decision) -> Result<(), Refusal> {
     check::decision(draft.world, decision, draft.now)?;
+    match decision {
+        Decision::Start { job, .. } => draft.unfold(*job),
+        Decision::Preempt { .. } => {}
+    }
     match decision {
         Decision::Start { job, placement } => start(draft, *job, placement),
         Decision::Preempt { attempt, for_job, nodes } => preempt(draft, *attempt, *for_job, nodes),
@@ -79,7 +84,7 @@ fn preempt(
     let (Some(attempt), Some(job)) = (world.attempts.get(&id), world.jobs.get(&id.job)) else {
         return Err(refusal("there is no such attempt"));
     };
-    let Some(claimant) = world.jobs.get(&for_job).cloned() else {
+    let Some(claimant) = world.job(for_job).map(Cow::into_owned) else {
         return Err(refusal("there is no job to make room for"));
     };
     let (now, promise) = (draft.now, world.quota.recall_of(&claimant));
@@ -99,6 +104,7 @@ fn preempt(
     };
     order_stop(draft, id, Stop { cause: Cause::Preempted, reason, exit: None, grace_s });
     if claimant.status.promised != *nodes {
+        draft.unfold(for_job);
         draft.move_job(for_job, JobStatus { promised: nodes.clone(), ..claimant.status });
     }
     Ok(())

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
+use crate::array::ArrayTasks;
 use crate::change::{Change, EventKind};
 use crate::ids::{IdempotencyKey, JobId, UserName};
 use crate::job::{Digest, Job, JobState, JobStatus};
+use crate::quota::show_moment;
 use crate::spec::{Dependency, DependencyKind, JobSpec};
 
 /// An admitted job on its way into the store.
@@ -29,19 +31,31 @@ pub struct Submission {
 pub enum SubmitRefusal {
     /// The project has too many waiting jobs.
     #[error(
-        "project {project} has {waiting} jobs waiting, as many as it may have; wait until some have started"
+        "project {project} has {waiting} jobs waiting, and with {more} more it would have more than the {most} it may \
+         have; wait until some have started"
     )]
     ProjectQueueFull {
         /// Which project.
         project: String,
         /// How many wait.
         waiting: u64,
+        /// How many this would add.
+        more: u64,
+        /// How many may wait.
+        most: u64,
     },
     /// The centre has too many waiting jobs.
-    #[error("{waiting} jobs are waiting, as many as the site allows; try again later")]
+    #[error(
+        "{waiting} jobs are waiting, and with {more} more they would be more than the {most} the site allows; try again \
+         later"
+    )]
     QueueFull {
         /// How many wait.
         waiting: u64,
+        /// How many this would add.
+        more: u64,
+        /// How many may wait.
+        most: u64,
     },
     /// A dependency names no job.
     #[error("job {0} does not exist; a dependency names a job submitted before")]
@@ -49,6 +63,28 @@ pub enum SubmitRefusal {
     /// A dependency ended between the look at the store and the submission; look again.
     #[error("job {0} has just ended; submit again")]
     StaleDependency(JobId),
+    /// It could not end in time even if it started at once.
+    #[error(
+        "cannot end by its deadline {deadline}: if it started now, its time limit would be over at {ends}; give a later \
+         deadline or a shorter time limit"
+    )]
+    DeadlineTooSoon {
+        /// Its deadline, in words.
+        deadline: String,
+        /// When its time limit would be over, in words.
+        ends: String,
+    },
+    /// More jobs of its name are left than a singleton can wait for.
+    #[error(
+        "{others} other jobs named \"{name}\" are left, and a singleton can wait for {NAMESAKES_MAX}; wait until some have \
+         ended, or give it another name"
+    )]
+    TooManyNamesakes {
+        /// The name.
+        name: String,
+        /// How many there are.
+        others: usize,
+    },
     /// A dependency can never be fulfilled.
     #[error("{} cannot be fulfilled: job {} has {}", .0.kind.word(), .0.job, .1.word())]
     ImpossibleDependency(Dependency, JobState),
@@ -63,8 +99,13 @@ pub fn submit(
     submissions: Vec<Submission>,
 ) -> Result<Vec<JobId>, (usize, SubmitRefusal)> {
     let mut waits = Vec::with_capacity(submissions.len());
+    let mut ahead = 0;
     for (index, submission) in submissions.iter().enumerate() {
-        check_room(draft, &submission.spec, index as u64).map_err(|refusal| (index, refusal))?;
+        check_room(draft, &submission.spec, ahead).map_err(|refusal| (index, refusal))?;
+        check_deadline(draft, &submission.spec).map_err(|refusal| (index, refusal))?;
+        let before = submissions.get(..index).unwrap_or_default();
+        check_namesakes(draft, submission, before).map_err(|refusal| (index, refusal))?;
+        ahead += jobs_of(&submission.spec);
         let unmet = unmet_dependencies(draft, submission).map_err(|refusal| (index, refusal))?;
         waits.push(unmet);
     }
@@ -72,14 +113,84 @@ pub fn submit(
     Ok(both.map(|(submission, waits_for)| store_one(draft, submission, waits_for)).collect())
 }
 
-fn store_one(draft: &mut Draft<'_>, submission: Submission, waits_for: Vec<Dependency>) -> JobId {
+/// Other jobs that a singleton can wait for: each is an entry of its record.
+const NAMESAKES_MAX: usize = 256;
+
+fn check_deadline(draft: &Draft<'_>, spec: &JobSpec) -> Result<(), SubmitRefusal> {
+    let Some(deadline) = spec.deadline.map(|deadline| deadline.moment(draft.now)) else {
+        return Ok(());
+    };
+    let ends = draft.now.plus_seconds(spec.time_limit_s);
+    if ends > deadline {
+        let (deadline, ends) = (show_moment(deadline), show_moment(ends));
+        return Err(SubmitRefusal::DeadlineTooSoon { deadline, ends });
+    }
+    Ok(())
+}
+
+/// Whether a singleton has not too many others to wait for, those before it in the list included.
+fn check_namesakes(
+    draft: &Draft<'_>,
+    submission: &Submission,
+    before: &[Submission],
+) -> Result<(), SubmitRefusal> {
+    let Submission { owner, spec, .. } = submission;
+    if !spec.singleton {
+        return Ok(());
+    }
+    let alike = |other: &&Submission| {
+        (&other.owner, &other.spec.project, &other.spec.name) == (owner, &spec.project, &spec.name)
+    };
+    let others = namesakes(draft, owner, spec).count() + before.iter().filter(alike).count();
+    if others > NAMESAKES_MAX {
+        return Err(SubmitRefusal::TooManyNamesakes { name: spec.name.clone(), others });
+    }
+    Ok(())
+}
+
+/// Jobs of the same owner, project and name that have not ended.
+fn namesakes<'a>(
+    draft: &'a Draft<'_>,
+    owner: &UserName,
+    spec: &'a JobSpec,
+) -> impl Iterator<Item = JobId> + use<'a> {
+    let named =
+        move |id: &JobId| draft.world.record(*id).is_some_and(|other| other.spec.name == spec.name);
+    draft.world.people.jobs(owner, &spec.project).filter(named)
+}
+
+/// What a singleton waits for beside its dependencies: that none of its namesakes is left.
+fn singleton_waits(draft: &Draft<'_>, submission: &Submission) -> Vec<Dependency> {
+    if !submission.spec.singleton {
+        return Vec::new();
+    }
+    let others = namesakes(draft, &submission.owner, &submission.spec);
+    others.map(|job| Dependency { kind: DependencyKind::AfterAny, job }).collect()
+}
+
+fn store_one(
+    draft: &mut Draft<'_>,
+    submission: Submission,
+    mut waits_for: Vec<Dependency>,
+) -> JobId {
+    for other in singleton_waits(draft, &submission) {
+        if !waits_for.contains(&other) {
+            waits_for.push(other);
+        }
+    }
     let id = JobId(draft.world.sequences.next_job);
     let (state, detail) = if submission.spec.hold {
         (JobState::Held, format!("held by {} at submission", submission.owner))
     } else {
         (JobState::Pending, String::new())
     };
-    let text = format!("submitted to {} by {}", submission.spec.project, submission.owner);
+    let (project, owner) = (&submission.spec.project, &submission.owner);
+    let array = submission.spec.array.as_ref();
+    let text = match array {
+        Some(array) => format!("{} tasks submitted to {project} by {owner}", array.len()),
+        None => format!("submitted to {project} by {owner}"),
+    };
+    let tasks = array.map(|array| Arc::new(ArrayTasks::new(array.len(), submission.spec.hold)));
     let job = Job {
         id,
         owner: submission.owner,
@@ -87,24 +198,33 @@ fn store_one(draft: &mut Draft<'_>, submission: Submission, waits_for: Vec<Depen
         digest: submission.digest,
         submitted: draft.now,
         spec: submission.spec,
-        status: JobStatus::new(state, detail, draft.now, waits_for),
+        status: JobStatus { tasks, ..JobStatus::new(state, detail, draft.now, waits_for) },
+        array: None,
     };
     draft.push(Change::JobSubmitted(Arc::new(job)));
     draft.tell_job(id, 0, state, EventKind::Submitted, text);
     id
 }
 
-/// Whether there is room for one more job beside `ahead` others of the same list. Counting all of the list
+/// How many jobs it is: an array is as many as it has tasks.
+fn jobs_of(spec: &JobSpec) -> u64 {
+    spec.array.as_ref().map_or(1, |array| u64::from(array.len()))
+}
+
+/// Whether there is room for it beside `ahead` other jobs of the same list. Counting all of the list
 /// against the project of each is strict at the very limit only.
 fn check_room(draft: &Draft<'_>, spec: &JobSpec, ahead: u64) -> Result<(), SubmitRefusal> {
-    let waiting = draft.world.jobs.len() as u64 + ahead;
-    if waiting >= draft.policy.max_pending {
-        return Err(SubmitRefusal::QueueFull { waiting });
+    let more = jobs_of(spec);
+    let waiting = draft.world.jobs.len() as u64 + draft.world.folded + ahead;
+    let most = draft.policy.max_pending;
+    if waiting + more > most {
+        return Err(SubmitRefusal::QueueFull { waiting, more, most });
     }
     let waiting = draft.world.waiting_jobs_of(&spec.project) + ahead;
-    if waiting >= draft.policy.max_pending_per_project {
+    let most = draft.policy.max_pending_per_project;
+    if waiting + more > most {
         let project = spec.project.to_string();
-        return Err(SubmitRefusal::ProjectQueueFull { project, waiting });
+        return Err(SubmitRefusal::ProjectQueueFull { project, waiting, more, most });
     }
     Ok(())
 }
@@ -116,7 +236,7 @@ fn unmet_dependencies(
 ) -> Result<Vec<Dependency>, SubmitRefusal> {
     let mut unmet = Vec::new();
     for &dependency in &submission.spec.dependencies {
-        let live = draft.world.jobs.get(&dependency.job).map(|job| job.status.state);
+        let live = draft.world.state_of(dependency.job);
         let state = match (live, submission.outcomes.get(&dependency.job)) {
             (Some(state), _) => state,
             (None, Some(state)) if state.is_terminal() => *state,

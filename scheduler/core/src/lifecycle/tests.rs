@@ -14,6 +14,7 @@ use super::orders::{self, Order};
 use super::*;
 use crate::account::Accounts;
 use crate::amount::{CpuMilli, GpuMilliSeconds, MemoryMib, UnixMicros};
+use crate::array::{self, ArraySpec};
 use crate::attempt::{Attempt, AttemptState, Cause, ExitStatus};
 use crate::change::Change;
 use crate::check;
@@ -27,7 +28,8 @@ use crate::planner;
 use crate::policy::Policy;
 use crate::quota::{self, Consent, Interval, Proposal};
 use crate::spec::{
-    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
+    Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
+    TaskLayout, Work,
 };
 use crate::world::World;
 
@@ -104,6 +106,9 @@ fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: boo
         comment: String::new(),
         grace_s: 1,
         scavenger: false,
+        array: None,
+        singleton: false,
+        deadline: None,
     }
 }
 
@@ -298,10 +303,27 @@ impl Life {
         }
     }
 
-    fn submit(&mut self, nodes: u32, gpus: GpuRequest, after: Option<u64>, script: bool) {
+    /// Numbers of what lives: jobs, arrays, and of each array a task that is no job.
+    fn live(&self) -> Vec<JobId> {
+        let folded = self.world.arrays.values().filter_map(|array| {
+            let tasks = array.status.tasks.as_deref()?;
+            let place = tasks.waiting.first().or(tasks.held.first())?;
+            Some(array::task_id(array.id, place))
+        });
+        let records = self.world.jobs.keys().chain(self.world.arrays.keys()).copied();
+        records.chain(folded).collect()
+    }
+
+    fn submit(
+        &mut self,
+        (nodes, gpus): (u32, GpuRequest),
+        after: Option<u64>,
+        script: bool,
+        array: Option<ArraySpec>,
+    ) {
         self.submitted += 1;
         let kind = [DependencyKind::AfterOk, DependencyKind::AfterAny, DependencyKind::AfterNotOk];
-        let live: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        let live = self.live();
         let dependency = after.filter(|_| !live.is_empty()).map(|pick| Dependency {
             kind: kind[pick as usize % kind.len()],
             job: live[pick as usize % live.len()],
@@ -310,7 +332,12 @@ impl Life {
             owner: UserName::new("kim").unwrap(),
             key: IdempotencyKey::new(&format!("key-{}", self.submitted)).unwrap(),
             digest: Digest("".into()),
-            spec: Arc::new(spec(nodes, gpus, dependency.into_iter().collect(), script)),
+            spec: Arc::new(JobSpec {
+                array,
+                singleton: self.submitted.is_multiple_of(5),
+                deadline: self.submitted.is_multiple_of(4).then_some(Deadline::WithinS(605)),
+                ..spec(nodes, gpus, dependency.into_iter().collect(), script)
+            }),
             outcomes: BTreeMap::new(),
         };
         self.draft(|draft| submit(draft, vec![submission])).unwrap();
@@ -376,7 +403,7 @@ impl Life {
     }
 
     fn act_on(&mut self, pick: usize, action: Action) {
-        let live: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        let live = self.live();
         if live.is_empty() {
             return;
         }
@@ -447,14 +474,10 @@ impl Life {
             self.draft(|draft| {
                 turn_quota(draft);
                 settle_due(draft);
+                end_overdue(draft);
             });
-            let held: Vec<JobId> = self
-                .world
-                .jobs
-                .values()
-                .filter(|job| job.status.state == JobState::Held)
-                .map(|job| job.id)
-                .collect();
+            let held = |id: &JobId| self.world.state_of(*id) == Some(JobState::Held);
+            let held: Vec<JobId> = self.live().into_iter().filter(held).collect();
             let actor = Actor { name: UserName::new("kim").unwrap(), for_site: true };
             for id in held {
                 // Cancelling one may have cancelled those that wait for it.
@@ -467,11 +490,16 @@ impl Life {
                 }
                 self.finish_one(index, 0, 0);
             }
-            if self.world.jobs.is_empty() && self.workers.iter().all(|it| it.sent.is_empty()) {
+            if self.live().is_empty() && self.workers.iter().all(|it| it.sent.is_empty()) {
                 break;
             }
         }
-        assert!(self.world.jobs.is_empty(), "still there: {:?}", self.world.jobs);
+        assert!(
+            self.live().is_empty(),
+            "still there: {:?} {:?}",
+            self.world.jobs,
+            self.world.arrays
+        );
         assert!(self.world.attempts.is_empty());
         assert!(self.world.steps.is_empty() && self.world.dependents.is_empty());
         assert!(self.world.usage.iter().next().is_none());
@@ -482,12 +510,26 @@ impl Life {
 /// Something that happens; numbers pick among what is there.
 #[derive(Debug, Clone)]
 enum Happening {
-    Submit { nodes: u32, gpus: u32, share: bool, after: Option<u64>, script: bool },
+    Submit {
+        nodes: u32,
+        gpus: u32,
+        share: bool,
+        after: Option<u64>,
+        script: bool,
+        array: Option<(u32, Option<u32>)>,
+    },
     Plan,
     Deliver(usize),
     Repeat(usize),
-    Finish { worker: usize, pick: usize, code: i32 },
-    Crash { worker: usize, wiped: bool },
+    Finish {
+        worker: usize,
+        pick: usize,
+        code: i32,
+    },
+    Crash {
+        worker: usize,
+        wiped: bool,
+    },
     Lose(usize),
     Connect(usize),
     Act(usize, Action),
@@ -502,11 +544,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Action::Release),
         Just(Action::Requeue)
     ];
-    let submit =
-        (1..=3_u32, 0..=GPUS, any::<bool>(), proptest::option::of(any::<u64>()), any::<bool>());
+    let array = proptest::option::weighted(0.3, (1..6_u32, proptest::option::of(1..3_u32)));
+    let after = proptest::option::of(any::<u64>());
+    let submit = (1..=3_u32, 0..=GPUS, any::<bool>(), after, any::<bool>(), array);
     prop_oneof![
-        4 => submit.prop_map(|(nodes, gpus, share, after, script)| {
-            Happening::Submit { nodes, gpus, share, after, script }
+        4 => submit.prop_map(|(nodes, gpus, share, after, script, array)| {
+            Happening::Submit { nodes, gpus, share, after, script, array }
         }),
         6 => Just(Happening::Plan),
         16 => worker.clone().prop_map(Happening::Deliver),
@@ -524,13 +567,14 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 fn live_through(life: &mut Life, happening: Happening) {
     match happening {
-        Happening::Submit { nodes, gpus, share, after, script } => {
+        Happening::Submit { nodes, gpus, share, after, script, array } => {
             let gpus = match (gpus, share) {
                 (0, _) => GpuRequest::None,
                 (count, false) => GpuRequest::Whole { count, class: None },
                 (count, true) => GpuRequest::Share { milli: count * 200, class: None },
             };
-            life.submit(nodes, gpus, after, script);
+            let array = array.map(|(tasks, limit)| ArraySpec::new(0..tasks, limit));
+            life.submit((nodes, gpus), after, script, array);
         }
         Happening::Plan => life.plan(),
         Happening::Deliver(worker) => life.deliver(worker),
@@ -558,6 +602,7 @@ fn live_through(life: &mut Life, happening: Happening) {
             life.draft(|draft| {
                 turn_quota(draft);
                 settle_due(draft);
+                end_overdue(draft);
             });
         }
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::fit::Machine;
 use super::limits::Limits;
-use super::order::DependencyLists;
+use super::order::{DependencyLists, array_limit};
 use super::turns::{Common, Lines, Members};
+use super::unfold::Jobs;
 use crate::amount::UnixMicros;
+use crate::array::ArrayTasks;
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Blocker;
@@ -19,26 +21,26 @@ use crate::world::{CohortKey, CohortPlace, World};
 pub(super) struct Gathered<'w> {
     /// Those that compete, without scavengers.
     pub lines: Lines<'w>,
-    /// Those that take what the others leave.
+    /// Those that take what the others leave; of the tasks of an array as many as can start in a pass.
     pub scavengers: Vec<&'w Job>,
     /// Those that do not compete, with the reason.
     pub not_yet: NotYet,
 }
 
-/// Gathers the pending jobs of the world at the moment `now`.
+/// Gathers the pending jobs of the world at the moment `now`; at most `starts_max` of them will start.
 pub(super) fn gather<'w>(
-    world: &'w World,
+    jobs: Jobs<'w>,
     now: UnixMicros,
     arena: &Arc<Arena>,
     machine: &Machine<'_>,
     limits: &mut Limits<'w>,
+    starts_max: usize,
 ) -> Gathered<'w> {
-    let (late, not_yet) = beside_cohorts(world, now);
+    let (late, not_yet) = beside_cohorts(jobs.world, now);
     let (mut lines, mut scavengers) = (Lines::new(Arc::clone(arena)), Vec::new());
-    for (common, members) in cohorts(world, late) {
+    for (common, members) in cohorts(jobs.world, late) {
         if common.spec.scavenger {
-            let jobs = members.iter().filter_map(|place| world.jobs.get(&place.job));
-            scavengers.extend(jobs);
+            scavengers.extend(members.iter(starts_max).filter_map(|id| jobs.get(id)));
         } else {
             lines.add(common, members, machine, limits);
         }
@@ -46,39 +48,77 @@ pub(super) fn gather<'w>(
     Gathered { lines, scavengers, not_yet }
 }
 
-/// Jobs that do not compete, with the reason.
-pub(super) type NotYet = Vec<(JobId, Arc<Vec<Blocker>>)>;
+/// Jobs that do not compete, with the reason. What is said of an array goes for all its tasks that wait and of which
+/// nothing else is said.
+#[derive(Debug, Default)]
+pub(super) struct NotYet {
+    /// The reasons.
+    pub lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
+    /// How many jobs that are.
+    pub jobs: usize,
+}
 
-type Late<'w> = BTreeMap<CohortKey, Vec<&'w Job>>;
+impl NotYet {
+    fn add(&mut self, job: JobId, list: Arc<Vec<Blocker>>, jobs: u32) {
+        self.lists.push((job, list));
+        self.jobs = self.jobs.saturating_add(jobs as usize);
+    }
+}
+
+/// Jobs that compete although they stand beside the cohorts.
+type Late<'w> = BTreeMap<CohortKey, (&'w Job, Vec<CohortPlace>)>;
 
 /// Of the jobs beside the cohorts, those whose moment has come, and why the others do not compete.
 fn beside_cohorts(world: &World, now: UnixMicros) -> (Late<'_>, NotYet) {
     let mut early = DependencyLists::default();
-    let (mut late, mut not_yet) = (Late::new(), NotYet::new());
+    let (mut late, mut not_yet) = (Late::new(), NotYet::default());
     let beside = world.cohorts.dependent().chain(world.cohorts.delayed());
-    for job in beside.filter_map(|id| world.jobs.get(&id)) {
+    for job in beside.filter_map(|id| world.record(id)) {
+        let jobs = job.status.tasks.as_ref().map_or(1, |tasks| tasks.waiting.len());
         match early.not_yet(world, job, now) {
-            Some(list) => not_yet.push((job.id, list)),
-            None => late.entry(CohortKey::of(job)).or_default().push(job),
+            Some(list) => not_yet.add(job.id, list, jobs),
+            None => enter(&mut late, job, [CohortPlace::of(job)]),
         }
+    }
+    for array in world.cohorts.limited().filter_map(|id| world.arrays.get(&id)) {
+        within_limit(array, &mut late, &mut not_yet);
     }
     (late, not_yet)
 }
 
+fn enter<'w>(late: &mut Late<'w>, job: &'w Job, places: impl IntoIterator<Item = CohortPlace>) {
+    let (_, list) = late.entry(CohortKey::of(job)).or_insert_with(|| (job, Vec::new()));
+    list.extend(places);
+}
+
+/// Of an array's tasks that wait, as many as may run beside those that do; the others do not compete.
+fn within_limit<'w>(array: &'w Job, late: &mut Late<'w>, not_yet: &mut NotYet) {
+    let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
+    let tasks: Option<&ArrayTasks> = array.status.tasks.as_deref();
+    let (Some(limit), Some(tasks)) = (limit, tasks) else { return };
+    let may_start = tasks.waiting.lowest(limit.saturating_sub(tasks.active()));
+    let more = tasks.waiting.len().saturating_sub(may_start.len());
+    if more > 0 {
+        not_yet.add(array.id, array_limit(array.id, limit, tasks.active()), more);
+    }
+    if !may_start.is_empty() {
+        enter(late, array, CohortPlace::of_tasks(array, &may_start));
+    }
+}
+
 /// Every cohort, those of a project one after the other.
 fn cohorts<'w>(world: &'w World, mut late: Late<'w>) -> Vec<(Common<'w>, Members<'w>)> {
-    let of_world = |(key, places): (&'w CohortKey, &'w _)| {
+    let of_world = |(key, jobs): (&'w CohortKey, &'w _)| {
         let members = match late.remove(key) {
-            Some(jobs) => together(Members::of(places).iter(), &jobs),
-            None => Members::of(places),
+            Some((_, late)) => together(Members::of(jobs).places().chain(late).collect()),
+            None => Members::of(jobs),
         };
         (Common { key: key.clone(), spec: key.spec(), avoid: key.avoid() }, members)
     };
     let mut cohorts: Vec<_> = world.cohorts.iter().map(of_world).collect();
-    let alone = late.into_iter().filter_map(|(key, jobs)| {
-        let first = *jobs.first()?;
+    let alone = late.into_iter().map(|(key, (first, places))| {
         let common = Common { key, spec: &first.spec, avoid: &first.status.avoid };
-        Some((common, together(std::iter::empty(), &jobs)))
+        (common, together(places))
     });
     let sorted = cohorts.len();
     cohorts.extend(alone);
@@ -89,9 +129,7 @@ fn cohorts<'w>(world: &'w World, mut late: Late<'w>) -> Vec<(Common<'w>, Members
 }
 
 /// Jobs of a cohort with those whose moment has come, in their order.
-fn together<'w>(places: impl Iterator<Item = CohortPlace>, late: &[&Job]) -> Members<'w> {
-    let mut all: Vec<CohortPlace> =
-        places.chain(late.iter().map(|job| CohortPlace::of(job))).collect();
-    all.sort_unstable();
-    Members::List(all.into())
+fn together<'w>(mut places: Vec<CohortPlace>) -> Members<'w> {
+    places.sort_unstable();
+    Members::list(places)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::budgets::OVERUSE;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::JobId;
-use crate::job::Job;
+use crate::job::{Job, JobState};
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::Dependency;
 use crate::world::World;
@@ -55,7 +55,7 @@ fn retry_delay(until: UnixMicros, now: UnixMicros) -> Blocker {
 
 /// The note has the kind and the other job's state.
 fn dependency(world: &World, other: &Dependency) -> Blocker {
-    let state = world.jobs.get(&other.job).map_or("ended", |job| job.status.state.word());
+    let state = world.state_of(other.job).map_or("ended", JobState::word);
     Blocker {
         kind: BlockerKind::Dependency,
         subject: other.job.to_string(),
@@ -65,6 +65,19 @@ fn dependency(world: &World, other: &Dependency) -> Blocker {
         unit: Unit::Job,
         note: format!("{} {state}", other.kind.word()),
     }
+}
+
+/// Why tasks of an array do not compete while as many as it allows hold resources.
+pub(super) fn array_limit(array: JobId, limit: u32, active: u32) -> Arc<Vec<Blocker>> {
+    Arc::new(vec![Blocker {
+        kind: BlockerKind::ArrayLimit,
+        subject: array.to_string(),
+        needed: 1,
+        available: u64::from(limit.saturating_sub(active)),
+        limit: u64::from(limit),
+        unit: Unit::Job,
+        note: String::new(),
+    }])
 }
 
 /// What a blocker notes of a job ahead that others have stopped for.

@@ -2,6 +2,7 @@
 //!
 //! Jobs come in the order of [`Turns`].
 
+mod arrays;
 mod backfill;
 mod beyond;
 mod cohorts;
@@ -31,6 +32,7 @@ use super::recall::{Found, Givers, Recalls, Scene};
 use super::request::{Families, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::turns::{Claim, CohortId, Turns};
+use super::unfold::Jobs;
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Placement;
@@ -47,6 +49,7 @@ use crate::world::{CohortKey, World};
 #[derive(Debug)]
 pub(super) struct Pass<'w> {
     world: &'w World,
+    jobs: Jobs<'w>,
     policy: &'w Policy,
     now: UnixMicros,
     machine: Machine<'w>,
@@ -69,6 +72,8 @@ pub(super) struct Pass<'w> {
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
     /// Jobs that started on nodes reserved for them, before all others.
     started: BTreeSet<JobId>,
+    /// Tasks that start in this pass, of arrays that say how many may run at once.
+    array_starts: BTreeMap<JobId, u32>,
     /// Jobs that take what all others leave.
     scavengers: Vec<&'w Job>,
     /// Cohorts beyond a budget, whose turn comes after all others'.
@@ -142,10 +147,12 @@ pub(super) enum Finding {
 
 impl<'w> Pass<'w> {
     /// A pass that has not looked at any job yet.
-    pub fn of(world: &'w World, policy: &'w Policy, now: UnixMicros) -> Self {
+    pub fn of(jobs: Jobs<'w>, policy: &'w Policy, now: UnixMicros) -> Self {
+        let world = jobs.world;
         let machine = Machine::of(world);
         Pass {
             world,
+            jobs,
             policy,
             now,
             mix: spot::mix_of(world, &machine),
@@ -161,6 +168,7 @@ impl<'w> Pass<'w> {
             recalls: None,
             expecting: BTreeMap::new(),
             started: BTreeSet::new(),
+            array_starts: BTreeMap::new(),
             scavengers: Vec::new(),
             beyond: VecDeque::new(),
             considered: 0,
@@ -174,10 +182,12 @@ impl<'w> Pass<'w> {
     /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self, before: &PlannedStarts) -> (Vec<Decision>, Report) {
         let arena = Arc::new(Arena::of(&self.world.quota));
-        let gathered = gather(self.world, self.now, &arena, &self.machine, &mut self.limits);
+        let starts_max = self.policy.max_starts_per_pass;
+        let gathered =
+            gather(self.jobs, self.now, &arena, &self.machine, &mut self.limits, starts_max);
         let Gathered { lines, scavengers, not_yet } = gathered;
-        (self.scavengers, self.considered) = (scavengers, not_yet.len());
-        (self.demands, self.lists) = (lines.demands(), not_yet);
+        (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
+        (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
@@ -193,7 +203,8 @@ impl<'w> Pass<'w> {
         let (jobs, cohorts) = self.report();
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
         let (considered, turns) = (self.considered, turns.unwrap_or_default());
-        let deferred = self.world.queue.len().saturating_sub(considered);
+        let waiting = self.world.waiting_jobs();
+        let deferred = usize::try_from(waiting).unwrap_or(usize::MAX).saturating_sub(considered);
         let planned = Arc::new(self.plans.starts);
         (self.decisions, Report { jobs, cohorts, considered, deferred, turns, planned })
     }
@@ -343,6 +354,7 @@ impl<'w> Pass<'w> {
             }
             (_, _, Some(_) | None) => {}
         }
+        self.note_task(job);
         self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
     }
 

@@ -10,8 +10,9 @@
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque, btree_set};
+use std::collections::{BTreeSet, BinaryHeap, btree_set};
 use std::sync::Arc;
+use std::vec;
 
 use super::fair::{Demand, Fair, Tier, Wanted};
 use super::fit::Machine;
@@ -22,7 +23,7 @@ use crate::fairshare::order::Burden;
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::quota::entitle::{Arena, NodeIndex};
 use crate::spec::{GpuRequest, JobSpec};
-use crate::world::{CohortKey, CohortPlace};
+use crate::world::{CohortJobs, CohortKey, CohortPlace};
 
 /// Jobs of one project that want the same, by cohorts.
 #[derive(Debug)]
@@ -73,63 +74,90 @@ pub(super) struct Cohort<'w> {
 
 /// Jobs in their order.
 #[derive(Debug, Clone)]
-pub(super) enum Members<'w> {
+pub(super) struct Members<'w> {
+    /// Where the next stands, with the run that it begins.
+    first: Option<CohortPlace>,
+    /// Those behind.
+    rest: Rest<'w>,
+    left: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Rest<'w> {
     /// As the world has them.
-    Set {
-        /// The rest.
-        rest: btree_set::Iter<'w, CohortPlace>,
-        /// The first of them.
-        first: Option<&'w CohortPlace>,
-    },
+    Set(btree_set::Iter<'w, CohortPlace>),
     /// With those whose moment has come.
-    List(VecDeque<CohortPlace>),
+    List(vec::IntoIter<CohortPlace>),
+}
+
+impl Rest<'_> {
+    fn next(&mut self) -> Option<CohortPlace> {
+        match self {
+            Rest::Set(places) => places.next().copied(),
+            Rest::List(places) => places.next(),
+        }
+    }
 }
 
 impl<'w> Members<'w> {
     /// All of a cohort of the world.
-    pub fn of(places: &'w BTreeSet<CohortPlace>) -> Self {
-        let mut rest = places.iter();
-        let first = rest.next();
-        Members::Set { rest, first }
+    pub fn of(jobs: &'w CohortJobs) -> Self {
+        let mut rest = Rest::Set(jobs.places().iter());
+        Members { first: rest.next(), rest, left: jobs.len() }
+    }
+
+    /// Those that stand at these places, which must be in their order.
+    pub fn list(places: Vec<CohortPlace>) -> Self {
+        let left = places.iter().map(CohortPlace::jobs).sum();
+        let mut rest = Rest::List(places.into_iter());
+        Members { first: rest.next(), rest, left }
     }
 
     /// Which is next.
     pub fn first(&self) -> Option<CohortPlace> {
-        match self {
-            Members::Set { first, .. } => first.copied(),
-            Members::List(list) => list.front().copied(),
-        }
+        self.first
     }
 
     /// How many are left.
     pub fn len(&self) -> usize {
-        match self {
-            Members::Set { rest, first } => rest.len() + usize::from(first.is_some()),
-            Members::List(list) => list.len(),
-        }
+        self.left
     }
 
     /// Goes on to the next.
     fn advance(&mut self) {
-        match self {
-            Members::Set { rest, first } => *first = rest.next(),
-            Members::List(list) => _ = list.pop_front(),
-        }
+        let Some(place) = self.first else { return };
+        self.left = self.left.saturating_sub(1);
+        self.first = if place.job < place.last {
+            Some(CohortPlace { job: JobId(place.job.0 + 1), ..place })
+        } else {
+            self.rest.next()
+        };
     }
 
-    /// All that are left.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = CohortPlace> + '_> {
-        match self {
-            Members::Set { rest, first } => {
-                Box::new(first.iter().copied().chain(rest.clone()).copied())
-            }
-            Members::List(list) => Box::new(list.iter().copied()),
-        }
+    /// Goes on to the last of the run, since all of it are alike; how many were passed over.
+    fn advance_to_last(&mut self) -> usize {
+        let Some(place) = &mut self.first else { return 0 };
+        let passed = place.jobs() - 1;
+        place.job = place.last;
+        self.left = self.left.saturating_sub(passed);
+        passed
+    }
+
+    /// Where those stand that are left.
+    pub fn places(&self) -> impl Iterator<Item = CohortPlace> + use<'w> {
+        let mut rest = self.rest.clone();
+        self.first.into_iter().chain(std::iter::from_fn(move || rest.next()))
+    }
+
+    /// Those that are left, of each run at most so many.
+    pub fn iter(&self, most: usize) -> impl Iterator<Item = JobId> + use<'w> {
+        let run = move |place: CohortPlace| (place.job.0..=place.last.0).take(most).map(JobId);
+        self.places().flat_map(run)
     }
 
     /// When the first of them was queued, whatever their priority.
     fn oldest(&self) -> UnixMicros {
-        self.iter().map(|place| place.queued).min().unwrap_or_default()
+        self.places().map(|place| place.queued).min().unwrap_or_default()
     }
 }
 
@@ -371,8 +399,14 @@ impl<'w> Cohort<'w> {
         self.members.advance();
     }
 
+    /// Goes on to the last of the tasks of an array that are all like the one whose turn it is; how many were passed
+    /// over.
+    pub fn advance_to_last(&mut self) -> usize {
+        self.members.advance_to_last()
+    }
+
     fn front(&self, cohort: CohortId) -> Option<Reverse<Front>> {
-        let CohortPlace { promised, priority, queued, job } = self.members.first()?;
+        let CohortPlace { promised, priority, queued, job, .. } = self.members.first()?;
         let place = Place { promised, priority, queued, gpus: Reverse(self.gpus), job };
         Some(Reverse(Front { place, cohort }))
     }

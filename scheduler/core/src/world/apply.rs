@@ -22,7 +22,8 @@ impl World {
         self.version += 1;
         match change {
             Change::JobSubmitted(job) => {
-                self.sequences.next_job = self.sequences.next_job.max(job.id.0 + 1);
+                self.sequences.next_job = self.sequences.next_job.max(job.last_id().0 + 1);
+                self.people.enter(job);
                 self.insert_job(Job::clone(job));
             }
             Change::JobMoved { id, status } => self.move_job(*id, status),
@@ -88,14 +89,29 @@ impl World {
         if job.status.state.is_terminal() {
             return;
         }
-        self.link(&job);
-        self.jobs.insert(job.id, job);
+        if job.is_array() {
+            self.link_array(&job);
+            self.arrays.insert(job.id, job);
+        } else {
+            self.link(&job);
+            self.jobs.insert(job.id, job);
+        }
     }
 
     fn move_job(&mut self, id: JobId, status: &Arc<JobStatus>) {
-        let Some(mut job) = self.jobs.remove(&id) else { return };
-        self.unlink(&job);
+        let mut job = if let Some(job) = self.jobs.remove(&id) {
+            self.unlink(&job);
+            job
+        } else if let Some(array) = self.arrays.remove(&id) {
+            self.unlink_array(&array);
+            array
+        } else {
+            return;
+        };
         job.status = JobStatus::clone(status);
+        if job.status.state.is_terminal() {
+            self.people.leave(&job);
+        }
         self.insert_job(job);
     }
 
@@ -103,17 +119,33 @@ impl World {
     fn link(&mut self, job: &Job) {
         let project = &job.spec.project;
         self.scavengers += u64::from(job.spec.scavenger);
-        self.requests.count(job, true);
+        self.requests.count(job, 1, true);
         match job.status.state {
             JobState::Pending => {
                 self.queue.insert(QueueKey::of(job));
                 self.cohorts.insert(job);
-                self.usage.count_waiting(project, true);
+                self.usage.count_waiting(project, 1, true);
+                self.deadlines.extend(start_of(job));
             }
-            JobState::Held => self.usage.count_waiting(project, true),
+            JobState::Held => {
+                self.usage.count_waiting(project, 1, true);
+                self.deadlines.extend(start_of(job));
+            }
             JobState::Starting | JobState::Running => self.usage.count_active(project, true),
             JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {}
         }
+        self.link_dependencies(job);
+    }
+
+    /// It need not start by any moment any more.
+    pub(super) fn drop_deadline(&mut self, job: &Job) {
+        if let Some(start) = start_of(job) {
+            self.deadlines.remove(&start);
+        }
+    }
+
+    /// Enters the job into the list of those that wait for others.
+    pub(super) fn link_dependencies(&mut self, job: &Job) {
         for dependency in &job.status.waits_for {
             self.dependents.entry(dependency.job).or_default().insert(job.id);
         }
@@ -122,17 +154,26 @@ impl World {
     fn unlink(&mut self, job: &Job) {
         let project = &job.spec.project;
         self.scavengers = self.scavengers.saturating_sub(u64::from(job.spec.scavenger));
-        self.requests.count(job, false);
+        self.requests.count(job, 1, false);
         match job.status.state {
             JobState::Pending => {
                 self.queue.remove(&QueueKey::of(job));
                 self.cohorts.remove(job);
-                self.usage.count_waiting(project, false);
+                self.usage.count_waiting(project, 1, false);
+                self.drop_deadline(job);
             }
-            JobState::Held => self.usage.count_waiting(project, false),
+            JobState::Held => {
+                self.usage.count_waiting(project, 1, false);
+                self.drop_deadline(job);
+            }
             JobState::Starting | JobState::Running => self.usage.count_active(project, false),
             JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {}
         }
+        self.unlink_dependencies(job);
+    }
+
+    /// Takes the job out of the list of those that wait for others.
+    pub(super) fn unlink_dependencies(&mut self, job: &Job) {
         for dependency in &job.status.waits_for {
             if let Some(waiting) = self.dependents.get_mut(&dependency.job) {
                 waiting.remove(&job.id);
@@ -258,4 +299,9 @@ impl World {
             change(node);
         }
     }
+}
+
+/// By when it must start, if it has a deadline.
+pub(super) fn start_of(job: &Job) -> Option<(UnixMicros, JobId)> {
+    Some((job.starts_by()?, job.id))
 }

@@ -12,11 +12,11 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Of all these jobs.
-    pub fn of<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> Self {
+    /// Of all these jobs, each counted so many times.
+    pub fn of<'a>(jobs: impl IntoIterator<Item = (&'a Job, u64)>) -> Self {
         let mut requests = Requests::default();
-        for job in jobs {
-            requests.count(job, true);
+        for (job, times) in jobs {
+            requests.count(job, times, true);
         }
         requests
     }
@@ -26,19 +26,19 @@ impl Requests {
         self.jobs.iter().map(|(request, jobs)| (request, *jobs))
     }
 
-    /// Counts one job more or less.
-    pub(super) fn count(&mut self, job: &Job, more: bool) {
+    /// Counts so many jobs like this one more or less.
+    pub(super) fn count(&mut self, job: &Job, times: u64, more: bool) {
         let request = &job.spec.per_node;
-        if job.spec.scavenger {
+        if job.spec.scavenger || times == 0 {
             return;
         }
         let Some(jobs) = self.jobs.get_mut(request) else {
             if more {
-                self.jobs.insert(request.clone(), 1);
+                self.jobs.insert(request.clone(), times);
             }
             return;
         };
-        *jobs = if more { jobs.saturating_add(1) } else { jobs.saturating_sub(1) };
+        *jobs = if more { jobs.saturating_add(times) } else { jobs.saturating_sub(times) };
         if *jobs == 0 {
             self.jobs.remove(request);
         }

@@ -105,14 +105,16 @@ impl Usage {
         self.each_level(project, |usage| *usage.held.entry(class.clone()).or_default() += gpus);
     }
 
-    /// Counts one job more or less that waits.
-    pub(super) fn count_waiting(&mut self, project: &ProjectPath, more: bool) {
-        self.each_level(project, |usage| usage.waiting = step(usage.waiting, more));
+    /// Counts so many jobs more or less that wait.
+    pub(super) fn count_waiting(&mut self, project: &ProjectPath, jobs: u64, more: bool) {
+        if jobs > 0 {
+            self.each_level(project, |usage| usage.waiting = step(usage.waiting, jobs, more));
+        }
     }
 
     /// Counts one job more or less that starts or runs.
     pub(super) fn count_active(&mut self, project: &ProjectPath, more: bool) {
-        self.each_level(project, |usage| usage.active = step(usage.active, more));
+        self.each_level(project, |usage| usage.active = step(usage.active, 1, more));
     }
 
     fn each_level(&mut self, project: &ProjectPath, change: impl Fn(&mut PathUsage)) {
@@ -138,6 +140,6 @@ fn less(held: &mut BTreeMap<GpuClass, GpuMilli>, class: &GpuClass, gpus: GpuMill
     held.retain(|_, held| !held.is_zero());
 }
 
-fn step(count: u64, more: bool) -> u64 {
-    if more { count.saturating_add(1) } else { count.saturating_sub(1) }
+fn step(count: u64, jobs: u64, more: bool) -> u64 {
+    if more { count.saturating_add(jobs) } else { count.saturating_sub(jobs) }
 }

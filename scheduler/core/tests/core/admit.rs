@@ -275,7 +275,7 @@ fn texts_and_paths_are_held_to_their_form() {
     spec.environment MALFORMED "A=B" is no name of a variable; it may not be empty nor have =
     spec.environment.C MALFORMED has a NUL character; remove it
     spec.working_directory MALFORMED "data" is not absolute; begin it with /
-    spec.output_path MALFORMED has %q, which means nothing; use %j job, %a attempt, %s step, %t rank, %N node
+    spec.output_path MALFORMED has %q, which means nothing; use %j job, %a attempt, %s step, %t rank, %N node, and in arrays %A array, %i index
     spec.comment TOO_LONG has 1025 characters; give at most 1024
     spec.name TOO_LONG has 129 characters; give at most 128
     "#);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gotgan_core::amount::{CpuMilli, MemoryMib, UnixMicros};
+use gotgan_core::array::{ArraySpec, ArrayTasks};
 use gotgan_core::change::Change;
 use gotgan_core::ids::{GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::spec::{
-    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout, Work,
+    Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
+    TaskLayout, Work,
 };
 use gotgan_core::topology::{Level, Segment};
 
@@ -119,7 +121,9 @@ fn plain_job(id: JobId, queued: UnixMicros) -> Job {
             promised: std::collections::BTreeSet::new(),
             cause: None,
             exit: None,
+            tasks: None,
         },
+        array: None,
     }
 }
 
@@ -149,6 +153,9 @@ fn plain_spec() -> JobSpec {
         comment: String::new(),
         grace_s: 30,
         scavenger: false,
+        array: None,
+        singleton: false,
+        deadline: None,
     }
 }
 
@@ -266,10 +273,35 @@ impl<'a> JobBuilder<'a> {
         self
     }
 
+    /// So many tasks like this, at most `at_once` of them at once.
+    pub fn array(mut self, tasks: u32, at_once: Option<u32>) -> Self {
+        self.job.status.tasks = Some(Arc::new(ArrayTasks::new(tasks, false)));
+        self.spec(|spec| spec.array = Some(ArraySpec::new(0..tasks, at_once)))
+    }
+
+    /// Must have ended so many seconds from now.
+    pub fn deadline_in_s(self, seconds: i64) -> Self {
+        let deadline = Some(Deadline::At(self.cluster.now.plus_seconds(seconds)));
+        self.spec(|spec| spec.deadline = deadline)
+    }
+
     pub fn held(mut self, detail: &str) -> Self {
         self.job.status.state = JobState::Held;
         self.job.status.detail = detail.to_owned();
         self
+    }
+
+    pub fn name(self, name: &str) -> Self {
+        self.spec(|spec| spec.name = name.to_owned())
+    }
+
+    pub fn singleton(self) -> Self {
+        self.spec(|spec| spec.singleton = true)
+    }
+
+    /// What it asks for, not submitted.
+    pub fn into_spec(self) -> Arc<JobSpec> {
+        self.job.spec
     }
 
     pub fn submit(self) -> JobId {

@@ -5,6 +5,7 @@
 
 mod admit;
 mod alerts;
+mod arrays;
 mod audit;
 mod backfill;
 mod books;
@@ -19,6 +20,7 @@ mod fair_tree;
 mod fairshare;
 mod fragmentation;
 mod import;
+mod kept_back;
 mod lend;
 mod lending;
 mod naive;

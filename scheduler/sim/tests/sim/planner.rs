@@ -87,6 +87,9 @@ fn spec(shape: &Shape) -> JobSpec {
         comment: String::new(),
         grace_s: 30,
         scavenger: false,
+        array: None,
+        singleton: false,
+        deadline: None,
     }
 }
 
@@ -115,7 +118,9 @@ fn job(number: u64, shape: &Shape) -> Job {
             promised: BTreeSet::new(),
             cause: None,
             exit: None,
+            tasks: None,
         },
+        array: None,
     }
 }
 

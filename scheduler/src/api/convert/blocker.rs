@@ -38,6 +38,8 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Capacity => v1::BlockerKind::Capacity,
         BlockerKind::Order => v1::BlockerKind::Order,
         BlockerKind::Planned => v1::BlockerKind::Planned,
+        BlockerKind::ArrayLimit => v1::BlockerKind::ArrayLimit,
+        BlockerKind::Deadline => v1::BlockerKind::Deadline,
         BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,
     }
 }

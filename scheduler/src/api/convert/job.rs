@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
+use gotgan_core::array::ArrayTasks;
 use gotgan_core::attempt::{Attempt, AttemptState};
 use gotgan_core::change::{Event, Subject};
 use gotgan_core::ids::NodeName;
+use gotgan_core::job::JobState;
 use gotgan_core::step::{Step, StepKind, Task, TaskState};
 use gotgan_proto::v1;
 use gotgan_store::JobDetail;
@@ -36,6 +38,23 @@ pub fn job_brief(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> 
         paid_gpu_milli_seconds: detail.paid.0,
         simulated: nodes().any(|allocation| simulated(&allocation.node)),
         nodes: nodes().map(|allocation| allocation.node.to_string()).collect(),
+        array_tasks: status.tasks.as_deref().map(array_tasks),
+        array_job_id: job.array.map_or(0, |array| array.0),
+        task_index: job.task_index().unwrap_or_default(),
+        start_by_us: micros(job.starts_by()),
+    }
+}
+
+fn array_tasks(tasks: &ArrayTasks) -> v1::ArrayTasks {
+    v1::ArrayTasks {
+        held: tasks.in_state(JobState::Held),
+        pending: tasks.in_state(JobState::Pending),
+        starting: tasks.in_state(JobState::Starting),
+        running: tasks.in_state(JobState::Running),
+        completed: tasks.in_state(JobState::Completed),
+        failed: tasks.in_state(JobState::Failed),
+        cancelled: tasks.in_state(JobState::Cancelled),
+        timed_out: tasks.in_state(JobState::TimedOut),
     }
 }
 

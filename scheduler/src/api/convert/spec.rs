@@ -5,7 +5,8 @@ use gotgan_core::admit::{
     ScriptRequest, WarningSignalRequest, WorkRequest,
 };
 use gotgan_core::spec::{
-    Constraints, Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout, WarningSignal, Work,
+    Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, TaskLayout,
+    WarningSignal, Work,
 };
 use gotgan_core::topology::{BlockTerms, Level};
 use gotgan_proto::v1;
@@ -37,6 +38,11 @@ pub fn job_request(spec: v1::JobSpec) -> JobRequest {
         comment: spec.comment,
         grace_s: spec.grace_s,
         scavenger: spec.scavenger,
+        array: spec.array,
+        array_limit: spec.array_limit,
+        singleton: spec.singleton,
+        deadline_us: spec.deadline_us,
+        deadline_in_s: spec.deadline_in_s,
     }
 }
 
@@ -118,6 +124,17 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         comment: spec.comment.clone(),
         grace_s: Some(spec.grace_s),
         scavenger: spec.scavenger,
+        array: spec.array.as_ref().map(ToString::to_string).unwrap_or_default(),
+        array_limit: spec.array.as_ref().and_then(|array| array.at_once).unwrap_or_default(),
+        singleton: spec.singleton,
+        deadline_us: match spec.deadline {
+            Some(Deadline::At(moment)) => moment.0,
+            Some(Deadline::WithinS(_)) | None => 0,
+        },
+        deadline_in_s: match spec.deadline {
+            Some(Deadline::WithinS(seconds)) => seconds,
+            Some(Deadline::At(_)) | None => 0,
+        },
     }
 }
 

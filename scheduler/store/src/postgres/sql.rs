@@ -1,6 +1,8 @@
 //! Statements in the words of PostgreSQL. Lists come as JSON arrays in one parameter.
 
-use crate::sql::{alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
+use crate::sql::{
+    alert_columns, attempt_columns, event_columns, job_columns, jobs_and_specs, ledger_columns,
+};
 
 pub(crate) use super::writes_sql::statement;
 pub(crate) use crate::sql::*;
@@ -43,7 +45,9 @@ macro_rules! within {
 const LIST: &str = concat!(
     "SELECT ",
     job_columns!(),
-    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id WHERE jobs.id < $1 ",
+    " FROM ",
+    jobs_and_specs!(),
+    " WHERE jobs.id < $1 ",
     "AND ($2::text IS NULL OR jobs.state = ANY (ARRAY(SELECT json_array_elements_text($2::json)))) ",
     "AND ",
     within!("jobs.project", "$3"),
@@ -52,10 +56,13 @@ const LIST: &str = concat!(
     "AND ($5::text IS NULL OR jobs.owner = $5) ",
     "AND ($6::text IS NULL OR jobs.name = $6) ",
     "AND ($7::text IS NULL OR jobs.id = ANY (ARRAY(SELECT json_array_elements_text($7::json)::bigint))) ",
+    "AND ($9::bigint IS NULL OR jobs.array_id IS NULL) AND ($10::bigint IS NULL OR jobs.array_id = $10) ",
     "ORDER BY jobs.id DESC LIMIT $8"
 );
 
 pub(crate) const LIST_ALL: &str = LIST;
+pub(crate) const LIST_SUBMITTED: &str = LIST;
+pub(crate) const LIST_BY_ARRAY: &str = LIST;
 pub(crate) const LIST_BY_ID: &str = LIST;
 pub(crate) const LIST_BY_OWNER: &str = LIST;
 pub(crate) const LIST_BY_STATE: &str = LIST;

@@ -31,12 +31,13 @@ pub(crate) fn statement(target: Target) -> &'static str {
 
 const JOBS: &str = "\
     INSERT INTO jobs (id, owner, idempotency_key, digest, project, name, state, priority, submitted_us, \
-    queued_us, ended_us, status) \
+    queued_us, ended_us, status, array_id, array_last) \
     SELECT item.id, item.owner, item.idempotency_key, item.digest, item.project, item.name, item.state, \
-    item.priority, item.submitted_us, item.queued_us, item.ended_us, item.status \
+    item.priority, item.submitted_us, item.queued_us, item.ended_us, item.status, item.array_id, \
+    item.array_last \
     FROM json_to_recordset($1::json) AS item(id bigint, owner text, idempotency_key text, digest text, \
     project text, name text, state text, priority bigint, submitted_us bigint, queued_us bigint, \
-    ended_us bigint, status text)";
+    ended_us bigint, status text, array_id bigint, array_last bigint)";
 
 const JOB_SPECS: &str = "\
     INSERT INTO job_specs (job_id, spec) \

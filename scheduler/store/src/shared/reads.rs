@@ -23,7 +23,7 @@ use super::{Connection, Db, sql};
 use crate::decode;
 use crate::{
     AnsweredRequest, Balance, JobDetail, JobFilter, JoinTokenRecord, Leadership, LedgerFilter,
-    Page, RecordedSubmission, Result, StoreError, TokenRecord,
+    Page, RecordedSubmission, Result, StoreError, TaskFilter, TokenRecord,
 };
 
 /// Rows of a statement, decoded; the error of a statement says what was being done.
@@ -184,7 +184,7 @@ pub(super) async fn answered(
 pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option<JobDetail>> {
     let number = signed(id.0);
     let Some(job) = row!(connection, "read a job", sql::JOB, number) else {
-        return Ok(None);
+        return Ok(folded_task(connection, id).await?.map(JobDetail::of));
     };
     let attempts = rows!(connection, "read a job's attempts", sql::ATTEMPTS_OF_JOB, number);
     let steps = rows!(connection, "read a job's steps", sql::STEPS_OF_JOB, number);
@@ -192,12 +192,9 @@ pub(super) async fn job(connection: &mut Connection, id: JobId) -> Result<Option
     let sums: Vec<(i64, i64, i64)> =
         rows!(connection, "read what a job paid", sql::SUMS_OF_JOB, number);
     let mut detail = JobDetail {
-        job: decode::job(job)?,
         attempts: each(attempts, decode::attempt)?,
         steps: decode::steps(steps, tasks)?.into_iter().map(Arc::new).collect(),
-        charged: Vec::new(),
-        refunded: Vec::new(),
-        paid: GpuMilliSeconds::default(),
+        ..JobDetail::of(decode::job(job)?)
     };
     for (attempt, charged, refunded) in sums {
         let attempt = decode::small("ledger entry", attempt)?;
@@ -229,11 +226,8 @@ pub(super) async fn jobs(
     let paid: BTreeMap<i64, i64> = paid.into_iter().collect();
     let details = jobs.into_iter().map(|job| JobDetail {
         attempts: attempts.remove(&job.id).into_iter().collect(),
-        steps: Vec::new(),
-        charged: Vec::new(),
-        refunded: Vec::new(),
         paid: GpuMilliSeconds(paid.get(&signed(job.id.0)).copied().unwrap_or(0)),
-        job,
+        ..JobDetail::of(job)
     });
     Ok(details.collect())
 }
@@ -250,6 +244,8 @@ async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> R
         .bind(filter.name.as_deref().map(|name| name.replace('\0', "\u{fffd}")))
         .bind(list_or_null(&filter.ids))
         .bind(i64::from(page.size))
+        .bind((filter.tasks == TaskFilter::Without).then_some(1_i64))
+        .bind(array_of(filter).map(|array| signed(array.0)))
         .persistent(super::KEEPS_LISTINGS_PREPARED)
         .fetch_all(connection)
         .await
@@ -263,12 +259,28 @@ fn list_statement(filter: &JobFilter) -> &'static str {
     let only_living =
         !filter.states.is_empty() && !filter.states.iter().any(|state| state.is_terminal());
     match filter {
+        JobFilter { tasks: TaskFilter::Of(_), .. } => sql::LIST_BY_ARRAY,
         JobFilter { ids, .. } if !ids.is_empty() => sql::LIST_BY_ID,
         JobFilter { owner: Some(_), .. } => sql::LIST_BY_OWNER,
         _ if only_living => sql::LIST_BY_STATE,
         _ if !paths(filter).is_empty() => sql::LIST_WITHIN,
+        JobFilter { tasks: TaskFilter::Without, .. } => sql::LIST_SUBMITTED,
         JobFilter { .. } => sql::LIST_ALL,
     }
+}
+
+fn array_of(filter: &JobFilter) -> Option<JobId> {
+    match filter.tasks {
+        TaskFilter::Of(array) => Some(array),
+        TaskFilter::Beside | TaskFilter::Without => None,
+    }
+}
+
+/// A task of an array that is no job of its own, as the job it would be, or would have been.
+async fn folded_task(connection: &mut Connection, id: JobId) -> Result<Option<Job>> {
+    let array = row!(connection, "find an array", sql::ARRAY_OVER, signed(id.0));
+    let array = array.map(decode::job).transpose()?;
+    Ok(array.and_then(|array| array.folded_task(id).or_else(|| array.dropped_task(id))))
 }
 
 /// A JSON array, or null for an empty list: no filter.
@@ -305,12 +317,20 @@ pub(super) async fn job_states(
     connection: &mut Connection,
     ids: &[JobId],
 ) -> Result<BTreeMap<JobId, JobState>> {
-    let ids = json!(ids).to_string();
-    let rows: Vec<(i64, String)> = rows!(connection, "read states of jobs", sql::JOB_STATES, ids);
-    let states = rows
-        .into_iter()
-        .map(|(id, state)| Ok((JobId(decode::unsigned("job", id)?), decode::job_state(&state)?)));
-    states.collect()
+    let list = json!(ids).to_string();
+    let rows: Vec<(i64, String)> = rows!(connection, "read states of jobs", sql::JOB_STATES, list);
+    let mut states = BTreeMap::new();
+    for (id, state) in rows {
+        states.insert(JobId(decode::unsigned("job", id)?), decode::job_state(&state)?);
+    }
+    for id in ids {
+        if !states.contains_key(id)
+            && let Some(task) = folded_task(connection, *id).await?
+        {
+            states.insert(*id, task.status.state);
+        }
+    }
+    Ok(states)
 }
 
 pub(super) async fn count_jobs(connection: &mut Connection) -> Result<BTreeMap<JobState, u64>> {

@@ -1,6 +1,8 @@
 //! Statements in the words of SQLite. Lists come as JSON arrays in one parameter.
 
-use crate::sql::{alert_columns, attempt_columns, event_columns, job_columns, ledger_columns};
+use crate::sql::{
+    alert_columns, attempt_columns, event_columns, job_columns, jobs_and_specs, ledger_columns,
+};
 
 pub(crate) use super::writes_sql::{FENCED, make_round, write_round};
 pub(crate) use crate::sql::*;
@@ -35,7 +37,7 @@ macro_rules! jobs_within {
 macro_rules! select_jobs {
     ($driver:expr) => {
         concat!(
-            "SELECT ", job_columns!(), " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id WHERE ", $driver,
+            "SELECT ", job_columns!(), " FROM ", jobs_and_specs!(), " WHERE ", $driver,
             " AND jobs.id < $1 ",
             "AND ($2 IS NULL OR +jobs.state IN (SELECT value FROM json_each($2))) ",
             "AND ($3 IS NULL OR EXISTS (SELECT 1 FROM json_each($3) AS path WHERE +jobs.project = path.value ",
@@ -44,7 +46,8 @@ macro_rules! select_jobs {
             "OR (+jobs.project > $4 || '/' AND +jobs.project < $4 || '0')) ",
             "AND ($5 IS NULL OR +jobs.owner = $5) ",
             "AND ($6 IS NULL OR jobs.name = $6) ",
-            "AND ($7 IS NULL OR jobs.id IN (SELECT value FROM json_each($7))) "
+            "AND ($7 IS NULL OR jobs.id IN (SELECT value FROM json_each($7))) ",
+            "AND ($9 IS NULL OR +jobs.array_id IS NULL) AND ($10 IS NULL OR +jobs.array_id = $10) "
         )
     };
 }
@@ -57,6 +60,9 @@ macro_rules! list_jobs {
 }
 
 pub(crate) const LIST_ALL: &str = list_jobs!("true");
+/// What people submitted, however many tasks of arrays there are between.
+pub(crate) const LIST_SUBMITTED: &str = list_jobs!("jobs.array_id IS NULL");
+pub(crate) const LIST_BY_ARRAY: &str = list_jobs!("jobs.array_id = $10");
 pub(crate) const LIST_BY_ID: &str = list_jobs!("jobs.id IN (SELECT value FROM json_each($7))");
 pub(crate) const LIST_BY_OWNER: &str = list_jobs!("jobs.owner = $5");
 /// Each state's jobs come out of the index in the order wanted and are merged, so a page reads no more than it shows,

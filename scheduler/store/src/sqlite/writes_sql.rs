@@ -76,11 +76,11 @@ fn statement(target: Target) -> &'static str {
 
 const JOBS: &str = "\
     INSERT INTO jobs (id, owner, idempotency_key, digest, project, name, state, priority, submitted_us, \
-    queued_us, ended_us, status) \
+    queued_us, ended_us, status, array_id, array_last) \
     SELECT item.value ->> '$.id', item.value ->> '$.owner', item.value ->> '$.idempotency_key', item.value \
     ->> '$.digest', item.value ->> '$.project', item.value ->> '$.name', item.value ->> '$.state', \
     item.value ->> '$.priority', item.value ->> '$.submitted_us', item.value ->> '$.queued_us', item.value \
-    ->> '$.ended_us', item.value ->> '$.status' \
+    ->> '$.ended_us', item.value ->> '$.status', item.value ->> '$.array_id', item.value ->> '$.array_last' \
     FROM jsonb_each($1) AS item";
 
 const JOB_SPECS: &str = "\

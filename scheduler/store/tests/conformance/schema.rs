@@ -42,13 +42,16 @@ pub async fn an_empty_database_has_its_tables_after_opening(place: Arc<Place>) {
     assert!(["wal", "on"].contains(&journal[0].as_str()), "{journal:?}");
 }
 
-const INDEXES: [&str; 13] = [
+const INDEXES: [&str; 16] = [
     "attempts_alive",
     "attempts_by_end",
     "events_by_job",
+    "jobs_by_array",
+    "jobs_by_array_last",
     "jobs_by_owner",
     "jobs_by_project",
     "jobs_by_state",
+    "jobs_submitted",
     "ledger_by_account",
     "ledger_by_job",
     "ledger_by_project",

@@ -59,6 +59,7 @@ pub fn status(state: JobState) -> JobStatus {
         promised: std::collections::BTreeSet::new(),
         cause: None,
         exit: None,
+        tasks: None,
     }
 }
 
@@ -83,6 +84,9 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
         warning_signal: None,
         requeue: true,
         scavenger: false,
+        array: None,
+        singleton: false,
+        deadline: None,
         max_retries: 1,
         environment: BTreeMap::from([("LANG".to_owned(), "ko_KR.UTF-8".to_owned())]),
         working_directory: String::new(),
@@ -103,6 +107,7 @@ pub fn job(id: u64, owner: &str, project: &str, name: &str) -> Job {
         submitted: at(1),
         spec: Arc::new(spec(project, name)),
         status: status(JobState::Pending),
+        array: None,
     }
 }
 

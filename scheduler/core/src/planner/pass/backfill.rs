@@ -16,14 +16,14 @@ use super::{Pass, Want};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::{JobId, NodeName};
-use crate::job::Job;
+use crate::job::{Job, JobState};
 use crate::planned::{PlannedStart, PlannedStarts};
 use crate::planner::fair::Tier;
 use crate::planner::gang::Pick;
 use crate::planner::horizon::{Ask, Who};
 use crate::planner::lending::Lending;
 use crate::planner::limits::ProjectIndex;
-use crate::planner::order::has_waited;
+use crate::planner::order::{DependencyLists, has_waited};
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Cohort, Turn};
 use crate::profile::FOREVER;
@@ -157,14 +157,7 @@ impl<'w> Pass<'w> {
 
     /// Whether the job still waits, may still start, and still has its nodes.
     fn still_stands(&mut self, job: JobId, start: &PlannedStart) -> Option<Standby<'w>> {
-        let job = self.world.jobs.get(&job)?;
-        let status = &job.status;
-        let competes = self.world.queue.contains(&crate::world::QueueKey::of(job))
-            && status.waits_for.is_empty()
-            && status.not_before <= self.now;
-        if !competes || job.spec.scavenger {
-            return None;
-        }
+        let job = self.jobs.get(job).filter(|job| self.competes(job))?;
         let class = match &start.class {
             Some(name) => Some(self.machine.class(name)?),
             None => None,
@@ -177,6 +170,16 @@ impl<'w> Pass<'w> {
         let slots = self.slots_of(&start.nodes, want, class)?;
         let may = claim.tier != Tier::Overuse && self.could_start(want, class);
         may.then(|| Standby { job, want, claim, place, slots, before: start.clone() })
+    }
+
+    /// Whether the job waits for its turn and for nothing else.
+    fn competes(&self, job: &Job) -> bool {
+        let not_yet = || DependencyLists::default().not_yet(self.world, job, self.now).is_some();
+        job.status.state == JobState::Pending
+            && !job.spec.scavenger
+            && !not_yet()
+            && !self.is_late(job)
+            && self.tasks_at_limit(job).is_none()
     }
 
     /// The tier that a start on nodes of that class would be in.
@@ -295,8 +298,9 @@ impl<'w> Pass<'w> {
 
     /// Plans starts for the first jobs of a cohort that could not start.
     pub(super) fn plan_cohort(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want) {
-        let world = self.world;
-        for job in cohort.members().iter().filter_map(|place| world.jobs.get(&place.job)) {
+        let (jobs, most) = (self.jobs, self.policy.planned_gangs_per_project as usize);
+        let members = cohort.members().iter(most.max(1)).filter_map(|id| jobs.get(id));
+        for job in members {
             if !self.may_plan(job, turn.claim, want) {
                 return;
             }

@@ -19,8 +19,8 @@ impl<'w> Pass<'w> {
 
     /// Looks at a job, or at its whole cohort if it tells for all.
     pub(super) fn take_turn(&mut self, turns: &mut Turns<'w>, turn: &Turn) -> Fate {
-        let Some(job) = self.world.jobs.get(&turn.job) else { return Fate::Next };
-        if self.started.contains(&job.id) {
+        let Some(job) = self.jobs.get(turn.job) else { return Fate::Next };
+        if self.started.contains(&job.id) || self.is_kept_back(job) {
             return Fate::Next;
         }
         let cohort = turns.cohort_mut(turn.cohort);
@@ -46,7 +46,7 @@ impl<'w> Pass<'w> {
                 if waits_for_room(order) {
                     self.plan_start(job, turn.claim, want);
                 }
-                self.considered += 1;
+                self.considered += 1 + turns.cohort_mut(turn.cohort).advance_to_last();
                 self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
                 Fate::Next
             }

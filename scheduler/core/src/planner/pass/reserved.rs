@@ -40,15 +40,15 @@ impl<'w> Pass<'w> {
         for cohort in turns.cohorts() {
             let own = self.own_reservations(cohort.common.spec);
             if !own.is_empty() {
-                let world = self.world;
-                let members = cohort.members().iter();
-                let members = members.filter_map(|place| world.jobs.get(&place.job));
+                let known = self.jobs;
+                let members = cohort.members().iter(self.policy.max_starts_per_pass);
+                let members = members.filter_map(|id| known.get(id));
                 jobs.extend(members.map(|job| (QueueKey::of(job), job, own)));
             }
         }
         jobs.sort_unstable_by_key(|(place, ..)| *place);
         for (_, job, own) in jobs {
-            if !self.has_decided_enough() {
+            if !self.has_decided_enough() && !self.is_kept_back(job) {
                 self.try_reserved(job, own);
             }
         }

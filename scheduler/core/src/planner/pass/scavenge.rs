@@ -26,8 +26,10 @@ impl<'w> Pass<'w> {
             if self.has_decided_enough() {
                 break;
             }
-            self.considered += 1;
-            self.scavenge(job, &mut failed);
+            if !self.is_kept_back(job) {
+                self.considered += 1;
+                self.scavenge(job, &mut failed);
+            }
         }
     }
 

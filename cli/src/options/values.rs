@@ -1,0 +1,91 @@
+//! Values of a job's options, and how they are read.
+
+use clap::ValueEnum;
+use gotgan_proto::v1;
+
+use crate::units;
+
+/// Nodes named by a list with ranges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeList(pub Vec<String>);
+
+/// Jobs to wait for, and whether for all of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dependencies {
+    pub jobs: Vec<(v1::DependencyKind, u64)>,
+    pub singleton: bool,
+}
+
+/// By when a job must have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// Unix microseconds.
+    AtUs(i64),
+    /// Seconds after the submission.
+    WithinS(i64),
+}
+
+/// What one task is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TasksPer {
+    Node,
+    Gpu,
+}
+
+pub(super) fn dependencies(text: &str) -> Result<Dependencies, String> {
+    let (alone, others): (Vec<&str>, Vec<&str>) =
+        text.split(',').partition(|part| *part == "singleton");
+    let jobs = match others.as_slice() {
+        [] => Vec::new(),
+        others => units::parse_dependencies(&others.join(","))?,
+    };
+    Ok(Dependencies { jobs, singleton: !alone.is_empty() })
+}
+
+pub(super) fn deadline(text: &str) -> Result<Deadline, String> {
+    if let Some(from_now) = text.strip_prefix('+') {
+        return units::parse_time(from_now).map(Deadline::WithinS);
+    }
+    let moment = gotgan_core::quota::read_moment(text);
+    moment.map(|moment| Deadline::AtUs(moment.0)).map_err(|why| format!("{why}; or write +2h"))
+}
+
+pub(super) fn node_list(text: &str) -> Result<NodeList, String> {
+    units::parse_node_list(text).map(NodeList)
+}
+
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    units::parse_variable(text, |key| std::env::var(key).ok())
+}
+
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("zero; ask for at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("not a number; write one number from 1".to_owned()),
+    }
+}
+
+pub(super) fn gpu_share(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(share @ 1..=999) => Ok(share),
+        _ => Err("not a share; write thousandths of a GPU from 1 to 999".to_owned()),
+    }
+}
+
+pub(super) fn grace(text: &str) -> Result<u32, String> {
+    if text == "0" {
+        return Ok(0);
+    }
+    // A bare number is seconds here: graces are short.
+    let with_unit = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("{text}s")
+    } else {
+        text.to_owned()
+    };
+    let seconds = units::parse_time(&with_unit)?;
+    u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds <= 3600)
+        .ok_or_else(|| "more than an hour".to_owned())
+}
