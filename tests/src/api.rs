@@ -203,7 +203,10 @@ impl Api {
         let mut token = String::new();
         loop {
             let page = Some(v1::PageRequest { size: 1000, token });
-            let answer = self.jobs().list(v1::ListJobsRequest { page, ..Default::default() }).await;
+            let answer = self
+                .jobs()
+                .list(v1::ListJobsRequest { page, tasks: true, ..Default::default() })
+                .await;
             let answer = answer.unwrap_or_else(|s| panic!("jobs: {}", told(&s))).into_inner();
             jobs.extend(answer.jobs);
             token = answer.next_token;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::JobState;
 
 use super::load::{Load, connection, submit};
+use super::report::Unit;
 use super::{Backend, Mark, Measure, Sample, Setup};
 use crate::jobs::Shape;
 use crate::jobs::command;
@@ -15,6 +16,12 @@ use crate::{Cluster, VirtualWorker};
 
 /// What single submissions of eight clients on SQLite are to reach, a second.
 const MARK: f64 = 8_000.0;
+/// Tasks of the array that is submitted again and again.
+const ARRAY_TASKS: u32 = 100_000;
+/// In what time such an array is to be acknowledged, milliseconds.
+const ARRAY_MARK: f64 = 20.0;
+/// Arrays a run: each adds its tasks to those that wait.
+const ARRAYS: usize = 20;
 /// GPUs of the one node, and the most that a job asks for.
 const GPUS: u32 = 8;
 /// Calls before the clock starts: connections are made and pages are warm.
@@ -67,7 +74,33 @@ pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
         }
         measures.push(Measure::of(&name, "jobs/s", case.mark(backend), samples));
     }
+    let name = format!("submit/{}/array/{ARRAY_TASKS}", backend.word());
+    if name.contains(&setup.only) {
+        let times = arrays(setup, backend).await;
+        measures.push(Measure::of_times(
+            &name,
+            Unit::Milliseconds,
+            Mark::AtMost(ARRAY_MARK),
+            times,
+        ));
+    }
     measures
+}
+
+/// How long one array after the other took until it was acknowledged.
+async fn arrays(setup: &Setup, backend: Backend) -> Vec<Duration> {
+    let cluster = setup.cluster(backend).await;
+    let _node = full_node(&cluster).await;
+    let mut times = Vec::new();
+    for _ in 0..ARRAYS {
+        let mut spec = command(&["/bin/true"]).gpus(GPUS);
+        spec.array = format!("0-{}", ARRAY_TASKS - 1);
+        let sent = Instant::now();
+        cluster.api.submit(spec).await;
+        times.push(sent.elapsed());
+    }
+    check_stored(&cluster, ARRAYS * ARRAY_TASKS as usize).await;
+    times
 }
 
 async fn one_run(setup: &Setup, backend: Backend, case: Case) -> Sample {
