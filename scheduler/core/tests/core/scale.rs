@@ -16,7 +16,7 @@ use gotgan_core::check;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
 use gotgan_core::ids::ProjectPath;
 use gotgan_core::plan::Decision;
-use gotgan_core::planner::plan;
+use gotgan_core::planner::{plan, plan_after};
 use gotgan_core::topology::Level;
 
 use crate::cluster::TestCluster;
@@ -220,4 +220,80 @@ fn gangs_of_domains() {
         measure(&cluster, &format!("10000 gangs of 18 nodes wait, kept together: {keeps}"));
     }
     cluster.check();
+}
+
+/// A project of the national tree: 3 domains of 15 programmes of 25.
+fn national_project(index: usize) -> String {
+    format!("d{}/p{}/{}", index % 3, index / 3 % 15, index / 45 % 25)
+}
+
+/// GPUs on each node, nodes and time limit in hours of a job of the national mix.
+fn national_job(index: usize) -> (u32, u32, i64) {
+    // A step that visits all of 10,000 in an order without a pattern.
+    let per_myriad = index * 7_919 % 10_000;
+    let (gpus, nodes) = match per_myriad {
+        0..6_000 => (1, 1),
+        6_000..7_000 => (2, 1),
+        7_000..7_800 => (4, 1),
+        7_800..9_200 => (8, 1),
+        9_200..9_600 => (8, 2 + u32::try_from(index % 3).unwrap()),
+        9_600..9_850 => (8, 8 + 8 * u32::try_from(index % 2).unwrap()),
+        9_850..9_970 => (8, 32),
+        9_970..9_995 => (8, 128),
+        _ => (8, 512),
+    };
+    let hours = [1, 4, 4, 12, 12, 24, 48, 96, 168][index / 13 % 9];
+    (gpus, nodes, hours)
+}
+
+/// 6,250 nodes of six classes in racks, full, 100,000 waiting jobs of 1,125 projects with fair share, 1,000 planned
+/// starts, with the reasons of every job.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn a_nation_waits() {
+    let mut cluster = TestCluster::new();
+    cluster.policy.max_starts_per_pass = usize::MAX;
+    cluster.policy.planned_gangs_per_project = 2;
+    let classes = ["a100", "b200", "b300", "gb200", "h100", "h200"];
+    for index in 0..NODES {
+        let class = classes[index * classes.len() / NODES];
+        let node = cluster.node(&format!("node-{index:05}")).gpus(8, class);
+        node.label("rack", &format!("rack-{:03}", index / 18)).add();
+    }
+    for index in 0..1125 {
+        cluster.limit(&national_project(index), &[]);
+    }
+    let submit = |cluster: &mut TestCluster, index: usize, nodes_max: u32| {
+        let (gpus, nodes, hours) = national_job(index);
+        let class = classes[index / 7 % classes.len()];
+        let job = cluster.job().project(&national_project(index)).hours(hours);
+        let job = job.gpus(gpus, class).nodes(nodes.min(nodes_max));
+        if nodes > 1 && nodes < 16 && index % 4 == 0 {
+            job.one(Level::Rack).submit()
+        } else {
+            job.submit()
+        };
+    };
+    (0..30_000).for_each(|index| submit(&mut cluster, index, 4));
+    cluster.run_all();
+    (0..WAITING).for_each(|index| submit(&mut cluster, index, 512));
+    cluster.run_all();
+    let mut took = Vec::new();
+    for pass in 0..400 {
+        let before = Instant::now();
+        let plan = plan_after(&cluster.planned, &cluster.world, &cluster.policy, cluster.now);
+        if pass >= 300 {
+            took.push(before.elapsed());
+        }
+        cluster.planned = std::sync::Arc::clone(&plan.report.planned);
+        cluster.later(1);
+    }
+    took.sort_unstable();
+    let (running, waiting) = (cluster.world.attempts.len(), cluster.world.queue.len());
+    println!(
+        "{running} run, {waiting} wait, {} starts planned: p50 {:?}, p99 {:?}",
+        cluster.planned.len(),
+        took[50],
+        took[99]
+    );
 }
