@@ -31,6 +31,7 @@ use crate::fleet;
 use crate::meter::{Meter, Parts};
 use crate::moving::MovedIn;
 use crate::record::Record;
+use crate::replay::Told;
 use crate::setup::Setup;
 use crate::worker::{WorkerStep, Workers};
 
@@ -322,6 +323,7 @@ impl<'s> Engine<'s> {
         while std::mem::take(&mut self.dirty.plan) && !self.world.queue.is_empty() {
             let plan = planner::plan_after(&self.planned, &self.world, &self.policy, self.now);
             self.planned = Arc::clone(&plan.report.planned);
+            self.note_planned();
             self.record.passes += 1;
             passes += 1;
             self.wake = self.next_wake(&plan.report);
@@ -343,6 +345,14 @@ impl<'s> Engine<'s> {
         }
         if let Some(wake) = self.wake {
             self.at(wake, Step::Wake);
+        }
+    }
+
+    /// Notes by when jobs were told first that they would start.
+    fn note_planned(&mut self) {
+        for (job, start) in self.planned.iter().filter(|(_, start)| start.since == self.now) {
+            let told = Told { at: self.now, by: start.promised };
+            self.record.told.entry(job).or_insert(told);
         }
     }
 

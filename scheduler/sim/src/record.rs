@@ -8,6 +8,8 @@ use gotgan_core::attempt::Cause;
 use gotgan_core::ids::{JobId, ProjectPath};
 use gotgan_core::job::JobState;
 
+use crate::replay::Told;
+
 /// Where a job comes from; the same in a run and in its counterfactual.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -113,6 +115,8 @@ pub struct Record {
     pub alerts: Vec<Alert>,
     /// Decisions that came too late.
     pub late_decisions: u64,
+    /// By when those jobs were told first that they would start for which a start was planned, and when.
+    pub told: BTreeMap<JobId, Told>,
     /// Passes of the planner.
     pub passes: u64,
     /// Moments at which something happened.

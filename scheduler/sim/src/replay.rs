@@ -14,6 +14,7 @@ pub mod figures;
 pub mod history;
 pub mod html;
 pub mod nodes;
+pub mod planned;
 pub mod play;
 pub mod plot;
 pub mod production;
@@ -28,6 +29,8 @@ pub mod text;
 pub mod trace;
 pub mod turns;
 pub mod waiting;
+
+use std::collections::BTreeMap;
 
 use gotgan_core::amount::UnixMicros;
 
@@ -47,4 +50,15 @@ pub struct Played {
     pub jobs: Vec<Option<Ran>>,
     /// How often somebody looked whether a job can start.
     pub passes: u64,
+    /// By place in the trace, what those jobs were told first for which a start was planned.
+    pub told: BTreeMap<usize, Told>,
+}
+
+/// A start that was planned for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// When it was told.
+    pub at: UnixMicros,
+    /// By when it was to start.
+    pub by: UnixMicros,
 }

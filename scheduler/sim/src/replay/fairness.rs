@@ -184,7 +184,11 @@ mod tests {
         let tenants = vec!["a".to_owned(), "b".to_owned()];
         let trace = Trace { jobs: vec![job(0, 0), job(1, 1)], tenants, skipped: Vec::new() };
         let ran = |start| Some(Ran { start: at(start), end: at(start + 100) });
-        let played = Played { jobs: vec![ran(0), ran(100)], passes: 0 };
+        let played = Played {
+            jobs: vec![ran(0), ran(100)],
+            passes: 0,
+            told: std::collections::BTreeMap::new(),
+        };
         let dues = dues(&trace, &played, 8, &[1, 1]);
         // The first 100 seconds half of it is due to either, then all of it to the second.
         let fairness: Vec<_> = dues.iter().filter_map(Due::fairness).collect();

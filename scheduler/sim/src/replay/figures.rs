@@ -204,7 +204,14 @@ mod tests {
             Some(Ran { start: at(start), end: at(start + length) })
         };
         let trace = Trace { jobs: (0..).zip(jobs).map(job).collect(), ..Trace::default() };
-        (trace, Played { jobs: jobs.iter().map(ran).collect(), passes: 0 })
+        (
+            trace,
+            Played {
+                jobs: jobs.iter().map(ran).collect(),
+                passes: 0,
+                told: std::collections::BTreeMap::new(),
+            },
+        )
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! there is one pass.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::fairshare::HalfLife;
@@ -32,7 +32,7 @@ pub fn play(
         game.moment(now);
         watch(game.over);
     }
-    Played { jobs: game.ran, passes: game.passes }
+    Played { jobs: game.ran, passes: game.passes, told: BTreeMap::new() }
 }
 
 /// How those that wait are kept.

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gotgan_core::amount::UnixMicros;
-use gotgan_core::ids::{BadName, ClusterName, GpuClass, ProjectPath};
+use gotgan_core::ids::{BadName, ClusterName, GpuClass, JobId, ProjectPath};
 use gotgan_core::policy::Policy;
 
 use super::bounds::SECONDS_MAX;
@@ -70,7 +70,9 @@ pub fn play(
         return Err(ProductionError::Violated(refused.reason.clone()));
     }
     let jobs = (0..trace.jobs.len()).map(|place| ran(record, place)).collect();
-    Ok(Played { jobs, passes: record.passes })
+    let place = |(name, job): (&String, &JobId)| Some((name.parse().ok()?, *record.told.get(job)?));
+    let told = record.named.iter().filter_map(place).collect();
+    Ok(Played { jobs, passes: record.passes, told })
 }
 
 fn ran(record: &Record, place: usize) -> Option<Ran> {

@@ -10,6 +10,7 @@ use super::fairness::{Due, dues, jain};
 use super::figures::{
     LARGE_GPUS, MachineUse, Seen, Waits, hash_of_starts, seen, size_class, size_class_name,
 };
+use super::planned::PlannedLine;
 use super::trace::Trace;
 
 /// What was replayed, and how.
@@ -52,6 +53,8 @@ pub struct ReplayReport {
     pub never_started: u64,
     /// What the jobs of 16 GPUs and more waited; `null` if there are none.
     pub large: Option<Waits>,
+    /// How well planned starts held; `null` if none was planned.
+    pub planned: Option<PlannedLine>,
     /// Waits by size class, the smallest first.
     pub sizes: Vec<Group>,
     /// Waits and fairness by tenant, by name.
@@ -155,6 +158,7 @@ impl ReplayReport {
             },
             all,
             large,
+            planned: PlannedLine::of(played),
             sizes: sizes(trace, played),
             tenants,
             fairness: Fairness {

@@ -71,6 +71,14 @@ impl ReplayReport {
         let share = |number: Option<f64>| number.map_or("-".to_owned(), |one| format!("{one:.3}"));
         let (least, jain) = (share(self.fairness.least), share(self.fairness.jain));
         line("fairness", format!("least {least}, Jain's index {jain}"));
+        if let Some(planned) = &self.planned {
+            let (jobs, on_time) = (thousands(planned.jobs), thousands(planned.on_time));
+            let ahead = span(planned.median_told_ahead_s);
+            line(
+                "planned",
+                format!("{jobs} starts, half of them {ahead} ahead; {on_time} in time"),
+            );
+        }
         line("starts", format!("hash {}", self.fnv1a64_of_starts));
         text.push('\n');
         text

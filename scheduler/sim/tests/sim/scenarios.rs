@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use gotgan_sim::report::ScenarioReport;
 use gotgan_sim::setup::SetupError;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 /// Every scenario there is; each has a test of its own below.
 const EXAMPLES: [&str; 9] = [
@@ -375,4 +377,32 @@ proptest! {
         let report = run_text(&small(seed, &(more.to_owned() + &troubles.concat()))).unwrap();
         prop_assert!(report.passed, "{}", report.text());
     }
+}
+
+/// Jobs that come and go in minutes.
+fn busy(seed: u64, more: &str) -> String {
+    small(seed, more)
+        .replace("mean = \"20m\"", "mean = \"30s\"")
+        .replace("mean = \"40m\", most = \"3h\"", "mean = \"2m\", most = \"1h\"")
+        .replace("least = \"10m\", most = \"5h\"", "least = \"30s\", most = \"12m\"")
+}
+
+#[test]
+#[ignore = "takes about as long as a meal; GOTGAN_TEST_JOBS says how many"]
+fn a_million_jobs_among_losses_and_restarts_leave_nothing_wrong() {
+    let asked = std::env::var("GOTGAN_TEST_JOBS");
+    let wanted: usize = asked.map_or(1_000_000, |number| number.parse().expect("a number of jobs"));
+    let mut runner = TestRunner::deterministic();
+    let troubles = proptest::collection::vec(trouble(), 0..24);
+    let (mut jobs, mut stopped, mut runs) = (0, 0, 0);
+    while jobs < wanted {
+        let troubles = troubles.new_tree(&mut runner).unwrap().current().concat();
+        let more = if runs % 2 == 0 { SCAVENGERS.to_owned() + &troubles } else { troubles };
+        let report = run_text(&busy(runs, &more)).unwrap();
+        assert!(report.passed, "seed {runs}: {}\n{more}", report.text());
+        jobs += report.jobs.submitted;
+        stopped += report.jobs.stopped;
+        runs += 1;
+    }
+    println!("{jobs} jobs in {runs} runs, {stopped} attempts stopped or lost: nothing wrong");
 }
