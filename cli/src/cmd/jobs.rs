@@ -280,7 +280,13 @@ mod tests {
               "started": "2026-11-22T00:00:00Z",
               "ended_us": 1795309325000000,
               "ended": "2026-11-22T01:02:05Z",
-              "paid_gpu_milli_seconds": 0
+              "paid_gpu_milli_seconds": 0,
+              "blocks": {
+                "one": null,
+                "prefer": null,
+                "segment_nodes": null,
+                "segment_level": null
+              }
             }
           ],
           "next_page": null
