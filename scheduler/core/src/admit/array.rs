@@ -1,15 +1,12 @@
 //! The tasks of an array, as people write them: `0-99`, `0-98:2`, `1,5,9`, and `%10` behind for at most ten at once.
 
-use std::collections::BTreeSet;
-
 use super::fault::{FaultReason, Findings};
 use crate::array::{ARRAY_TASKS_MAX, ArraySpec};
 
 /// Characters of a list of indexes.
 const TEXT_MAX: usize = 16 * 1024;
 
-/// Ranges of a list of indexes; with them all expanded, what is refused for having too many tasks cost no more than
-/// what is not.
+/// Ranges of a list of indexes.
 const PARTS_MAX: usize = 4_096;
 
 /// The array asked for; `None` if none is, or with a fault noted. A limit of 0 is none.
@@ -86,7 +83,8 @@ fn at_once(in_text: Option<&str>, limit: u32, findings: &mut Findings) -> Option
 
 type Refused = (FaultReason, String);
 
-fn indexes(list: &str, tasks_max: u32) -> Result<BTreeSet<u32>, Refused> {
+/// The indexes, ascending and each once. They are counted before they are written out: a short text can name very many.
+fn indexes(list: &str, tasks_max: u32) -> Result<Vec<u32>, Refused> {
     let parts = list.split(',').count();
     if list.len() > TEXT_MAX || parts > PARTS_MAX {
         let message = format!(
@@ -95,21 +93,18 @@ fn indexes(list: &str, tasks_max: u32) -> Result<BTreeSet<u32>, Refused> {
         );
         return Err((FaultReason::TooLong, message));
     }
-    let too_many = || {
+    let ranges = list.split(',').map(range).collect::<Result<Vec<_>, _>>();
+    let ranges = ranges.map_err(|why| (FaultReason::Malformed, why))?;
+    let count = |(first, last, step): &(u32, u32, u32)| u64::from((last - first) / step) + 1;
+    if ranges.iter().map(count).sum::<u64>() > u64::from(tasks_max) {
         let message = format!("has more than {tasks_max} tasks; submit several smaller arrays");
-        (FaultReason::OutOfRange, message)
-    };
-    let mut indexes = BTreeSet::new();
-    for part in list.split(',') {
-        let (first, last, step) = range(part).map_err(|why| (FaultReason::Malformed, why))?;
-        if (last - first) / step >= tasks_max {
-            return Err(too_many());
-        }
-        indexes.extend((first..=last).step_by(step as usize));
-        if indexes.len() > tasks_max as usize {
-            return Err(too_many());
-        }
+        return Err((FaultReason::OutOfRange, message));
     }
+    let all =
+        ranges.into_iter().flat_map(|(first, last, step)| (first..=last).step_by(step as usize));
+    let mut indexes: Vec<u32> = all.collect();
+    indexes.sort_unstable();
+    indexes.dedup();
     Ok(indexes)
 }
 
