@@ -3,7 +3,7 @@
 //! Ends are found node by node, once somebody asks. GPUs of a class on a node are as good as each other, so they are
 //! counted; a share counts as the whole GPU that it is on.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::fit::Machine;
@@ -26,8 +26,8 @@ const OVERDUE_S: i64 = 60;
 pub(super) struct Horizon<'w> {
     world: &'w World,
     now: UnixMicros,
-    /// Found once asked for.
-    ends: RefCell<BTreeMap<SlotId, Ends>>,
+    /// By node; found once asked for.
+    ends: Vec<OnceCell<Ends>>,
     /// What the pass itself has started, which is held from now on.
     begun: BTreeMap<SlotId, Vec<(UnixMicros, NodeAllocation)>>,
     holds: BTreeMap<SlotId, Vec<Hold>>,
@@ -101,10 +101,10 @@ impl Who {
 }
 
 impl<'w> Horizon<'w> {
-    /// Nothing is planned and nothing known yet.
-    pub fn of(world: &'w World, now: UnixMicros) -> Self {
-        let (ends, begun, holds) = (RefCell::default(), BTreeMap::new(), BTreeMap::new());
-        Horizon { world, now, ends, begun, holds }
+    /// Nothing is planned and nothing known yet, of so many nodes.
+    pub fn of(world: &'w World, now: UnixMicros, nodes: usize) -> Self {
+        let ends = (0..nodes).map(|_| OnceCell::new()).collect();
+        Horizon { world, now, ends, begun: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Whether nothing is planned anywhere.
@@ -119,7 +119,7 @@ impl<'w> Horizon<'w> {
 
     /// What the pass started is held until its time limit is over.
     pub fn begin(&mut self, slot: SlotId, held: NodeAllocation, until: UnixMicros) {
-        self.ends.get_mut().remove(&slot);
+        self.ends[slot.0 as usize].take();
         self.begun.entry(slot).or_default().push((until, held));
     }
 
@@ -168,9 +168,8 @@ impl<'w> Horizon<'w> {
         let Some(gpu) = pick.gpu.filter(|_| matches!(ask.need.gpus, GpuNeed::Share(_))) else {
             return ask.need;
         };
-        let stays = self.with_ends(machine, pick.slot, |ends| {
-            ends.gpus.get(gpu as usize).is_some_and(|end| *end >= until)
-        });
+        let end = self.ends(machine, pick.slot).gpus.get(gpu as usize);
+        let stays = end.is_some_and(|end| *end >= until);
         if stays { Need { gpus: GpuNeed::None, ..ask.need } } else { ask.need }
     }
 
@@ -208,14 +207,12 @@ impl<'w> Horizon<'w> {
         let slot = machine.slot(id);
         let holds = self.holds.get(&id).map_or(&[][..], Vec::as_slice);
         let reserved = machine.reserved_on(slot).filter(|terms| ask.is_shut_out(terms)).collect();
-        self.with_ends(machine, id, |ends| {
-            View { slot, ends, holds, reserved, ask }.earliest(not_before.max(self.now))
-        })
+        let ends = self.ends(machine, id);
+        View { slot, ends, holds, reserved, ask }.earliest(not_before.max(self.now))
     }
 
-    fn with_ends<T>(&self, machine: &Machine<'_>, id: SlotId, ask: impl FnOnce(&Ends) -> T) -> T {
-        let mut known = self.ends.borrow_mut();
-        ask(known.entry(id).or_insert_with(|| self.ends_of(id, machine.slot(id))))
+    fn ends(&self, machine: &Machine<'_>, id: SlotId) -> &Ends {
+        self.ends[id.0 as usize].get_or_init(|| self.ends_of(id, machine.slot(id)))
     }
 
     fn ends_of(&self, id: SlotId, slot: &Slot<'_>) -> Ends {
