@@ -268,7 +268,7 @@ fn a_nation_waits() {
         let class = classes[index / 7 % classes.len()];
         let job = cluster.job().project(&national_project(index)).hours(hours);
         let job = job.gpus(gpus, class).nodes(nodes.min(nodes_max));
-        if nodes > 1 && nodes < 16 && index % 4 == 0 {
+        if nodes > 1 && nodes < 16 && index.is_multiple_of(4) {
             job.one(Level::Rack).submit()
         } else {
             job.submit()
