@@ -40,10 +40,12 @@ pub struct Policy {
     /// Gangs of several nodes of one project for which a start is planned at a time. 0: nothing is planned at all, and
     /// whatever fits may pass what waits.
     pub planned_gangs_per_project: u32,
+    /// A start is planned for a gang once it has waited this long, seconds: in a busy machine many find room before.
+    pub planned_gangs_after_s: i64,
     /// Other jobs of one project for which a start is planned at a time.
     pub planned_jobs_per_project: u32,
     /// A start is planned for a job that takes all GPUs of a node once it has waited this long, seconds; for one that
-    /// takes a part of them after as many times longer as it is smaller. For a gang it is planned at once.
+    /// takes a part of them after as many times longer as it is smaller.
     pub planned_after_s: i64,
     /// Jobs for which a start is planned, of all projects together.
     pub planned_starts_max: u32,
@@ -83,6 +85,7 @@ impl Default for Policy {
             retry_delay_max_ms: 300_000,
             max_starts_per_pass: 1_000,
             planned_gangs_per_project: 2,
+            planned_gangs_after_s: 900,
             planned_jobs_per_project: 1,
             planned_after_s: 24 * 3600,
             planned_starts_max: 1_000,

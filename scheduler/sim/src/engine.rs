@@ -359,11 +359,12 @@ impl<'s> Engine<'s> {
     /// When time alone may change what a pass decides: a wait between tries is over, a job has waited so long that
     /// a start is planned for it, or an attempt has run for its promised minimum while somebody wants its GPUs.
     fn next_wake(&self, report: &Report) -> Option<UnixMicros> {
-        let planned_after_s = self.policy.planned_after_s;
+        let (gangs_s, others_s) = (self.policy.planned_gangs_after_s, self.policy.planned_after_s);
         let waiting = self.world.queue.iter().filter_map(|key| self.world.jobs.get(&key.job));
         let of_jobs = waiting.flat_map(|job| {
             let since = job.status.queued.max(job.status.not_before);
-            [job.status.not_before, since.plus_seconds(planned_after_s)]
+            let patience_s = if job.spec.nodes > 1 { gangs_s } else { others_s };
+            [job.status.not_before, since.plus_seconds(patience_s)]
         });
         let minimum_s = self.policy.min_runtime_before_preemption_s;
         let lent = wants_back(report).then(|| self.world.attempts.values());

@@ -98,10 +98,10 @@ pub(super) enum Order {
     Freeing,
 }
 
-/// Whether the job has competed for resources for at least `seconds`; never for 0.
+/// Whether the job has competed for resources for at least `seconds`.
 pub(super) fn has_waited(job: &Job, seconds: i64, now: UnixMicros) -> bool {
     let since = job.status.queued.max(job.status.not_before);
-    seconds > 0 && since.plus_seconds(seconds) <= now
+    since.plus_seconds(seconds) <= now
 }
 
 /// The blocker of a job that others have been told to stop for.

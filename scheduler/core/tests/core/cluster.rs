@@ -51,7 +51,11 @@ impl TestCluster {
     pub fn new() -> Self {
         let mut cluster = TestCluster {
             world: World::default(),
-            policy: Policy { planned_gangs_per_project: 0, ..Policy::default() },
+            policy: Policy {
+                planned_gangs_per_project: 0,
+                planned_gangs_after_s: 0,
+                ..Policy::default()
+            },
             now: UnixMicros(1_000_000_000_000),
             planned: Arc::default(),
             expected: Vec::new(),

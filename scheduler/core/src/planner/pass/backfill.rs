@@ -202,6 +202,14 @@ impl<'w> Pass<'w> {
         self.within_bounds(want, class) && self.lent(want, class, Lending::could_allow)
     }
 
+    /// Whether the node would serve one of the gang once it is free.
+    fn would_serve(&self, id: SlotId, want: Want, class: Option<ClassIndex>) -> bool {
+        let (slot, family) = (self.machine.slot(id), self.families.get(want.family));
+        slot.takes_work
+            && slot.could_fit(class, &family.need)
+            && family.territory.would_contain(slot)
+    }
+
     /// The nodes, if all of them would serve once they are free.
     fn slots_of(
         &self,
@@ -209,13 +217,7 @@ impl<'w> Pass<'w> {
         want: Want,
         class: Option<ClassIndex>,
     ) -> Option<Vec<SlotId>> {
-        let family = self.families.get(want.family);
-        let serves = |id: &SlotId| {
-            let slot = self.machine.slot(*id);
-            slot.takes_work
-                && slot.could_fit(class, &family.need)
-                && family.territory.would_contain(slot)
-        };
+        let serves = |id: &SlotId| self.would_serve(*id, want, class);
         let found = names.iter().map(|name| self.machine.find(name).filter(serves));
         let slots: Vec<SlotId> = found.collect::<Option<_>>()?;
         (slots.len() == want.nodes as usize).then_some(slots)
@@ -321,12 +323,15 @@ impl<'w> Pass<'w> {
             && self.plans.choices_left > 0
             && self.plans.starts.len() < self.policy.planned_starts_max as usize
             && matches!(claim.tier, Tier::Guaranteed | Tier::Borrowed)
-            && (is_gang || has_waited(job, self.patience_s(want), self.now))
+            && has_waited(job, self.patience_s(want), self.now)
     }
 
-    /// How long a job of one node waits before a start is planned for it: the smaller the longer, since it finds a place
-    /// sooner, and since what is kept for many small ones leaves little room to choose.
+    /// How long a job waits before a start is planned for it. Of those of one node the smaller the longer, since it
+    /// finds a place sooner, and since what is kept for many small ones leaves little room to choose.
     fn patience_s(&self, want: Want) -> i64 {
+        if want.nodes > 1 {
+            return self.policy.planned_gangs_after_s;
+        }
         let family = self.families.get(want.family);
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let most = classes.map(|class| self.machine.node_gpus(class)).max().unwrap_or(1);
@@ -367,13 +372,7 @@ impl<'w> Pass<'w> {
             return None;
         }
         let ask = self.ask(job, claim, want, class);
-        let family = self.families.get(want.family);
-        let serves = |id: &SlotId| {
-            let slot = self.machine.slot(*id);
-            slot.takes_work
-                && slot.could_fit(class, &family.need)
-                && family.territory.would_contain(slot)
-        };
+        let serves = |id: &SlotId| self.would_serve(*id, want, class);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
         let ready: Vec<_> = self.machine.ids().filter(serves).filter_map(at).collect();
         let (at, slots) = self.gather_nodes(ready, want, &ask)?;
