@@ -2,9 +2,9 @@
 //!
 //! A planned start is firm: as long as it stands, nobody else may start on its nodes who would still be there then, but
 //! for those who have a better right to the GPUs altogether (a project within its guarantee goes before one that
-//! borrows, and a reservation before both). It is kept from pass to pass and never put off by what comes after it. What
-//! ends before its time limit brings it forward. It is given up when its job no longer waits or may no longer start,
-//! and made anew when a node of it is gone.
+//! borrows, and a reservation before both). It is kept from pass to pass and never put off by what comes after it, but
+//! that a start planned for a gang puts off one for a job of one node. What ends before its time limit brings it
+//! forward. It is given up when its job no longer waits or may no longer start, and made anew when a node of it is gone.
 //!
 //! Nothing of it is stored: after a restart the first passes plan anew, from the same jobs and the same time limits.
 

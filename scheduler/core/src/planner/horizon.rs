@@ -60,6 +60,8 @@ pub(super) struct Who {
     pub job: JobId,
     /// Whether it is within a guarantee: then those that borrow are not in its way either.
     pub guaranteed: bool,
+    /// Whether it plans a start for a gang: then plans for jobs of one node are not in its way. Those find other places.
+    pub plans_gang: bool,
 }
 
 /// From a moment until before another.
@@ -96,7 +98,9 @@ impl Ask<'_> {
 impl Who {
     /// Whether what is planned for the other is in its way.
     fn gives_way_to(self, other: Who) -> bool {
-        self.job != other.job && (other.guaranteed || !self.guaranteed)
+        self.job != other.job
+            && (other.guaranteed || !self.guaranteed)
+            && (other.plans_gang || !self.plans_gang)
     }
 }
 

@@ -270,8 +270,8 @@ fn play(wishes: &[Wish], projects: &[&str], look: &mut dyn FnMut(&TestCluster)) 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// As long as no node is lost and nobody is guaranteed anything, what was planned once stays planned until it
-    /// starts, and is never put off.
+    /// As long as no node is lost and nobody is guaranteed anything, what was planned once for a gang stays planned until
+    /// it starts, and is never put off.
     #[test]
     fn no_planned_start_is_ever_put_off(wishes in wishes(), projects in 1..4_usize) {
         let projects = [LAB, "public/a", "public/b"].split_at(projects).0;
@@ -284,16 +284,17 @@ proptest! {
                 assert!(!waits || cluster.now.0 <= *by, "job {job} should run by now");
                 assert!(planned.is_none_or(|start| start.at.0 <= *by), "job {job} was put off");
             }
-            promised = cluster.planned.iter().map(|(job, start)| (job, start.at.0)).collect();
+            let gangs = cluster.planned.iter().filter(|(_, start)| start.nodes.len() > 1);
+            promised = gangs.map(|(job, start)| (job, start.at.0)).collect();
         });
     }
 
-    /// All that is planned can happen together, beside all that runs.
+    /// All gangs that are planned can start as planned, beside all that runs.
     #[test]
     fn what_is_planned_fits_at_every_moment(wishes in wishes(), projects in 1..4_usize) {
         let projects = [LAB, "public/a", "public/b"].split_at(projects).0;
         play(&wishes, projects, &mut |cluster| {
-            for (_, start) in cluster.planned.iter() {
+            for (_, start) in cluster.planned.iter().filter(|(_, start)| start.nodes.len() > 1) {
                 for node in &start.nodes {
                     assert_room(cluster, node, start.at);
                 }
@@ -318,7 +319,7 @@ fn assert_room(
     let running: u64 = running.map(|attempt| gpus_of(&attempt.id.job)).sum();
     let planned = cluster.planned.iter().filter(|(job, start)| {
         let until = start.at.plus_seconds(limit_s(job));
-        start.nodes.contains(node) && start.at <= at && at < until
+        start.nodes.len() > 1 && start.nodes.contains(node) && start.at <= at && at < until
     });
     let planned: u64 = planned.map(|(job, _)| gpus_of(&job)).sum();
     assert!(running + planned <= 4000, "{node}: {running} run and {planned} are planned");

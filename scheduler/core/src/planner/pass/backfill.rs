@@ -99,12 +99,24 @@ impl<'w> Pass<'w> {
         class: Option<ClassIndex>,
     ) -> Ask<'w> {
         Ask {
-            who: Who { job: job.id, guaranteed: claim.tier == Tier::Guaranteed },
+            who: Who { job: job.id, guaranteed: claim.tier == Tier::Guaranteed, plans_gang: false },
             project: &job.spec.project,
             class,
             need: self.families.get(want.family).need,
             seconds: want.limit_s.saturating_add(self.policy.default_grace_s.into()),
         }
+    }
+
+    /// The same of a job that plans its start.
+    fn ask_ahead(
+        &self,
+        job: &'w Job,
+        claim: Claim,
+        want: Want,
+        class: Option<ClassIndex>,
+    ) -> Ask<'w> {
+        let ask = self.ask(job, claim, want, class);
+        Ask { who: Who { plans_gang: want.nodes > 1, ..ask.who }, ..ask }
     }
 
     /// Takes over what was planned in the pass before, and starts what can start now.
@@ -117,8 +129,11 @@ impl<'w> Pass<'w> {
             standing.extend(self.still_stands(job, start));
         }
         let again = self.to_choose_again(&standing);
-        // Who is within a guarantee does not give way to who borrows, so their nodes are held first.
-        standing.sort_by_key(|one| Reverse(one.claim.tier == Tier::Guaranteed));
+        // Who is within a guarantee does not give way to who borrows, nor a gang to a job of one node, so their moments
+        // are found first.
+        let goes_first =
+            |one: &Standby<'w>| (one.claim.tier == Tier::Guaranteed, one.want.nodes > 1);
+        standing.sort_by_key(|one| Reverse(goes_first(one)));
         for one in &standing {
             let ask = self.ask_of(one);
             self.keep_nodes(&ask, &one.slots, one.before.at);
@@ -131,7 +146,7 @@ impl<'w> Pass<'w> {
 
     fn ask_of(&self, one: &Standby<'w>) -> Ask<'w> {
         let class = one.before.class.as_ref().and_then(|name| self.machine.class(name));
-        self.ask(one.job, one.claim, one.want, class)
+        self.ask_ahead(one.job, one.claim, one.want, class)
     }
 
     fn keep_nodes(&mut self, ask: &Ask<'_>, slots: &[SlotId], from: UnixMicros) {
@@ -352,7 +367,7 @@ impl<'w> Pass<'w> {
             return;
         };
         let class = self.families.get(want.family).tries[best.place].class;
-        let ask = self.ask(job, claim, want, class);
+        let ask = self.ask_ahead(job, claim, want, class);
         let start = PlannedStart {
             class: class.map(|class| self.machine.class_name(class).clone()),
             nodes: self.names(&best.slots),
@@ -371,7 +386,7 @@ impl<'w> Pass<'w> {
         if !self.could_start(want, class) || !self.leaves_enough(want, class) {
             return None;
         }
-        let ask = self.ask(job, claim, want, class);
+        let ask = self.ask_ahead(job, claim, want, class);
         let serves = |id: &SlotId| self.would_serve(*id, want, class);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
         let ready: Vec<_> = self.machine.ids().filter(serves).filter_map(at).collect();

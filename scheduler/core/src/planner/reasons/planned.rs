@@ -70,7 +70,7 @@ impl Reasons<'_, '_> {
     ) -> Option<(UnixMicros, JobId)> {
         let (want, family) = (waiting.want, self.families.get(waiting.want.family));
         let ask = Ask {
-            who: Who { job: waiting.job, guaranteed: false },
+            who: Who { job: waiting.job, guaranteed: false, plans_gang: false },
             project: self.limits.path(want.project),
             class,
             need: family.need,
