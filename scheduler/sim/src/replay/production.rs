@@ -224,8 +224,7 @@ mod tests {
         let machine = Machine::read("2x4").unwrap();
         let played = play(&trace, &machine, Estimate::Bucketed, &[1, 2], &mut |_| {}).unwrap();
         let ran = |start, end| Some(Ran { start: at(start), end: at(end) });
-        // It would still be there, as far as anybody knows, when the gang is to start on both nodes.
-        let expected = [ran(0, 500), ran(0, 900), ran(950, 1050), ran(900, 950), None];
+        let expected = [ran(0, 500), ran(0, 900), ran(500, 600), ran(900, 950), None];
         assert_eq!(played.jobs, expected);
     }
 }
