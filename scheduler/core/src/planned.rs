@@ -18,7 +18,7 @@ use crate::ids::{GpuClass, JobId, NodeName};
 pub struct PlannedStart {
     /// Of which class its GPUs are; `None` if it asks for none.
     pub class: Option<GpuClass>,
-    /// Nodes that are kept for it, in the order of names.
+    /// Nodes that are kept for it, each once.
     pub nodes: Vec<NodeName>,
     /// When the last of them is free, if everything there takes as long as it may.
     pub at: UnixMicros,

@@ -75,6 +75,12 @@ pub enum Deadline {
 }
 
 impl JobSpec {
+    /// How long an attempt may be there: its time limit, and what it may take to end then, seconds.
+    #[must_use]
+    pub fn longest_s(&self) -> i64 {
+        self.time_limit_s.saturating_add(self.grace_s.into())
+    }
+
     /// GPUs of the whole gang.
     #[must_use]
     pub fn total_gpus(&self) -> GpuMilli {

@@ -1,6 +1,7 @@
 //! The machine during a pass: what is free, less what the pass has given away, and the ordered indexes that find
 //! the best place without looking at every node.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::Topology;
@@ -43,8 +44,8 @@ struct Pool {
     shares: BTreeSet<ShareScore>,
     /// Most whole GPUs of the class that are free on one node.
     gpus_max: u32,
-    /// Most GPUs of the class on one node.
-    node_gpus: u32,
+    /// Most GPUs of the class on one node; found once asked for.
+    node_gpus: OnceCell<u32>,
 }
 
 impl<'w> Machine<'w> {
@@ -81,10 +82,6 @@ impl<'w> Machine<'w> {
             let slot = &self.slots[id.0 as usize];
             if !slot.takes_work {
                 continue;
-            }
-            for class in slot.layout.classes() {
-                let pool = &mut self.pools[usize::from(class.0)];
-                pool.node_gpus = pool.node_gpus.max(slot.gpus_of(class));
             }
             for_each_score(id, slot, |score| match score {
                 Score::Whole(class, score) => whole[usize::from(class.0)].push(score),
@@ -129,13 +126,17 @@ impl<'w> Machine<'w> {
 
     /// Most GPUs of the class on one node.
     pub fn node_gpus(&self, class: ClassIndex) -> u32 {
-        self.pools[usize::from(class.0)].node_gpus
+        let most = || self.working().map(|slot| slot.gpus_of(class)).max().unwrap_or(0);
+        *self.pools[usize::from(class.0)].node_gpus.get_or_init(most)
+    }
+
+    fn working(&self) -> impl Iterator<Item = &Slot<'w>> {
+        self.slots.iter().filter(|slot| slot.takes_work)
     }
 
     /// GPUs of the class on nodes that take work.
     pub fn capacity(&self, class: ClassIndex) -> GpuMilli {
-        let working = self.slots.iter().filter(|slot| slot.takes_work);
-        working.map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum()
+        self.working().map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum()
     }
 
     /// Reservations that take the node, now or later.

@@ -13,7 +13,6 @@ use super::slot::Slot;
 use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::{Attempt, NodeAllocation};
 use crate::ids::{JobId, ProjectPath};
-use crate::job::Job;
 use crate::profile::FOREVER;
 use crate::quota::reserve::ReservationTerms;
 use crate::world::World;
@@ -89,6 +88,11 @@ pub(super) struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// The same to plan a start on so many nodes.
+    pub fn ahead(self, nodes: u32) -> Self {
+        Ask { who: Who { plans_gang: nodes > 1, ..self.who }, ..self }
+    }
+
     /// Whether the reservation is for others; of its own it must be gone when it is over, which is seen at the start.
     fn is_shut_out(&self, terms: &ReservationTerms) -> bool {
         !self.project.is_within(terms.holder.as_str())
@@ -244,8 +248,7 @@ impl<'w> Horizon<'w> {
         if attempt.stop.is_some() {
             return soon;
         }
-        let longest_s = |job: &Job| job.spec.time_limit_s.saturating_add(job.spec.grace_s.into());
-        let limit_s = self.world.jobs.get(&attempt.id.job).map_or(0, longest_s);
+        let limit_s = self.world.jobs.get(&attempt.id.job).map_or(0, |job| job.spec.longest_s());
         let end = attempt.started.unwrap_or(self.now.max(attempt.leased)).plus_seconds(limit_s);
         if end > self.now { end } else { soon }
     }

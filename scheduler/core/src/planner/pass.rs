@@ -361,8 +361,7 @@ impl<'w> Pass<'w> {
 
     /// What is started is held from now on, and no longer planned.
     fn begin(&mut self, job: &Job, slots: &[SlotId], placement: &Placement) {
-        let seconds = job.spec.time_limit_s.saturating_add(job.spec.grace_s.into());
-        let until = self.now.plus_seconds(seconds);
+        let until = self.now.plus_seconds(job.spec.longest_s());
         for (slot, held) in slots.iter().zip(&placement.nodes) {
             self.horizon.begin(*slot, held.clone(), until);
         }

@@ -107,18 +107,6 @@ impl<'w> Pass<'w> {
         }
     }
 
-    /// The same of a job that plans its start.
-    fn ask_ahead(
-        &self,
-        job: &'w Job,
-        claim: Claim,
-        want: Want,
-        class: Option<ClassIndex>,
-    ) -> Ask<'w> {
-        let ask = self.ask(job, claim, want, class);
-        Ask { who: Who { plans_gang: want.nodes > 1, ..ask.who }, ..ask }
-    }
-
     /// Takes over what was planned in the pass before, and starts what can start now.
     pub(super) fn take_over(&mut self, before: &PlannedStarts) {
         if self.plans_nothing() {
@@ -145,8 +133,8 @@ impl<'w> Pass<'w> {
     }
 
     fn ask_of(&self, one: &Standby<'w>) -> Ask<'w> {
-        let class = one.before.class.as_ref().and_then(|name| self.machine.class(name));
-        self.ask_ahead(one.job, one.claim, one.want, class)
+        let class = self.families.get(one.want.family).tries[one.place].class;
+        self.ask(one.job, one.claim, one.want, class).ahead(one.want.nodes)
     }
 
     fn keep_nodes(&mut self, ask: &Ask<'_>, slots: &[SlotId], from: UnixMicros) {
@@ -367,7 +355,7 @@ impl<'w> Pass<'w> {
             return;
         };
         let class = self.families.get(want.family).tries[best.place].class;
-        let ask = self.ask_ahead(job, claim, want, class);
+        let ask = self.ask(job, claim, want, class).ahead(want.nodes);
         let start = PlannedStart {
             class: class.map(|class| self.machine.class_name(class).clone()),
             nodes: self.names(&best.slots),
@@ -386,7 +374,7 @@ impl<'w> Pass<'w> {
         if !self.could_start(want, class) || !self.leaves_enough(want, class) {
             return None;
         }
-        let ask = self.ask_ahead(job, claim, want, class);
+        let ask = self.ask(job, claim, want, class).ahead(want.nodes);
         let serves = |id: &SlotId| self.would_serve(*id, want, class);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
         let ready: Vec<_> = self.machine.ids().filter(serves).filter_map(at).collect();
