@@ -19,6 +19,7 @@ pub mod attempt;
 pub mod backfill;
 pub mod change;
 pub mod check;
+pub mod crowded;
 pub mod diagram;
 pub mod digest;
 pub mod explain;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
+use crate::crowded::Crowded;
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::planned::PlannedStarts;
@@ -53,7 +54,7 @@ pub struct Report {
     /// Blockers of jobs that are told apart, worst first.
     pub jobs: BTreeMap<JobId, Arc<Vec<Blocker>>>,
     /// Blockers of all other jobs of a cohort that was looked at.
-    pub cohorts: BTreeMap<CohortKey, Arc<Vec<Blocker>>>,
+    pub cohorts: CohortLists,
     /// Jobs looked at.
     pub considered: usize,
     /// Jobs left for the next pass because this one had decided enough.
@@ -62,6 +63,51 @@ pub struct Report {
     pub turns: BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>,
     /// Starts that are planned for some of those that wait.
     pub planned: Arc<PlannedStarts>,
+    /// What found no room.
+    pub crowded: Crowded,
+}
+
+/// Why the jobs of each cohort wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CohortLists {
+    /// In the order of their keys.
+    ordered: Vec<(CohortKey, Arc<Vec<Blocker>>)>,
+    apart: BTreeMap<CohortKey, Arc<Vec<Blocker>>>,
+}
+
+impl CohortLists {
+    /// Lists in the order of their keys, and beside them those that stand in no order yet.
+    pub(crate) fn of(
+        ordered: Vec<(CohortKey, Arc<Vec<Blocker>>)>,
+        apart: BTreeMap<CohortKey, Arc<Vec<Blocker>>>,
+    ) -> Self {
+        CohortLists { ordered, apart }
+    }
+
+    /// Why the jobs of that cohort wait; `None` if the pass did not look at it.
+    #[must_use]
+    pub fn get(&self, key: &CohortKey) -> Option<&Arc<Vec<Blocker>>> {
+        let found = self.ordered.binary_search_by(|(other, _)| other.cmp(key));
+        let found = found.ok().map(|at| &self.ordered[at].1);
+        found.or_else(|| self.apart.get(key))
+    }
+
+    /// Every list.
+    pub fn values(&self) -> impl Iterator<Item = &Arc<Vec<Blocker>>> {
+        self.ordered.iter().map(|(_, list)| list).chain(self.apart.values())
+    }
+
+    /// Of how many cohorts something is said.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ordered.len() + self.apart.len()
+    }
+
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Report {
@@ -69,6 +115,13 @@ impl Report {
     #[must_use]
     pub fn of(&self, job: &Job) -> Option<&Arc<Vec<Blocker>>> {
         self.jobs.get(&job.id).or_else(|| self.cohorts.get(&CohortKey::of(job)))
+    }
+
+    /// Whether a job that has come since only joins the queue: nothing was freed, and one like it waits already or it asks
+    /// for what found no room.
+    #[must_use]
+    pub fn joins_queue(&self, job: &Job) -> bool {
+        self.of(job).is_some() || self.crowded.has_no_room_for(&job.spec)
     }
 
     /// Every list there is.

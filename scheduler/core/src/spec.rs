@@ -75,6 +75,14 @@ pub enum Deadline {
 }
 
 impl JobSpec {
+    /// Whether it may be kept from starting by what is not in what it asks for: a deadline, or how many tasks of its array
+    /// run.
+    #[must_use]
+    pub fn has_own_terms(&self) -> bool {
+        let at_once = self.array.as_ref().and_then(|array| array.at_once);
+        self.deadline.is_some() || at_once.is_some()
+    }
+
     /// How long an attempt may be there: its time limit, and what it may take to end then, seconds.
     #[must_use]
     pub fn longest_s(&self) -> i64 {

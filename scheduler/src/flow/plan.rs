@@ -168,7 +168,7 @@ enum News {
     None,
     /// More jobs wait.
     Jobs,
-    /// Something was freed, came, or is allowed now.
+    /// Something was freed, came, or is allowed now; or a job came that may find room in what was left.
     Room,
 }
 
@@ -244,12 +244,12 @@ impl Planner {
             .next_pass()
             .map_or(IDLE_PASS, |due| due.saturating_duration_since(Instant::now()));
         match self.inputs.recv_timeout(wait) {
-            Ok(input) => replica.take(input),
+            Ok(input) => replica.take(input, &self.last),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         while let Ok(input) = self.inputs.try_recv() {
-            replica.take(input);
+            replica.take(input, &self.last);
         }
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
         let overdue = replica.last_pass.elapsed() >= IDLE_PASS;
@@ -300,10 +300,12 @@ impl Replica {
         wanted.then(|| self.rest.until(self.news))
     }
 
-    fn take(&mut self, input: PlannerInput) {
+    fn take(&mut self, input: PlannerInput, last: &LastPass) {
         match input {
             PlannerInput::Changes(changes) => {
-                let news = changes.iter().map(news_of).max().unwrap_or(News::None);
+                let report = last.get().report;
+                let news = changes.iter().map(|change| news_of(change, &report));
+                let news = news.max().unwrap_or(News::None);
                 self.news = self.news.max(news);
                 self.world.apply_all(changes.iter());
             }
@@ -326,12 +328,13 @@ fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], me
     }
 }
 
-/// What a pass after this change could use that the pass before could not.
-fn news_of(change: &Change) -> News {
+/// What a pass after this change could use that the pass before, which found this, could not.
+fn news_of(change: &Change, report: &Report) -> News {
     match change {
         // A task of an array becomes a job when it starts, which leaves less room and no more jobs.
         Change::JobSubmitted(job) if job.array.is_some() => News::None,
-        Change::JobSubmitted(_) => News::Jobs,
+        Change::JobSubmitted(job) if report.joins_queue(job) => News::Jobs,
+        Change::JobSubmitted(_) => News::Room,
         // Some of its tasks may have been released.
         Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)

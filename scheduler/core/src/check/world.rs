@@ -7,7 +7,7 @@ use crate::array::ArraySpec;
 use crate::attempt::{Attempt, AttemptState};
 use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
-use crate::world::{CohortKey, CohortPlace, Node, PathUsage, People, Requests, World};
+use crate::world::{Cohort, CohortKey, CohortPlace, Node, PathUsage, People, Requests, World};
 
 /// Everything that does not add up.
 pub(super) fn violations(world: &World) -> Vec<Violation> {
@@ -240,7 +240,7 @@ fn cohorts(world: &World, queued: &BTreeSet<JobId>, found: &mut Findings) {
     let beside = world.cohorts.dependent().chain(world.cohorts.delayed());
     let mut grouped: Vec<(JobId, JobId)> =
         beside.chain(world.cohorts.limited()).map(|id| (id, id)).collect();
-    for (key, jobs) in world.cohorts.iter() {
+    for (_, Cohort { key, jobs, .. }) in world.cohorts.iter() {
         for place in jobs.places() {
             let own = world.record(place.job).map(CohortPlace::of);
             let of_array = || {

@@ -29,6 +29,8 @@ pub(super) struct Machine<'w> {
     pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
     /// Which nodes are close to each other.
     pub topology: Topology,
+    /// How often something was taken; as long as it is the same, so is what is free.
+    pub taken: u64,
     pools: Vec<Pool>,
     cpu: BTreeSet<CpuScore>,
     /// How many GPUs a node may have: the levels of `cpu`.
@@ -46,6 +48,8 @@ struct Pool {
     gpus_max: u32,
     /// Most GPUs of the class on one node; found once asked for.
     node_gpus: OnceCell<u32>,
+    /// GPUs of the class on all nodes; found once asked for.
+    capacity: OnceCell<GpuMilli>,
 }
 
 impl<'w> Machine<'w> {
@@ -65,6 +69,7 @@ impl<'w> Machine<'w> {
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
             reservations: world.quota.reservations.iter().collect(),
             topology: Topology::default(),
+            taken: 0,
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
             slots,
@@ -136,7 +141,8 @@ impl<'w> Machine<'w> {
 
     /// GPUs of the class on nodes that take work.
     pub fn capacity(&self, class: ClassIndex) -> GpuMilli {
-        self.working().map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum()
+        let all = || self.working().map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum();
+        *self.pools[usize::from(class.0)].capacity.get_or_init(all)
     }
 
     /// Reservations that take the node, now or later.
@@ -258,6 +264,7 @@ impl<'w> Machine<'w> {
 
     /// Enters a node into the indexes or takes it out, by what is free on it now.
     fn index(&mut self, id: SlotId, enter: bool) {
+        self.taken += 1;
         let (pools, cpu) = (&mut self.pools, &mut self.cpu);
         for_each_score(id, &self.slots[id.0 as usize], |score| {
             match score {

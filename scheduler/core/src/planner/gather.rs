@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fit::Machine;
 use super::limits::Limits;
 use super::order::{DependencyLists, array_limit};
-use super::turns::{Common, Lines, Members};
+use super::turns::{Common, Lines, Members, Name};
 use super::unfold::Jobs;
 use crate::amount::UnixMicros;
 use crate::array::ArrayTasks;
@@ -14,7 +14,7 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Blocker;
 use crate::quota::entitle::Arena;
-use crate::world::{CohortKey, CohortPlace, World};
+use crate::world::{Cohort, CohortKey, CohortPlace, Wish, World};
 
 /// Every pending job.
 #[derive(Debug)]
@@ -37,14 +37,16 @@ pub(super) fn gather<'w>(
     starts_max: usize,
 ) -> Gathered<'w> {
     let (late, not_yet) = beside_cohorts(jobs.world, now);
-    let (mut lines, mut scavengers) = (Lines::new(Arc::clone(arena)), Vec::new());
-    for (common, members) in cohorts(jobs.world, late) {
-        if common.spec.scavenger {
+    let mut lines = Lines::new(Arc::clone(arena), &jobs.world.cohorts);
+    let mut scavengers = Vec::new();
+    let mut enter = |common: Common<'w>, members: Members<'w>| {
+        if common.wish.scavenger {
             scavengers.extend(members.iter(starts_max).filter_map(|id| jobs.get(id)));
         } else {
             lines.add(common, members, machine, limits);
         }
-    }
+    };
+    each_cohort(jobs.world, late, &mut enter);
     Gathered { lines, scavengers, not_yet }
 }
 
@@ -106,26 +108,32 @@ fn within_limit<'w>(array: &'w Job, late: &mut Late<'w>, not_yet: &mut NotYet) {
     }
 }
 
-/// Every cohort, those of a project one after the other.
-fn cohorts<'w>(world: &'w World, mut late: Late<'w>) -> Vec<(Common<'w>, Members<'w>)> {
-    let of_world = |(key, jobs): (&'w CohortKey, &'w _)| {
-        let members = match late.remove(key) {
-            Some((_, late)) => together(Members::of(jobs).places().chain(late).collect()),
+/// Every cohort of the world, with those of its jobs whose moment has come; and what stands wholly beside the world's.
+fn each_cohort<'w>(
+    world: &'w World,
+    late: Late<'w>,
+    enter: &mut impl FnMut(Common<'w>, Members<'w>),
+) {
+    let (mut joining, mut apart) = (BTreeMap::new(), Vec::new());
+    for (key, (first, places)) in late {
+        match world.cohorts.find(&key) {
+            Some((number, _)) => _ = joining.insert(number, places),
+            None => apart.push((key, first, places)),
+        }
+    }
+    for (number, Cohort { key, jobs, kind, project, wish }) in world.cohorts.iter() {
+        let members = match joining.remove(&number) {
+            Some(late) => together(Members::of(jobs).places().chain(late).collect()),
             None => Members::of(jobs),
         };
-        (Common { key: key.clone(), spec: key.spec(), avoid: key.avoid() }, members)
-    };
-    let mut cohorts: Vec<_> = world.cohorts.iter().map(of_world).collect();
-    let alone = late.into_iter().map(|(key, (first, places))| {
-        let common = Common { key, spec: &first.spec, avoid: &first.status.avoid };
-        (common, together(places))
-    });
-    let sorted = cohorts.len();
-    cohorts.extend(alone);
-    if cohorts.len() > sorted {
-        cohorts.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+        let name = Name::World { number, kind: *kind, project: *project };
+        enter(Common { name, spec: key.spec(), avoid: key.avoid(), wish: *wish }, members);
     }
-    cohorts
+    for (key, first, places) in apart {
+        let (name, wish) = (Name::Apart(key), Wish::of(&first.spec));
+        let common = Common { name, spec: &first.spec, avoid: &first.status.avoid, wish };
+        enter(common, together(places));
+    }
 }
 
 /// Jobs of a cohort with those whose moment has come, in their order.

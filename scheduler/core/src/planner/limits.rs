@@ -47,6 +47,8 @@ struct Level<'w> {
     jobs: u64,
     /// Where it may borrow only so much.
     ceilings: BTreeMap<GpuClass, Ceiling>,
+    /// Whether nothing here binds any start.
+    is_open: bool,
 }
 
 /// GPUs by class, and all together.
@@ -114,7 +116,10 @@ impl<'w> Level<'w> {
     ) -> Self {
         let usage = world.usage.get(path).cloned().unwrap_or_default();
         let (held, scavenged) = (Held::of(usage.held), Held::of(usage.scavenged));
-        Level { path, node, held, scavenged, jobs: usage.active, ceilings }
+        let QuotaNode { limits, any_limit, bounds, .. } = node;
+        let bound = any_limit.is_some() || bounds.max_gang.is_some() || bounds.max_jobs.is_some();
+        let is_open = !bound && limits.is_empty() && ceilings.is_empty();
+        Level { path, node, held, scavenged, jobs: usage.active, ceilings, is_open }
     }
 
     /// Everything that binds the class, with what counts against it. A scavenger borrows from nobody.
@@ -201,7 +206,7 @@ impl<'w> Limits<'w> {
         levels
             .iter()
             .map(|level| &self.levels[*level])
-            .all(|level| level.allows_job() && level.allows(asked))
+            .all(|level| level.is_open || (level.allows_job() && level.allows(asked)))
     }
 
     /// Whether a job of the project may take so long, seconds.

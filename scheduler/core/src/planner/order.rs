@@ -98,10 +98,9 @@ pub(super) enum Order {
     Freeing,
 }
 
-/// Whether the job has competed for resources for at least `seconds`.
-pub(super) fn has_waited(job: &Job, seconds: i64, now: UnixMicros) -> bool {
-    let since = job.status.queued.max(job.status.not_before);
-    since.plus_seconds(seconds) <= now
+/// Since when the job competes for resources.
+pub(super) fn competes_since(job: &Job) -> UnixMicros {
+    job.status.queued.max(job.status.not_before)
 }
 
 /// The blocker of a job that others have been told to stop for.

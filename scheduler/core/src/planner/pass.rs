@@ -30,9 +30,9 @@ use super::limits::{Asked, Limits, ProjectIndex};
 use super::order::Order;
 use super::reasons::{Ground, Outlook, Reasons};
 use super::recall::Recalls;
-use super::request::{Families, FamilyId, fits};
+use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
-use super::turns::{Claim, CohortId, Turns};
+use super::turns::{Claim, CohortId, Name, Turns};
 use super::unfold::Jobs;
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
@@ -40,11 +40,11 @@ use crate::attempt::Placement;
 use crate::fragmentation::Mix;
 use crate::ids::JobId;
 use crate::job::Job;
-use crate::plan::{Blocker, Decision, Report};
+use crate::plan::{Blocker, CohortLists, Decision, Report};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, NodeIndex};
-use crate::world::{CohortKey, World};
+use crate::world::World;
 
 /// A pass under way.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ pub(super) enum Who {
     /// The one.
     Job,
     /// Every job of the cohort of which nothing else is said.
-    Cohort(CohortKey),
+    Cohort(CohortId),
 }
 
 /// What a job competes for.
@@ -201,13 +201,14 @@ impl<'w> Pass<'w> {
         self.run_turns(&mut turns);
         self.run_beyond_budgets(&mut turns);
         self.run_scavengers();
-        let (jobs, cohorts) = self.report();
+        let (jobs, cohorts) = self.report(&turns);
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
         let (considered, turns) = (self.considered, turns.unwrap_or_default());
         let waiting = self.world.waiting_jobs();
         let deferred = usize::try_from(waiting).unwrap_or(usize::MAX).saturating_sub(considered);
-        let planned = Arc::new(self.plans.starts);
-        (self.decisions, Report { jobs, cohorts, considered, deferred, turns, planned })
+        let (planned, crowded) = (Arc::new(self.plans.starts), self.families.crowded());
+        let report = Report { jobs, cohorts, considered, deferred, turns, planned, crowded };
+        (self.decisions, report)
     }
 
     fn has_decided_enough(&self) -> bool {
@@ -295,13 +296,14 @@ impl<'w> Pass<'w> {
             let seconds = if self.horizon.is_open() { 0 } else { want.limit_s };
             self.families.get_mut(want.family).tries[place].failed.note(want.nodes, seconds);
         }
-        Err(self.why_no_place(want, class))
+        Err(self.why_no_place(want, place))
     }
 
     /// Whether there is room but for what is planned.
-    fn why_no_place(&self, want: Want, class: Option<ClassIndex>) -> Order {
-        let family = self.families.get(want.family);
-        let planned = !self.horizon.is_open() && fits(&self.machine, family, class, want.nodes);
+    fn why_no_place(&mut self, want: Want, place: usize) -> Order {
+        let family = self.families.get_mut(want.family);
+        let open = self.horizon.is_open();
+        let planned = !open && family.has_room(place, want.nodes, &self.machine);
         if planned { Order::Planned } else { Order::Free }
     }
 
@@ -390,7 +392,8 @@ impl<'w> Pass<'w> {
         tier == Some(Tier::Guaranteed) && self.standing(want, Some(class)) == Standing::Within
     }
 
-    fn report(&mut self) -> (Lists<JobId>, Lists<CohortKey>) {
+    fn report(&mut self, turns: &Turns<'w>) -> (Lists, CohortLists) {
+        let waiting = std::mem::take(&mut self.waiting);
         let ground = Ground {
             machine: &self.machine,
             limits: &self.limits,
@@ -405,17 +408,25 @@ impl<'w> Pass<'w> {
             },
         };
         let mut reasons = Reasons::of(ground, &mut self.families);
-        let (mut jobs, mut cohorts) = (std::mem::take(&mut self.lists), Vec::new());
-        for waiting in std::mem::take(&mut self.waiting) {
+        let mut jobs = std::mem::take(&mut self.lists);
+        let (mut of_world, mut apart) =
+            (vec![None; self.world.cohorts.sizes()[0]], BTreeMap::new());
+        for waiting in waiting {
             let list = reasons.list(&waiting);
             match waiting.who {
                 Who::Job => jobs.push((waiting.job, list)),
-                Who::Cohort(key) => cohorts.push((key, list)),
+                Who::Cohort(cohort) => match &turns.cohort(cohort).common.name {
+                    Name::World { number, .. } => of_world[number.0 as usize] = Some(list),
+                    Name::Apart(key) => _ = apart.insert(key.clone(), list),
+                },
             }
         }
-        (jobs.into_iter().collect(), cohorts.into_iter().collect())
+        let in_order = self.world.cohorts.in_order();
+        let ordered = in_order
+            .filter_map(|(key, number)| Some((key.clone(), of_world[number.0 as usize].take()?)));
+        (jobs.into_iter().collect(), CohortLists::of(ordered.collect(), apart))
     }
 }
 
-/// Blockers by whom they block.
-type Lists<K> = BTreeMap<K, Arc<Vec<Blocker>>>;
+/// Blockers of jobs that are told apart.
+type Lists = BTreeMap<JobId, Arc<Vec<Blocker>>>;

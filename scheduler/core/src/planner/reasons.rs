@@ -31,6 +31,7 @@ mod reserved;
 
 use blocks::Nearest;
 pub(super) use planned::Outlook;
+use planned::Way;
 
 /// Nodes named in one blocker; past that they are counted.
 const NAMED_MAX: usize = 3;
@@ -73,6 +74,8 @@ pub(super) struct Reasons<'a, 'w> {
     /// By class, and by family too where a family may not go everywhere.
     totals: BTreeMap<(ClassIndex, Option<FamilyId>), Totals>,
     lists: BTreeMap<(Want, Order), List>,
+    /// By kind of request and number of nodes: until when such a gang could stay where it finds room now, by class.
+    ways: BTreeMap<(FamilyId, u32), Vec<Option<Way>>>,
     outlook: Outlook<'a, 'w>,
     /// `None` where the tree guarantees nothing.
     standings: Option<Standings<'a>>,
@@ -93,6 +96,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
             capacity,
             totals,
             lists,
+            ways: BTreeMap::new(),
             outlook,
             standings,
         }
@@ -112,12 +116,21 @@ impl<'a, 'w> Reasons<'a, 'w> {
         if order == Order::Free && !tiers && self.within_limits(want) {
             return self.capacity(want.family, want.nodes);
         }
-        if let Some(list) = self.lists.get(&(want, order)) {
+        let key = (self.as_far_as_it_matters(want, order), order);
+        if let Some(list) = self.lists.get(&key) {
             return Arc::clone(list);
         }
         let list = self.find(waiting);
-        self.lists.insert((want, order), Arc::clone(&list));
+        self.lists.insert(key, Arc::clone(&list));
         list
+    }
+
+    /// The time limit is a reason only where there is a term about it, or something planned, or a budget.
+    fn as_far_as_it_matters(&self, want: Want, order: Order) -> Want {
+        let matters = order == Order::Planned
+            || want.slice_s > 0
+            || !self.limits.allow_walltime(want.project, want.limit_s);
+        if matters { want } else { Want { limit_s: 0, ..want } }
     }
 
     fn within_limits(&self, want: Want) -> bool {

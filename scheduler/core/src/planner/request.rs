@@ -11,6 +11,7 @@ use super::limits::Asked;
 use super::pass::Want;
 use super::score::ClassIndex;
 use crate::amount::GpuMilli;
+use crate::crowded::{Crowded, Failures};
 use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, JobSpec, NodeRequest};
@@ -50,25 +51,10 @@ pub(super) struct Try {
     pub class: Option<ClassIndex>,
     /// What did not fit in this pass.
     pub failed: Failures,
+    /// Whether there is room for gangs of so many nodes but for what is planned, by when it was looked for.
+    room: BTreeMap<u32, (u64, bool)>,
     /// Nodes that take work and would serve if they were empty; counted once asked for.
     capable: Option<u32>,
-}
-
-/// Gangs that did not fit: what is no smaller and no shorter than one of them does not either.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Failures(Vec<(u32, i64)>);
-
-impl Failures {
-    /// Whether a gang of so many nodes that may take so many seconds cannot fit.
-    pub fn cover(&self, nodes: u32, seconds: i64) -> bool {
-        self.0.iter().any(|failed| failed.0 <= nodes && failed.1 <= seconds)
-    }
-
-    /// Notes that such a gang did not fit, and forgets what follows from that.
-    pub fn note(&mut self, nodes: u32, seconds: i64) {
-        self.0.retain(|failed| failed.0 < nodes || failed.1 < seconds);
-        self.0.push((nodes, seconds));
-    }
 }
 
 impl Family<'_> {
@@ -78,6 +64,20 @@ impl Family<'_> {
         let (need, territory) = (&self.need, &self.territory);
         *attempt.capable.get_or_insert_with(|| capable(machine, attempt.class, need, territory))
     }
+
+    /// Whether a gang of so many nodes fits now but for what is planned; looked for again only if something was taken
+    /// since, and never again once it did not.
+    pub fn has_room(&mut self, place: usize, nodes: u32, machine: &Machine<'_>) -> bool {
+        match self.tries[place].room.get(&nodes) {
+            Some((_, false)) => false,
+            Some((taken, true)) if *taken == machine.taken => true,
+            Some(_) | None => {
+                let fits = fits(machine, self, self.tries[place].class, nodes);
+                self.tries[place].room.insert(nodes, (machine.taken, fits));
+                fits
+            }
+        }
+    }
 }
 
 /// Every kind of request of the pass.
@@ -85,9 +85,34 @@ impl Family<'_> {
 pub(super) struct Families<'w> {
     known: BTreeMap<FamilyKey<'w>, FamilyId>,
     families: Vec<Family<'w>>,
+    /// Where nothing is closed and nothing avoided: by the kind of request of the world's cohorts.
+    of_kind: Vec<Option<FamilyId>>,
 }
 
 impl<'w> Families<'w> {
+    /// The same as [`Families::of`] for jobs of a cohort of the world, which says their kind.
+    pub fn of_kind(
+        &mut self,
+        kind: u32,
+        (spec, avoid): (&'w JobSpec, &'w BTreeSet<NodeName>),
+        closed: ReservationSet,
+        machine: &Machine<'w>,
+    ) -> FamilyId {
+        if !closed.is_empty() || !avoid.is_empty() {
+            return self.of((spec, avoid), closed, machine);
+        }
+        let kind = kind as usize;
+        if let Some(Some(known)) = self.of_kind.get(kind) {
+            return *known;
+        }
+        let family = self.of((spec, avoid), closed, machine);
+        if self.of_kind.len() <= kind {
+            self.of_kind.resize(kind + 1, None);
+        }
+        self.of_kind[kind] = Some(family);
+        family
+    }
+
     /// The kind of request that jobs of that specification are which avoid those nodes.
     pub fn of(
         &mut self,
@@ -132,6 +157,16 @@ impl<'w> Families<'w> {
         Asked { class, gpus: self.gpus(want), scavenges: want.scavenges }
     }
 
+    /// What found no room anywhere in the pass, of requests that neither avoid nodes nor are kept from any.
+    pub fn crowded(&self) -> Crowded {
+        let anywhere =
+            self.known.iter().filter(|(key, _)| key.avoid.is_empty() && key.closed.is_empty());
+        Crowded::of(anywhere.map(|(key, id)| {
+            let tries = self.get(*id).tries.iter().map(|attempt| attempt.failed.clone());
+            ((key.per_node.clone(), key.constraints.clone()), tries.collect())
+        }))
+    }
+
     /// The family of that number, to note what did not fit.
     pub fn get_mut(&mut self, id: FamilyId) -> &mut Family<'w> {
         &mut self.families[id.0 as usize]
@@ -148,7 +183,8 @@ fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
     let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
-    let as_try = |class| Try { class, failed: Failures::default(), capable: None };
+    let as_try =
+        |class| Try { class, failed: Failures::default(), room: BTreeMap::new(), capable: None };
     Family {
         need,
         territory: if avoids { avoiding } else { anywhere },

@@ -8,11 +8,16 @@
 //! start moves its line, and those near it in the tree, back and never forward; so a line is looked at again only
 //! when it comes to the front.
 
+mod members;
+mod ready;
+
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeSet, BinaryHeap, btree_set};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
-use std::vec;
+
+pub(super) use members::Members;
+use ready::{Front, Place, Ready};
 
 use super::fair::{Demand, Fair, Tier, Wanted};
 use super::fit::Machine;
@@ -23,7 +28,7 @@ use crate::fairshare::order::Burden;
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::quota::entitle::{Arena, NodeIndex};
 use crate::spec::{GpuRequest, JobSpec};
-use crate::world::{CohortJobs, CohortKey, CohortPlace};
+use crate::world::{CohortKey, CohortNumber, CohortPlace, Cohorts, Wish};
 
 /// Jobs of one project that want the same, by cohorts.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ struct Line<'w> {
     path: &'w ProjectPath,
     wanted: Wanted,
     /// The next job of each cohort whose turn it is in this tier.
-    ready: BinaryHeap<Reverse<Front>>,
+    ready: Ready,
     /// Cohorts that must borrow.
     later: Vec<CohortId>,
     burdens: Arc<[Burden]>,
@@ -50,11 +55,29 @@ pub(super) struct CohortId(usize);
 #[derive(Debug)]
 pub(super) struct Common<'w> {
     /// By which the report names them.
-    pub key: CohortKey,
+    pub name: Name,
     /// The specification of one of them.
     pub spec: &'w JobSpec,
     /// Nodes they avoid.
     pub avoid: &'w BTreeSet<NodeName>,
+    /// What each of them asks for.
+    pub wish: Wish,
+}
+
+/// How a cohort of the pass is named.
+#[derive(Debug, Clone)]
+pub(super) enum Name {
+    /// The world has it.
+    World {
+        /// Its number.
+        number: CohortNumber,
+        /// That of its kind of request.
+        kind: u32,
+        /// That of its project.
+        project: u32,
+    },
+    /// All of its jobs stand beside the world's cohorts, and their moment has come.
+    Apart(CohortKey),
 }
 
 /// Jobs that the pass cannot tell apart but by their order.
@@ -67,116 +90,8 @@ pub(super) struct Cohort<'w> {
     /// What they compete for; found when their turn comes.
     pub want: Option<Want>,
     line: usize,
-    gpus: GpuMilli,
     /// Those whose turn has not been, in their order.
     members: Members<'w>,
-}
-
-/// Jobs in their order.
-#[derive(Debug, Clone)]
-pub(super) struct Members<'w> {
-    /// Where the next stands, with the run that it begins.
-    first: Option<CohortPlace>,
-    /// Those behind.
-    rest: Rest<'w>,
-    left: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Rest<'w> {
-    /// As the world has them.
-    Set(btree_set::Iter<'w, CohortPlace>),
-    /// With those whose moment has come.
-    List(vec::IntoIter<CohortPlace>),
-}
-
-impl Rest<'_> {
-    fn next(&mut self) -> Option<CohortPlace> {
-        match self {
-            Rest::Set(places) => places.next().copied(),
-            Rest::List(places) => places.next(),
-        }
-    }
-}
-
-impl<'w> Members<'w> {
-    /// All of a cohort of the world.
-    pub fn of(jobs: &'w CohortJobs) -> Self {
-        let mut rest = Rest::Set(jobs.places().iter());
-        Members { first: rest.next(), rest, left: jobs.len() }
-    }
-
-    /// Those that stand at these places, which must be in their order.
-    pub fn list(places: Vec<CohortPlace>) -> Self {
-        let left = places.iter().map(CohortPlace::jobs).sum();
-        let mut rest = Rest::List(places.into_iter());
-        Members { first: rest.next(), rest, left }
-    }
-
-    /// Which is next.
-    pub fn first(&self) -> Option<CohortPlace> {
-        self.first
-    }
-
-    /// How many are left.
-    pub fn len(&self) -> usize {
-        self.left
-    }
-
-    /// Goes on to the next.
-    fn advance(&mut self) {
-        let Some(place) = self.first else { return };
-        self.left = self.left.saturating_sub(1);
-        self.first = if place.job < place.last {
-            Some(CohortPlace { job: JobId(place.job.0 + 1), ..place })
-        } else {
-            self.rest.next()
-        };
-    }
-
-    /// Goes on to the last of the run, since all of it are alike; how many were passed over.
-    fn advance_to_last(&mut self) -> usize {
-        let Some(place) = &mut self.first else { return 0 };
-        let passed = place.jobs() - 1;
-        place.job = place.last;
-        self.left = self.left.saturating_sub(passed);
-        passed
-    }
-
-    /// Where those stand that are left.
-    pub fn places(&self) -> impl Iterator<Item = CohortPlace> + use<'w> {
-        let mut rest = self.rest.clone();
-        self.first.into_iter().chain(std::iter::from_fn(move || rest.next()))
-    }
-
-    /// Those that are left, of each run at most so many.
-    pub fn iter(&self, most: usize) -> impl Iterator<Item = JobId> + use<'w> {
-        let run = move |place: CohortPlace| (place.job.0..=place.last.0).take(most).map(JobId);
-        self.places().flat_map(run)
-    }
-
-    /// When the first of them was queued, whatever their priority.
-    fn oldest(&self) -> UnixMicros {
-        self.places().map(|place| place.queued).min().unwrap_or_default()
-    }
-}
-
-/// The next job of a cohort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Front {
-    place: Place,
-    cohort: CohortId,
-}
-
-/// A place in a line; the smallest is first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// Within a guarantee, those that others have stopped for go first: what was freed is theirs.
-    promised: Reverse<bool>,
-    priority: Reverse<i32>,
-    queued: UnixMicros,
-    gpus: Reverse<GpuMilli>,
-    job: JobId,
 }
 
 /// Place of the head of a line. Its derived order is the order of turns.
@@ -225,18 +140,27 @@ pub(super) enum Fate {
 pub(super) struct Lines<'w> {
     arena: Arc<Arena>,
     lines: Vec<Line<'w>>,
-    /// The first line of the project that was added last.
-    current: usize,
+    /// Lines of each project, by its number in the world's cohorts.
+    of_project: Vec<Vec<usize>>,
+    /// What each kind of request asks for, by its number there.
+    of_kind: Vec<Option<Wanted>>,
     cohorts: Vec<Cohort<'w>>,
 }
 
 impl<'w> Lines<'w> {
-    /// No lines yet, of projects in that tree.
-    pub fn new(arena: Arc<Arena>) -> Self {
-        Lines { arena, lines: Vec::new(), current: 0, cohorts: Vec::new() }
+    /// No lines yet, of projects in that tree and cohorts of that world.
+    pub fn new(arena: Arc<Arena>, cohorts: &Cohorts) -> Self {
+        let [most, kinds, projects] = cohorts.sizes();
+        Lines {
+            arena,
+            lines: Vec::new(),
+            of_project: vec![Vec::new(); projects],
+            of_kind: vec![None; kinds],
+            cohorts: Vec::with_capacity(most),
+        }
     }
 
-    /// Adds a cohort. Those of one project must follow each other.
+    /// Adds a cohort.
     pub fn add(
         &mut self,
         common: Common<'w>,
@@ -244,24 +168,49 @@ impl<'w> Lines<'w> {
         machine: &Machine<'_>,
         limits: &mut Limits<'w>,
     ) {
-        let line = self.line(common.spec, machine, limits);
-        let (project, gpus, want) = (self.lines[line].project, common.spec.total_gpus(), None);
-        self.cohorts.push(Cohort { common, project, want, line, gpus, members });
+        let line = self.line(&common, machine, limits);
+        let (project, want) = (self.lines[line].project, None);
+        self.cohorts.push(Cohort { common, project, want, line, members });
     }
 
-    fn line(&mut self, spec: &'w JobSpec, machine: &Machine<'_>, limits: &mut Limits<'w>) -> usize {
-        let wanted = wanted(spec, machine);
-        if self.lines.get(self.current).is_none_or(|line| *line.path != spec.project) {
-            self.current = self.lines.len();
-        }
-        let known = self.lines[self.current..].iter().position(|line| line.wanted == wanted);
+    fn line(
+        &mut self,
+        common: &Common<'w>,
+        machine: &Machine<'_>,
+        limits: &mut Limits<'w>,
+    ) -> usize {
+        let wanted = self.wanted(common, machine);
+        let alike = |line: &usize| self.lines[*line].wanted == wanted;
+        let known = match &common.name {
+            Name::World { project, .. } => {
+                self.of_project[*project as usize].iter().copied().find(alike)
+            }
+            Name::Apart(_) => {
+                let path = &common.spec.project;
+                (0..self.lines.len()).find(|line| self.lines[*line].path == path && alike(line))
+            }
+        };
         if let Some(known) = known {
-            return self.current + known;
+            return known;
         }
-        let node = self.arena.find(spec.project.as_str());
-        let project = limits.project(&spec.project);
-        self.lines.push(Line::of(node, project, &spec.project, wanted));
-        self.lines.len() - 1
+        let path = &common.spec.project;
+        let (node, project) = (self.arena.find(path.as_str()), limits.project(path));
+        self.lines.push(Line::of(node, project, path, wanted));
+        let line = self.lines.len() - 1;
+        if let Name::World { project, .. } = common.name {
+            self.of_project[project as usize].push(line);
+        }
+        line
+    }
+
+    fn wanted(&mut self, common: &Common<'_>, machine: &Machine<'_>) -> Wanted {
+        match common.name {
+            Name::World { kind, .. } => {
+                let found = || wanted(common.spec, machine);
+                *self.of_kind[kind as usize].get_or_insert_with(found)
+            }
+            Name::Apart(_) => wanted(common.spec, machine),
+        }
     }
 
     /// What each line asks for.
@@ -273,7 +222,7 @@ impl<'w> Lines<'w> {
         let mut demands: Vec<Demand> = self.lines.iter().map(none).collect();
         for cohort in &self.cohorts {
             let demand = &mut demands[cohort.line];
-            demand.gpus += cohort.gpus.times(cohort.members.len() as u64);
+            demand.gpus += cohort.common.wish.gpus.times(cohort.members.len() as u64);
             demand.since = demand.since.min(cohort.members.oldest());
         }
         demands
@@ -293,8 +242,13 @@ impl<'w> Turns<'w> {
     /// All lines, by what is held and due.
     pub fn of(lines: Lines<'w>, fair: &Fair) -> Self {
         let Lines { mut lines, cohorts, .. } = lines;
+        // Collected first and ordered once: faster than one by one.
+        let mut fronts = vec![Vec::new(); lines.len()];
         for (at, cohort) in cohorts.iter().enumerate() {
-            lines[cohort.line].ready.extend(cohort.front(CohortId(at)));
+            fronts[cohort.line].extend(cohort.front(CohortId(at)));
+        }
+        for (line, fronts) in lines.iter_mut().zip(fronts) {
+            line.ready = Ready::of(fronts);
         }
         lines.iter_mut().for_each(|line| _ = line.refresh(fair));
         // Where nothing is guaranteed, all compete alike.
@@ -327,8 +281,41 @@ impl<'w> Turns<'w> {
             if self.tier == Tier::Borrowed || of.tier(fair, place.gpus.0) == Tier::Guaranteed {
                 return Some(turn);
             }
-            self.settle(&turn, Fate::Later);
+            self.put_off(line, cohort, fair);
         }
+    }
+
+    /// Puts off a cohort that is beyond its guarantee, and all behind it in its line until one that is within it.
+    fn put_off(&mut self, line: usize, cohort: CohortId, fair: &Fair) {
+        let of = &mut self.lines[line];
+        of.later.push(cohort);
+        while let Some(front) = of.ready.peek() {
+            if of.tier(fair, front.place.gpus.0) == Tier::Guaranteed {
+                break;
+            }
+            of.ready.pop();
+            of.later.push(front.cohort);
+        }
+        self.enter_head(line);
+    }
+
+    /// The job behind the one whose turn it is, in its line; once that is settled by [`Turns::pass_over`] the line goes
+    /// on.
+    pub fn behind(&self, turn: &Turn) -> Option<Turn> {
+        let line = &self.lines[self.cohorts[turn.cohort.0].line];
+        let Front { place, cohort } = line.ready.peek()?;
+        Some(Turn { job: place.job, cohort, claim: turn.claim })
+    }
+
+    /// Passes over the cohort that is next in the line of the one whose turn it is.
+    pub fn pass_over(&mut self, turn: &Turn) {
+        let line = self.cohorts[turn.cohort.0].line;
+        self.lines[line].ready.pop();
+    }
+
+    /// Puts the head of a line into the heap.
+    fn enter_head(&mut self, line: usize) {
+        self.heap.extend(self.lines[line].head(line, self.tier).map(Reverse));
     }
 
     /// Notes what became of a turn, and lets its line go on.
@@ -339,12 +326,14 @@ impl<'w> Turns<'w> {
             Fate::Next => {
                 cohort.members.advance();
                 let front = cohort.front(turn.cohort);
-                self.lines[at].ready.extend(front);
+                if let Some(front) = front {
+                    self.lines[at].ready.add(front);
+                }
             }
             Fate::Later => self.lines[at].later.push(turn.cohort),
             Fate::Done => {}
         }
-        self.heap.extend(self.lines[at].head(at, self.tier).map(Reverse));
+        self.enter_head(at);
     }
 
     /// All cohorts.
@@ -365,9 +354,9 @@ impl<'w> Turns<'w> {
     fn begin_borrowing(&mut self) {
         self.tier = Tier::Borrowed;
         for line in &mut self.lines {
-            for cohort in std::mem::take(&mut line.later) {
-                line.ready.extend(self.cohorts[cohort.0].front(cohort));
-            }
+            let later = std::mem::take(&mut line.later).into_iter();
+            let fronts = later.filter_map(|cohort| self.cohorts[cohort.0].front(cohort));
+            line.ready = Ready::of(fronts.collect());
         }
         self.line_up();
     }
@@ -383,7 +372,7 @@ impl<'w> Turns<'w> {
                 continue;
             }
             PeekMut::pop(first);
-            return self.lines[line].ready.pop().map(|Reverse(front)| (line, front));
+            return self.lines[line].ready.pop().map(|front| (line, front));
         }
     }
 }
@@ -405,10 +394,10 @@ impl<'w> Cohort<'w> {
         self.members.advance_to_last()
     }
 
-    fn front(&self, cohort: CohortId) -> Option<Reverse<Front>> {
+    fn front(&self, cohort: CohortId) -> Option<Front> {
         let CohortPlace { promised, priority, queued, job, .. } = self.members.first()?;
-        let place = Place { promised, priority, queued, gpus: Reverse(self.gpus), job };
-        Some(Reverse(Front { place, cohort }))
+        let place = Place { promised, priority, queued, gpus: Reverse(self.common.wish.gpus), job };
+        Some(Front { place, cohort })
     }
 }
 
@@ -419,14 +408,14 @@ impl<'w> Line<'w> {
         path: &'w ProjectPath,
         wanted: Wanted,
     ) -> Self {
-        let (ready, later) = (BinaryHeap::new(), Vec::new());
+        let (ready, later) = (Ready::default(), Vec::new());
         // Found when the line is looked at first.
         let (burdens, taken): (Arc<[Burden]>, u64) = (Arc::new([]), u64::MAX);
         Line { node, project, path, wanted, ready, later, burdens, taken }
     }
 
     fn head(&self, line: usize, tier: Tier) -> Option<Head> {
-        let Reverse(Front { place: front, .. }) = *self.ready.peek()?;
+        let Front { place: front, .. } = self.ready.peek()?;
         let promised = Reverse(front.promised.0 && tier == Tier::Guaranteed);
         let place = Place { promised, ..front };
         Some(Head { promised, burdens: Arc::clone(&self.burdens), place, line })

@@ -3,16 +3,13 @@
 //! it, and a pass costs what there are cohorts, not what there are jobs.
 //!
 //! The waiting tasks of an array stand next to each other in this order, so a run of them is one place.
-//!
-//! Kept with the world, change by change. Jobs that wait for other jobs, and jobs that failed and are tried again later,
-//! stand beside the cohorts: they are few, and when their time comes is a matter of the clock. So do arrays that say how
-//! many of their tasks may run at once.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::amount::UnixMicros;
+use crate::amount::{GpuMilli, UnixMicros};
 use crate::array::{self, TaskSet};
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::job::Job;
@@ -47,32 +44,40 @@ pub struct CohortPlace {
 pub struct CohortJobs {
     places: BTreeSet<CohortPlace>,
     jobs: usize,
+    /// The first of the places: a pass asks every cohort for it.
+    first: Option<CohortPlace>,
+    /// When the job was queued that waits longest, whatever its priority.
+    oldest: UnixMicros,
 }
 
-/// Every pending job, by what it waits for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cohorts {
-    by_key: BTreeMap<CohortKey, CohortJobs>,
-    /// Jobs and arrays that wait for others.
-    dependent: BTreeSet<JobId>,
-    /// Jobs that may not start before a moment of their own.
-    delayed: BTreeSet<JobId>,
-    /// Arrays that run only so many of their tasks at once.
-    limited: BTreeSet<JobId>,
+/// What the jobs of a cohort ask for, beside their kind: copied out of the specification, since a pass looks at it for
+/// every cohort, and a hundred thousand specifications lie all over memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Nodes of one job.
+    pub nodes: u32,
+    /// GPUs of one job, all nodes together.
+    pub gpus: GpuMilli,
+    /// Time limit, seconds.
+    pub limit_s: i64,
+    /// Whether they are scavengers.
+    pub scavenger: bool,
+    /// Whether each may be kept from starting by terms of its own.
+    pub has_own_terms: bool,
 }
 
-/// Where a pending job stands.
-enum Stand {
-    Dependent,
-    Delayed,
-    Cohort,
-}
-
-/// Where the waiting tasks of an array stand.
-enum ArrayStand {
-    Dependent,
-    Limited,
-    Cohort,
+impl Wish {
+    /// What jobs of that specification ask for.
+    #[must_use]
+    pub fn of(spec: &JobSpec) -> Self {
+        Wish {
+            nodes: spec.nodes,
+            gpus: spec.total_gpus(),
+            limit_s: spec.time_limit_s,
+            scavenger: spec.scavenger,
+            has_own_terms: spec.has_own_terms(),
+        }
+    }
 }
 
 impl CohortKey {
@@ -104,6 +109,7 @@ impl CohortKey {
             time_limit_s: spec.time_limit_s,
             constraints: &spec.constraints,
             avoid: &self.avoid,
+            has_own_terms: spec.has_own_terms(),
         }
     }
 }
@@ -118,6 +124,8 @@ struct Parts<'a> {
     time_limit_s: i64,
     constraints: &'a Constraints,
     avoid: &'a BTreeSet<NodeName>,
+    /// What they are is a matter of each job; that there are some keeps the others apart.
+    has_own_terms: bool,
 }
 
 impl PartialEq for CohortKey {
@@ -188,113 +196,55 @@ impl CohortJobs {
     pub fn is_empty(&self) -> bool {
         self.jobs == 0
     }
-}
 
-impl Cohorts {
-    /// Every cohort with its jobs in their order; the cohorts of a project follow each other.
-    pub fn iter(&self) -> impl Iterator<Item = (&CohortKey, &CohortJobs)> {
-        self.by_key.iter()
+    /// The first place.
+    #[must_use]
+    pub fn first(&self) -> Option<CohortPlace> {
+        self.first
     }
 
-    /// Arrays that run only so many of their tasks at once, and have tasks that wait.
-    pub fn limited(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.limited.iter().copied()
+    /// When the job was queued that waits longest, whatever its priority; 0 if there is none.
+    #[must_use]
+    pub fn oldest(&self) -> UnixMicros {
+        self.oldest
     }
 
-    /// Jobs and arrays that wait for others.
-    pub fn dependent(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.dependent.iter().copied()
-    }
-
-    /// Jobs that may not start before a moment of their own, which may have come.
-    pub fn delayed(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.delayed.iter().copied()
-    }
-
-    /// Enters a job that is pending.
-    pub(super) fn insert(&mut self, job: &Job) {
-        match stand(job) {
-            Stand::Dependent => _ = self.dependent.insert(job.id),
-            Stand::Delayed => _ = self.delayed.insert(job.id),
-            Stand::Cohort => self.add(CohortKey::of(job), [CohortPlace::of(job)]),
-        }
-    }
-
-    /// Takes out a job that was entered like this.
-    pub(super) fn remove(&mut self, job: &Job) {
-        match stand(job) {
-            Stand::Dependent => _ = self.dependent.remove(&job.id),
-            Stand::Delayed => _ = self.delayed.remove(&job.id),
-            Stand::Cohort => self.subtract(&CohortKey::of(job), [CohortPlace::of(job)]),
-        }
-    }
-
-    /// Enters the tasks of an array that wait.
-    pub(super) fn insert_array(&mut self, array: &Job) {
-        let Some(waiting) = waiting(array) else { return };
-        match stand_of_array(array) {
-            ArrayStand::Dependent => _ = self.dependent.insert(array.id),
-            ArrayStand::Limited => _ = self.limited.insert(array.id),
-            ArrayStand::Cohort => {
-                self.add(CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
-            }
-        }
-    }
-
-    /// Takes out the tasks of an array that were entered like this.
-    pub(super) fn remove_array(&mut self, array: &Job) {
-        let Some(waiting) = waiting(array) else { return };
-        match stand_of_array(array) {
-            ArrayStand::Dependent => _ = self.dependent.remove(&array.id),
-            ArrayStand::Limited => _ = self.limited.remove(&array.id),
-            ArrayStand::Cohort => {
-                self.subtract(&CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
-            }
-        }
-    }
-
-    fn add(&mut self, key: CohortKey, places: impl IntoIterator<Item = CohortPlace>) {
-        let cohort = self.by_key.entry(key).or_default();
+    pub(super) fn add(&mut self, places: impl IntoIterator<Item = CohortPlace>) {
         for place in places {
-            cohort.jobs += place.jobs();
-            cohort.places.insert(place);
+            self.jobs += place.jobs();
+            self.places.insert(place);
         }
+        self.look_again();
     }
 
-    fn subtract(&mut self, key: &CohortKey, places: impl IntoIterator<Item = CohortPlace>) {
-        let Some(cohort) = self.by_key.get_mut(key) else { return };
+    pub(super) fn subtract(&mut self, places: impl IntoIterator<Item = CohortPlace>) {
         for place in places {
-            if cohort.places.remove(&place) {
-                cohort.jobs = cohort.jobs.saturating_sub(place.jobs());
+            if self.places.remove(&place) {
+                self.jobs = self.jobs.saturating_sub(place.jobs());
             }
         }
-        if cohort.places.is_empty() {
-            self.by_key.remove(key);
+        self.look_again();
+    }
+
+    fn look_again(&mut self) {
+        self.first = self.places.first().copied();
+        self.oldest = self.oldest_place().unwrap_or_default();
+    }
+
+    /// Of those of one priority the first is the oldest, so only the first of each is looked at.
+    fn oldest_place(&self) -> Option<UnixMicros> {
+        let mut first = self.first?;
+        let mut oldest = first.queued;
+        loop {
+            let last_alike = CohortPlace {
+                queued: UnixMicros(i64::MAX),
+                job: JobId(u64::MAX),
+                last: JobId(u64::MAX),
+                ..first
+            };
+            let behind = (Bound::Excluded(last_alike), Bound::Unbounded);
+            let Some(next) = self.places.range(behind).next() else { return Some(oldest) };
+            (first, oldest) = (*next, oldest.min(next.queued));
         }
     }
-}
-
-fn stand(job: &Job) -> Stand {
-    if !job.status.waits_for.is_empty() {
-        Stand::Dependent
-    } else if job.status.not_before > job.status.queued {
-        Stand::Delayed
-    } else {
-        Stand::Cohort
-    }
-}
-
-fn stand_of_array(array: &Job) -> ArrayStand {
-    let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
-    match (array.status.waits_for.as_slice(), limit) {
-        ([_, ..], _) => ArrayStand::Dependent,
-        ([], Some(_)) => ArrayStand::Limited,
-        ([], None) => ArrayStand::Cohort,
-    }
-}
-
-/// Its tasks that wait and are no jobs of their own, if there are any.
-fn waiting(array: &Job) -> Option<&TaskSet> {
-    let tasks = array.status.tasks.as_deref()?;
-    (!tasks.waiting.is_empty()).then_some(&tasks.waiting)
 }

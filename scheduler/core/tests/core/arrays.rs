@@ -200,7 +200,10 @@ fn a_hundred_thousand_waiting_tasks_are_one_entry_everywhere() {
     assert_eq!(started.len(), 4);
     let world = &cluster.world;
     assert_eq!((world.jobs.len(), world.arrays.len(), world.queue.len()), (4, 1, 0));
-    assert_eq!(world.cohorts.iter().map(|(_, jobs)| jobs.places().len()).sum::<usize>(), 1);
+    assert_eq!(
+        world.cohorts.iter().map(|(_, cohort)| cohort.jobs.places().len()).sum::<usize>(),
+        1
+    );
     assert_eq!(world.waiting_jobs(), 99_996);
     assert_eq!(tasks(world, array).waiting.pieces(), 1);
     let plan = plan(world, &cluster.policy, cluster.now);

@@ -9,7 +9,7 @@
     reason = "measures the pass from outside and prints what it found"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use gotgan_core::check;
@@ -227,6 +227,16 @@ fn national_project(index: usize) -> String {
     format!("d{}/p{}/{}", index % 3, index / 3 % 15, index / 45 % 25)
 }
 
+/// Every node of that tree.
+fn national_paths() -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    for project in (0..1125).map(national_project) {
+        let ends = project.match_indices('/').map(|(at, _)| at).chain([project.len()]);
+        paths.extend(ends.map(|end| project[..end].to_owned()));
+    }
+    paths
+}
+
 /// GPUs on each node, nodes and time limit in hours of a job of the national mix.
 fn national_job(index: usize) -> (u32, u32, i64) {
     // A step that visits all of 10,000 in an order without a pattern.
@@ -254,16 +264,18 @@ fn a_nation_waits() {
     let mut cluster = TestCluster::new();
     cluster.policy.max_starts_per_pass = usize::MAX;
     cluster.policy.planned_gangs_per_project = 2;
+    (cluster.policy.planned_gangs_after_s, cluster.policy.planned_after_s) = (0, 0);
     let classes = ["a100", "b200", "b300", "gb200", "h100", "h200"];
     for index in 0..NODES {
         let class = classes[index * classes.len() / NODES];
         let node = cluster.node(&format!("node-{index:05}")).gpus(8, class);
         node.label("rack", &format!("rack-{:03}", index / 18)).add();
     }
-    for index in 0..1125 {
-        cluster.limit(&national_project(index), &[]);
+    for path in national_paths() {
+        cluster.limit(&path, &[]);
     }
     let submit = |cluster: &mut TestCluster, index: usize, nodes_max: u32| {
+        cluster.later(i64::from(index.is_multiple_of(10)));
         let (gpus, nodes, hours) = national_job(index);
         let class = classes[index / 7 % classes.len()];
         let job = cluster.job().project(&national_project(index)).hours(hours);
@@ -278,12 +290,13 @@ fn a_nation_waits() {
     cluster.run_all();
     (0..WAITING).for_each(|index| submit(&mut cluster, index, 512));
     cluster.run_all();
-    let mut took = Vec::new();
+    let (mut took, mut cohorts) = (Vec::new(), 0);
     for pass in 0..400 {
         let before = Instant::now();
         let plan = plan_after(&cluster.planned, &cluster.world, &cluster.policy, cluster.now);
         if pass >= 300 {
             took.push(before.elapsed());
+            cohorts = plan.report.cohorts.len();
         }
         cluster.planned = std::sync::Arc::clone(&plan.report.planned);
         cluster.later(1);
@@ -291,7 +304,7 @@ fn a_nation_waits() {
     took.sort_unstable();
     let (running, waiting) = (cluster.world.attempts.len(), cluster.world.queue.len());
     println!(
-        "{running} run, {waiting} wait, {} starts planned: p50 {:?}, p99 {:?}",
+        "{running} run, {waiting} wait, {} starts planned, {cohorts} cohorts: p50 {:?}, p99 {:?}",
         cluster.planned.len(),
         took[50],
         took[99]

@@ -23,7 +23,7 @@ use crate::planner::gang::Pick;
 use crate::planner::horizon::{Ask, Who};
 use crate::planner::lending::Lending;
 use crate::planner::limits::ProjectIndex;
-use crate::planner::order::{DependencyLists, has_waited};
+use crate::planner::order::{DependencyLists, competes_since};
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Cohort, Turn};
 use crate::profile::FOREVER;
@@ -306,15 +306,15 @@ impl<'w> Pass<'w> {
         let (jobs, most) = (self.jobs, self.policy.planned_gangs_per_project as usize);
         let members = cohort.members().iter(most.max(1)).filter_map(|id| jobs.get(id));
         for job in members {
-            if !self.may_plan(job, turn.claim, want) {
+            if !self.may_plan(competes_since(job), turn.claim, want) {
                 return;
             }
             self.plan_start(job, turn.claim, want);
         }
     }
 
-    /// Whether a start may be planned for one more job of that kind.
-    fn may_plan(&self, job: &Job, claim: Claim, want: Want) -> bool {
+    /// Whether a start may be planned for one more job of that kind, which competes since that moment.
+    pub(super) fn may_plan(&self, since: UnixMicros, claim: Claim, want: Want) -> bool {
         let is_gang = want.nodes > 1;
         let most = match is_gang {
             true => self.policy.planned_gangs_per_project,
@@ -326,7 +326,7 @@ impl<'w> Pass<'w> {
             && self.plans.choices_left > 0
             && self.plans.starts.len() < self.policy.planned_starts_max as usize
             && matches!(claim.tier, Tier::Guaranteed | Tier::Borrowed)
-            && has_waited(job, self.patience_s(want), self.now)
+            && since.plus_seconds(self.patience_s(want)) <= self.now
     }
 
     /// How long a job waits before a start is planned for it. Of those of one node the smaller the longer, since it
@@ -345,7 +345,9 @@ impl<'w> Pass<'w> {
 
     /// Plans a start for a job that waits for room and for nothing else.
     pub(super) fn plan_start(&mut self, job: &'w Job, claim: Claim, want: Want) {
-        if self.plans.starts.of(job.id).is_some() || !self.may_plan(job, claim, want) {
+        if self.plans.starts.of(job.id).is_some()
+            || !self.may_plan(competes_since(job), claim, want)
+        {
             return;
         }
         let places = 0..self.families.get(want.family).tries.len();
@@ -369,17 +371,22 @@ impl<'w> Pass<'w> {
 
     /// The soonest start on nodes of one class.
     fn choose(&mut self, job: &'w Job, claim: Claim, want: Want, place: usize) -> Option<Chance> {
-        self.plans.choices_left = self.plans.choices_left.checked_sub(1)?;
         let class = self.families.get(want.family).tries[place].class;
-        if !self.could_start(want, class) || !self.leaves_enough(want, class) {
+        if !self.could_plan(want, class) {
             return None;
         }
+        self.plans.choices_left = self.plans.choices_left.checked_sub(1)?;
         let ask = self.ask(job, claim, want, class).ahead(want.nodes);
         let serves = |id: &SlotId| self.would_serve(*id, want, class);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
         let ready: Vec<_> = self.machine.ids().filter(serves).filter_map(at).collect();
         let (at, slots) = self.gather_nodes(ready, want, &ask)?;
         Some(Chance { at, place, slots })
+    }
+
+    /// Whether such a job could have a start planned on nodes of the class, as far as limits go.
+    pub(super) fn could_plan(&self, want: Want, class: Option<ClassIndex>) -> bool {
+        self.leaves_enough(want, class) && self.could_start(want, class)
     }
 
     /// Whether enough of the class stays without a plan; the first is planned whatever it needs.
@@ -402,8 +409,8 @@ impl<'w> Pass<'w> {
             ready.retain(|(at, _)| *at < FOREVER);
             ready.sort_unstable();
             let (at, slots) = self.first_gang(&ready, want)?;
-            let mut waits = false;
-            for (since, slot) in ready.iter_mut().filter(|(_, slot)| slots.contains(slot)) {
+            let (mut waits, chosen) = (false, slots.iter().copied().collect::<BTreeSet<_>>());
+            for (since, slot) in ready.iter_mut().filter(|(_, slot)| chosen.contains(slot)) {
                 let free = self.horizon.earliest(&self.machine, *slot, ask, at);
                 waits |= free != Some(at);
                 *since = if free == Some(at) { *since } else { free.unwrap_or(FOREVER) };

@@ -9,9 +9,11 @@ use crate::ids::{JobId, NodeName};
 use crate::meter::slice_s;
 use crate::planner::fair::Tier;
 use crate::planner::limits::ProjectIndex;
+use crate::planner::request::FamilyId;
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::{Claim, Fate, Turn, Turns};
 use crate::spec::JobSpec;
+use crate::world::Wish;
 
 impl<'w> Pass<'w> {
     /// Those beyond a budget, after all others: one of each cohort in turn.
@@ -53,16 +55,16 @@ impl<'w> Pass<'w> {
         avoid: &'w BTreeSet<NodeName>,
         project: ProjectIndex,
     ) -> Want {
-        let scavenges = spec.scavenger;
-        let bound = !scavenges && self.budgets.binds(project, &spec.project);
-        Want {
-            family: self.families.of((spec, avoid), self.closed_to(spec), &self.machine),
-            nodes: spec.nodes,
-            project,
-            scavenges,
-            limit_s: spec.time_limit_s,
-            slice_s: if bound { slice_s(spec.time_limit_s) } else { 0 },
-        }
+        let family = self.families.of((spec, avoid), self.closed_to(spec), &self.machine);
+        self.want_in(family, Wish::of(spec), project)
+    }
+
+    /// What jobs of that family compete for.
+    pub(super) fn want_in(&mut self, family: FamilyId, wish: Wish, project: ProjectIndex) -> Want {
+        let Wish { nodes, limit_s, scavenger: scavenges, .. } = wish;
+        let bound = !scavenges && self.budgets.binds(project, self.limits.path(project));
+        let slice_s = if bound { slice_s(limit_s) } else { 0 };
+        Want { family, nodes, project, scavenges, limit_s, slice_s }
     }
 
     /// How a start on nodes of that class stands against the budgets of its project.

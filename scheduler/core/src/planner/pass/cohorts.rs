@@ -3,7 +3,7 @@
 use super::{Finding, Order, Pass, Waiting, Want, Who};
 use crate::job::Job;
 use crate::planner::fair::Tier;
-use crate::planner::turns::{Cohort, Fate, Turn, Turns};
+use crate::planner::turns::{Claim, Cohort, Common, Fate, Name, Turn, Turns};
 
 impl<'w> Pass<'w> {
     /// By guarantees, and by use and shares.
@@ -13,6 +13,9 @@ impl<'w> Pass<'w> {
                 break;
             };
             let fate = self.take_turn(turns, &turn);
+            if fate == Fate::Done {
+                self.pass_over(turns, &turn);
+            }
             turns.settle(&turn, fate);
         }
     }
@@ -23,15 +26,7 @@ impl<'w> Pass<'w> {
         if self.started.contains(&job.id) || self.is_kept_back(job) {
             return Fate::Next;
         }
-        let cohort = turns.cohort_mut(turn.cohort);
-        let want = match cohort.want {
-            Some(want) => want,
-            None => *cohort.want.insert(self.want(
-                cohort.common.spec,
-                cohort.common.avoid,
-                cohort.project,
-            )),
-        };
+        let want = self.want_of(turns.cohort_mut(turn.cohort));
         match self.consider(job, turn.claim, want) {
             Finding::Decided => {
                 self.considered += 1;
@@ -51,10 +46,73 @@ impl<'w> Pass<'w> {
                 Fate::Next
             }
             Finding::Waits(order) => {
+                if waits_for_room(order) {
+                    self.plan_cohort(turns.cohort(turn.cohort), turn, want);
+                }
                 self.wait_together(turns.cohort(turn.cohort), turn, want, order);
                 Fate::Done
             }
         }
+    }
+
+    fn want_of(&mut self, cohort: &mut Cohort<'w>) -> Want {
+        if let Some(want) = cohort.want {
+            return want;
+        }
+        let Common { spec, avoid, wish, .. } = cohort.common;
+        let closed = self.closed_to(spec);
+        let family = match cohort.common.name {
+            Name::Apart(_) => self.families.of((spec, avoid), closed, &self.machine),
+            Name::World { kind, .. } => {
+                self.families.of_kind(kind, (spec, avoid), closed, &self.machine)
+            }
+        };
+        let want = self.want_in(family, wish, cohort.project);
+        *cohort.want.insert(want)
+    }
+
+    /// Passes over the cohorts behind the one whose turn it was, in their line, as far as it is known that they wait for
+    /// room: of a hundred thousand that wait, nearly all ask for what was looked for in vain.
+    fn pass_over(&mut self, turns: &mut Turns<'w>, turn: &Turn) {
+        if turn.claim.tier != Tier::Borrowed || self.who_gives_way() {
+            return;
+        }
+        while let Some(next) = turns.behind(turn) {
+            let want = self.want_of(turns.cohort_mut(next.cohort));
+            let cohort = turns.cohort(next.cohort);
+            let Some(order) = self.known_to_wait(cohort, next.claim, want) else { return };
+            self.wait_together(cohort, &next, want, order);
+            turns.pass_over(turn);
+        }
+    }
+
+    /// Whether more than room may bear on a job that borrows: others that stop for it, or for which it must wait.
+    fn who_gives_way(&self) -> bool {
+        self.world.scavengers > 0 || !self.expecting.is_empty() || !self.wanted.is_empty()
+    }
+
+    /// How the order bears on a cohort of which it is known without a look that none starts, and that no start is planned
+    /// for it; else `None`.
+    fn known_to_wait(&mut self, cohort: &Cohort<'_>, claim: Claim, want: Want) -> Option<Order> {
+        let first = cohort.members().first()?;
+        let plain = !first.promised.0 && want.slice_s == 0 && !cohort.common.wish.has_own_terms;
+        if !plain || self.started.contains(&first.job) {
+            return None;
+        }
+        let may_plan = self.may_plan(first.queued, claim, want);
+        let mut order = Order::Free;
+        for place in 0..self.families.get(want.family).tries.len() {
+            let attempt = &self.families.get(want.family).tries[place];
+            let (class, failed) = (attempt.class, attempt.failed.cover(want.nodes, want.limit_s));
+            let allowed = self.allowed(want, class);
+            if (allowed && !failed) || (may_plan && self.could_plan(want, class)) {
+                return None;
+            }
+            if allowed {
+                order = order.max(self.why_no_place(want, place));
+            }
+        }
+        Some(order)
     }
 
     /// Whether another job of the cohort may have others stopped for it where this one may not: what was promised it by
@@ -67,13 +125,10 @@ impl<'w> Pass<'w> {
     fn wait_together(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want, order: Order) {
         let members = cohort.members();
         self.considered += members.len();
-        if waits_for_room(order) {
-            self.plan_cohort(cohort, turn, want);
-        }
         for job in self.plans.jobs_of(want) {
             self.waiting.push(Waiting { who: Who::Job, job, want, order });
         }
-        let who = Who::Cohort(cohort.common.key.clone());
+        let who = Who::Cohort(turn.cohort);
         self.waiting.push(Waiting { who, job: turn.job, want, order });
     }
 }

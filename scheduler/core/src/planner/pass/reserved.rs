@@ -14,6 +14,9 @@ use crate::world::QueueKey;
 impl<'w> Pass<'w> {
     /// Reservations whose nodes the job may not be on if it starts now.
     pub(super) fn closed_to(&self, spec: &JobSpec) -> ReservationSet {
+        if self.world.quota.reservations.is_empty() {
+            return ReservationSet::EMPTY;
+        }
         let ends = self.now.plus_seconds(spec.time_limit_s);
         self.reservations(|terms| terms.closes(&spec.project, self.now, ends))
     }

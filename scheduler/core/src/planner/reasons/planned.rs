@@ -11,6 +11,9 @@ use crate::planned::PlannedStarts;
 use crate::planner::horizon::{Ask, Horizon, Who};
 use crate::planner::score::{ClassIndex, SlotId};
 
+/// Until when a job could stay on nodes of a class if it started now, and who comes then.
+pub(super) type Way = (UnixMicros, JobId);
+
 /// What is planned at the end of the pass.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::planner) struct Outlook<'a, 'w> {
@@ -41,10 +44,8 @@ impl Reasons<'_, '_> {
 
     /// Whose planned start the job would put off if it started where there is room, and how long it could take
     /// without doing so.
-    pub(super) fn behind_plans(&self, waiting: &Waiting) -> Option<Blocker> {
-        let family = self.families.get(waiting.want.family);
-        let found =
-            family.tries.iter().filter_map(|attempt| self.in_the_way(waiting, attempt.class));
+    pub(super) fn behind_plans(&mut self, waiting: &Waiting) -> Option<Blocker> {
+        let found = self.ways(waiting).into_iter().flatten();
         // Of several classes the one that it could use for the longest time.
         let (until, ahead) = found.max_by_key(|(until, ahead)| (*until, Reverse(*ahead)))?;
         let by = self.outlook.starts.of(ahead).map_or(until, |start| start.at);
@@ -62,12 +63,25 @@ impl Reasons<'_, '_> {
         })
     }
 
-    /// Until when the job could stay on nodes of a class if it started now, and who comes then.
-    fn in_the_way(
-        &self,
-        waiting: &Waiting,
-        class: Option<ClassIndex>,
-    ) -> Option<(UnixMicros, JobId)> {
+    /// The same for each class that may serve. Where nothing is reserved for some projects only, that is the same for all
+    /// jobs of a kind and size for which nothing is planned.
+    fn ways(&mut self, waiting: &Waiting) -> Vec<Option<Way>> {
+        let key = (waiting.want.family, waiting.want.nodes);
+        let own = self.outlook.starts.of(waiting.job).is_some();
+        let alike = !own && self.machine.reservations.is_empty();
+        if let Some(known) = self.ways.get(&key).filter(|_| alike) {
+            return known.clone();
+        }
+        let tries = self.families.get(waiting.want.family).tries.iter();
+        let found: Vec<_> = tries.map(|attempt| self.in_the_way(waiting, attempt.class)).collect();
+        if alike {
+            self.ways.insert(key, found.clone());
+        }
+        found
+    }
+
+    /// The same on nodes of one class.
+    fn in_the_way(&self, waiting: &Waiting, class: Option<ClassIndex>) -> Option<Way> {
         let (want, family) = (waiting.want, self.families.get(waiting.want.family));
         let ask = Ask {
             who: Who { job: waiting.job, guaranteed: false, plans_gang: false },

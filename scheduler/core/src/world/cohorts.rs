@@ -1,0 +1,270 @@
+//! Every pending job, by what it waits for: a table of cohorts that is kept with the world, change by change.
+//!
+//! Jobs that wait for other jobs, and jobs that failed and are tried again later, stand beside the cohorts: they are few,
+//! and when their time comes is a matter of the clock. So do arrays that say how many of their tasks may run at once.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cohort::{CohortJobs, CohortKey, CohortPlace, Wish};
+use super::numbered::Numbered;
+use crate::array::TaskSet;
+use crate::ids::{JobId, NodeName, ProjectPath};
+use crate::job::Job;
+use crate::spec::{Constraints, NodeRequest};
+
+/// Jobs that wait for the same, with what is found once and used in every pass.
+#[derive(Debug, Clone)]
+pub struct Cohort {
+    /// What they have in common.
+    pub key: CohortKey,
+    /// Who they are.
+    pub jobs: CohortJobs,
+    /// Number of what each node must give, and where: equal for cohorts that differ in nothing that places them but the
+    /// number of nodes and the time limit.
+    pub kind: u32,
+    /// Number of the project.
+    pub project: u32,
+    /// What a pass asks of each of them.
+    pub wish: Wish,
+}
+
+/// Place of a cohort in the world's table, as long as any of its jobs waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CohortNumber(pub u32);
+
+/// What each node must give, and where: compared by that alone.
+#[derive(Debug, Clone)]
+struct Kind(CohortKey);
+
+/// Every pending job, by what it waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Cohorts {
+    numbers: BTreeMap<CohortKey, CohortNumber>,
+    table: Vec<Option<Cohort>>,
+    free: Vec<CohortNumber>,
+    kinds: Numbered<Kind>,
+    projects: Numbered<ProjectPath>,
+    /// Jobs and arrays that wait for others.
+    dependent: BTreeSet<JobId>,
+    /// Jobs that may not start before a moment of their own.
+    delayed: BTreeSet<JobId>,
+    /// Arrays that run only so many of their tasks at once.
+    limited: BTreeSet<JobId>,
+}
+
+/// Where a pending job stands.
+enum Stand {
+    Dependent,
+    Delayed,
+    Cohort,
+}
+
+/// Where the waiting tasks of an array stand.
+enum ArrayStand {
+    Dependent,
+    Limited,
+    Cohort,
+}
+
+impl Kind {
+    fn parts(&self) -> (&NodeRequest, &Constraints, &BTreeSet<NodeName>) {
+        let spec = self.0.spec();
+        (&spec.per_node, &spec.constraints, self.0.avoid())
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Kind {}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+/// Numbers are no matter: worlds with the same jobs may have come to them in other ways.
+impl PartialEq for Cohorts {
+    fn eq(&self, other: &Self) -> bool {
+        let jobs = |of: &Cohorts, key: &CohortKey| of.find(key).map(|(_, one)| one.jobs.clone());
+        self.numbers.keys().eq(other.numbers.keys())
+            && self.numbers.keys().all(|key| jobs(self, key) == jobs(other, key))
+            && self.dependent == other.dependent
+            && self.delayed == other.delayed
+            && self.limited == other.limited
+    }
+}
+
+impl Eq for Cohorts {}
+
+impl Cohort {
+    fn of(key: CohortKey, kind: u32, project: u32) -> Self {
+        let wish = Wish::of(key.spec());
+        Cohort { key, jobs: CohortJobs::default(), kind, project, wish }
+    }
+}
+
+impl Cohorts {
+    /// Every cohort with its number, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (CohortNumber, &Cohort)> {
+        let numbers = (0..u32::MAX).map(CohortNumber);
+        numbers.zip(&self.table).filter_map(|(number, cohort)| Some((number, cohort.as_ref()?)))
+    }
+
+    /// The number of every cohort, in the order of what they wait for.
+    pub fn in_order(&self) -> impl Iterator<Item = (&CohortKey, CohortNumber)> {
+        self.numbers.iter().map(|(key, number)| (key, *number))
+    }
+
+    /// The cohort of those that wait for this, if there is one, with its number.
+    #[must_use]
+    pub fn find(&self, key: &CohortKey) -> Option<(CohortNumber, &Cohort)> {
+        let number = self.numbers.get(key)?;
+        Some((*number, self.table.get(number.0 as usize)?.as_ref()?))
+    }
+
+    /// One more than the largest number of a cohort, of a kind and of a project.
+    #[must_use]
+    pub fn sizes(&self) -> [usize; 3] {
+        [self.table.len(), self.kinds.len(), self.projects.len()]
+    }
+
+    /// Arrays that run only so many of their tasks at once, and have tasks that wait.
+    pub fn limited(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.limited.iter().copied()
+    }
+
+    /// Jobs and arrays that wait for others.
+    pub fn dependent(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.dependent.iter().copied()
+    }
+
+    /// Jobs that may not start before a moment of their own, which may have come.
+    pub fn delayed(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.delayed.iter().copied()
+    }
+
+    /// Enters a job that is pending.
+    pub(super) fn insert(&mut self, job: &Job) {
+        match stand(job) {
+            Stand::Dependent => _ = self.dependent.insert(job.id),
+            Stand::Delayed => _ = self.delayed.insert(job.id),
+            Stand::Cohort => self.add(CohortKey::of(job), [CohortPlace::of(job)]),
+        }
+    }
+
+    /// Takes out a job that was entered like this.
+    pub(super) fn remove(&mut self, job: &Job) {
+        match stand(job) {
+            Stand::Dependent => _ = self.dependent.remove(&job.id),
+            Stand::Delayed => _ = self.delayed.remove(&job.id),
+            Stand::Cohort => self.subtract(&CohortKey::of(job), [CohortPlace::of(job)]),
+        }
+    }
+
+    /// Enters the tasks of an array that wait.
+    pub(super) fn insert_array(&mut self, array: &Job) {
+        let Some(waiting) = waiting(array) else { return };
+        match stand_of_array(array) {
+            ArrayStand::Dependent => _ = self.dependent.insert(array.id),
+            ArrayStand::Limited => _ = self.limited.insert(array.id),
+            ArrayStand::Cohort => {
+                self.add(CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
+            }
+        }
+    }
+
+    /// Takes out the tasks of an array that were entered like this.
+    pub(super) fn remove_array(&mut self, array: &Job) {
+        let Some(waiting) = waiting(array) else { return };
+        match stand_of_array(array) {
+            ArrayStand::Dependent => _ = self.dependent.remove(&array.id),
+            ArrayStand::Limited => _ = self.limited.remove(&array.id),
+            ArrayStand::Cohort => {
+                self.subtract(&CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
+            }
+        }
+    }
+
+    fn add(&mut self, key: CohortKey, places: impl IntoIterator<Item = CohortPlace>) {
+        let mut places = places.into_iter().peekable();
+        if places.peek().is_none() {
+            return;
+        }
+        let number = match self.numbers.get(&key) {
+            Some(number) => *number,
+            None => self.enter(key),
+        };
+        if let Some(cohort) = self.table.get_mut(number.0 as usize).and_then(Option::as_mut) {
+            cohort.jobs.add(places);
+        }
+    }
+
+    fn enter(&mut self, key: CohortKey) -> CohortNumber {
+        let kind = self.kinds.enter(&Kind(key.clone()));
+        let project = self.projects.enter(&key.spec().project);
+        let cohort = Some(Cohort::of(key.clone(), kind, project));
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.table[number.0 as usize] = cohort;
+                number
+            }
+            None => {
+                self.table.push(cohort);
+                CohortNumber(u32::try_from(self.table.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        self.numbers.insert(key, number);
+        number
+    }
+
+    fn subtract(&mut self, key: &CohortKey, places: impl IntoIterator<Item = CohortPlace>) {
+        let Some(number) = self.numbers.get(key).copied() else { return };
+        let Some(place) = self.table.get_mut(number.0 as usize) else { return };
+        if let Some(cohort) = place {
+            cohort.jobs.subtract(places);
+        }
+        if let Some(gone) = place.take_if(|cohort| cohort.jobs.is_empty()) {
+            self.numbers.remove(key);
+            self.free.push(number);
+            self.kinds.leave(gone.kind);
+            self.projects.leave(gone.project);
+        }
+    }
+}
+
+fn stand(job: &Job) -> Stand {
+    if !job.status.waits_for.is_empty() {
+        Stand::Dependent
+    } else if job.status.not_before > job.status.queued {
+        Stand::Delayed
+    } else {
+        Stand::Cohort
+    }
+}
+
+fn stand_of_array(array: &Job) -> ArrayStand {
+    let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
+    match (array.status.waits_for.as_slice(), limit) {
+        ([_, ..], _) => ArrayStand::Dependent,
+        ([], Some(_)) => ArrayStand::Limited,
+        ([], None) => ArrayStand::Cohort,
+    }
+}
+
+/// Its tasks that wait and are no jobs of their own, if there are any.
+fn waiting(array: &Job) -> Option<&TaskSet> {
+    let tasks = array.status.tasks.as_deref()?;
+    (!tasks.waiting.is_empty()).then_some(&tasks.waiting)
+}
