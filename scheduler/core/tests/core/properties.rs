@@ -1,9 +1,15 @@
 //! What must hold in every world.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gotgan_core::amount::GpuMilli;
+use gotgan_core::change::Change;
+use gotgan_core::ids::JobId;
+use gotgan_core::job::Job;
 use gotgan_core::plan::{BlockerKind, Decision};
+use gotgan_core::planner::plan;
+use gotgan_core::spec::JobSpec;
 use gotgan_core::world::World;
 use proptest::prelude::*;
 
@@ -83,6 +89,33 @@ proptest! {
         }
         let second = cluster.check();
         prop_assert!(second.plan.decisions.is_empty(), "{:?}", second.plan.decisions);
+    }
+
+    #[test]
+    fn what_is_said_only_to_join_the_queue_does_not_start(
+        sketch in sketch(), guarantees in any::<[u32; 8]>(), other in any::<prop::sample::Index>(),
+    ) {
+        let mut cluster = sketch.build_guaranteed(guarantees);
+        let report = cluster.start_all().plan.report;
+        let waiting: Vec<_> = cluster.world.queue.iter().map(|key| key.job).collect();
+        let waiting: Vec<_> = waiting.iter().map(|id| cluster.world.jobs[id].clone()).collect();
+        prop_assume!(!waiting.is_empty());
+        let project = other.get(&waiting).spec.project.clone();
+        for (number, like) in (1_000_000..).zip(waiting) {
+            let spec = JobSpec { project: project.clone(), ..JobSpec::clone(&like.spec) };
+            let job = Job { id: JobId(number), spec: Arc::new(spec), ..Job::clone(&like) };
+            if !report.joins_queue(&job) {
+                continue;
+            }
+            let mut with_it = cluster.copy();
+            let id = job.id;
+            with_it.world.apply(&Change::JobSubmitted(Arc::new(job)));
+            let plan = plan(&with_it.world, &with_it.policy, with_it.now);
+            let starts = plan.decisions.iter().any(
+                |decision| matches!(decision, Decision::Start { job, .. } if *job == id),
+            );
+            prop_assert!(!starts, "job {} starts", id);
+        }
     }
 
     #[test]
