@@ -33,8 +33,8 @@ pub struct JobOptions {
     /// Order among the project's jobs, -1000 to 1000; above 0 for operators
     #[arg(long, allow_hyphen_values = true, help_heading = "Job")]
     pub priority: Option<i32>,
-    /// Jobs to wait for, as in afterok:1:2,afterany:3; singleton: all earlier ones of this name
-    #[arg(long, short = 'd', value_parser = dependencies, value_name = "LIST", help_heading = "Job")]
+    /// Jobs to wait for, as in afterok:1:2,afterany:3_7 (a task); singleton: all earlier ones of this name
+    #[arg(long, short = 'd', visible_alias = "after", value_parser = dependencies, value_name = "LIST", help_heading = "Job")]
     pub dependency: Option<Dependencies>,
     /// By when it must have ended, as in +2h or 2026-11-30T18:00:00+09:00; else it never starts
     #[arg(long, value_parser = deadline, value_name = "TIME", help_heading = "Job")]
@@ -243,7 +243,7 @@ impl JobOptions {
                 Some(Deadline::WithinS(seconds)) => seconds,
                 Some(Deadline::AtUs(_)) | None => 0,
             },
-            dependencies: dependency_messages(self.dependency),
+            dependencies: self.dependency.map(|list| list.jobs).unwrap_or_default(),
             warning_signal: self.signal,
             requeue: (self.requeue || self.no_requeue).then_some(!self.no_requeue),
             max_retries: self.max_retries.unwrap_or_default(),
@@ -357,11 +357,6 @@ impl JobOptions {
             )),
         }
     }
-}
-
-fn dependency_messages(dependency: Option<Dependencies>) -> Vec<v1::Dependency> {
-    let list = dependency.map(|list| list.jobs).unwrap_or_default();
-    list.into_iter().map(|(kind, job_id)| v1::Dependency { kind: kind.into(), job_id }).collect()
 }
 
 /// The directory as an absolute path; empty if none was asked for.

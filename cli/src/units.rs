@@ -5,6 +5,8 @@
 
 use gotgan_proto::v1;
 
+use crate::refer::JobRef;
+
 /// Seconds of the largest time that can be written, far above any site's limit: 10,000 days.
 const TIME_MAX_S: i64 = 864_000_000;
 
@@ -225,11 +227,11 @@ fn push_name(name: String, names: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads dependencies such as `afterok:1:2,afterany:3`.
+/// Reads dependencies such as `afterok:1:2,afterany:3_7`, where `3_7` is a task of an array.
 ///
 /// # Errors
 /// Names the part that is wrong and the kinds there are.
-pub fn parse_dependencies(text: &str) -> Result<Vec<(v1::DependencyKind, u64)>, String> {
+pub fn parse_dependencies(text: &str) -> Result<Vec<v1::Dependency>, String> {
     let mut dependencies = Vec::new();
     for part in text.split(',') {
         let (kind, ids) = part.split_once(':').ok_or_else(|| {
@@ -237,7 +239,9 @@ pub fn parse_dependencies(text: &str) -> Result<Vec<(v1::DependencyKind, u64)>, 
         })?;
         let kind = dependency_kind(kind)?;
         for id in ids.split(':') {
-            dependencies.push((kind, parse_job_id(id)?));
+            let JobRef { job_id, tasks } = JobRef::parse_one(id)?;
+            let task_index = tasks.parse().ok();
+            dependencies.push(v1::Dependency { kind: kind.into(), job_id, task_index });
         }
     }
     Ok(dependencies)
@@ -455,11 +459,19 @@ mod tests {
     #[test]
     fn dependencies_have_kinds_and_ids() {
         use v1::DependencyKind::{AfterAny, AfterOk};
-        let found = parse_dependencies("afterok:1:2,afterany:3");
-        assert_eq!(found, Ok(vec![(AfterOk, 1), (AfterOk, 2), (AfterAny, 3)]));
-        for text in ["", "afterok", "afterok:", "before:1", "afterok:0", "afterok:x"] {
+        let found = parse_dependencies("afterok:1:2_0,afterany:3");
+        let on = |kind: v1::DependencyKind, job_id, task_index| v1::Dependency {
+            kind: kind.into(),
+            job_id,
+            task_index,
+        };
+        let wanted = vec![on(AfterOk, 1, None), on(AfterOk, 2, Some(0)), on(AfterAny, 3, None)];
+        assert_eq!(found, Ok(wanted));
+        for text in ["", "afterok", "afterok:", "before:1", "afterok:0", "afterok:x", "afterok:1_"]
+        {
             assert!(parse_dependencies(text).is_err(), "{text}");
         }
+        assert!(parse_dependencies("afterok:1_[2-3]").is_err_and(|why| why.contains("name one")));
     }
 
     #[test]

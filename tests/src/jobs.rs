@@ -130,7 +130,7 @@ impl Shape for JobSpec {
     }
 
     fn after(mut self, kind: v1::DependencyKind, job_id: u64) -> Self {
-        self.dependencies.push(v1::Dependency { kind: kind.into(), job_id });
+        self.dependencies.push(v1::Dependency { kind: kind.into(), job_id, task_index: None });
         self
     }
 

@@ -11,6 +11,7 @@ on_each_database! {
     every_task_of_an_array_runs_once_and_knows_its_index,
     an_array_goes_on_after_the_scheduler_was_killed_in_the_middle,
     tasks_are_named_by_array_and_index_on_the_command_line,
+    a_job_waits_for_one_task_of_an_array,
 }
 
 fn array(mut spec: v1::JobSpec, tasks: &str) -> v1::JobSpec {
@@ -102,4 +103,36 @@ async fn tasks_are_named_by_array_and_index_on_the_command_line(database: Databa
     let spec = array(command(&["/bin/true"]), "0-100000");
     let refused = api.try_submit(spec).await.unwrap_err();
     assert!(refused.message().contains("more than 100000 tasks"), "{refused:?}");
+}
+
+async fn a_job_waits_for_one_task_of_an_array(database: Database) {
+    let mut cluster = Cluster::start(database).await;
+    cluster.add_worker("node-a", "2xB200").await;
+    let api = cluster.api.clone();
+    let gotgan = cluster.gotgan();
+    let line = "test $GOTGAN_ARRAY_TASK_ID = 8";
+    let held = v1::JobSpec { hold: true, ..array(shell(line).gpus(1), "7-8") };
+    let id = api.submit(held).await;
+    let submit = |after: String| {
+        let words = ["submit", "--parsable", "-A", "centre/alpha", "--after"];
+        gotgan.run(&[&words[..], &[after.as_str(), "--", "true"]].concat())
+    };
+    let number = |text: String| text.trim().parse::<u64>().unwrap();
+    let good = number(submit(format!("afterok:{id}_8")).ok());
+    let bad = number(submit(format!("afterok:{id}_7")).ok());
+    let why = gotgan.run(&["why", &good.to_string()]).ok();
+    assert!(why.contains(&format!("waits for job {id}_8 to complete, which is held")), "{why}");
+    let shown = gotgan.run(&["job", &good.to_string()]).ok();
+    assert!(shown.contains(&format!("after_ok {id}_8")), "{shown}");
+    let told = format!("afterok:{id}_9: array {id} has the tasks 7-8");
+    submit(format!("afterok:{id}_9")).fails_with(3, &["--dependency", &told]);
+    submit(format!("afterok:{good}_0")).fails_with(3, &["is no array"]);
+    submit("afterok:999999_0".to_owned()).fails_with(3, &["job 999999 does not exist"]);
+    gotgan.run(&["release", &id.to_string()]).ok();
+    assert_eq!(api.wait_for_end(good).await.state(), JobState::Completed);
+    let cancelled = api.wait_for_end(bad).await;
+    assert_eq!(cancelled.state(), JobState::Cancelled);
+    let detail = format!("afterok:{id}_7 cannot be fulfilled: job {id}_7 has failed");
+    assert_eq!(cancelled.detail, detail);
+    submit(format!("afterok:{id}_7")).fails_with(3, &["cannot be fulfilled"]);
 }

@@ -12,6 +12,7 @@ use crate::{
     refer::JobRef,
     view::{
         amount,
+        dependency::DependencyView,
         job::{
             ArrayTasksView, AttemptView, ExitView, JobDetail, JobView, ResourcesView, StepView,
             tone_of_state,
@@ -54,8 +55,7 @@ impl JobCommand {
 
 fn summary(job: &JobView) -> String {
     let exit = job.exit.as_ref().filter(|_| job.ended_us.is_some()).map(ExitView::text);
-    let dependencies: Vec<String> =
-        job.dependencies.iter().map(|found| format!("{} {}", found.kind, found.job_id)).collect();
+    let dependencies: Vec<String> = job.dependencies.iter().map(DependencyView::text).collect();
     let cost =
         if job.attempt == 0 { String::new() } else { amount::gpu_time(job.paid_gpu_milli_seconds) };
     fields(&[

@@ -12,7 +12,7 @@ pub struct NodeList(pub Vec<String>);
 /// Jobs to wait for, and whether for all of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dependencies {
-    pub jobs: Vec<(v1::DependencyKind, u64)>,
+    pub jobs: Vec<v1::Dependency>,
     pub singleton: bool,
 }
 

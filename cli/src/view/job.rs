@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     output::{table::Tone, time},
     units,
-    view::{amount, blocks::BlockTermsView, word},
+    view::{amount, blocks::BlockTermsView, dependency::DependencyView, word},
 };
 
 /// How a process ended.
@@ -157,13 +157,6 @@ impl ArrayTasksView {
     }
 }
 
-/// A job waited for.
-#[derive(Clone, Debug, Serialize)]
-pub struct DependencyView {
-    pub kind: String,
-    pub job_id: u64,
-}
-
 impl JobView {
     /// As the API has it.
     #[must_use]
@@ -183,7 +176,7 @@ impl JobView {
             time_limit_s: spec.time_limit_s,
             priority: spec.priority,
             comment: spec.comment.clone(),
-            dependencies: spec.dependencies.iter().map(dependency_of).collect(),
+            dependencies: spec.dependencies.iter().map(DependencyView::of).collect(),
             attempt: job.attempt,
             nodes: job.nodes.clone(),
             simulated: job.simulated,
@@ -272,10 +265,6 @@ fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
         cpu_milli_per_node: asked.cpu_milli_per_node,
         memory_mib_per_node: asked.memory_mib_per_node,
     }
-}
-
-fn dependency_of(dependency: &v1::Dependency) -> DependencyView {
-    DependencyView { kind: word::dependency_kind(dependency.kind), job_id: dependency.job_id }
 }
 
 /// A job with everything that is known of it.

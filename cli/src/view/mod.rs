@@ -5,6 +5,7 @@ pub mod amount;
 pub mod audit;
 pub mod blocks;
 pub mod cluster;
+pub mod dependency;
 pub mod event;
 pub mod job;
 pub mod node;

@@ -2,9 +2,10 @@
 //!
 //! All faults are found at once, not the first alone. Who may submit for which project and with what priority, how
 //! many jobs may wait, and whether the jobs named as dependencies exist is decided by the caller, who knows the
-//! principal and the store.
+//! principal and the store; tasks of arrays that dependencies name are looked up with [`name_tasks`].
 
 mod array;
+mod depend;
 mod fault;
 mod fleet;
 mod near;
@@ -15,21 +16,18 @@ mod terms;
 mod together;
 mod work;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::amount::UnixMicros;
-use crate::ids::{JobId, ProjectPath};
+use crate::ids::ProjectPath;
 use crate::policy::Policy;
 use crate::quota::QuotaTree;
-use crate::spec::{
-    Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest, TaskLayout,
-    WarningSignal, Work,
-};
+use crate::spec::{Deadline, GpuRequest, JobSpec, NodeRequest, TaskLayout, WarningSignal, Work};
 
 use fault::Findings;
 
 pub use array::{index_ranges, read_array};
+pub use depend::{arrays_named, name_tasks};
 pub use fault::{Fault, FaultReason};
 pub use fleet::{Fleet, NodeSize, Sizes};
 pub use request::{
@@ -39,8 +37,6 @@ pub use request::{
 
 /// Priorities, either way.
 const PRIORITY_MAX: i64 = 1000;
-/// Jobs one job may wait for.
-const DEPENDENCIES_MAX: usize = 64;
 /// Retries after failures of its own.
 const RETRIES_MAX: i64 = 10;
 /// Seconds between SIGTERM and SIGKILL.
@@ -99,7 +95,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let tasks_max = context.policy.max_array_tasks;
     let array = array::array(&request.array, request.array_limit, tasks_max, &mut findings);
     let name = work::name(&request.name, &work, &mut findings);
-    let dependencies = dependencies(&request.dependencies, &mut findings);
+    let dependencies = depend::dependencies(&request.dependencies, &mut findings);
     let warning_signal = request
         .warning_signal
         .map(|signal| warning_signal(signal, &work, time_limit_s, &mut findings));
@@ -190,35 +186,6 @@ fn layout_fits(work: &Work, per_node: &NodeRequest, findings: &mut Findings) {
             "one task a GPU needs whole GPUs; add resources.gpus_per_node or use one task a node";
         findings.fault("command.layout", FaultReason::Conflict, message);
     }
-}
-
-fn dependencies(asked: &[DependencyRequest], findings: &mut Findings) -> Vec<Dependency> {
-    findings.require_at_most("dependencies", asked.len(), DEPENDENCIES_MAX, "jobs");
-    let mut seen = BTreeSet::new();
-    let mut dependencies = Vec::new();
-    for (index, one) in asked.iter().take(DEPENDENCIES_MAX).enumerate() {
-        let field = format!("dependencies[{index}]");
-        if one.job_id == 0 {
-            let message = "names no job; give the number that submit answered";
-            findings.fault(&format!("{field}.job_id"), FaultReason::Missing, message);
-        }
-        let Some(kind) = one.kind else {
-            let message = "names no kind; use after, afterok, afternotok or afterany";
-            findings.fault(&format!("{field}.kind"), FaultReason::Missing, message);
-            continue;
-        };
-        if seen.insert((one.job_id, kind.word())) {
-            dependencies.push(Dependency { kind, job: JobId(one.job_id) });
-        }
-    }
-    for one in dependencies.iter().filter(|one| one.kind == DependencyKind::AfterOk) {
-        if seen.contains(&(one.job.0, DependencyKind::AfterNotOk.word())) {
-            let message =
-                format!("waits for job {} both to succeed and to fail; keep one", one.job);
-            findings.fault("dependencies", FaultReason::Conflict, message);
-        }
-    }
-    dependencies
 }
 
 fn warning_signal(

@@ -1,6 +1,7 @@
 //! What a person asks for: the immutable part of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -224,8 +225,41 @@ fn block_terms<'de, D: Deserializer<'de>>(stored: D) -> Result<BlockTerms, D::Er
 pub struct Dependency {
     /// How far.
     pub kind: DependencyKind,
-    /// Which job.
+    /// Which job. Of a task of an array the number of the task itself, once that was looked up
+    /// ([`crate::admit::name_tasks`]).
     pub job: JobId,
+    /// The task, where one was named by its array and index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskName>,
+}
+
+impl Dependency {
+    /// On a job, or on an array as a whole.
+    #[must_use]
+    pub fn on(kind: DependencyKind, job: JobId) -> Self {
+        Dependency { kind, job, task: None }
+    }
+
+    /// The other job as people name it: `123`, or `123_4`.
+    #[must_use]
+    pub fn named(&self) -> String {
+        self.task.map_or_else(|| self.job.to_string(), |task| task.to_string())
+    }
+}
+
+/// A task of an array as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskName {
+    /// The array.
+    pub array: JobId,
+    /// The index of the task there.
+    pub index: u32,
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.array, self.index)
+    }
 }
 
 /// How far the other job must have come.

@@ -212,6 +212,7 @@ impl JobsService {
             submissions.push(submission);
             warnings.push(notes);
         }
+        self.name_tasks(&mut submissions, prefix).await?;
         if dry_run {
             let both = submissions.iter().zip(warnings);
             let answer = |(one, warnings): (&Submission, _)| {
@@ -231,6 +232,26 @@ impl JobsService {
                 tasks,
             })
             .collect())
+    }
+
+    /// Finds the numbers of the tasks of arrays that dependencies name.
+    async fn name_tasks(
+        &self,
+        submissions: &mut [Submission],
+        prefix: &(impl Fn(usize) -> String + Sync),
+    ) -> Result<(), Status> {
+        for (at, submission) in submissions.iter_mut().enumerate() {
+            let mut known = BTreeMap::new();
+            for id in admit::arrays_named(&submission.spec) {
+                let found = self.0.store.job(id).await.map_err(|e| error::store(&e))?;
+                known.extend(found.map(|detail| (id, detail.job.spec)));
+            }
+            if !known.is_empty() {
+                admit::name_tasks(Arc::make_mut(&mut submission.spec), &known)
+                    .map_err(|faults| error::faults(&prefix(at), &faults))?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores what was admitted. A dependency that ends between the look at the store and the writer's turn is looked

@@ -62,6 +62,8 @@ fault_reasons! {
     UnknownNode => "UNKNOWN_NODE",
     /// No node carries this label.
     UnknownLabel => "UNKNOWN_LABEL",
+    /// The array depended on has no such task.
+    UnknownTask => "UNKNOWN_TASK",
     /// No such level of blocks.
     UnknownLevel => "UNKNOWN_LEVEL",
     /// More than the whole machine could give, even if it were empty.

@@ -129,8 +129,10 @@ pub struct ConstraintsRequest {
 pub struct DependencyRequest {
     /// `None` if the client named none, or one without meaning.
     pub kind: Option<DependencyKind>,
-    /// Which job.
+    /// Which job, or which array.
     pub job_id: u64,
+    /// Index of the task of that array that is meant alone.
+    pub task_index: Option<u32>,
 }
 
 /// A signal ahead of the end.

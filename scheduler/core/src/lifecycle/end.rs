@@ -380,9 +380,9 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
         .map(|dependency| (*dependency, standing(dependency.kind, state)))
         .collect();
     if let Some((dependency, _)) = standings.iter().find(|(_, s)| *s == Standing::Impossible) {
-        let kind = dependency.kind.word();
+        let (kind, named) = (dependency.kind.word(), dependency.named());
         let detail =
-            format!("{kind}:{other} cannot be fulfilled: job {other} has {}", state.word());
+            format!("{kind}:{named} cannot be fulfilled: job {named} has {}", state.word());
         if job.is_array() {
             cancel_waiting(draft, job, detail);
             return None;
@@ -394,7 +394,8 @@ fn meet_one(draft: &mut Draft<'_>, job: &Job, other: JobId, state: JobState) -> 
     if standings.iter().any(|(_, s)| *s == Standing::Met) {
         let mut status = job.status.clone();
         status.waits_for.retain(|dependency| !met(dependency));
-        let text = format!("job {other} has {}", state.word());
+        let named = standings.first().map_or_else(|| other.to_string(), |(one, _)| one.named());
+        let text = format!("job {named} has {}", state.word());
         let (attempt, now) = (status.attempt, status.state);
         draft.move_job(job.id, status);
         draft.tell_job(job.id, attempt, now, EventKind::DependencyMet, text);

@@ -86,7 +86,7 @@ pub enum SubmitRefusal {
         others: usize,
     },
     /// A dependency can never be fulfilled.
-    #[error("{} cannot be fulfilled: job {} has {}", .0.kind.word(), .0.job, .1.word())]
+    #[error("{} cannot be fulfilled: job {} has {}", .0.kind.word(), .0.named(), .1.word())]
     ImpossibleDependency(Dependency, JobState),
 }
 
@@ -165,7 +165,7 @@ fn singleton_waits(draft: &Draft<'_>, submission: &Submission) -> Vec<Dependency
         return Vec::new();
     }
     let others = namesakes(draft, &submission.owner, &submission.spec);
-    others.map(|job| Dependency { kind: DependencyKind::AfterAny, job }).collect()
+    others.map(|job| Dependency::on(DependencyKind::AfterAny, job)).collect()
 }
 
 fn store_one(

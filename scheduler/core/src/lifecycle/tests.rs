@@ -324,9 +324,9 @@ impl Life {
         self.submitted += 1;
         let kind = [DependencyKind::AfterOk, DependencyKind::AfterAny, DependencyKind::AfterNotOk];
         let live = self.live();
-        let dependency = after.filter(|_| !live.is_empty()).map(|pick| Dependency {
-            kind: kind[pick as usize % kind.len()],
-            job: live[pick as usize % live.len()],
+        let dependency = after.filter(|_| !live.is_empty()).map(|pick| {
+            let (kind, job) = (kind[pick as usize % kind.len()], live[pick as usize % live.len()]);
+            Dependency::on(kind, job)
         });
         let submission = Submission {
             owner: UserName::new("kim").unwrap(),

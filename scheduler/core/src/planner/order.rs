@@ -53,12 +53,14 @@ fn retry_delay(until: UnixMicros, now: UnixMicros) -> Blocker {
     }
 }
 
-/// The note has the kind and the other job's state.
+/// The note has the kind and the other job's state. A task of an array is named by its index, however it was named when
+/// the job was submitted.
 fn dependency(world: &World, other: &Dependency) -> Blocker {
     let state = world.state_of(other.job).map_or("ended", JobState::word);
+    let task = world.task_name(other.job).map(|task| task.to_string());
     Blocker {
         kind: BlockerKind::Dependency,
-        subject: other.job.to_string(),
+        subject: task.unwrap_or_else(|| other.named()),
         needed: 1,
         available: 0,
         limit: 0,

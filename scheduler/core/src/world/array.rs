@@ -7,6 +7,7 @@ use super::apply::start_of;
 use crate::array::{self, ArrayTasks};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
+use crate::spec::TaskName;
 
 impl World {
     /// The record of that number: a job, a task that is one, or an array.
@@ -27,6 +28,14 @@ impl World {
     pub fn array_over(&self, id: JobId) -> Option<&Job> {
         let (_, array) = self.arrays.range(..id).next_back()?;
         (id <= array.last_id()).then_some(array)
+    }
+
+    /// How people name the task of that number; `None` if it is none of an array that lives.
+    #[must_use]
+    pub fn task_name(&self, id: JobId) -> Option<TaskName> {
+        let array = self.array_over(id)?;
+        let index = array.spec.array.as_ref()?.index_at(array::place_of(array.id, id)?)?;
+        Some(TaskName { array: array.id, index })
     }
 
     /// The state of whatever has that number; `None` if it is terminal or unknown.

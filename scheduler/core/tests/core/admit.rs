@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use gotgan_core::admit::{
     AdmitContext, Admitted, CommandRequest, DependencyRequest, Fault, Fleet, JobRequest,
-    ScriptRequest, WarningSignalRequest, WorkRequest, admit,
+    ScriptRequest, WarningSignalRequest, WorkRequest, admit, arrays_named, name_tasks,
 };
 use gotgan_core::amount::{CpuMilli, MemoryMib};
+use gotgan_core::array::ArraySpec;
+use gotgan_core::ids::JobId;
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::bounds::Bounds;
-use gotgan_core::spec::{DependencyKind, GpuRequest, TaskLayout, Work};
+use gotgan_core::spec::{DependencyKind, GpuRequest, JobSpec, TaskLayout, Work};
 use gotgan_core::topology::{BlockTerms, Level, Segment};
 use insta::assert_snapshot;
 use proptest::prelude::*;
@@ -245,8 +247,33 @@ fn times_and_signals_are_held_to_their_limits() {
 }
 
 #[test]
+fn a_task_of_an_array_is_waited_for_by_its_index() {
+    let on = |job_id, task_index| {
+        let kind = Some(DependencyKind::AfterOk);
+        DependencyRequest { kind, job_id, task_index }
+    };
+    let tasks = vec![on(7, Some(4)), on(7, None), on(8, Some(2)), on(9, Some(0)), on(7, Some(5))];
+    let mut spec = admitted(|r| r.dependencies = tasks).spec;
+    let of = |array| Arc::new(JobSpec { array, ..spec.clone() });
+    let array = ArraySpec::new((0..9).step_by(2), Some(3));
+    let known = BTreeMap::from([(JobId(7), of(Some(array))), (JobId(8), of(None))]);
+    let named: Vec<u64> = arrays_named(&spec).into_iter().map(|id| id.0).collect();
+    assert_eq!(named, [7, 8, 9]);
+    let faults = name_tasks(&mut spec, &known).unwrap_err();
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_snapshot!(faults.join("\n"), @r"
+    spec.dependencies: afterok:8_2: job 8 is no array; wait for the job itself, 8
+    spec.dependencies: afterok:7_5: array 7 has the tasks 0-8:2; name one of them, or all of them by 7
+    ");
+    // The third task of the array has the number three behind the array's own; who is not known is left as it is.
+    let jobs: Vec<u64> = spec.dependencies.iter().map(|one| one.job.0).collect();
+    assert_eq!(jobs, [10, 7, 8, 9, 7]);
+    assert_eq!(spec.dependencies[0].named(), "7_4");
+}
+
+#[test]
 fn dependencies_are_named_by_their_place() {
-    let on = |kind, job_id| DependencyRequest { kind, job_id };
+    let on = |kind, job_id| DependencyRequest { kind, job_id, task_index: None };
     assert_snapshot!(refused(|r| r.dependencies = vec![
         on(None, 3),
         on(Some(DependencyKind::AfterOk), 0),

@@ -258,7 +258,7 @@ impl<'a> JobBuilder<'a> {
     }
 
     pub fn after(mut self, kind: DependencyKind, job: JobId) -> Self {
-        self.job.status.waits_for.push(Dependency { kind, job });
+        self.job.status.waits_for.push(Dependency::on(kind, job));
         self
     }
 

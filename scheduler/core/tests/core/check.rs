@@ -108,7 +108,7 @@ fn a_dependency_that_is_not_met_is_found() {
     let other = cluster.job().submit();
     cluster.status(job, |status| {
         let kind = DependencyKind::AfterOk;
-        status.waits_for.push(gotgan_core::spec::Dependency { kind, job: other });
+        status.waits_for.push(gotgan_core::spec::Dependency::on(kind, other));
     });
     assert!(found(&cluster, job, placement).contains("waits for job 3"));
 }

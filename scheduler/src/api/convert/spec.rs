@@ -98,7 +98,7 @@ fn dependency_request(dependency: v1::Dependency) -> DependencyRequest {
         v1::DependencyKind::AfterNotOk => Some(DependencyKind::AfterNotOk),
         v1::DependencyKind::AfterAny => Some(DependencyKind::AfterAny),
     };
-    DependencyRequest { kind, job_id: dependency.job_id }
+    DependencyRequest { kind, job_id: dependency.job_id, task_index: dependency.task_index }
 }
 
 /// An admitted specification as the API's.
@@ -195,7 +195,10 @@ fn dependency(dependency: &Dependency) -> v1::Dependency {
         DependencyKind::AfterNotOk => v1::DependencyKind::AfterNotOk,
         DependencyKind::AfterAny => v1::DependencyKind::AfterAny,
     };
-    v1::Dependency { kind: kind.into(), job_id: dependency.job.0 }
+    // A task as it was named, so that it is told from a job.
+    let job = dependency.task.map_or(dependency.job, |task| task.array);
+    let task_index = dependency.task.map(|task| task.index);
+    v1::Dependency { kind: kind.into(), job_id: job.0, task_index }
 }
 
 fn warning_signal(signal: WarningSignal) -> v1::WarningSignal {

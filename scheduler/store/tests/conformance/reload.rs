@@ -32,7 +32,7 @@ pub async fn an_empty_store_loads_an_empty_world(place: Arc<Place>) {
 pub async fn every_kind_of_change_survives_a_reload(place: Arc<Place>) {
     let mut leader = Leader::at(&place).await;
     let mut waiting = plain_job(2);
-    waiting.status.waits_for = vec![Dependency { kind: DependencyKind::AfterOk, job: JobId(1) }];
+    waiting.status.waits_for = vec![Dependency::on(DependencyKind::AfterOk, JobId(1))];
     leader
         .commit(vec![
             Change::NodeRegistered(Arc::new(inventory("n1"))),

@@ -1,0 +1,94 @@
+//! Jobs that a job waits for. Tasks of arrays are named by their index and found once the array is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::fault::{Fault, FaultReason, Findings};
+use super::request::DependencyRequest;
+use crate::array::{self, ArraySpec, TaskSet};
+use crate::ids::JobId;
+use crate::spec::{Dependency, DependencyKind, JobSpec, TaskName};
+
+/// Jobs one job may wait for.
+const DEPENDENCIES_MAX: usize = 64;
+
+/// The dependencies asked for, each once.
+pub(super) fn dependencies(
+    asked: &[DependencyRequest],
+    findings: &mut Findings,
+) -> Vec<Dependency> {
+    findings.require_at_most("dependencies", asked.len(), DEPENDENCIES_MAX, "jobs");
+    let mut seen = BTreeSet::new();
+    let mut dependencies = Vec::new();
+    for (index, one) in asked.iter().take(DEPENDENCIES_MAX).enumerate() {
+        let field = format!("dependencies[{index}]");
+        if one.job_id == 0 {
+            let message = "names no job; give the number that submit answered";
+            findings.fault(&format!("{field}.job_id"), FaultReason::Missing, message);
+        }
+        let Some(kind) = one.kind else {
+            let message = "names no kind; use after, afterok, afternotok or afterany";
+            findings.fault(&format!("{field}.kind"), FaultReason::Missing, message);
+            continue;
+        };
+        let job = JobId(one.job_id);
+        let task = one.task_index.map(|index| TaskName { array: job, index });
+        if seen.insert((job, task, kind.word())) {
+            dependencies.push(Dependency { kind, job, task });
+        }
+    }
+    for one in dependencies.iter().filter(|one| one.kind == DependencyKind::AfterOk) {
+        if seen.contains(&(one.job, one.task, DependencyKind::AfterNotOk.word())) {
+            let named = one.named();
+            let message = format!("waits for job {named} both to succeed and to fail; keep one");
+            findings.fault("dependencies", FaultReason::Conflict, message);
+        }
+    }
+    dependencies
+}
+
+/// Arrays of which dependencies name single tasks.
+#[must_use]
+pub fn arrays_named(spec: &JobSpec) -> BTreeSet<JobId> {
+    spec.dependencies.iter().filter_map(|one| Some(one.task?.array)).collect()
+}
+
+/// Finds the job numbers of the tasks that dependencies name; `known` has the specifications of those
+/// [`arrays_named`] that there are. What waits for a job that is not known is left as it is.
+///
+/// # Errors
+/// A [`Fault`] for every dependency on a task that its job has not.
+pub fn name_tasks(
+    spec: &mut JobSpec,
+    known: &BTreeMap<JobId, Arc<JobSpec>>,
+) -> Result<(), Vec<Fault>> {
+    let mut findings = Findings::default();
+    for one in &mut spec.dependencies {
+        let Some((task, of)) = one.task.and_then(|task| Some((task, known.get(&task.array)?)))
+        else {
+            continue;
+        };
+        match number_of(task, of.array.as_ref()) {
+            Ok(number) => one.job = number,
+            Err(why) => {
+                let message = format!("{}:{task}: {why}", one.kind.word());
+                findings.fault("dependencies", FaultReason::UnknownTask, message);
+            }
+        }
+    }
+    if findings.faults.is_empty() { Ok(()) } else { Err(findings.faults) }
+}
+
+fn number_of(task: TaskName, of: Option<&ArraySpec>) -> Result<JobId, String> {
+    let TaskName { array, index } = task;
+    let Some(of) = of else {
+        return Err(format!("job {array} is no array; wait for the job itself, {array}"));
+    };
+    let place = of.place_of(index).ok_or_else(|| {
+        let indexes = of.show(&TaskSet::all(of.len()));
+        format!(
+            "array {array} has the tasks {indexes}; name one of them, or all of them by {array}"
+        )
+    })?;
+    Ok(array::task_id(array, place))
+}
