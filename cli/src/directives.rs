@@ -190,6 +190,7 @@ fn is_value(word: &str, name: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::options::NodeCount;
     use crate::script;
     use proptest::prelude::*;
 
@@ -220,7 +221,8 @@ mod tests {
             read("#SBATCH -N2 -t 10 -J=name --mem 8G\n#SBATCH --account=public/nup --hold")
                 .unwrap();
         assert_eq!(warnings, []);
-        assert_eq!((options.nodes, options.time, options.mem), (Some(2), Some(600), Some(8192)));
+        let nodes = Some(NodeCount { least: 2, most: None });
+        assert_eq!((options.nodes, options.time, options.mem), (nodes, Some(600), Some(8192)));
         assert_eq!(
             (options.name.as_deref(), options.project.as_deref()),
             (Some("name"), Some("public/nup"))
@@ -230,8 +232,9 @@ mod tests {
 
     #[test]
     fn gotgan_lines_win_wherever_they_stand() {
-        let (options, _) = read("#GOTGAN --nodes 3\n#SBATCH --nodes 2 --time 5").unwrap();
-        assert_eq!((options.nodes, options.time), (Some(3), Some(300)));
+        let (options, _) = read("#GOTGAN --nodes 3-8\n#SBATCH --nodes 2 --time 5").unwrap();
+        let nodes = Some(NodeCount { least: 3, most: Some(8) });
+        assert_eq!((options.nodes, options.time), (nodes, Some(300)));
     }
 
     #[test]

@@ -340,7 +340,7 @@ fn flag_of_field(field: &str) -> String {
     let flag = match field.strip_prefix("spec.").unwrap_or(field) {
         "name" => "--name",
         "project" => "--project",
-        "resources.nodes" => "--nodes",
+        "resources.nodes" | "resources.nodes_max" => "--nodes",
         "resources.gpus_per_node" => "--gpus-per-node",
         "resources.gpus_total" => "--gpus",
         "resources.gpu_share_milli" => "--gpu-share",

@@ -15,8 +15,8 @@ use crate::{
     units::{self, GpuAmount},
 };
 
-pub use values::{Deadline, Dependencies, NodeList, TasksPer};
-use values::{count, deadline, dependencies, gpu_share, grace, node_list, variable};
+pub use values::{Deadline, Dependencies, NodeCount, NodeList, TasksPer};
+use values::{count, deadline, dependencies, gpu_share, grace, node_count, node_list, variable};
 
 /// The options of a job.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -55,9 +55,9 @@ pub struct JobOptions {
     #[arg(long, help_heading = "Job")]
     pub comment: Option<String>,
 
-    /// Nodes; all start together or none
-    #[arg(long, short = 'N', value_parser = count, help_heading = "Resources")]
-    pub nodes: Option<u32>,
+    /// Nodes; all start together or none. 4-16: as many of that as can be had at the start
+    #[arg(long, short = 'N', value_parser = node_count, value_name = "N[-MOST]", help_heading = "Resources")]
+    pub nodes: Option<NodeCount>,
     /// GPUs in all: N or CLASS:N
     #[arg(long, short = 'G', value_parser = units::parse_gpus, value_name = "[CLASS:]N", conflicts_with_all = ["gpus_per_node", "gpu_share"], help_heading = "Resources")]
     pub gpus: Option<GpuAmount>,
@@ -215,6 +215,7 @@ impl JobOptions {
         work: v1::job_spec::Work,
         default_name: &str,
     ) -> Result<v1::JobSpec, Error> {
+        self.count_tasks_by_node()?;
         let work = self.with_layout(work)?;
         let resources = self.resources()?;
         Ok(v1::JobSpec {
@@ -260,6 +261,18 @@ impl JobOptions {
         })
     }
 
+    /// Tasks in all cannot be spread over nodes whose number is found at the start.
+    fn count_tasks_by_node(&self) -> Result<(), Error> {
+        let elastic = self.nodes.and_then(|nodes| nodes.most).is_some();
+        if elastic && self.tasks.is_some() {
+            return Err(Error::invalid(
+                "--tasks counts tasks in all, and how many nodes there are is found at the start",
+                "say how many there are on each node: --tasks-per-node",
+            ));
+        }
+        Ok(())
+    }
+
     /// A command with the layout of its tasks; a script as it is.
     fn with_layout(&self, work: v1::job_spec::Work) -> Result<v1::job_spec::Work, Error> {
         let v1::job_spec::Work::Command(mut command) = work else {
@@ -282,7 +295,7 @@ impl JobOptions {
 
     /// The layout that numbers of tasks ask for; a command has one task a node or one a GPU, nothing between.
     fn layout_of_counts(&self) -> Result<v1::TaskLayout, Error> {
-        let nodes = self.nodes.unwrap_or(1);
+        let nodes = self.least_nodes();
         let per_node = match (self.tasks_per_node, self.tasks) {
             (Some(per_node), _) => Some(per_node),
             (None, Some(tasks)) => Some(tasks.div_ceil(nodes)),
@@ -302,8 +315,12 @@ impl JobOptions {
         }
     }
 
+    fn least_nodes(&self) -> u32 {
+        self.nodes.map_or(1, |nodes| nodes.least)
+    }
+
     fn gpus_on_each_node(&self) -> Option<u32> {
-        let total = self.gpus.as_ref().map(|amount| amount.count.div_ceil(self.nodes.unwrap_or(1)));
+        let total = self.gpus.as_ref().map(|amount| amount.count.div_ceil(self.least_nodes()));
         self.gpus_per_node.as_ref().map(|amount| amount.count).or(total)
     }
 
@@ -320,7 +337,8 @@ impl JobOptions {
             .cpus_per_node
             .or_else(|| self.cpus_per_task.and_then(|milli| self.times_tasks(milli)));
         Ok(v1::Resources {
-            nodes: self.nodes.unwrap_or_default(),
+            nodes: self.nodes.map_or(0, |nodes| nodes.least),
+            nodes_max: self.nodes.and_then(|nodes| nodes.most).unwrap_or_default(),
             gpus_per_node,
             gpus_total: self.gpus.as_ref().map_or(0, |amount| amount.count),
             gpu_share_milli: self.gpu_share.unwrap_or_default(),
@@ -332,7 +350,7 @@ impl JobOptions {
 
     /// An amount a task, for the tasks of one node.
     fn times_tasks(&self, amount: u64) -> Option<u64> {
-        let spread = self.tasks.map(|tasks| tasks.div_ceil(self.nodes.unwrap_or(1)));
+        let spread = self.tasks.map(|tasks| tasks.div_ceil(self.least_nodes()));
         amount.checked_mul(u64::from(self.tasks_per_node.or(spread).unwrap_or(1)))
     }
 
@@ -438,6 +456,25 @@ mod tests {
         assert_eq!(spec.resources.unwrap().cpu_milli_per_node, 16_000);
         let spec = options("-N2 --ntasks-per-node 2 -c 0.5").into_spec(script(), "x").unwrap();
         assert_eq!(spec.resources.unwrap().cpu_milli_per_node, 1000);
+    }
+
+    #[test]
+    fn nodes_are_a_number_or_the_fewest_and_the_most() {
+        let nodes = |words: &str| {
+            let resources = options(words).into_spec(script(), "x").unwrap().resources.unwrap();
+            (resources.nodes, resources.nodes_max)
+        };
+        assert_eq!(
+            [nodes("-N 4"), nodes("--nodes=4-16"), nodes("-N 3-3")],
+            [(4, 0), (4, 16), (3, 0)]
+        );
+        for words in ["-N 0-2", "-N 4-", "-N -4", "-N 5-4", "-N a-b"] {
+            assert!(
+                Only::try_parse_from(format!("x {words}").split_whitespace()).is_err(),
+                "{words}"
+            );
+        }
+        assert!(options("-N 1-4 --tasks 8").into_spec(script(), "x").is_err());
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod bad_identity;
 mod bad_request;
 mod books;
 mod durability;
+mod elastic;
 mod gang;
 mod layout;
 mod leadership;

@@ -104,10 +104,11 @@ fn limit_text(seconds: i64) -> String {
 /// As in "2 nodes, 8 b200 each, 16 CPUs and 64 GiB each".
 fn resources_text(asked: &ResourcesView) -> String {
     let class = asked.gpu_class.as_deref().map(|class| format!(" {class}")).unwrap_or_default();
-    let mut parts = vec![match asked.nodes {
-        0 => String::new(),
-        1 => "1 node".to_owned(),
-        nodes => format!("{nodes} nodes"),
+    let mut parts = vec![match (asked.nodes, asked.nodes_max) {
+        (0, _) => String::new(),
+        (least, Some(most)) => format!("{least} to {most} nodes"),
+        (1, None) => "1 node".to_owned(),
+        (nodes, None) => format!("{nodes} nodes"),
     }];
     if asked.gpus_total > 0 {
         parts.push(format!("{}{class} GPUs in all", asked.gpus_total));

@@ -83,13 +83,17 @@ impl Inside {
         argv: Vec<String>,
         context: &Context,
     ) -> Result<v1::StartStepRequest, Error> {
+        if options.nodes.is_some_and(|nodes| nodes.most.is_some()) {
+            let message = "a step runs on a number of nodes that is known; write one number";
+            return Err(Error::invalid(format!("--nodes: {message}"), "or leave it out for all"));
+        }
         let gpus_per_task = options.gpus_per_task.as_ref().map_or(0, |amount| amount.count);
         Ok(v1::StartStepRequest {
             idempotency_key: context.idempotency_key()?,
             job_id: self.job_id,
             attempt: self.attempt,
             argv,
-            nodes: options.nodes.unwrap_or_default(),
+            nodes: options.nodes.map_or(0, |nodes| nodes.least),
             tasks: options.tasks.unwrap_or_default(),
             tasks_per_node: options.tasks_per_node.unwrap_or_default(),
             gpus_per_task,

@@ -9,6 +9,15 @@ use crate::units;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeList(pub Vec<String>);
 
+/// How many nodes a job is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeCount {
+    /// The fewest.
+    pub least: u32,
+    /// The most, where it can do with more than the fewest.
+    pub most: Option<u32>,
+}
+
 /// Jobs to wait for, and whether for all of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dependencies {
@@ -56,6 +65,21 @@ pub(super) fn node_list(text: &str) -> Result<NodeList, String> {
 
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     units::parse_variable(text, |key| std::env::var(key).ok())
+}
+
+/// Reads `4` or `4-16`.
+pub(super) fn node_count(text: &str) -> Result<NodeCount, String> {
+    let Some((least, most)) = text.split_once('-') else {
+        return count(text).map(|least| NodeCount { least, most: None });
+    };
+    let wrong = |why: String| format!("{why}; or the fewest and the most, as in 4-16");
+    let (least, most) = (count(least).map_err(wrong)?, count(most).map_err(wrong)?);
+    if most < least {
+        return Err(
+            "the most nodes are fewer than the fewest; write the lower number first".to_owned()
+        );
+    }
+    Ok(NodeCount { least, most: (most > least).then_some(most) })
 }
 
 pub(super) fn count(text: &str) -> Result<u32, String> {

@@ -53,6 +53,9 @@ impl ExitView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ResourcesView {
     pub nodes: u32,
+    /// Of an elastic job the most; `nodes` are the fewest then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes_max: Option<u32>,
     pub gpus_per_node: u32,
     pub gpus_total: u32,
     pub gpu_share_milli: u32,
@@ -209,26 +212,39 @@ impl JobView {
         }
     }
 
-    /// The GPUs asked for, over all nodes: "16 b200", "0.25", "-".
+    /// The GPUs over all nodes: "16 b200", "0.25", "-"; of an elastic job that has no nodes yet "32-128 b200".
     #[must_use]
     pub fn gpus_text(&self) -> String {
         let asked = &self.resources;
-        let nodes = u64::from(asked.nodes.max(1));
         let per_node = u64::from(asked.gpus_per_node) * 1000 + u64::from(asked.gpu_share_milli);
-        let total = u64::from(asked.gpus_total) * 1000 + per_node * nodes;
-        match (total, &asked.gpu_class) {
-            (0, _) => "-".to_owned(),
-            (total, Some(class)) => format!("{} {class}", amount::milli(total)),
-            (total, None) => amount::milli(total),
+        let total =
+            |nodes: u32| u64::from(asked.gpus_total) * 1000 + per_node * u64::from(nodes.max(1));
+        let (least, most) = self.nodes_between();
+        let gpus = match (total(least), total(most)) {
+            (0, _) => return "-".to_owned(),
+            (least, most) if least == most => amount::milli(least),
+            (least, most) => format!("{}-{}", amount::milli(least), amount::milli(most)),
+        };
+        asked.gpu_class.as_ref().map_or(gpus.clone(), |class| format!("{gpus} {class}"))
+    }
+
+    /// The fewest and the most nodes that it asks for; if it is elastic and has some, these.
+    fn nodes_between(&self) -> (u32, u32) {
+        let held = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        match self.resources.nodes_max {
+            Some(_) if held > 0 => (held, held),
+            Some(most) => (self.resources.nodes, most),
+            None => (self.resources.nodes, self.resources.nodes),
         }
     }
 
     /// Nodes it has, or asks for where that is known.
     #[must_use]
     pub fn node_count(&self) -> String {
-        match (self.nodes.len(), self.resources.nodes) {
-            (0, 0) => "1".to_owned(),
-            (0, asked) => asked.to_string(),
+        match (self.nodes.len(), self.nodes_between()) {
+            (0, (0, _)) => "1".to_owned(),
+            (0, (least, most)) if least < most => format!("{least}-{most}"),
+            (0, (asked, _)) => asked.to_string(),
             (held, _) => held.to_string(),
         }
     }
@@ -258,6 +274,7 @@ fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
     };
     ResourcesView {
         nodes: asked.nodes,
+        nodes_max: (asked.nodes_max > asked.nodes).then_some(asked.nodes_max),
         gpus_per_node: asked.gpus_per_node,
         gpus_total: asked.gpus_total,
         gpu_share_milli: asked.gpu_share_milli,

@@ -6,6 +6,7 @@
 
 mod array;
 mod depend;
+mod elastic;
 mod fault;
 mod fleet;
 mod near;
@@ -79,6 +80,9 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let (nodes, per_node) = resources::resources(&request.resources, context, &mut findings);
     let work = work::work(request.work, &mut findings);
     let constraints = place::constraints(request.constraints, nodes, &context.fleet, &mut findings);
+    let gang = (nodes, &per_node);
+    let nodes_max =
+        elastic::nodes_max(&request.resources, gang, &constraints, context, &mut findings);
     let time_limit_s = time_limit_s(request.time_limit_s, project.as_ref(), context, &mut findings);
     if let Some(project) = &project {
         terms::judge_walltime(project, time_limit_s, &context.quota, &mut findings);
@@ -108,6 +112,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         project,
         work,
         nodes,
+        nodes_max,
         per_node,
         constraints,
         time_limit_s,

@@ -7,6 +7,7 @@ mod ahead;
 mod arrays;
 mod capacity;
 pub(crate) mod deadline;
+mod elastic;
 mod planned;
 
 use ahead::jobs_ahead;
@@ -64,6 +65,7 @@ pub fn explain(
                 blockers.extend(last.and_then(|report| turn(report, job, &blockers)));
                 note_recall(world, job, &mut blockers);
                 blockers.extend(deadline::blocker(job));
+                blockers.extend(elastic::blocker(job));
                 pending(world, job, blockers, planned)
             }
             None => not_yet_planned(world, job),
@@ -118,6 +120,7 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Dependency
         | BlockerKind::ArrayLimit
         | BlockerKind::Deadline
+        | BlockerKind::Elastic
         | BlockerKind::ProjectLimit
         | BlockerKind::ParentLimit
         | BlockerKind::Budget
@@ -201,6 +204,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Dependency => dependency(blocker),
         BlockerKind::ArrayLimit => arrays::limit(blocker),
         BlockerKind::Deadline => deadline::sentence(blocker),
+        BlockerKind::Elastic => elastic::sentence(blocker),
         BlockerKind::ProjectLimit => limit("project", "", blocker),
         BlockerKind::ParentLimit => limit("all of", " together", blocker),
         BlockerKind::Budget => budget(blocker, &blocker.note),
@@ -463,6 +467,7 @@ pub fn hint(blocker: &Blocker) -> String {
         | BlockerKind::Kept
         | BlockerKind::RetryDelay
         | BlockerKind::Deadline
+        | BlockerKind::Elastic
         | BlockerKind::Tier
         | BlockerKind::FairShare
         | BlockerKind::Planned => String::new(),

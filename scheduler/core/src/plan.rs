@@ -192,6 +192,8 @@ pub enum BlockerKind {
     RetryDelay,
     /// Not a reason of its own: it must start before the subject to end by its deadline, which the note has.
     Deadline,
+    /// Not a reason of its own: it is elastic. What is needed is the fewest nodes that it starts with, the limit the most.
+    Elastic,
     /// Not a reason of its own but its place among the others: whether it is within its project's guarantee, which is
     /// the limit here, or borrows, or is beyond a budget and starts last.
     Tier,

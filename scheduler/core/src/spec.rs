@@ -19,8 +19,11 @@ pub struct JobSpec {
     pub project: ProjectPath,
     /// What runs.
     pub work: Work,
-    /// Nodes of the gang, at least 1.
+    /// Nodes of the gang, at least 1; of an elastic job the least.
     pub nodes: u32,
+    /// Most nodes of an elastic job, which starts with as many as it can have then; `None`: exactly `nodes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_max: Option<u32>,
     /// What each node of the gang gives.
     pub per_node: NodeRequest,
     /// Where it may run.
@@ -90,10 +93,22 @@ impl JobSpec {
         self.time_limit_s.saturating_add(self.grace_s.into())
     }
 
-    /// GPUs of the whole gang.
+    /// GPUs of the whole gang; of an elastic job the fewest.
     #[must_use]
     pub fn total_gpus(&self) -> GpuMilli {
         self.per_node.gpus.amount().times(u64::from(self.nodes))
+    }
+
+    /// Most nodes of the gang.
+    #[must_use]
+    pub fn most_nodes(&self) -> u32 {
+        self.nodes_max.map_or(self.nodes, |most| most.max(self.nodes))
+    }
+
+    /// Whether it can do with different numbers of nodes.
+    #[must_use]
+    pub fn is_elastic(&self) -> bool {
+        self.most_nodes() > self.nodes
     }
 }
 

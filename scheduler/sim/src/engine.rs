@@ -407,6 +407,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Order
         | BlockerKind::ArrayLimit
         | BlockerKind::Deadline
+        | BlockerKind::Elastic
         | BlockerKind::FairShare
         | BlockerKind::Budget
         | BlockerKind::Term

@@ -270,6 +270,8 @@ pub struct JobTerms {
     /// Runs on what nobody else wants.
     #[serde(default)]
     pub scavenger: bool,
+    /// It is elastic and can do with so many nodes at most; else it has exactly as many as its size says.
+    pub nodes_max: Option<NonZeroU32>,
     /// All of its nodes must be in one block of this level.
     pub one: Option<Level>,
     /// Its nodes should be in as few blocks of this level as possible.

@@ -1,6 +1,6 @@
 //! Plays the workers: takes orders, and says what a worker would say, each time a while later.
 //!
-//! All nodes of a gang are equally fast. A node that fell silent says nothing; what ran there is lost, and the rest of
+//! All nodes of a gang are equally fast, and an elastic job on twice as many of them is twice as fast. A node that fell silent says nothing; what ran there is lost, and the rest of
 //! its gang stands still until the scheduler has noticed.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub enum WorkerStep {
 /// Work of a job that is left.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
-    /// How long it takes, milliseconds.
+    /// How long it takes, of an elastic job on its fewest nodes, milliseconds.
     pub left_ms: i64,
     /// It is saved each time so much of it is done, milliseconds.
     pub checkpoint_ms: Option<i64>,
@@ -43,9 +43,47 @@ struct Played {
     confirming: bool,
     starting: bool,
     runs_from: Option<UnixMicros>,
+    pace: Pace,
     stopped: Option<UnixMicros>,
     /// When a node of it fell silent.
     broken: Option<UnixMicros>,
+}
+
+/// How fast an attempt is by its nodes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// That it has.
+    nodes: i64,
+    /// On which its work takes as long as it is said to.
+    least: i64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { nodes: 1, least: 1 }
+    }
+}
+
+impl Pace {
+    fn of(attempt: &Attempt, world: &World) -> Self {
+        let count = |nodes: usize| i64::try_from(nodes).unwrap_or(i64::MAX).max(1);
+        let nodes = count(attempt.placement.nodes.len());
+        let least = world.jobs.get(&attempt.id.job).map_or(nodes, |job| job.spec.nodes.into());
+        Pace { nodes, least: least.max(1) }
+    }
+
+    /// How long so much work takes, milliseconds.
+    fn time_for_ms(self, work_ms: i64) -> i64 {
+        let (work, least, nodes) = (work_ms.into(), i128::from(self.least), i128::from(self.nodes));
+        let product: i128 = least.saturating_mul(work);
+        i64::try_from((product + nodes - 1) / nodes).unwrap_or(i64::MAX)
+    }
+
+    /// How much work is done in so long, milliseconds.
+    fn done_in_ms(self, time_ms: i64) -> i64 {
+        let product = i128::from(time_ms).saturating_mul(self.nodes.into());
+        i64::try_from(product / i128::from(self.least)).unwrap_or(i64::MAX)
+    }
 }
 
 /// All workers.
@@ -152,7 +190,9 @@ impl Workers {
             return (Vec::new(), None);
         };
         played.runs_from = Some(now);
+        played.pace = world.attempts.get(&id).map_or_else(Pace::default, |it| Pace::of(it, world));
         let left = self.work.get(&id.job).map_or(0, |work| work.left_ms);
+        let left = played.pace.time_for_ms(left);
         let until = after(now, Span::millis(left.min(limit_ms(world, id.job))));
         let accepted = |progress: &Progress| *progress == Progress::Accepted;
         let reports = self.report(id, world, now, accepted, &MemberEvent::Started);
@@ -162,11 +202,13 @@ impl Workers {
     /// The work is done, or cut by the limit; of an attempt that was stopped or has lost a node it never is.
     fn finish(&self, id: AttemptId, world: &World, now: UnixMicros) -> Vec<Report> {
         let whole = |played: &&Played| played.stopped.is_none() && played.broken.is_none();
-        let Some(from) = self.played.get(&id).filter(whole).and_then(|played| played.runs_from)
+        let played = self.played.get(&id).filter(whole);
+        let Some((from, pace)) = played.and_then(|played| Some((played.runs_from?, played.pace)))
         else {
             return Vec::new();
         };
         let left = self.work.get(&id.job).map_or(0, |work| work.left_ms);
+        let left = pace.time_for_ms(left);
         if now.millis_since(from) >= left {
             return self.end_all(id, world, now, Cause::User, Some(ExitStatus::Code(0)));
         }
@@ -244,7 +286,8 @@ impl Workers {
         leased.map(|attempt| WorkerStep::Confirm(attempt.id)).collect()
     }
 
-    /// Nothing of an attempt is left: counts what it saved; returns what was done and not saved, milliseconds.
+    /// Nothing of an attempt is left: counts what it saved; returns how long it ran for what it did not save,
+    /// milliseconds.
     pub fn forget(&mut self, attempt: &Attempt, cause: Cause, now: UnixMicros) -> i64 {
         let Some(played) = self.played.remove(&attempt.id) else { return 0 };
         let (Some(from), Some(work)) = (played.runs_from, self.work.get_mut(&attempt.id.job))
@@ -252,14 +295,15 @@ impl Workers {
             return 0;
         };
         let until = [Some(now), played.broken, played.stopped].into_iter().flatten().min();
-        let ran = until.map_or(0, |until| until.millis_since(from)).clamp(0, work.left_ms);
+        let ran_ms = until.map_or(0, |until| until.millis_since(from)).max(0);
+        let ran = played.pace.done_in_ms(ran_ms).min(work.left_ms);
         let saved = match (cause, work.checkpoint_ms) {
             (Cause::User | Cause::Limit, _) => ran,
             (_, Some(every)) => ran - ran % every,
             (_, None) => 0,
         };
         work.left_ms -= saved;
-        ran - saved
+        played.pace.time_for_ms(ran - saved)
     }
 }
 

@@ -87,8 +87,10 @@ pub struct CommandRequest {
 /// What each node gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourcesRequest {
-    /// 0: 1, or what `gpus_total` needs.
+    /// 0: 1, or what `gpus_total` needs. Of an elastic job the least.
     pub nodes: u32,
+    /// Most nodes of an elastic job; 0: exactly `nodes`.
+    pub nodes_max: u32,
     /// Whole GPUs on each node.
     pub gpus_per_node: u32,
     /// Whole GPUs in all.

@@ -12,7 +12,7 @@ use crate::ids::GpuClass;
 use crate::spec::{GpuRequest, NodeRequest};
 
 /// Nodes of a gang; more than the largest machine planned for.
-const NODES_MAX: u32 = 10_000;
+pub(super) const NODES_MAX: u32 = 10_000;
 /// Thousandths of one GPU in a share; a thousand is a whole one.
 const SHARE_MAX: u32 = 999;
 /// Thousandths of CPUs on one node: ten thousand CPUs, far more than any node has and far from overflow.
@@ -38,6 +38,13 @@ pub(super) fn resources(
         machine.require_room(request, nodes, &per_node, findings);
     }
     (nodes, per_node)
+}
+
+/// Nodes of which each could give so much if it were empty, of the class that has the most of them; 0 if no node that
+/// could serve has registered.
+pub(super) fn capable(per_node: &NodeRequest, context: &AdmitContext) -> u32 {
+    let gpus = &per_node.gpus;
+    Machine { context, class: gpus.class().cloned(), gpus }.capable(per_node)
 }
 
 fn conflicts(request: &ResourcesRequest, findings: &mut Findings) {
@@ -244,6 +251,16 @@ impl Machine<'_> {
         )
     }
 
+    fn size(&self, per_node: &NodeRequest) -> NodeSize {
+        let NodeRequest { cpu_milli, memory_mib, .. } = *per_node;
+        NodeSize { gpus: self.gpus(), cpu_milli, memory_mib }
+    }
+
+    fn capable(&self, per_node: &NodeRequest) -> u32 {
+        let size = self.size(per_node);
+        self.pools().iter().map(|sizes| sizes.covering(&size)).max().unwrap_or(0)
+    }
+
     /// Refuses what the whole machine could not give if it were empty.
     fn require_room(
         &self,
@@ -259,12 +276,7 @@ impl Machine<'_> {
             }
             return;
         }
-        let size = NodeSize {
-            gpus: self.gpus(),
-            cpu_milli: per_node.cpu_milli,
-            memory_mib: per_node.memory_mib,
-        };
-        let most = pools.iter().map(|sizes| sizes.covering(&size)).max().unwrap_or(0);
+        let (size, most) = (self.size(per_node), self.capable(per_node));
         if most >= nodes {
             return;
         }

@@ -78,7 +78,7 @@ impl<'w> Shadow<'w> {
         wrong.extend(super::fabric::judge(self.world, job, placement, now));
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);
-        self.judge_terms(job, placement.class.as_ref(), &mut wrong);
+        self.judge_terms(job, placement, &mut wrong);
         self.judge_kept(job, placement.class.as_ref(), &mut wrong);
         wrong
     }
@@ -265,8 +265,11 @@ fn judge_shape(job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
     if names.len() != placement.nodes.len() {
         wrong.push("has a node twice".to_owned());
     }
-    if placement.nodes.len() != job.spec.nodes as usize {
-        wrong.push(format!("asks {} nodes and gets {}", job.spec.nodes, placement.nodes.len()));
+    let (least, given) = (job.spec.nodes, placement.nodes.len());
+    let most = job.spec.nodes_max.unwrap_or(least).max(least);
+    if given < least as usize || given > most as usize {
+        let asked = if most > least { format!("{least} to {most}") } else { least.to_string() };
+        wrong.push(format!("asks {asked} nodes and gets {given}"));
     }
     let asks_gpus = job.spec.per_node.gpus != GpuRequest::None;
     if asks_gpus != placement.class.is_some() {

@@ -1,6 +1,7 @@
 //! May this job start by what nodes of the quota tree say beside limits and budgets? Counted anew, with everything that
 //! the plan has given so far.
 
+use crate::attempt::Placement;
 use crate::ids::{AttemptId, GpuClass, JobId};
 use crate::job::Job;
 
@@ -9,7 +10,9 @@ use super::start::Shadow;
 
 impl Shadow<'_> {
     /// How large, how long and how many jobs may be, and how much may be borrowed.
-    pub(super) fn judge_terms(&self, job: &Job, class: Option<&GpuClass>, wrong: &mut Vec<String>) {
+    pub(super) fn judge_terms(&self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
+        let held = placement.nodes.iter().flat_map(|node| &node.gpus);
+        let gpus: u64 = held.map(|gpu| gpu.milli.0).sum();
         let project = job.spec.project.as_str();
         for (path, node) in &self.world.quota.nodes {
             if !is_above(path.as_str(), project) || node.bounds.is_empty() {
@@ -21,9 +24,9 @@ impl Shadow<'_> {
             if node.bounds.max_jobs.is_some_and(|most| self.jobs_at(path.as_str()) > most) {
                 wrong.push(format!("{path} would have more jobs than it may"));
             }
-            let Some(class) = class else { continue };
+            let Some(class) = &placement.class else { continue };
             let gang = node.bounds.max_gang.as_ref().and_then(|most| most.of(class));
-            if gang.is_some_and(|most| job.spec.total_gpus() > most) {
+            if gang.is_some_and(|most| gpus > most.0) {
                 wrong.push(format!("is larger than {path} allows"));
             }
             let borrow = node.bounds.borrow_max.as_ref().filter(|_| !job.spec.scavenger);

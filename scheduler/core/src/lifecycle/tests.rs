@@ -90,6 +90,7 @@ fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: boo
         project: ProjectPath::new("public/team").unwrap(),
         work,
         nodes,
+        nodes_max: None,
         per_node: NodeRequest { gpus, cpu_milli: CpuMilli(1_000), memory_mib: MemoryMib(64) },
         constraints: Constraints::default(),
         time_limit_s: 600,

@@ -209,6 +209,18 @@ impl<'w> Limits<'w> {
             .all(|level| level.is_open || (level.allows_job() && level.allows(asked)))
     }
 
+    /// Whether a job that was counted may have so much more, which makes it a job of `whole`.
+    pub fn allow_more(&self, project: ProjectIndex, asked: Asked<'_>, whole: GpuMilli) -> bool {
+        let Some(class) = asked.class else { return true };
+        let fits = |binding: Binding| match binding.bound {
+            Bound::Gang => whole <= binding.limit,
+            Bound::Class | Bound::Any | Bound::Borrow(_) => {
+                binding.held + asked.gpus <= binding.limit
+            }
+        };
+        self.levels_of(project).all(|level| level.binding(class, asked.scavenges).all(fits))
+    }
+
     /// Whether a job of the project may take so long, seconds.
     pub fn allow_walltime(&self, project: ProjectIndex, seconds: i64) -> bool {
         let mut levels = self.levels_of(project);

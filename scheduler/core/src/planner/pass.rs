@@ -6,6 +6,7 @@ mod arrays;
 mod backfill;
 mod beyond;
 mod cohorts;
+mod elastic;
 mod promised;
 mod recalled;
 mod reserved;
@@ -71,6 +72,8 @@ pub(super) struct Pass<'w> {
     recalls: Option<Recalls<'w>>,
     /// Jobs that others stop for, by project and class.
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
+    /// Elastic jobs that started with fewer nodes than they could use.
+    small: Vec<elastic::Small<'w>>,
     /// Jobs that started on nodes reserved for them, before all others.
     started: BTreeSet<JobId>,
     /// Tasks that start in this pass, of arrays that say how many may run at once.
@@ -168,6 +171,7 @@ impl<'w> Pass<'w> {
             demands: Vec::new(),
             recalls: None,
             expecting: BTreeMap::new(),
+            small: Vec::new(),
             started: BTreeSet::new(),
             array_starts: BTreeMap::new(),
             scavengers: Vec::new(),
@@ -200,6 +204,7 @@ impl<'w> Pass<'w> {
         self.take_over(before);
         self.run_turns(&mut turns);
         self.run_beyond_budgets(&mut turns);
+        self.give_rest();
         self.run_scavengers();
         let (jobs, cohorts) = self.report(&turns);
         let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
@@ -228,6 +233,10 @@ impl<'w> Pass<'w> {
                 continue;
             }
             match self.attempt(job, claim, want, place) {
+                Ok(spot) if job.spec.is_elastic() => {
+                    let spot = self.enlarge(job, claim, want, spot);
+                    best = Some(best.map_or(spot.clone(), |best| best.larger(spot)));
+                }
                 Ok(spot) if want.nodes > 1 => {
                     best = Some(spot);
                     break;
@@ -333,7 +342,8 @@ impl<'w> Pass<'w> {
             && self.standing(want, class) != Standing::Exhausted
     }
 
-    fn start(&mut self, job: &Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
+    fn start(&mut self, job: &'w Job, claim: Claim, want: Want, place: usize, picks: Vec<Pick>) {
+        let want = want.of_nodes(picks.len());
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
         let picks = ranked(&self.machine, &family.territory.constraints.blocks, picks);
@@ -358,7 +368,9 @@ impl<'w> Pass<'w> {
             (_, _, Some(_) | None) => {}
         }
         self.note_task(job);
-        self.decisions.push(Decision::Start { job: job.id, placement: Arc::new(placement) });
+        let placement = Arc::new(placement);
+        self.note_small(job, claim, (want, place), &placement);
+        self.decisions.push(Decision::Start { job: job.id, placement });
     }
 
     /// What is started is held from now on, and no longer planned.
@@ -387,7 +399,7 @@ impl<'w> Pass<'w> {
     /// Whether a start is within its project's guarantee, and within its budgets too: what has none left is no claim
     /// to other people's GPUs.
     fn is_guaranteed(&self, job: &Job, want: Want, node: NodeIndex, class: ClassIndex) -> bool {
-        let gpus = job.spec.total_gpus();
+        let gpus = job.spec.per_node.gpus.amount().times(want.nodes.into());
         let tier = self.fair.as_ref().map(|fair| fair.tier(node, class, gpus));
         tier == Some(Tier::Guaranteed) && self.standing(want, Some(class)) == Standing::Within
     }

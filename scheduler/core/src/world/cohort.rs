@@ -104,7 +104,7 @@ impl CohortKey {
         Parts {
             project: &spec.project,
             scavenger: spec.scavenger,
-            nodes: spec.nodes,
+            nodes: (spec.nodes, spec.most_nodes()),
             per_node: &spec.per_node,
             time_limit_s: spec.time_limit_s,
             constraints: &spec.constraints,
@@ -119,7 +119,8 @@ impl CohortKey {
 struct Parts<'a> {
     project: &'a ProjectPath,
     scavenger: bool,
-    nodes: u32,
+    /// Least and most.
+    nodes: (u32, u32),
     per_node: &'a NodeRequest,
     time_limit_s: i64,
     constraints: &'a Constraints,

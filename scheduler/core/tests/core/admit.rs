@@ -508,3 +508,29 @@ fn levels_that_are_not_there_are_refused_with_what_there_is() {
     spec.constraints.segment_level CONFLICT is the level of segments, and no size is given; add constraints.segment_nodes
     ");
 }
+
+#[test]
+fn an_elastic_job_says_the_fewest_and_the_most_nodes() {
+    let elastic = |nodes, nodes_max| {
+        move |r: &mut JobRequest| {
+            (r.resources.nodes, r.resources.nodes_max) = (nodes, nodes_max);
+            r.resources.gpus_per_node = 8;
+        }
+    };
+    let found = admitted(elastic(1, 3));
+    assert_eq!((found.spec.nodes, found.spec.nodes_max, found.warnings), (1, Some(3), Vec::new()));
+    assert_eq!(admitted(elastic(2, 2)).spec.nodes_max, None);
+    let more = admitted(elastic(2, 5));
+    assert_snapshot!(more.warnings.join("\n"), @"the machine has 3 such nodes, so the job never has 5");
+    assert_snapshot!(refused(elastic(3, 2)), @"spec.resources.nodes_max OUT_OF_RANGE is 2, and the job has 3 at least; give 3 or more");
+    assert_snapshot!(refused(elastic(2, 20_000)), @"spec.resources.nodes_max OUT_OF_RANGE is 20000; give 1 to 10000 nodes");
+    assert_snapshot!(refused(|r| {
+        (r.resources.nodes, r.resources.nodes_max, r.resources.gpus_total) = (2, 4, 16);
+    }), @"spec.resources.gpus_total CONFLICT cannot be spread over a number of nodes that is found at the start; give resources.gpus_per_node");
+    assert_snapshot!(refused(|r| {
+        elastic(2, 3)(r);
+        r.constraints.segment_nodes = 2;
+        r.constraints.segment_level = "hall".to_owned();
+    }), @"spec.resources.nodes_max CONFLICT is 3, no multiple of segments of 2; give 2 or 4");
+    assert_snapshot!(refused(elastic(4, 8)), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
+}

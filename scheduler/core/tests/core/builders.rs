@@ -133,6 +133,7 @@ fn plain_spec() -> JobSpec {
         project: ProjectPath::new(LAB).unwrap(),
         work: Work::Command { argv: vec!["true".to_owned()], layout: TaskLayout::PerNode },
         nodes: 1,
+        nodes_max: None,
         per_node: NodeRequest {
             gpus: GpuRequest::None,
             cpu_milli: CpuMilli(1000),
@@ -184,6 +185,11 @@ impl<'a> JobBuilder<'a> {
         self.spec(|spec| spec.nodes = nodes)
     }
 
+    /// At least and at most so many nodes.
+    pub fn between(self, least: u32, most: u32) -> Self {
+        self.spec(|spec| (spec.nodes, spec.nodes_max) = (least, Some(most)))
+    }
+
     /// Whole GPUs on each node; class `""` for any.
     pub fn gpus(self, count: u32, class: &str) -> Self {
         let class = GpuClass::new(class).ok();
@@ -222,6 +228,10 @@ impl<'a> JobBuilder<'a> {
 
     pub fn hours(self, hours: i64) -> Self {
         self.spec(|spec| spec.time_limit_s = hours * 3600)
+    }
+
+    pub fn minutes(self, minutes: i64) -> Self {
+        self.spec(|spec| spec.time_limit_s = minutes * 60)
     }
 
     pub fn scavenger(self) -> Self {

@@ -32,6 +32,8 @@ pub struct JobSketch {
     place: u8,
     trouble: u8,
     scavenges: bool,
+    /// Nodes that it could use beyond the fewest.
+    more: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +83,7 @@ fn job() -> impl Strategy<Value = JobSketch> {
             place,
             trouble,
             scavenges: false,
+            more: 0,
         }
     })
 }
@@ -106,6 +109,21 @@ impl Sketch {
             job.kind = job.kind.max(1);
             job.scavenges = at % 2 == 0;
         }
+        self
+    }
+
+    /// The same where most jobs can do with more nodes.
+    pub fn with_elastic(mut self) -> Self {
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        for (job, more) in before.chain(&mut self.jobs).zip((0..4).cycle()) {
+            job.more = more;
+        }
+        self
+    }
+
+    /// The same without jobs that come last.
+    pub fn without_new(mut self) -> Self {
+        self.jobs.clear();
         self
     }
 
@@ -183,6 +201,8 @@ impl JobSketch {
             _ => job,
         };
         let job = if self.scavenges { job.scavenger() } else { job };
+        let most = self.nodes + self.more;
+        let job = if self.more > 0 { job.between(self.nodes, most) } else { job };
         match self.trouble {
             0 => job.not_before_ms(10),
             1 => job.after(DependencyKind::AfterAny, gotgan_core::ids::JobId(1)),

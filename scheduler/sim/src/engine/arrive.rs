@@ -326,6 +326,7 @@ fn request(new: &NewJob<'_>) -> JobRequest {
         })),
         resources: ResourcesRequest {
             nodes: drawn.nodes,
+            nodes_max: terms.nodes_max.map_or(0, NonZeroU32::get),
             gpus_per_node: drawn.gpus,
             gpu_class: terms.class.as_ref().map_or_else(String::new, ToString::to_string),
             ..ResourcesRequest::default()

@@ -71,6 +71,7 @@ fn spec(shape: &Shape) -> JobSpec {
         project: ProjectPath::new("lab").unwrap(),
         work: Work::Command { argv: vec!["true".to_owned()], layout: TaskLayout::PerNode },
         nodes: 1,
+        nodes_max: None,
         per_node: request(shape),
         constraints: Constraints::default(),
         time_limit_s: 3600,

@@ -10,7 +10,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 /// Every scenario there is; each has a test of its own below.
-const EXAMPLES: [&str; 9] = [
+const EXAMPLES: [&str; 10] = [
+    "elastic",
     "five-phases",
     "late-delivery",
     "long-weekend",
@@ -106,6 +107,11 @@ fn what_was_lent_comes_back_and_what_borrowed_goes_on_from_its_checkpoint() {
 #[test]
 fn five_phases_come_by_their_dates() {
     example("five-phases");
+}
+
+#[test]
+fn an_elastic_job_goes_on_with_the_nodes_that_are_left() {
+    example("elastic");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Planned => v1::BlockerKind::Planned,
         BlockerKind::ArrayLimit => v1::BlockerKind::ArrayLimit,
         BlockerKind::Deadline => v1::BlockerKind::Deadline,
+        BlockerKind::Elastic => v1::BlockerKind::Elastic,
         BlockerKind::RetryDelay => v1::BlockerKind::RetryDelay,
     }
 }

@@ -68,6 +68,7 @@ fn work_request(work: v1::job_spec::Work) -> WorkRequest {
 fn resources_request(resources: v1::Resources) -> ResourcesRequest {
     ResourcesRequest {
         nodes: resources.nodes,
+        nodes_max: resources.nodes_max,
         gpus_per_node: resources.gpus_per_node,
         gpus_total: resources.gpus_total,
         gpu_share_milli: resources.gpu_share_milli,
@@ -185,6 +186,7 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         gpu_class: spec.per_node.gpus.class().map(ToString::to_string).unwrap_or_default(),
         cpu_milli_per_node: spec.per_node.cpu_milli.0,
         memory_mib_per_node: spec.per_node.memory_mib.0,
+        nodes_max: spec.nodes_max.unwrap_or_default(),
     }
 }
 

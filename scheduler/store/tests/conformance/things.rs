@@ -72,6 +72,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
             arguments: vec!["ä".to_owned()],
         },
         nodes: 1,
+        nodes_max: None,
         per_node: NodeRequest {
             gpus: GpuRequest::Whole { count: 2, class: GpuClass::new("b200").ok() },
             cpu_milli: CpuMilli(8000),

@@ -1,5 +1,6 @@
 //! Reservations in the pass: which a job must stay out of, and the turn of those whose nodes are reserved for them.
 
+use super::elastic::Sizes;
 use super::{Pass, Want};
 use crate::fabric::ReservationSet;
 use crate::job::Job;
@@ -71,11 +72,9 @@ impl<'w> Pass<'w> {
         let want = self.want(&job.spec, &job.status.avoid, project);
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
-            let within = self.standing(want, class) == super::Standing::Within;
-            if !within || !self.allowed(want, class) {
-                continue;
-            }
             if let Some(picks) = self.search_reserved(want, class, own) {
+                let more = |nodes| self.search_reserved(Want { nodes, ..want }, class, own);
+                let picks = Sizes::of(&job.spec).largest(more).unwrap_or(picks);
                 self.start(job, claim, want, place, picks);
                 self.started.insert(job.id);
                 self.considered += 1;
@@ -84,13 +83,17 @@ impl<'w> Pass<'w> {
         }
     }
 
-    /// Places that are all on nodes reserved for the job.
+    /// Places that the job may have now and that are all on nodes reserved for it.
     fn search_reserved(
         &self,
         want: Want,
         class: Option<ClassIndex>,
         own: ReservationSet,
     ) -> Option<Vec<Pick>> {
+        let within = self.standing(want, class) == super::Standing::Within;
+        if !within || !self.allowed(want, class) {
+            return None;
+        }
         let family = self.families.get(want.family);
         let territory: &Territory<'_> = &family.territory;
         let reserved = |slot: &Slot<'_>| slot.reserved.meets(own);

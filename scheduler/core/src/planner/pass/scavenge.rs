@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::elastic::Sizes;
 use super::{Order, Pass, Waiting, Want, Who};
 use crate::amount::GpuMilli;
 use crate::ids::ProjectPath;
@@ -13,6 +14,7 @@ use crate::planner::request::FamilyId;
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::Claim;
 use crate::quota::entitle::NodeIndex;
+use crate::spec::JobSpec;
 use crate::world::QueueKey;
 
 /// For so many nodes of a kind of request, or more, scavengers found no place.
@@ -66,6 +68,7 @@ impl<'w> Pass<'w> {
                 continue;
             }
             if let Some(picks) = self.leftovers(want, class) {
+                let picks = self.more_leftovers(&job.spec, want, class).unwrap_or(picks);
                 return self.start(job, claim, want, place, picks);
             }
             failed.insert((want.family, place), want.nodes);
@@ -85,6 +88,20 @@ impl<'w> Pass<'w> {
         let family = self.families.get(want.family);
         let places = family.territory.places(&self.machine, class, &family.need);
         family.territory.choose(&self.machine, places, want.nodes)
+    }
+
+    /// Places for as many more nodes than the fewest as an elastic job can have.
+    fn more_leftovers(
+        &self,
+        spec: &JobSpec,
+        want: Want,
+        class: Option<ClassIndex>,
+    ) -> Option<Vec<Pick>> {
+        Sizes::of(spec).largest(|nodes| {
+            let want = Want { nodes, ..want };
+            let may = self.within_bounds(want, class) && self.leaves_kept(want, class);
+            if may { self.leftovers(want, class) } else { None }
+        })
     }
 
     /// Who may be stopped for the job: what borrows, if the job is within its guarantee; else scavengers, if nothing

@@ -32,6 +32,13 @@ pub(super) struct Spot {
     pub picks: Vec<Pick>,
 }
 
+impl Spot {
+    /// The one with more nodes, of equals the first.
+    pub fn larger(self, other: Spot) -> Spot {
+        if other.picks.len() > self.picks.len() { other } else { self }
+    }
+}
+
 /// Jobs as they come, by all that are not over.
 pub(super) fn mix_of(world: &World, machine: &Machine<'_>) -> Mix {
     let mut counts = Counts::new();
