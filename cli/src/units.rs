@@ -253,8 +253,9 @@ fn dependency_kind(text: &str) -> Result<v1::DependencyKind, String> {
         "afterok" => Ok(v1::DependencyKind::AfterOk),
         "afternotok" => Ok(v1::DependencyKind::AfterNotOk),
         "afterany" => Ok(v1::DependencyKind::AfterAny),
+        "aftercorr" => Ok(v1::DependencyKind::AfterCorr),
         _ => Err(format!(
-            "`{text}` is no kind of dependency; there are after, afterok, afternotok and afterany"
+            "`{text}` is no kind of dependency; there are after, afterok, afternotok, afterany and aftercorr"
         )),
     }
 }

@@ -99,7 +99,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let tasks_max = context.policy.max_array_tasks;
     let array = array::array(&request.array, request.array_limit, tasks_max, &mut findings);
     let name = work::name(&request.name, &work, &mut findings);
-    let dependencies = depend::dependencies(&request.dependencies, &mut findings);
+    let dependencies = depend::dependencies(&request.dependencies, array.is_some(), &mut findings);
     let warning_signal = request
         .warning_signal
         .map(|signal| warning_signal(signal, &work, time_limit_s, &mut findings));

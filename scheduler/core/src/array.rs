@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::JobId;
 
 pub use set::TaskSet;
-pub use tasks::ArrayTasks;
+pub use tasks::{ArrayTasks, Behind};
 
 /// Most tasks of an array that a site can allow: what a set of places and the numbers of jobs are made for.
 pub const ARRAY_TASKS_MAX: u32 = 1_000_000;

@@ -262,7 +262,7 @@ fn dependency(blocker: &Blocker) -> String {
     let (kind, state) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
     let event = match kind {
         "after" => "to start",
-        "afterok" => "to complete",
+        "afterok" | "aftercorr" => "to complete",
         "afternotok" => "to fail",
         _ => "to end",
     };

@@ -9,7 +9,7 @@ use crate::amount::UnixMicros;
 use crate::array::{self, ArraySpec, ArrayTasks};
 use crate::attempt::{Cause, ExitStatus};
 use crate::ids::{IdempotencyKey, JobId, NodeName, UserName};
-use crate::spec::{Dependency, JobSpec};
+use crate::spec::{Dependency, DependencyKind, JobSpec, TaskName};
 
 /// A job: what was asked, by whom, and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +81,17 @@ impl Job {
         let state = tasks.folded_state(place)?;
         let detail =
             if state == JobState::Held { self.status.detail.clone() } else { String::new() };
-        let waits_for = self.status.waits_for.clone();
+        let mut waits_for = self.status.waits_for.clone();
+        waits_for.extend(self.counterpart(tasks, place));
         Some(self.task(id, JobStatus::new(state, detail, self.status.queued, waits_for)))
+    }
+
+    /// The task of another array that the one at this place waits for.
+    fn counterpart(&self, tasks: &ArrayTasks, place: u32) -> Option<Dependency> {
+        let (job, index) = (tasks.counterpart(place)?, self.spec.array.as_ref()?.index_at(place)?);
+        let array = tasks.behind.as_ref()?.array;
+        let task = Some(TaskName { array, index });
+        Some(Dependency { kind: DependencyKind::AfterCorr, job, task })
     }
 
     /// A task of this array that never became a job of its own and has gone, as the job it would have been.

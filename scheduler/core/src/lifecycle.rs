@@ -9,6 +9,7 @@
 mod action;
 mod alert;
 mod array;
+mod behind;
 mod deadline;
 mod draft;
 mod end;

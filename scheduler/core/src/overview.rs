@@ -205,7 +205,7 @@ fn tasks_competing(array: &Job) -> u64 {
     let tasks = tasks.filter(|_| array.status.waits_for.is_empty() && !array.spec.scavenger);
     tasks.map_or(0, |tasks| {
         let more = limit.map_or(u32::MAX, |limit| limit.saturating_sub(tasks.active()));
-        u64::from(tasks.waiting.len().min(more))
+        u64::from(tasks.ready().len().min(more))
     })
 }
 

@@ -289,6 +289,8 @@ pub enum DependencyKind {
     AfterNotOk,
     /// Ended.
     AfterAny,
+    /// Of another array: each task waits until the task of the same index has completed.
+    AfterCorr,
 }
 
 impl DependencyKind {
@@ -300,6 +302,7 @@ impl DependencyKind {
             DependencyKind::AfterOk => "afterok",
             DependencyKind::AfterNotOk => "afternotok",
             DependencyKind::AfterAny => "afterany",
+            DependencyKind::AfterCorr => "aftercorr",
         }
     }
 }

@@ -82,6 +82,8 @@ pub struct World {
     pub(crate) deadlines: BTreeSet<(UnixMicros, JobId)>,
     /// Jobs that wait for each job.
     pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Arrays of which tasks wait for the task of the same index of each array.
+    pub behind: BTreeMap<JobId, BTreeSet<JobId>>,
     /// What every node of the quota tree holds, and how many jobs it has.
     pub usage: Usage,
     /// What every node of it used, fading with time, for fair share.
@@ -188,6 +190,7 @@ impl Default for World {
             people: People::default(),
             deadlines: BTreeSet::new(),
             dependents: BTreeMap::new(),
+            behind: BTreeMap::new(),
             usage: Usage::default(),
             history: History::default(),
             accounts: Accounts::default(),

@@ -11,7 +11,7 @@ use gotgan_core::explain;
 use gotgan_core::ids::{AttemptId, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::lifecycle::{self, Action, StepRequest, Submission, SubmitRefusal};
-use gotgan_core::spec::JobSpec;
+use gotgan_core::spec::{DependencyKind, JobSpec};
 use gotgan_proto::v1;
 use gotgan_proto::v1::jobs_server::Jobs;
 use gotgan_store::{JobDetail, JobFilter, Page, TaskFilter};
@@ -280,6 +280,12 @@ impl JobsService {
             let ids: Vec<JobId> = submission.spec.dependencies.iter().map(|it| it.job).collect();
             let states = self.0.store.job_states(&ids).await.map_err(|e| error::store(&e))?;
             submission.outcomes = states;
+            let dependencies = submission.spec.dependencies.iter();
+            let corresponding = dependencies.filter(|it| it.kind == DependencyKind::AfterCorr);
+            for array in corresponding.map(|it| it.job).collect::<Vec<_>>() {
+                let states = self.0.store.task_states(array).await;
+                submission.outcomes.extend(states.map_err(|e| error::store(&e))?);
+            }
         }
         Ok(())
     }

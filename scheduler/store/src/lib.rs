@@ -127,6 +127,9 @@ pub trait Store: Send + Sync + Debug {
     /// States of these jobs and tasks of arrays; unknown ones are absent.
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>>;
 
+    /// States of all tasks of an array, also of those that are no jobs of their own; empty if it is none.
+    async fn task_states(&self, array: JobId) -> Result<BTreeMap<JobId, JobState>>;
+
     /// How many jobs there are in each state.
     async fn count_jobs(&self) -> Result<BTreeMap<JobState, u64>>;
 

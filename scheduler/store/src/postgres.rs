@@ -5,6 +5,8 @@ mod backend;
 #[path = "shared/reads.rs"]
 mod reads;
 mod sql;
+#[path = "shared/states.rs"]
+mod states;
 #[path = "shared/writes.rs"]
 mod writes;
 mod writes_sql;

@@ -176,6 +176,9 @@ pub(crate) const LIVE_TASKS: &str = concat!(
 pub(crate) const JOB: &str =
     concat!("SELECT ", job_columns!(), " FROM ", jobs_and_specs!(), " WHERE jobs.id = $1");
 
+/// States of jobs with numbers from `$1` to `$2`.
+pub(crate) const TASK_STATES: &str = "SELECT id, state FROM jobs WHERE id BETWEEN $1 AND $2";
+
 /// The array among whose numbers `$1` is.
 pub(crate) const ARRAY_OVER: &str = concat!(
     "SELECT ",

@@ -1,11 +1,13 @@
 //! How the tasks of an array stand: which of them are no jobs of their own yet, and how many of the others are in
 //! each state.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::TaskSet;
+use super::{TaskSet, task_id};
+use crate::ids::JobId;
 use crate::job::JobState;
 
 /// Tasks of an array. Every one of them is in exactly one of the three.
@@ -17,6 +19,18 @@ pub struct ArrayTasks {
     pub held: TaskSet,
     /// How many others there are in each state: jobs of their own, and those cancelled before they were. None is zero.
     pub counts: BTreeMap<JobState, u32>,
+    /// Of those that are no jobs of their own, which still wait for a task of another array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Behind>,
+}
+
+/// Tasks that each wait for the task at the same place of another array to complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The other array, which has the same indexes.
+    pub array: JobId,
+    /// Places of those that wait; never empty.
+    pub places: TaskSet,
 }
 
 impl ArrayTasks {
@@ -25,7 +39,41 @@ impl ArrayTasks {
     pub fn new(count: u32, hold: bool) -> Self {
         let (all, none) = (TaskSet::all(count), TaskSet::default());
         let (waiting, held) = if hold { (none, all) } else { (all, none) };
-        ArrayTasks { waiting, held, counts: BTreeMap::new() }
+        ArrayTasks { waiting, held, counts: BTreeMap::new(), behind: None }
+    }
+
+    /// Those of the tasks that wait to start which wait for no task of another array.
+    #[must_use]
+    pub fn ready(&self) -> Cow<'_, TaskSet> {
+        match &self.behind {
+            Some(behind) => Cow::Owned(self.waiting.minus(&behind.places)),
+            None => Cow::Borrowed(&self.waiting),
+        }
+    }
+
+    /// The task of another array that the one at this place waits for.
+    #[must_use]
+    pub fn counterpart(&self, place: u32) -> Option<JobId> {
+        let behind = self.behind.as_ref().filter(|behind| behind.places.contains(place))?;
+        Some(task_id(behind.array, place))
+    }
+
+    /// These tasks wait for no task of another array any more.
+    pub fn catch_up(&mut self, places: &TaskSet) {
+        let Some(behind) = &mut self.behind else { return };
+        behind.places = behind.places.minus(places);
+        if behind.places.is_empty() {
+            self.behind = None;
+        }
+    }
+
+    /// Takes out tasks that are jobs of their own from now on, or gone; which of them were here.
+    pub fn take(&mut self, places: &TaskSet) -> TaskSet {
+        let taken = self.waiting.join(&self.held).meet(places);
+        self.waiting = self.waiting.minus(&taken);
+        self.held = self.held.minus(&taken);
+        self.catch_up(&taken);
+        taken
     }
 
     /// Tasks that are no jobs of their own yet.

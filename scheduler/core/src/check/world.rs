@@ -90,6 +90,11 @@ fn wrong_with_array(world: &World, array: &Job) -> Option<String> {
             return Some(format!("has task {} both folded and as a job", job.id));
         }
     }
+    let behind = tasks.behind.as_ref().map(|behind| &behind.places);
+    let folded = tasks.waiting.join(&tasks.held);
+    if behind.is_some_and(|behind| behind.is_empty() || !behind.minus(&folded).is_empty()) {
+        return Some("has tasks wait for others that are none of its own".to_owned());
+    }
     let all = tasks.waiting.len() + tasks.held.len() + tasks.counts.values().sum::<u32>();
     let asked = array.spec.array.as_ref().map_or(0, ArraySpec::len);
     if counted != there {
@@ -273,11 +278,13 @@ fn runs_of(array: &Job) -> Vec<(JobId, JobId)> {
     let Some(tasks) = array.status.tasks.as_ref().filter(|tasks| !tasks.waiting.is_empty()) else {
         return Vec::new();
     };
+    let behind = tasks.behind.as_ref().map(|behind| &behind.places);
     if limit.is_some() || !array.status.waits_for.is_empty() {
         return vec![(array.id, array.id)];
     }
     let number = |place: u32| JobId(array.id.0 + 1 + u64::from(place));
-    tasks.waiting.ranges().map(|(first, last)| (number(first), number(last))).collect()
+    let ready = behind.map_or(tasks.waiting.clone(), |behind| tasks.waiting.minus(behind));
+    ready.ranges().map(|(first, last)| (number(first), number(last))).collect()
 }
 
 fn dependents(world: &World, found: &mut Findings) {
@@ -289,6 +296,16 @@ fn dependents(world: &World, found: &mut Findings) {
     }
     if derived != world.dependents {
         found.add("dependents", format!("are {:?}, should be {derived:?}", world.dependents));
+    }
+    let mut behind: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
+    for (id, array) in &world.arrays {
+        let of = array.status.tasks.as_ref().and_then(|tasks| tasks.behind.as_ref());
+        if let Some(of) = of {
+            behind.entry(of.array).or_default().insert(*id);
+        }
+    }
+    if behind != world.behind {
+        found.add("arrays behind others", format!("are {:?}, should be {behind:?}", world.behind));
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Explanation, explain as explain_job, plain};
 use crate::amount::UnixMicros;
-use crate::array;
+use crate::array::{self, ArrayTasks};
 use crate::job::Job;
 use crate::plan::{Blocker, Report};
+use crate::planner::order;
 use crate::world::World;
 
 /// How an array stands, and why the first of its tasks waits that does.
@@ -18,7 +19,7 @@ pub(super) fn explain(
 ) -> Explanation {
     let tasks = array.status.tasks.as_deref().cloned().unwrap_or_default();
     let summary = format!("array of {}", tasks.summary());
-    let first = tasks.waiting.first().or(tasks.held.first());
+    let first = tasks.ready().first().or(tasks.waiting.first()).or(tasks.held.first());
     let first = first.map(|place| array::task_id(array.id, place));
     match first.and_then(|task| explain_job(world, task, last, planned)) {
         Some(of_task) => Explanation {
@@ -32,23 +33,33 @@ pub(super) fn explain(
 
 /// What the report says of a job. Of a task of an array that is no job of its own it often says nothing itself: then
 /// what it says of all of the array counts, or of the first task that waits.
-pub(super) fn found<'r>(
-    world: &World,
-    report: &'r Report,
-    job: &Job,
-) -> Option<&'r Arc<Vec<Blocker>>> {
+pub(super) fn found(world: &World, report: &Report, job: &Job) -> Option<Arc<Vec<Blocker>>> {
     let Some(array) = job.array.and_then(|id| world.arrays.get(&id)) else {
-        return report.of(job);
+        return report.of(job).cloned();
     };
     let tasks = array.status.tasks.as_deref()?;
     let place = array::place_of(array.id, job.id).filter(|place| tasks.waiting.contains(*place));
-    let Some(place) = place else { return report.of(job) };
+    let Some(place) = place else { return report.of(job).cloned() };
+    if tasks.counterpart(place).is_some() {
+        return Some(order::waits_for(world, job));
+    }
+    of_tasks(report, array, tasks, (job, place)).cloned()
+}
+
+/// What it says of a task that competes and is no job of its own.
+fn of_tasks<'r>(
+    report: &'r Report,
+    array: &Job,
+    tasks: &ArrayTasks,
+    (job, place): (&Job, u32),
+) -> Option<&'r Arc<Vec<Blocker>>> {
+    let ready = tasks.ready();
     let of_array = report.jobs.get(&array.id);
     let may_start = job.array_limit().map(|(_, limit)| limit.saturating_sub(tasks.active()));
-    if may_start.is_some_and(|more| tasks.waiting.rank(place) >= more) && of_array.is_some() {
+    if may_start.is_some_and(|more| ready.rank(place) >= more) && of_array.is_some() {
         return of_array;
     }
-    let first = tasks.waiting.first().map(|first| array::task_id(array.id, first));
+    let first = ready.first().map(|first| array::task_id(array.id, first));
     let of_first = || first.and_then(|first| report.jobs.get(&first));
     report.of(job).or_else(of_first).or(of_array)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::action::{Action, ActionRefusal, Actor, Changed, act_on_job, by_line};
 use super::draft::Draft;
-use super::end::{kind_of_end, meet_dependents};
+use super::end::{kind_of_end, meet_all};
 use crate::array::{self, ArrayTasks, PIECES_MAX, TaskSet};
 use crate::change::{Change, EventKind};
 use crate::ids::JobId;
 use crate::job::{Job, JobState, JobStatus};
+use crate::spec::DependencyKind;
 
 impl Draft<'_> {
     /// Makes a task of an array that waits a job of its own, as if it had been submitted alone; anything else stays as
@@ -19,9 +20,8 @@ impl Draft<'_> {
         let (Some(job), Some(tasks)) = (array.folded_task(id), &array.status.tasks) else { return };
         let Some(place) = array::place_of(array.id, id) else { return };
         let (array, mut status) = (array.id, array.status.clone());
-        let (mut tasks, task) = (ArrayTasks::clone(tasks), TaskSet::one(place));
-        tasks.waiting = tasks.waiting.minus(&task);
-        tasks.held = tasks.held.minus(&task);
+        let mut tasks = ArrayTasks::clone(tasks);
+        tasks.take(&TaskSet::one(place));
         tasks.count(None, job.status.state, 1);
         status.tasks = Some(Arc::new(tasks));
         self.push(Change::JobMoved { id: array, status: Arc::new(status) });
@@ -124,9 +124,7 @@ fn shift(from: &mut TaskSet, to: &mut TaskSet, places: &TaskSet) -> TaskSet {
 }
 
 fn drop_tasks(tasks: &mut ArrayTasks, places: &TaskSet) -> TaskSet {
-    let gone = tasks.waiting.join(&tasks.held).meet(places);
-    tasks.waiting = tasks.waiting.minus(&gone);
-    tasks.held = tasks.held.minus(&gone);
+    let gone = tasks.take(places);
     tasks.count(None, JobState::Cancelled, gone.len());
     gone
 }
@@ -161,6 +159,7 @@ fn tell_tasks(
             |id: &JobId| array::place_of(array.id, *id).is_some_and(|place| folded.contains(place));
         let gone = waited_for.into_iter().filter(is_gone);
         draft.reached.extend(gone.map(|id| (id, JobState::Cancelled)));
+        draft.dropped.push((array.id, folded.clone()));
     }
 }
 
@@ -178,9 +177,57 @@ pub(super) fn cancel_waiting(draft: &mut Draft<'_>, array: &Job, detail: String)
     tell_tasks(draft, array, &gone, tasks, Action::Cancel, format!("cancelled: {detail}"));
 }
 
-/// Settles what waits for arrays that have come further.
-pub(super) fn meet_reached(draft: &mut Draft<'_>) {
-    if let Some((id, state)) = draft.reached.pop() {
-        meet_dependents(draft, id, state);
+/// Settles tasks of other arrays that wait for this task, which has ended like that.
+pub(super) fn meet_counterparts(draft: &mut Draft<'_>, other: JobId, state: JobState) {
+    if !state.is_terminal() {
+        return;
     }
+    let before = draft.world.behind.range(..other).next_back();
+    let (other_array, arrays) = before.map(|(id, set)| (*id, set.clone())).unzip();
+    let place = other_array.and_then(|array| array::place_of(array, other));
+    for (id, place) in arrays.into_iter().flatten().filter_map(|id| Some((id, place?))) {
+        let Some(array) = draft.world.arrays.get(&id).cloned() else { continue };
+        let mut tasks = array.status.tasks.as_deref().cloned().unwrap_or_default();
+        if tasks.counterpart(place) != Some(other) {
+            continue;
+        }
+        let one = TaskSet::one(place);
+        if state == JobState::Completed {
+            tasks.catch_up(&one);
+            draft.move_array(id, array.status.clone(), tasks);
+        } else {
+            cancel_behind(draft, &array, &one, state);
+        }
+    }
+}
+
+/// Settles tasks of other arrays that wait for these, which were cancelled before they started.
+pub(super) fn meet_dropped(draft: &mut Draft<'_>, other: JobId, places: &TaskSet) {
+    for id in draft.world.behind.get(&other).cloned().unwrap_or_default() {
+        let Some(array) = draft.world.arrays.get(&id).cloned() else { continue };
+        let behind = array.status.tasks.as_ref().and_then(|tasks| tasks.behind.as_ref());
+        let gone = behind.map(|behind| behind.places.meet(places)).unwrap_or_default();
+        if !gone.is_empty() {
+            cancel_behind(draft, &array, &gone, JobState::Cancelled);
+        }
+    }
+}
+
+/// Cancels tasks whose counterparts have ended in another way than they wait for.
+fn cancel_behind(draft: &mut Draft<'_>, array: &Job, places: &TaskSet, state: JobState) {
+    let mut tasks = array.status.tasks.as_deref().cloned().unwrap_or_default();
+    let Some(other) = tasks.behind.as_ref().map(|behind| behind.array) else { return };
+    let gone = drop_tasks(&mut tasks, places);
+    let kind = DependencyKind::AfterCorr.word();
+    let asked = array.spec.array.as_ref().map(|asked| asked.show(&gone)).unwrap_or_default();
+    let named =
+        if gone.len() == 1 { format!("{other}_{asked}") } else { format!("{other}_[{asked}]") };
+    let detail =
+        format!("cancelled: {kind}:{other} cannot be fulfilled: {named} has {}", state.word());
+    tell_tasks(draft, array, &gone, tasks, Action::Cancel, detail);
+}
+
+/// Settles what waits for arrays that have come further, and for tasks that went with theirs.
+pub(super) fn meet_reached(draft: &mut Draft<'_>) {
+    meet_all(draft);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::amount::UnixMicros;
+use crate::array::TaskSet;
 use crate::attempt::Attempt;
 use crate::change::{Change, Event, EventKind, Subject};
 use crate::ids::{Epoch, GpuClass, JobId, NodeName};
@@ -24,6 +25,8 @@ pub struct Draft<'a> {
     pub now: UnixMicros,
     /// Arrays that came further, and tasks that went with theirs: what waits for them is still to be settled.
     pub(super) reached: Vec<(JobId, JobState)>,
+    /// Tasks of arrays that were cancelled before they started: what waits for each of them is still to be settled.
+    pub(super) dropped: Vec<(JobId, TaskSet)>,
     changes: Vec<Change>,
 }
 
@@ -31,7 +34,8 @@ impl<'a> Draft<'a> {
     /// An empty draft.
     #[must_use]
     pub fn new(world: &'a mut World, policy: &'a Policy, epoch: Epoch, now: UnixMicros) -> Self {
-        Draft { world, policy, epoch, now, reached: Vec::new(), changes: Vec::new() }
+        let (reached, dropped, changes) = Default::default();
+        Draft { world, policy, epoch, now, reached, dropped, changes }
     }
 
     /// Everything drafted, in order.

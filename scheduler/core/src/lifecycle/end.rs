@@ -14,7 +14,7 @@ use crate::retry::{self, Verdict};
 use crate::spec::Dependency;
 use crate::step::{Step, StepKind, TaskState};
 
-use super::array::cancel_waiting;
+use super::array::{cancel_waiting, meet_counterparts, meet_dropped};
 use super::draft::Draft;
 use super::submit::{Standing, standing};
 
@@ -356,15 +356,31 @@ pub(super) fn kind_of_end(state: JobState) -> EventKind {
 /// on the way are in the list as well.
 pub(super) fn meet_dependents(draft: &mut Draft<'_>, other: JobId, state: JobState) {
     draft.reached.push((other, state));
-    while let Some((other, state)) = draft.reached.pop() {
-        let waiting = draft.world.dependents.get(&other).cloned().unwrap_or_default();
-        for id in waiting {
-            let Some(job) = draft.world.record(id).cloned() else {
-                continue;
-            };
-            if let Some(cancelled) = meet_one(draft, &job, other, state) {
-                draft.reached.push((id, cancelled));
-            }
+    meet_all(draft);
+}
+
+/// Settles what waits for anything that was noted as having come further.
+pub(super) fn meet_all(draft: &mut Draft<'_>) {
+    loop {
+        if let Some((other, state)) = draft.reached.pop() {
+            meet_waiting(draft, other, state);
+            meet_counterparts(draft, other, state);
+        } else if let Some((array, places)) = draft.dropped.pop() {
+            meet_dropped(draft, array, &places);
+        } else {
+            return;
+        }
+    }
+}
+
+fn meet_waiting(draft: &mut Draft<'_>, other: JobId, state: JobState) {
+    let waiting = draft.world.dependents.get(&other).cloned().unwrap_or_default();
+    for id in waiting {
+        let Some(job) = draft.world.record(id).cloned() else {
+            continue;
+        };
+        if let Some(cancelled) = meet_one(draft, &job, other, state) {
+            draft.reached.push((id, cancelled));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::behind::{Counterparts, counterparts};
 use super::draft::Draft;
 use crate::array::ArrayTasks;
 use crate::change::{Change, EventKind};
@@ -107,7 +108,8 @@ pub fn submit(
         check_namesakes(draft, submission, before).map_err(|refusal| (index, refusal))?;
         ahead += jobs_of(&submission.spec);
         let unmet = unmet_dependencies(draft, submission).map_err(|refusal| (index, refusal))?;
-        waits.push(unmet);
+        let behind = counterparts(draft, submission).map_err(|refusal| (index, refusal))?;
+        waits.push((unmet, behind));
     }
     let both = submissions.into_iter().zip(waits);
     Ok(both.map(|(submission, waits_for)| store_one(draft, submission, waits_for)).collect())
@@ -171,7 +173,7 @@ fn singleton_waits(draft: &Draft<'_>, submission: &Submission) -> Vec<Dependency
 fn store_one(
     draft: &mut Draft<'_>,
     submission: Submission,
-    mut waits_for: Vec<Dependency>,
+    (mut waits_for, behind): (Vec<Dependency>, Counterparts),
 ) -> JobId {
     for other in singleton_waits(draft, &submission) {
         if !waits_for.contains(&other) {
@@ -190,7 +192,12 @@ fn store_one(
         Some(array) => format!("{} tasks submitted to {project} by {owner}", array.len()),
         None => format!("submitted to {project} by {owner}"),
     };
-    let tasks = array.map(|array| Arc::new(ArrayTasks::new(array.len(), submission.spec.hold)));
+    let gone = array.map(|array| array.show(&behind.gone)).filter(|gone| !gone.is_empty());
+    let tasks = array.map(|array| {
+        let mut tasks = ArrayTasks::new(array.len(), submission.spec.hold);
+        behind.enter(&mut tasks);
+        Arc::new(tasks)
+    });
     let job = Job {
         id,
         owner: submission.owner,
@@ -203,6 +210,10 @@ fn store_one(
     };
     draft.push(Change::JobSubmitted(Arc::new(job)));
     draft.tell_job(id, 0, state, EventKind::Submitted, text);
+    if let Some(gone) = gone {
+        let text = format!("tasks {gone} cancelled: their counterparts have not completed");
+        draft.tell_job(id, 0, state, EventKind::TasksCancelled, text);
+    }
     id
 }
 
@@ -235,7 +246,9 @@ fn unmet_dependencies(
     submission: &Submission,
 ) -> Result<Vec<Dependency>, SubmitRefusal> {
     let mut unmet = Vec::new();
-    for &dependency in &submission.spec.dependencies {
+    let asked = submission.spec.dependencies.iter();
+    // What waits task by task is no wait of the whole.
+    for &dependency in asked.filter(|one| one.kind != DependencyKind::AfterCorr) {
         let live = draft.world.state_of(dependency.job);
         let state = match (live, submission.outcomes.get(&dependency.job)) {
             (Some(state), _) => state,
@@ -271,11 +284,16 @@ pub(super) fn standing(kind: DependencyKind, state: JobState) -> Standing {
         (_, JobState::Held | JobState::Pending | JobState::Starting | JobState::Running) => {
             Standing::Open
         }
-        (K::After | K::AfterAny, _) | (K::AfterOk, JobState::Completed) => Standing::Met,
+        (K::After | K::AfterAny, _) | (K::AfterOk | K::AfterCorr, JobState::Completed) => {
+            Standing::Met
+        }
         (K::AfterNotOk, JobState::Failed | JobState::Cancelled | JobState::TimedOut) => {
             Standing::Met
         }
-        (K::AfterOk, JobState::Failed | JobState::Cancelled | JobState::TimedOut)
+        (
+            K::AfterOk | K::AfterCorr,
+            JobState::Failed | JobState::Cancelled | JobState::TimedOut,
+        )
         | (K::AfterNotOk, JobState::Completed) => Standing::Impossible,
     }
 }

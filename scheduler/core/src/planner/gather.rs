@@ -82,6 +82,12 @@ fn beside_cohorts(world: &World, now: UnixMicros) -> (Late<'_>, NotYet) {
             None => enter(&mut late, job, [CohortPlace::of(job)]),
         }
     }
+    let tasks = |id| world.arrays.get(&id)?.status.tasks.as_deref();
+    // Why each of these waits follows from the other array, and is told when somebody asks.
+    for tasks in world.cohorts.behind().filter_map(tasks) {
+        let more = tasks.waiting.len().saturating_sub(tasks.ready().len());
+        not_yet.jobs = not_yet.jobs.saturating_add(more as usize);
+    }
     for array in world.cohorts.limited().filter_map(|id| world.arrays.get(&id)) {
         within_limit(array, &mut late, &mut not_yet);
     }
@@ -98,8 +104,9 @@ fn within_limit<'w>(array: &'w Job, late: &mut Late<'w>, not_yet: &mut NotYet) {
     let limit = array.spec.array.as_ref().and_then(|array| array.at_once);
     let tasks: Option<&ArrayTasks> = array.status.tasks.as_deref();
     let (Some(limit), Some(tasks)) = (limit, tasks) else { return };
-    let may_start = tasks.waiting.lowest(limit.saturating_sub(tasks.active()));
-    let more = tasks.waiting.len().saturating_sub(may_start.len());
+    let ready = tasks.ready();
+    let may_start = ready.lowest(limit.saturating_sub(tasks.active()));
+    let more = ready.len().saturating_sub(may_start.len());
     if more > 0 {
         not_yet.add(array.id, array_limit(array.id, limit, tasks.active()), more);
     }

@@ -39,6 +39,12 @@ impl DependencyLists {
     }
 }
 
+/// What a task of an array waits for that is no job of its own: its array's dependencies and its counterpart.
+pub(crate) fn waits_for(world: &World, task: &Job) -> Arc<Vec<Blocker>> {
+    let waits_for = task.status.waits_for.iter();
+    Arc::new(waits_for.map(|other| dependency(world, other)).collect())
+}
+
 fn retry_delay(until: UnixMicros, now: UnixMicros) -> Blocker {
     // Rounded up: a wait that is not over is never shown as nothing.
     let left_ms = until.0.saturating_sub(now.0).saturating_add(999) / 1000;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::World;
 use super::apply::start_of;
-use crate::array::{self, ArrayTasks};
+use crate::array::{self, ArrayTasks, Behind};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::spec::TaskName;
@@ -75,6 +75,9 @@ impl World {
             self.deadlines.extend(start_of(array));
         }
         self.link_dependencies(array);
+        if let Some(behind) = behind(array) {
+            self.behind.entry(behind.array).or_default().insert(array.id);
+        }
     }
 
     /// Takes out an array that was entered like this.
@@ -89,7 +92,19 @@ impl World {
         self.cohorts.remove_array(array);
         self.drop_deadline(array);
         self.unlink_dependencies(array);
+        if let Some(behind) = behind(array)
+            && let Some(arrays) = self.behind.get_mut(&behind.array)
+        {
+            arrays.remove(&array.id);
+            if arrays.is_empty() {
+                self.behind.remove(&behind.array);
+            }
+        }
     }
+}
+
+fn behind(array: &Job) -> Option<&Behind> {
+    array.status.tasks.as_ref()?.behind.as_ref()
 }
 
 fn folded(array: &Job) -> u64 {

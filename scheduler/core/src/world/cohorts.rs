@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cohort::{CohortJobs, CohortKey, CohortPlace, Wish};
 use super::numbered::Numbered;
-use crate::array::TaskSet;
+use crate::array::ArrayTasks;
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::spec::{Constraints, NodeRequest};
@@ -51,6 +51,8 @@ pub struct Cohorts {
     delayed: BTreeSet<JobId>,
     /// Arrays that run only so many of their tasks at once.
     limited: BTreeSet<JobId>,
+    /// Arrays of which only some tasks compete, since others wait for tasks of another array.
+    behind: BTreeSet<JobId>,
 }
 
 /// Where a pending job stands.
@@ -61,6 +63,7 @@ enum Stand {
 }
 
 /// Where the waiting tasks of an array stand.
+#[derive(PartialEq, Eq)]
 enum ArrayStand {
     Dependent,
     Limited,
@@ -103,6 +106,7 @@ impl PartialEq for Cohorts {
             && self.dependent == other.dependent
             && self.delayed == other.delayed
             && self.limited == other.limited
+            && self.behind == other.behind
     }
 }
 
@@ -145,6 +149,11 @@ impl Cohorts {
         self.limited.iter().copied()
     }
 
+    /// Arrays of which tasks wait for tasks of another array while the rest competes.
+    pub fn behind(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.behind.iter().copied()
+    }
+
     /// Jobs and arrays that wait for others.
     pub fn dependent(&self) -> impl Iterator<Item = JobId> + '_ {
         self.dependent.iter().copied()
@@ -175,24 +184,29 @@ impl Cohorts {
 
     /// Enters the tasks of an array that wait.
     pub(super) fn insert_array(&mut self, array: &Job) {
-        let Some(waiting) = waiting(array) else { return };
-        match stand_of_array(array) {
+        let Some(tasks) = waiting(array) else { return };
+        let stand = stand_of_array(array);
+        if stand != ArrayStand::Dependent && tasks.behind.is_some() {
+            self.behind.insert(array.id);
+        }
+        match stand {
             ArrayStand::Dependent => _ = self.dependent.insert(array.id),
             ArrayStand::Limited => _ = self.limited.insert(array.id),
             ArrayStand::Cohort => {
-                self.add(CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
+                self.add(CohortKey::of(array), CohortPlace::of_tasks(array, &tasks.ready()));
             }
         }
     }
 
     /// Takes out the tasks of an array that were entered like this.
     pub(super) fn remove_array(&mut self, array: &Job) {
-        let Some(waiting) = waiting(array) else { return };
+        let Some(tasks) = waiting(array) else { return };
+        self.behind.remove(&array.id);
         match stand_of_array(array) {
             ArrayStand::Dependent => _ = self.dependent.remove(&array.id),
             ArrayStand::Limited => _ = self.limited.remove(&array.id),
             ArrayStand::Cohort => {
-                self.subtract(&CohortKey::of(array), CohortPlace::of_tasks(array, waiting));
+                self.subtract(&CohortKey::of(array), CohortPlace::of_tasks(array, &tasks.ready()));
             }
         }
     }
@@ -263,8 +277,7 @@ fn stand_of_array(array: &Job) -> ArrayStand {
     }
 }
 
-/// Its tasks that wait and are no jobs of their own, if there are any.
-fn waiting(array: &Job) -> Option<&TaskSet> {
-    let tasks = array.status.tasks.as_deref()?;
-    (!tasks.waiting.is_empty()).then_some(&tasks.waiting)
+/// Its tasks, if any of them waits and is no job of its own.
+fn waiting(array: &Job) -> Option<&ArrayTasks> {
+    array.status.tasks.as_deref().filter(|tasks| !tasks.waiting.is_empty())
 }

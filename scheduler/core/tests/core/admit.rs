@@ -280,7 +280,7 @@ fn dependencies_are_named_by_their_place() {
         on(Some(DependencyKind::AfterOk), 7),
         on(Some(DependencyKind::AfterNotOk), 7),
     ]), @r"
-    spec.dependencies[0].kind MISSING names no kind; use after, afterok, afternotok or afterany
+    spec.dependencies[0].kind MISSING names no kind; use after, afterok, afternotok, afterany or aftercorr
     spec.dependencies[1].job_id MISSING names no job; give the number that submit answered
     spec.dependencies CONFLICT waits for job 7 both to succeed and to fail; keep one
     ");
@@ -533,4 +533,30 @@ fn an_elastic_job_says_the_fewest_and_the_most_nodes() {
         r.constraints.segment_level = "hall".to_owned();
     }), @"spec.resources.nodes_max CONFLICT is 3, no multiple of segments of 2; give 2 or 4");
     assert_snapshot!(refused(elastic(4, 8)), @"spec.resources.nodes LARGER_THAN_MACHINE asks for 4 nodes with 8 GPUs, 32 CPUs and 128 GiB memory each; the machine has 3 of them: ask for fewer nodes or for less on each");
+}
+
+#[test]
+fn only_arrays_wait_for_others_task_by_task_and_they_have_the_same_indexes() {
+    let on = |job_id, task_index| {
+        let kind = Some(DependencyKind::AfterCorr);
+        DependencyRequest { kind, job_id, task_index }
+    };
+    assert_snapshot!(refused(|r| r.dependencies = vec![on(7, Some(1)), on(8, None)]), @r"
+    spec.dependencies CONFLICT has aftercorr, by which the tasks of an array wait, and the job is none; use afterok, or give spec.array
+    spec.dependencies CONFLICT has aftercorr more than once; name one array
+    spec.dependencies CONFLICT aftercorr:7_1 names one task; name the array, 7
+    ");
+    let spec = admitted(|r| {
+        (r.array, r.dependencies) = ("0-9%2".to_owned(), vec![on(7, None)]);
+    });
+    let against = |array: Option<ArraySpec>| {
+        let mut spec = spec.spec.clone();
+        let other = Arc::new(JobSpec { array, ..spec.clone() });
+        assert_eq!(arrays_named(&spec).into_iter().collect::<Vec<_>>(), [JobId(7)]);
+        let named = name_tasks(&mut spec, &BTreeMap::from([(JobId(7), other)]));
+        named.map_err(|faults| faults[0].to_string())
+    };
+    assert_eq!(against(Some(ArraySpec::new(0..10, None))), Ok(()));
+    assert_snapshot!(against(Some(ArraySpec::new(0..9, None))).unwrap_err(), @"spec.dependencies: aftercorr:7: array 7 has the tasks 0-8 and this one 0-9; both must have the same");
+    assert_snapshot!(against(None).unwrap_err(), @"spec.dependencies: aftercorr:7: job 7 is no array; use afterok");
 }

@@ -64,7 +64,7 @@ impl ArraySketch {
     }
 }
 
-fn drafted<T>(cluster: &mut TestCluster, change: impl FnOnce(&mut Draft<'_>) -> T) -> T {
+pub fn drafted<T>(cluster: &mut TestCluster, change: impl FnOnce(&mut Draft<'_>) -> T) -> T {
     let mut draft = Draft::new(&mut cluster.world, &cluster.policy, Epoch(1), cluster.now);
     let value = change(&mut draft);
     let _ = draft.into_changes();
@@ -72,7 +72,7 @@ fn drafted<T>(cluster: &mut TestCluster, change: impl FnOnce(&mut Draft<'_>) -> 
     value
 }
 
-fn commit_all(cluster: &mut TestCluster) -> Vec<Decision> {
+pub fn commit_all(cluster: &mut TestCluster) -> Vec<Decision> {
     let decisions = cluster.check().plan.decisions;
     for decision in &decisions {
         drafted(cluster, |draft| commit(draft, decision)).unwrap();
@@ -88,7 +88,7 @@ fn report(cluster: &mut TestCluster, task: JobId, seq: u64, event: MemberEvent) 
 }
 
 /// Runs a task to its end.
-fn run(cluster: &mut TestCluster, task: JobId, code: i32) {
+pub fn run(cluster: &mut TestCluster, task: JobId, code: i32) {
     report(cluster, task, 1, MemberEvent::Accepted);
     report(cluster, task, 2, MemberEvent::Started);
     let exit = Some(ExitStatus::Code(code));
@@ -96,12 +96,16 @@ fn run(cluster: &mut TestCluster, task: JobId, code: i32) {
     report(cluster, task, 3, MemberEvent::Ended { cause, reason, exit });
 }
 
-fn acted(cluster: &mut TestCluster, id: JobId, action: Action) -> Result<Changed, ActionRefusal> {
+pub fn acted(
+    cluster: &mut TestCluster,
+    id: JobId,
+    action: Action,
+) -> Result<Changed, ActionRefusal> {
     let actor = Actor { name: UserName::new("ada").unwrap(), for_site: false };
     drafted(cluster, |draft| act(draft, id, action, &actor, "asked"))
 }
 
-fn tasks(world: &World, array: JobId) -> ArrayTasks {
+pub fn tasks(world: &World, array: JobId) -> ArrayTasks {
     ArrayTasks::clone(world.arrays[&array].status.tasks.as_ref().unwrap())
 }
 

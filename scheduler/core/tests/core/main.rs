@@ -14,6 +14,7 @@ mod budget;
 mod builders;
 mod check;
 mod cluster;
+mod counterparts;
 mod elastic;
 mod explain;
 mod fabric;

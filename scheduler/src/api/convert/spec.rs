@@ -98,6 +98,7 @@ fn dependency_request(dependency: v1::Dependency) -> DependencyRequest {
         v1::DependencyKind::AfterOk => Some(DependencyKind::AfterOk),
         v1::DependencyKind::AfterNotOk => Some(DependencyKind::AfterNotOk),
         v1::DependencyKind::AfterAny => Some(DependencyKind::AfterAny),
+        v1::DependencyKind::AfterCorr => Some(DependencyKind::AfterCorr),
     };
     DependencyRequest { kind, job_id: dependency.job_id, task_index: dependency.task_index }
 }
@@ -196,6 +197,7 @@ fn dependency(dependency: &Dependency) -> v1::Dependency {
         DependencyKind::AfterOk => v1::DependencyKind::AfterOk,
         DependencyKind::AfterNotOk => v1::DependencyKind::AfterNotOk,
         DependencyKind::AfterAny => v1::DependencyKind::AfterAny,
+        DependencyKind::AfterCorr => v1::DependencyKind::AfterCorr,
     };
     // A task as it was named, so that it is told from a job.
     let job = dependency.task.map_or(dependency.job, |task| task.array);

@@ -18,7 +18,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
-use super::{Connection, Db, KIND, Options, Pool, reads, sql, writes};
+use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, writes};
 use crate::audit::Audit;
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
@@ -174,6 +174,10 @@ impl Store for Backend {
 
     async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobDetail>> {
         reads::jobs(&mut *self.read().await?, filter, page).await
+    }
+
+    async fn task_states(&self, array: JobId) -> Result<BTreeMap<JobId, JobState>> {
+        states::task_states(&mut *self.read_one().await?, array).await
     }
 
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {

@@ -79,6 +79,11 @@ pub async fn a_task_without_a_row_is_answered_as_the_job_it_would_be(place: Arc<
     let states = leader.store.job_states(&ids).await.unwrap();
     let expected = [JobState::Pending, JobState::Held, JobState::Cancelled, JobState::Cancelled];
     assert_eq!(states.into_values().collect::<Vec<_>>(), expected);
+    let mut all = leader.store.task_states(ARRAY).await.unwrap();
+    assert_eq!(all.len(), TASKS as usize);
+    all.retain(|id, _| ids.contains(id));
+    assert_eq!(all.into_values().collect::<Vec<_>>(), expected);
+    assert!(leader.store.task_states(task_id(ARRAY, 0)).await.unwrap().is_empty());
     let last = leader.store.job(task_id(ARRAY, TASKS - 1)).await.unwrap().unwrap();
     assert_eq!(last.job.owner, user("minji"));
     assert!(leader.store.job(task_id(ARRAY, TASKS)).await.unwrap().is_none());
