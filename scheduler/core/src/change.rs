@@ -19,6 +19,7 @@ use crate::node::{Admin, Inventory, Liveness};
 use crate::quota::audit::AuditEntry;
 use crate::quota::{Approval, QuotaBook};
 use crate::step::{Step, Task};
+use crate::window::Window;
 
 /// One change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Change {
         /// What they decided.
         admin: Admin,
     },
+    /// A window in which nodes take no jobs was planned, or stands differently.
+    WindowMoved(Arc<Window>),
     /// Something was heard of a node, or was not. Not stored.
     NodeHeard {
         /// Which node.
@@ -201,6 +204,14 @@ event_kinds! {
     NodeDrained => "node_drained",
     /// A node takes work again.
     NodeResumed => "node_resumed",
+    /// A node is to take no work from one moment until another.
+    MaintenancePlanned => "maintenance_planned",
+    /// A node takes no work until a moment.
+    MaintenanceBegan => "maintenance_began",
+    /// That moment has come.
+    MaintenanceEnded => "maintenance_ended",
+    /// Maintenance of a node was taken back.
+    MaintenanceCancelled => "maintenance_cancelled",
     /// The quota tree was replaced.
     QuotaApplied => "quota_applied",
     /// Somebody approved a plan of the quota tree.

@@ -10,6 +10,7 @@ mod kept;
 mod preempt;
 mod start;
 mod terms;
+mod windows;
 mod world;
 
 use std::fmt;

@@ -8,6 +8,7 @@ mod arrays;
 mod capacity;
 pub(crate) mod deadline;
 mod elastic;
+mod maintenance;
 mod planned;
 
 use ahead::jobs_ahead;
@@ -113,6 +114,7 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Tier
         | BlockerKind::Lent
         | BlockerKind::Reservation
+        | BlockerKind::Maintenance
         | BlockerKind::Kept
         | BlockerKind::NodesUnavailable
         | BlockerKind::Planned => true,
@@ -213,6 +215,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
         BlockerKind::Reservation => reservation(blocker),
+        BlockerKind::Maintenance => maintenance::sentence(blocker),
         BlockerKind::Recall => recall(blocker),
         BlockerKind::Lent => lent(blocker),
         BlockerKind::Tier => tier(blocker),
@@ -451,6 +454,7 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::Reservation => {
             "cancel it and submit it with a time limit that ends before then".to_owned()
         }
+        BlockerKind::Maintenance => maintenance::shorter(blocker),
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli

@@ -43,7 +43,8 @@ impl Node {
     /// Whether nothing new can be expected of it: people took it out, or it was given up.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.admin != Admin::Active || self.liveness == Liveness::Lost
+        let taken_out = self.admin != Admin::Active || self.maintenance.is_some();
+        taken_out || self.liveness == Liveness::Lost
     }
 }
 

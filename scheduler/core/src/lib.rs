@@ -45,4 +45,5 @@ pub mod spec;
 pub mod statement;
 pub mod step;
 pub mod topology;
+pub mod window;
 pub mod world;

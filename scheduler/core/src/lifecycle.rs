@@ -24,6 +24,7 @@ mod step;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use action::{Action, ActionRefusal, Actor, Changed, act, act_on_indexes};
 pub use alert::tell_alerts;
@@ -40,3 +41,6 @@ pub use settle::settle_due;
 pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
 pub use submit::{Submission, SubmitRefusal, submit};
+pub use window::{
+    MaintenanceWish, WindowRefusal, cancel_maintenance, plan_maintenance, turn_windows,
+};

@@ -173,6 +173,10 @@ pub enum BlockerKind {
     /// Nodes that would fit are reserved for others: the subject is the reservation, the limit how many of them it
     /// takes; the note has for whom, from when and until when.
     Reservation,
+    /// Nodes that would fit go into maintenance before it would be over: the subject is the window of the one that
+    /// decides, the limit how many nodes; the note has the longest time limit with which it could start now, in seconds
+    /// (0: none), from when and until when, and why.
+    Maintenance,
     /// It is within its project's guarantee, and what it needs is being freed.
     Recall,
     /// It is within its project's guarantee, of which others have borrowed: the subject is the one furthest above its

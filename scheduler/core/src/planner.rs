@@ -25,6 +25,7 @@ mod blocks;
 pub(crate) mod budgets;
 mod burden;
 mod ceiling;
+mod closed;
 mod fair;
 mod fit;
 mod gang;

@@ -53,6 +53,8 @@ pub struct Policy {
     pub planned_percent_max: u32,
     /// An attempt that borrows is safe for this long from its lease, however much others are guaranteed.
     pub min_runtime_before_preemption_s: i64,
+    /// Longest maintenance that can be planned at once, seconds.
+    pub max_window_s: i64,
     /// Who has the next turn among projects that compete alike.
     pub fair_share_rule: OrderRule,
     /// After this long what a project used counts half for its turn, minutes. What it is charged never fades.
@@ -91,6 +93,7 @@ impl Default for Policy {
             planned_starts_max: 1_000,
             planned_percent_max: 50,
             min_runtime_before_preemption_s: 60,
+            max_window_s: 30 * 24 * 3600,
             fair_share_rule: OrderRule::default(),
             fair_share_half_life_minutes: HalfLife::default().minutes(),
         }

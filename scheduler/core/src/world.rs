@@ -16,6 +16,7 @@ mod numbered;
 mod people;
 mod requests;
 mod usage;
+mod windows;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use crate::job::Job;
 use crate::node::{Admin, Inventory};
 use crate::quota::{Interval, QuotaBook, QuotaTree};
 use crate::step::Step;
+use crate::window::Window;
 
 pub use alerts::Alerts;
 pub use audit::QuotaAudit;
@@ -40,6 +42,7 @@ pub use node::{Node, NodeFree};
 pub use people::People;
 pub use requests::Requests;
 pub use usage::{PathUsage, Usage};
+pub use windows::Windows;
 
 /// Everything decisions are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct World {
     pub accounts: Accounts,
     /// Which parts of which budgets were said to be used, and when another will be.
     pub alerts: Alerts,
+    /// Windows in which nodes take no jobs, that are planned or open.
+    pub windows: Windows,
     /// When attempts must be settled next.
     dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
@@ -105,11 +110,13 @@ pub struct Sequences {
     pub next_event: u64,
     /// Position of the next line of the ledger.
     pub next_entry: u64,
+    /// Number of the next window.
+    pub next_window: u64,
 }
 
 impl Default for Sequences {
     fn default() -> Self {
-        Sequences { next_job: 1, next_event: 1, next_entry: 1 }
+        Sequences { next_job: 1, next_event: 1, next_entry: 1, next_window: 1 }
     }
 }
 
@@ -155,6 +162,8 @@ pub struct Snapshot {
     pub used: Vec<Used>,
     /// The last alert of each node and percentage.
     pub alerts: Vec<Alert>,
+    /// Windows that are planned or open.
+    pub windows: Vec<Window>,
 }
 
 /// What a project has used in an account, by the ledger.
@@ -195,6 +204,7 @@ impl Default for World {
             history: History::default(),
             accounts: Accounts::default(),
             alerts: Alerts::default(),
+            windows: Windows::default(),
             dues: BTreeSet::new(),
         }
     }
@@ -212,6 +222,9 @@ impl World {
         world.history = snapshot.history;
         for (inventory, admin) in snapshot.nodes {
             world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
+        }
+        for window in snapshot.windows {
+            world.put_window(&Arc::new(window));
         }
         for job in snapshot.jobs {
             world.people.enter(&job);

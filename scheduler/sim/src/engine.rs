@@ -283,6 +283,7 @@ impl<'s> Engine<'s> {
         let policy = Arc::clone(&self.policy);
         let mut draft = Draft::new(&mut self.world, &policy, Epoch(1), self.now);
         lifecycle::turn_quota(&mut draft);
+        lifecycle::turn_windows(&mut draft);
         lifecycle::settle_due(&mut draft);
         lifecycle::end_overdue(&mut draft);
         lifecycle::tell_alerts(&mut draft);
@@ -403,6 +404,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Constraints
         | BlockerKind::NodesUnavailable
         | BlockerKind::Reservation
+        | BlockerKind::Maintenance
         | BlockerKind::Capacity
         | BlockerKind::Order
         | BlockerKind::ArrayLimit

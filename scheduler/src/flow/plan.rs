@@ -339,6 +339,7 @@ fn news_of(change: &Change, report: &Report) -> News {
         Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::WindowMoved(_)
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
         | Change::QuotaApplied { .. }

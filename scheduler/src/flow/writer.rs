@@ -240,6 +240,7 @@ impl Writer {
         // Looked at after the commit, so that nobody sees what is not durable.
         let mut reads = Vec::new();
         lifecycle::turn_quota(&mut round.draft);
+        lifecycle::turn_windows(&mut round.draft);
         lifecycle::settle_due(&mut round.draft);
         lifecycle::end_overdue(&mut round.draft);
         lifecycle::tell_alerts(&mut round.draft);

@@ -17,6 +17,7 @@ use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::quota::audit::{AuditEntry, Source};
 use gotgan_core::quota::{Approval, Interval};
 use gotgan_core::step::{Step, StepKind, Task};
+use gotgan_core::window::Window;
 use gotgan_core::world::Used;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -369,6 +370,11 @@ pub(crate) fn join_token(row: JoinTokenRow) -> Result<JoinTokenRecord> {
 pub(crate) fn node((inventory, admin): (Text, Text)) -> Result<(Arc<Inventory>, Admin)> {
     let what = || "node".to_owned();
     Ok((Arc::new(json(&what, &inventory)?), json(&what, &admin)?))
+}
+
+/// A window as it was written.
+pub(crate) fn window((body,): (Text,)) -> Result<Window> {
+    json(&|| "window".to_owned(), &body)
 }
 
 pub(crate) fn job_state(text: &str) -> Result<JobState> {

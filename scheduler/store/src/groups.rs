@@ -15,6 +15,7 @@ use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::quota::{Approval, QuotaBook};
 use gotgan_core::step::{Step, Task};
+use gotgan_core::window::{Window, WindowId};
 
 use crate::{Result, StoreError};
 
@@ -34,6 +35,7 @@ pub(crate) struct Groups<'r> {
     pub entries: Vec<&'r LedgerEntry>,
     pub nodes: BTreeMap<&'r NodeName, &'r Inventory>,
     pub admins: BTreeMap<&'r NodeName, &'r Admin>,
+    pub windows: BTreeMap<WindowId, &'r Window>,
     pub quota: BTreeMap<u64, (&'r QuotaBook, UnixMicros)>,
     pub audited: Vec<&'r AuditEntry>,
     pub approved: Vec<&'r Approval>,
@@ -76,6 +78,9 @@ impl<'r> Groups<'r> {
             }
             Change::NodeAdministered { node, admin } => {
                 self.admins.insert(node, admin);
+            }
+            Change::WindowMoved(window) => {
+                self.windows.insert(window.id, window);
             }
             Change::QuotaApplied { book, at } => {
                 self.quota.insert(book.revision, (book, *at));

@@ -4,7 +4,7 @@
 //! SQLite and on PostgreSQL, that pass one conformance suite. Every write names the leader's epoch and is refused
 //! ([`StoreError::Fenced`]) when a newer one was taken. Times come from the caller; there is no clock in SQL.
 //!
-//! What is stored: jobs, attempts with their steps and tasks, what every GPU is given to, the ledger, nodes, the
+//! What is stored: jobs, attempts with their steps and tasks, what every GPU is given to, the ledger, nodes, windows, the
 //! quota tree with its audit chain, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
 
 //!

@@ -57,6 +57,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0006_arrays.sql"),
         postgres: include_str!("../../../migrations/postgres/0006_arrays.sql"),
     },
+    Step {
+        number: 7,
+        name: "windows",
+        sqlite: include_str!("../../../migrations/sqlite/0007_windows.sql"),
+        postgres: include_str!("../../../migrations/postgres/0007_windows.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

@@ -82,6 +82,7 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::WindowMoved(_)
         | Change::QuotaApplied { .. }
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)

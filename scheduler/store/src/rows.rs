@@ -14,6 +14,7 @@ use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::JobSpec;
 use gotgan_core::step::{Step, Task, TaskState};
+use gotgan_core::window::{Window, WindowId};
 use serde::{Serialize, Serializer};
 
 use crate::decode::{ProgressJson, StepJson};
@@ -276,6 +277,28 @@ pub(crate) struct AdminRow<'r> {
 impl<'r> AdminRow<'r> {
     pub(crate) fn of(name: &'r NodeName, admin: &'r Admin) -> Self {
         AdminRow { name, admin }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct WindowRow<'r> {
+    id: WindowId,
+    state: &'static str,
+    from_us: i64,
+    until_us: i64,
+    #[serde(serialize_with = "as_text")]
+    body: &'r Window,
+}
+
+impl<'r> WindowRow<'r> {
+    pub(crate) fn of(window: &'r Window) -> Self {
+        WindowRow {
+            id: window.id,
+            state: window.state.word(),
+            from_us: window.during.from.0,
+            until_us: window.during.until.0,
+            body: window,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::groups::Groups;
 use crate::rows::{
     AdminRow, AlertRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow,
-    NodeRow, QuotaRow, SpecRow, StepRow, TaskRow, plain,
+    NodeRow, QuotaRow, SpecRow, StepRow, TaskRow, WindowRow, plain,
 };
 use crate::{Result, Round, StoreError};
 
@@ -30,6 +30,7 @@ pub(crate) enum Target {
     Ledger,
     Nodes,
     Admins,
+    Windows,
     Quota,
     QuotaAudit,
     QuotaApprovals,
@@ -42,7 +43,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// All of them, in the order of writing.
-    pub(crate) const ALL: [Target; 21] = [
+    pub(crate) const ALL: [Target; 22] = [
         Target::Jobs,
         Target::JobSpecs,
         Target::MovedJobs,
@@ -56,6 +57,7 @@ impl Target {
         Target::Ledger,
         Target::Nodes,
         Target::Admins,
+        Target::Windows,
         Target::Quota,
         Target::QuotaAudit,
         Target::QuotaApprovals,
@@ -83,6 +85,7 @@ impl Target {
             | Target::Tasks
             | Target::Ledger
             | Target::Nodes
+            | Target::Windows
             | Target::Quota
             | Target::QuotaAudit
             | Target::QuotaApprovals
@@ -184,6 +187,7 @@ impl Sheets {
         )?;
         let admins = groups.admins.iter().map(|(name, admin)| AdminRow::of(name, admin));
         self.add(Target::Admins, admins)?;
+        self.add(Target::Windows, groups.windows.values().map(|window| WindowRow::of(window)))?;
         self.add_quota(groups)
     }
 

@@ -96,9 +96,13 @@ pub(crate) const SEQUENCES: &str = "\
     SELECT (SELECT coalesce(max(numbers.last), 0) + 1 FROM (SELECT max(id) AS last FROM jobs UNION ALL \
             SELECT max(array_last) AS last FROM jobs WHERE array_last IS NOT NULL) AS numbers), \
         (SELECT coalesce(max(seq), 0) + 1 FROM events), \
-        (SELECT coalesce(max(seq), 0) + 1 FROM ledger)";
+        (SELECT coalesce(max(seq), 0) + 1 FROM ledger), \
+        (SELECT coalesce(max(id), 0) + 1 FROM windows)";
 
 pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
+
+pub(crate) const LIVE_WINDOWS: &str =
+    "SELECT body FROM windows WHERE state IN ('planned', 'open') ORDER BY id";
 
 pub(crate) const QUOTA: &str = "SELECT tree FROM quota ORDER BY revision DESC LIMIT 1";
 

@@ -34,6 +34,8 @@ mod rounds;
 mod schema;
 #[path = "conformance/things.rs"]
 mod things;
+#[path = "conformance/windows.rs"]
+mod windows;
 
 /// Every promise as a test on each database.
 macro_rules! promises {
@@ -103,6 +105,7 @@ promises! {
     access::a_join_token_is_used_once,
     access::an_answer_is_remembered_under_its_key,
     access::the_first_value_of_a_setting_stays,
+    windows::windows_are_loaded_while_they_count,
     crashes::reopening_keeps_everything,
     crashes::a_commit_that_is_dropped_half_way_leaves_all_or_nothing,
     crashes::many_writers_at_once_all_get_through,

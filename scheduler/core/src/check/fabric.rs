@@ -53,7 +53,8 @@ fn is_spare(node: &Node) -> bool {
 }
 
 fn is_gone(node: &Node) -> bool {
-    matches!(node.admin, Admin::Drain { .. }) || node.liveness == Liveness::Lost
+    let drained = matches!(node.admin, Admin::Drain { .. });
+    drained || node.maintenance.is_some() || node.liveness == Liveness::Lost
 }
 
 /// Whether it is a spare node, and others are enough for all that are gone: for those of its own NVLink domain, the

@@ -31,6 +31,7 @@ use crate::spec::{
     Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
     TaskLayout, Work,
 };
+use crate::window::{Window, WindowId};
 use crate::world::World;
 
 const NODES: usize = 4;
@@ -247,6 +248,7 @@ impl Life {
             Change::Booked(entry) => self.entries.push(entry.clone()),
             Change::AttemptLeased(attempt) => {
                 assert!(self.starts.insert(attempt.id), "{} started twice", attempt.id);
+                self.runs_into_no_window(attempt);
             }
             Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => {
                 assert!(self.ended.insert(attempt.id, Arc::clone(attempt)).is_none());
@@ -257,6 +259,30 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    /// An attempt that begins now is over, grace included, before any window of its nodes begins.
+    fn runs_into_no_window(&self, attempt: &Attempt) {
+        let ends = attempt.leased.plus_seconds(601);
+        let on = |window: &Window| {
+            let mut nodes = attempt.placement.nodes.iter();
+            nodes.any(|held| window.nodes.contains(&held.node))
+        };
+        for window in self.world.windows.iter().filter(|window| on(window)) {
+            assert!(ends <= window.during.from, "{} runs into {window:?}", attempt.id);
+        }
+    }
+
+    fn maintain(&mut self, worker: usize, [ahead_s, length_s]: [i64; 2], stop_running: bool) {
+        let from = self.now.plus_seconds(ahead_s);
+        let wish = MaintenanceWish {
+            nodes: BTreeSet::from([node_name(worker), node_name((worker + 1) % NODES)]),
+            during: Interval { from, until: from.plus_seconds(length_s) },
+            stop_running,
+            reason: "drawn".to_owned(),
+            by: UserName::new("kim").unwrap(),
+        };
+        self.draft(|draft| plan_maintenance(draft, wish)).unwrap();
     }
 
     fn dispatch(&mut self, changes: &[Change]) {
@@ -472,11 +498,7 @@ impl Life {
         }
         for _ in 0..2_000 {
             self.now = self.now.plus_seconds(1);
-            self.draft(|draft| {
-                turn_quota(draft);
-                settle_due(draft);
-                end_overdue(draft);
-            });
+            self.draft(begin_round);
             let held = |id: &JobId| self.world.state_of(*id) == Some(JobState::Held);
             let held: Vec<JobId> = self.live().into_iter().filter(held).collect();
             let actor = Actor { name: UserName::new("kim").unwrap(), for_site: true };
@@ -508,6 +530,14 @@ impl Life {
     }
 }
 
+/// What every round begins with.
+fn begin_round(draft: &mut Draft<'_>) {
+    turn_quota(draft);
+    turn_windows(draft);
+    settle_due(draft);
+    end_overdue(draft);
+}
+
 /// Something that happens; numbers pick among what is there.
 #[derive(Debug, Clone)]
 enum Happening {
@@ -534,6 +564,13 @@ enum Happening {
     Lose(usize),
     Connect(usize),
     Act(usize, Action),
+    Maintain {
+        worker: usize,
+        ahead_s: i64,
+        length_s: i64,
+        stop_running: bool,
+    },
+    CancelMaintenance(u64),
     Wait(i64),
 }
 
@@ -562,6 +599,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => worker.clone().prop_map(Happening::Lose),
         2 => worker.prop_map(Happening::Connect),
         2 => (any::<usize>(), action).prop_map(|(pick, action)| Happening::Act(pick, action)),
+        1 => (0..NODES, 0..300_i64, 1..300_i64, any::<bool>())
+            .prop_map(|(worker, ahead_s, length_s, stop_running)| {
+                Happening::Maintain { worker, ahead_s, length_s, stop_running }
+            }),
+        1 => (1..4_u64).prop_map(Happening::CancelMaintenance),
         3 => (0..3_000_000_i64).prop_map(Happening::Wait),
     ]
 }
@@ -598,13 +640,17 @@ fn live_through(life: &mut Life, happening: Happening) {
             }
         }
         Happening::Act(pick, action) => life.act_on(pick, action),
+        Happening::Maintain { worker, ahead_s, length_s, stop_running } => {
+            life.maintain(worker, [ahead_s, length_s], stop_running);
+        }
+        Happening::CancelMaintenance(number) => {
+            let kim = UserName::new("kim").unwrap();
+            // As with jobs, a refusal is as good as a change.
+            let _ = life.draft(|draft| cancel_maintenance(draft, WindowId(number), &kim));
+        }
         Happening::Wait(micros) => {
             life.now = UnixMicros(life.now.0 + micros);
-            life.draft(|draft| {
-                turn_quota(draft);
-                settle_due(draft);
-                end_overdue(draft);
-            });
+            life.draft(begin_round);
         }
     }
 }

@@ -5,16 +5,18 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::Topology;
+use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
-use crate::amount::{CpuMilli, GpuMilli};
+use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::fabric::{self, ReservationSet};
 use crate::ids::{GpuClass, NodeName, ReservationName};
 use crate::node::Gpu;
+use crate::quota::Interval;
 use crate::quota::reserve::ReservationTerms;
-use crate::world::{NodeFree, World};
+use crate::world::{NodeFree, Windows, World};
 
 /// All nodes during a pass.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub(super) struct Machine<'w> {
     pub unavailable: Vec<SlotId>,
     /// Reservations that are not over, by their places in a [`fabric::ReservationSet`].
     pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
+    /// Maintenance that is planned or under way.
+    pub windows: &'w Windows,
+    /// Moments at which nodes go into it next, each once, in their order.
+    pub closings: Vec<UnixMicros>,
     /// Which nodes are close to each other.
     pub topology: Topology,
     /// How often something was taken; as long as it is the same, so is what is free.
@@ -62,12 +68,15 @@ impl<'w> Machine<'w> {
             let reserved = reserved.get(name).copied().unwrap_or_default();
             slot_of(name, node, &index, (reserved, standby.contains(name)))
         };
-        let slots: Vec<_> = world.nodes.iter().map(slot).collect();
+        let mut slots: Vec<_> = world.nodes.iter().map(slot).collect();
+        let closings = closed::close(world, &mut slots);
         let mut machine = Machine {
             pools: index.iter().map(|_| Pool::default()).collect(),
             classes: index.into_keys().cloned().collect(),
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
             reservations: world.quota.reservations.iter().collect(),
+            windows: &world.windows,
+            closings,
             topology: Topology::default(),
             taken: 0,
             cpu: BTreeSet::new(),
@@ -158,6 +167,13 @@ impl<'w> Machine<'w> {
         };
         let all = self.reservations.iter().enumerate();
         all.filter(move |(place, _)| own(place)).map(|(_, (_, terms))| *terms)
+    }
+
+    /// When the node is in maintenance, now or later.
+    pub fn maintained(&self, slot: &Slot<'w>) -> impl Iterator<Item = Interval> + use<'_, 'w> {
+        let has_any = !self.windows.is_empty();
+        let windows = has_any.then(|| self.windows.of_node(slot.name));
+        windows.into_iter().flatten().map(|window| window.during)
     }
 
     /// Every place that serves one node of a gang now, best first. A node may come more than once for shares.

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks;
+use super::closed::Closed;
 use super::fit::Machine;
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
-use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};
 
@@ -75,17 +75,17 @@ pub(super) struct Territory<'w> {
     pub constraints: &'w Constraints,
     /// Nodes it lost an attempt on; `None` if they are not avoided.
     pub avoid: Option<&'w BTreeSet<NodeName>>,
-    /// Reservations that it must stay out of.
-    pub closed: ReservationSet,
+    /// What it must stay off.
+    pub closed: Closed,
 }
 
 impl Territory<'_> {
     /// Whether the node belongs to it.
     pub fn contains(&self, slot: &Slot<'_>) -> bool {
-        !slot.reserved.meets(self.closed) && self.would_contain(slot)
+        !self.closed.covers(slot) && self.would_contain(slot)
     }
 
-    /// Whether the node would belong to it if nothing were reserved.
+    /// Whether the node would belong to it if nothing were closed.
     pub fn would_contain(&self, slot: &Slot<'_>) -> bool {
         let Constraints { nodes, exclude_nodes, labels, blocks } = self.constraints;
         let own = &slot.node.inventory.labels;
@@ -106,7 +106,7 @@ impl Territory<'_> {
         let Constraints { nodes, exclude_nodes, labels, blocks: _ } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
         let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
-        !asks && !avoids && self.closed.is_empty()
+        !asks && !avoids && self.closed.is_nothing()
     }
 
     /// Of these nodes, which serve, as many as can be of one gang: all, unless it is to keep together.

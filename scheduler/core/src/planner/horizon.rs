@@ -14,6 +14,7 @@ use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::{Attempt, NodeAllocation};
 use crate::ids::{JobId, ProjectPath};
 use crate::profile::FOREVER;
+use crate::quota::Interval;
 use crate::quota::reserve::ReservationTerms;
 use crate::world::World;
 
@@ -214,9 +215,10 @@ impl<'w> Horizon<'w> {
     ) -> Option<UnixMicros> {
         let slot = machine.slot(id);
         let holds = self.holds.get(&id).map_or(&[][..], Vec::as_slice);
-        let reserved = machine.reserved_on(slot).filter(|terms| ask.is_shut_out(terms)).collect();
+        let reserved = machine.reserved_on(slot).filter(|terms| ask.is_shut_out(terms));
+        let closed = reserved.map(|terms| terms.during).chain(machine.maintained(slot)).collect();
         let ends = self.ends(machine, id);
-        View { slot, ends, holds, reserved, ask }.earliest(not_before.max(self.now))
+        View { slot, ends, holds, closed, ask }.earliest(not_before.max(self.now))
     }
 
     fn ends(&self, machine: &Machine<'_>, id: SlotId) -> &Ends {
@@ -268,8 +270,8 @@ struct View<'a, 'w> {
     slot: &'a Slot<'w>,
     ends: &'a Ends,
     holds: &'a [Hold],
-    /// Those for others that take the node.
-    reserved: Vec<&'w ReservationTerms>,
+    /// When it is reserved for others, or in maintenance.
+    closed: Vec<Interval>,
     ask: &'a Ask<'a>,
 }
 
@@ -285,7 +287,7 @@ impl View<'_, '_> {
         let ends = self.ends.gpus.iter().copied();
         let ends = ends.chain(self.ends.beside.iter().map(|(at, ..)| *at));
         let ends = ends.chain(self.binding().map(|hold| hold.during.until));
-        let ends = ends.chain(self.reserved.iter().map(|terms| terms.during.until));
+        let ends = ends.chain(self.closed.iter().map(|during| during.until));
         let mut moments: Vec<UnixMicros> = ends.filter(|at| *at > first).collect();
         moments.sort_unstable();
         moments.dedup();
@@ -307,9 +309,8 @@ impl View<'_, '_> {
     fn has_room(&self, from: UnixMicros) -> bool {
         let until = from.plus_seconds(self.ask.seconds);
         let within = |hold: &&Hold| hold.during.from > from && hold.during.from < until;
-        let clear =
-            |terms: &&ReservationTerms| until <= terms.during.from || from >= terms.during.until;
-        self.reserved.iter().all(clear)
+        let clear = |during: &Interval| until <= during.from || from >= during.until;
+        self.closed.iter().all(clear)
             && self.fits_at(from)
             && self.binding().filter(within).all(|hold| self.fits_at(hold.during.from))
     }

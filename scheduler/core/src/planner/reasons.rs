@@ -19,13 +19,14 @@ use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
-use crate::amount::GpuMilli;
+use crate::amount::{GpuMilli, UnixMicros};
 use crate::explain::memory_words;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::spec::GpuRequest;
 
 mod blocks;
 mod bounds;
+mod maintenance;
 mod planned;
 mod reserved;
 
@@ -202,8 +203,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let family = self.families.get(id);
         let mut blockers = Vec::new();
         for ((attempt, capable), totals) in family.tries.iter().zip(counts).zip(totals) {
-            let (machine, class) = (self.machine, attempt.class);
-            let look = Look { machine, family, class, nodes, capable, totals };
+            let (machine, class, now) = (self.machine, attempt.class, self.outlook.now);
+            let look = Look { machine, family, class, nodes, capable, totals, now };
             blockers.extend(look.blockers());
         }
         let list = Arc::new(ranked(keep_possible(blockers, family, nodes)));
@@ -281,6 +282,8 @@ struct Look<'a, 'w> {
     /// Nodes that take work and would serve if they were empty.
     capable: u32,
     totals: Totals,
+    /// The moment of the pass.
+    now: UnixMicros,
 }
 
 impl<'w> Look<'_, 'w> {
@@ -288,15 +291,15 @@ impl<'w> Look<'_, 'w> {
         let idle = self.unavailable();
         let all = self.all_together(&idle);
         if all < self.nodes {
-            let reserved = self.reserved(|slot| slot.could_fit(self.class, &self.family.need));
-            return if reserved.is_empty() { vec![self.never(all)] } else { reserved };
+            let closed = self.closed(|slot| slot.could_fit(self.class, &self.family.need));
+            return if closed.is_empty() { vec![self.never(all)] } else { closed };
         }
         if fits(self.machine, self.family, self.class, self.nodes) {
             return Vec::new();
         }
         let mut blockers: Vec<Blocker> = self.nodes_unavailable(&idle, all).into_iter().collect();
         blockers.extend(
-            self.reserved(|slot| slot.takes_work && slot.fits(self.class, &self.family.need)),
+            self.closed(|slot| slot.takes_work && slot.fits(self.class, &self.family.need)),
         );
         blockers.extend(self.too_little());
         blockers

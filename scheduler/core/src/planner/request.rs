@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::closed::Closed;
 use super::fit::Machine;
 use super::gang::{Need, Territory};
 use super::limits::Asked;
@@ -12,7 +13,6 @@ use super::pass::Want;
 use super::score::ClassIndex;
 use crate::amount::GpuMilli;
 use crate::crowded::{Crowded, Failures};
-use crate::fabric::ReservationSet;
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, JobSpec, NodeRequest};
 
@@ -26,7 +26,7 @@ struct FamilyKey<'w> {
     per_node: &'w NodeRequest,
     constraints: &'w Constraints,
     avoid: &'w BTreeSet<NodeName>,
-    closed: ReservationSet,
+    closed: Closed,
     /// 0 where nothing is avoided: only then does the number of nodes decide whether avoiding is dropped.
     nodes_if_avoiding: u32,
 }
@@ -95,10 +95,10 @@ impl<'w> Families<'w> {
         &mut self,
         kind: u32,
         (spec, avoid): (&'w JobSpec, &'w BTreeSet<NodeName>),
-        closed: ReservationSet,
+        closed: Closed,
         machine: &Machine<'w>,
     ) -> FamilyId {
-        if !closed.is_empty() || !avoid.is_empty() {
+        if !closed.is_nothing() || !avoid.is_empty() {
             return self.of((spec, avoid), closed, machine);
         }
         let kind = kind as usize;
@@ -117,7 +117,7 @@ impl<'w> Families<'w> {
     pub fn of(
         &mut self,
         (spec, avoid): (&'w JobSpec, &'w BTreeSet<NodeName>),
-        closed: ReservationSet,
+        closed: Closed,
         machine: &Machine<'w>,
     ) -> FamilyId {
         let key = FamilyKey {
@@ -160,7 +160,7 @@ impl<'w> Families<'w> {
     /// What found no room anywhere in the pass, of requests that neither avoid nodes nor are kept from any.
     pub fn crowded(&self) -> Crowded {
         let anywhere =
-            self.known.iter().filter(|(key, _)| key.avoid.is_empty() && key.closed.is_empty());
+            self.known.iter().filter(|(key, _)| key.avoid.is_empty() && key.closed.is_nothing());
         Crowded::of(anywhere.map(|(key, id)| {
             let tries = self.get(*id).tries.iter().map(|attempt| attempt.failed.clone());
             ((key.per_node.clone(), key.constraints.clone()), tries.collect())

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::closed::NEVER;
 use super::gang::{GpuNeed, Need};
 use super::score::ClassIndex;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
@@ -32,6 +33,8 @@ pub(super) struct Slot<'w> {
     pub gpus: u32,
     /// Reservations that take it.
     pub reserved: ReservationSet,
+    /// Which of the moments at which nodes close is its own; the last number there is if it does not.
+    pub closes: u32,
     /// Whether it is a spare one that stands by.
     pub stands_by: bool,
 }
@@ -67,6 +70,11 @@ impl Slot<'_> {
     /// Whether it takes no work and may take some again.
     pub fn is_unavailable(&self) -> bool {
         !self.takes_work && !self.stands_by
+    }
+
+    /// Whether a start can be planned here: it takes work, or will when its maintenance is over.
+    pub fn will_take_work(&self) -> bool {
+        self.takes_work || (self.node.only_maintained() && !self.stands_by)
     }
 
     /// Whether its GPUs count as capacity.
@@ -142,6 +150,7 @@ pub(super) fn slot_of<'w>(
         memory_mib: inventory.memory_mib,
         gpus: count(inventory.gpus.iter()),
         reserved,
+        closes: NEVER,
         stands_by,
     }
 }

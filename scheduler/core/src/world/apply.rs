@@ -42,6 +42,7 @@ impl World {
             Change::NodeAdministered { node, admin } => {
                 self.with_node(node, |node| node.admin = admin.clone());
             }
+            Change::WindowMoved(window) => self.put_window(window),
             Change::NodeHeard { node, liveness, at } => self.with_node(node, |node| {
                 node.liveness = *liveness;
                 node.liveness_since = *at;

@@ -1,4 +1,4 @@
-//! Jobs that wait for the same: of one project, with the same request, time limit and nodes to avoid. The planner
+//! Jobs that wait for the same: of one project, with the same request, time limit, grace and nodes to avoid. The planner
 //! cannot tell them apart but by their order, so what it finds for the first that does not start holds for all behind
 //! it, and a pass costs what there are cohorts, not what there are jobs.
 //!
@@ -107,6 +107,7 @@ impl CohortKey {
             nodes: (spec.nodes, spec.most_nodes()),
             per_node: &spec.per_node,
             time_limit_s: spec.time_limit_s,
+            grace_s: spec.grace_s,
             constraints: &spec.constraints,
             avoid: &self.avoid,
             has_own_terms: spec.has_own_terms(),
@@ -123,6 +124,7 @@ struct Parts<'a> {
     nodes: (u32, u32),
     per_node: &'a NodeRequest,
     time_limit_s: i64,
+    grace_s: u32,
     constraints: &'a Constraints,
     avoid: &'a BTreeSet<NodeName>,
     /// What they are is a matter of each job; that there are some keeps the others apart.

@@ -7,6 +7,7 @@ use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::NodeAllocation;
 use crate::ids::{AttemptId, GpuUuid};
 use crate::node::{Admin, Inventory, Liveness};
+use crate::window::Window;
 
 /// A node with what is free on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Node {
     /// It came back with less than its attempts hold; what is free is then recomputed when one ends, since
     /// adding to a free amount that could not go below nothing would invent some.
     pub oversubscribed: bool,
+    /// The window that keeps it out of service now.
+    pub maintenance: Option<Arc<Window>>,
 }
 
 /// What is free on a node.
@@ -67,6 +70,7 @@ impl Node {
             attempts: BTreeSet::new(),
             leftovers: BTreeSet::new(),
             oversubscribed: false,
+            maintenance: None,
         }
     }
 
@@ -87,6 +91,9 @@ impl Node {
         if let Admin::Drain { by, reason, .. } = &self.admin {
             return Some(format!("drained by {by}: {reason}"));
         }
+        if let Some(window) = &self.maintenance {
+            return Some(window.describe());
+        }
         match self.liveness {
             Liveness::Ready if self.leftovers.is_empty() => None,
             Liveness::Ready => Some("being cleaned of an earlier attempt".to_owned()),
@@ -96,10 +103,18 @@ impl Node {
         }
     }
 
+    /// Whether maintenance alone keeps new work off it, so that it takes some again when that is over.
+    #[must_use]
+    pub fn only_maintained(&self) -> bool {
+        let would = self.admin == Admin::Active && self.liveness == Liveness::Ready;
+        self.maintenance.is_some() && would && self.leftovers.is_empty()
+    }
+
     /// Whether its GPUs count as capacity: nobody took it out, and it is heard or was a moment ago.
     #[must_use]
     pub fn is_in_service(&self) -> bool {
-        self.admin == Admin::Active && matches!(self.liveness, Liveness::Ready | Liveness::Suspect)
+        let heard = matches!(self.liveness, Liveness::Ready | Liveness::Suspect);
+        self.admin == Admin::Active && self.maintenance.is_none() && heard
     }
 
     /// Index of the GPU in the inventory.

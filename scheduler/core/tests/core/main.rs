@@ -41,3 +41,4 @@ mod tiers;
 mod topology;
 mod turns;
 mod waiting;
+mod windows;

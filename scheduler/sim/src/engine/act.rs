@@ -246,6 +246,7 @@ fn snapshot(
             })
             .collect(),
         alerts: alerts.to_vec(),
+        windows: world.windows.iter().map(|window| window.as_ref().clone()).collect(),
         jobs: world.jobs.values().cloned().collect(),
         attempts: world.attempts.values().map(|one| Attempt::clone(one)).collect(),
         steps: world.steps.values().map(|step| step.as_ref().clone()).collect(),
@@ -277,6 +278,7 @@ fn difference(
         ("what was used", before.history == after.history),
         ("an account", before.accounts == after.accounts),
         ("what was said of budgets", before.alerts == after.alerts),
+        ("a window", before.windows == after.windows),
     ];
     pairs.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
 }

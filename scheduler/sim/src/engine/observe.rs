@@ -35,6 +35,12 @@ impl Engine<'_> {
                 | Change::NodeAdministered { .. }
                 | Change::NodeHeard { .. }
                 | Change::NodeLeftovers { .. } => self.service_changed(),
+                Change::WindowMoved(window) => {
+                    self.service_changed();
+                    if let Some(turn) = window.next_turn() {
+                        self.at(turn, Step::Date);
+                    }
+                }
                 Change::QuotaApplied { .. } | Change::QuotaTurned { .. } => {
                     self.service_changed();
                     self.dirty.tree = true;

@@ -18,6 +18,7 @@ pub(crate) fn statement(target: Target) -> &'static str {
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
+        Target::Windows => WINDOWS,
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
         Target::QuotaApprovals => QUOTA_APPROVALS,
@@ -116,6 +117,13 @@ const ADMINS: &str = "\
     UPDATE nodes SET admin = item.admin \
     FROM json_to_recordset($1::json) AS item(name text, admin text) \
     WHERE nodes.name = item.name";
+
+const WINDOWS: &str = "\
+    INSERT INTO windows (id, state, from_us, until_us, body) \
+    SELECT item.id, item.state, item.from_us, item.until_us, item.body \
+    FROM json_to_recordset($1::json) AS item(id bigint, state text, from_us bigint, until_us bigint, \
+    body text) WHERE true \
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
 
 const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \

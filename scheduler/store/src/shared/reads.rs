@@ -62,8 +62,10 @@ pub(super) async fn load(
     half_life: HalfLife,
     now: UnixMicros,
 ) -> Result<Snapshot> {
-    let sequences: Option<(i64, i64, i64)> = row!(connection, "load the counters", sql::SEQUENCES);
+    let sequences: Option<(i64, i64, i64, i64)> =
+        row!(connection, "load the counters", sql::SEQUENCES);
     let nodes = rows!(connection, "load the nodes", sql::NODES);
+    let windows = rows!(connection, "load the windows", sql::LIVE_WINDOWS);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
     let audit = quota_audit(connection).await?;
     let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
@@ -74,7 +76,7 @@ pub(super) async fn load(
     let alerts = rows!(connection, "load the last alerts", sql::LAST_ALERTS);
     let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
     Ok(Snapshot {
-        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1)))?,
+        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1, 1)))?,
         nodes: each(nodes, decode::node)?,
         book: Arc::new(tree.transpose()?.unwrap_or_default()),
         audit,
@@ -84,6 +86,7 @@ pub(super) async fn load(
         history: history(connection, half_life, now).await?,
         used: each(used, decode::used)?,
         alerts: each(alerts, decode::alert)?,
+        windows: each(windows, decode::window)?,
     })
 }
 
@@ -144,11 +147,12 @@ async fn history(
     Ok(history)
 }
 
-fn decode_sequences((job, event, entry): (i64, i64, i64)) -> Result<Sequences> {
+fn decode_sequences((job, event, entry, window): (i64, i64, i64, i64)) -> Result<Sequences> {
     Ok(Sequences {
         next_job: decode::unsigned("job", job)?,
         next_event: decode::unsigned("event", event)?,
         next_entry: decode::unsigned("ledger entry", entry)?,
+        next_window: decode::unsigned("window", window)?,
     })
 }
 

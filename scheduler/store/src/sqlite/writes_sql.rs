@@ -63,6 +63,7 @@ fn statement(target: Target) -> &'static str {
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
+        Target::Windows => WINDOWS,
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
         Target::QuotaApprovals => QUOTA_APPROVALS,
@@ -162,6 +163,13 @@ const ADMINS: &str = "\
     UPDATE nodes SET admin = item.value ->> '$.admin' \
     FROM jsonb_each($1) AS item \
     WHERE nodes.name = item.value ->> '$.name'";
+
+const WINDOWS: &str = "\
+    INSERT INTO windows (id, state, from_us, until_us, body) \
+    SELECT item.value ->> '$.id', item.value ->> '$.state', item.value ->> '$.from_us', item.value ->> \
+    '$.until_us', item.value ->> '$.body' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
 
 const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \

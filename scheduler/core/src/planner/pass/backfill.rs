@@ -208,7 +208,7 @@ impl<'w> Pass<'w> {
     /// Whether the node would serve one of the gang once it is free.
     fn would_serve(&self, id: SlotId, want: Want, class: Option<ClassIndex>) -> bool {
         let (slot, family) = (self.machine.slot(id), self.families.get(want.family));
-        slot.takes_work
+        slot.will_take_work()
             && slot.could_fit(class, &family.need)
             && family.territory.would_contain(slot)
     }

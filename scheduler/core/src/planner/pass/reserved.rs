@@ -4,6 +4,7 @@ use super::elastic::Sizes;
 use super::{Pass, Want};
 use crate::fabric::ReservationSet;
 use crate::job::Job;
+use crate::planner::closed::Closed;
 use crate::planner::gang::{Pick, Territory};
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
@@ -13,13 +14,17 @@ use crate::spec::JobSpec;
 use crate::world::QueueKey;
 
 impl<'w> Pass<'w> {
-    /// Reservations whose nodes the job may not be on if it starts now.
-    pub(super) fn closed_to(&self, spec: &JobSpec) -> ReservationSet {
-        if self.world.quota.reservations.is_empty() {
-            return ReservationSet::EMPTY;
+    /// What the job may not be on if it starts now.
+    pub(super) fn closed_to(&self, spec: &JobSpec) -> Closed {
+        if self.world.quota.reservations.is_empty() && self.machine.closings.is_empty() {
+            return Closed::default();
         }
         let ends = self.now.plus_seconds(spec.time_limit_s);
-        self.reservations(|terms| terms.closes(&spec.project, self.now, ends))
+        let reservations = self.reservations(|terms| terms.closes(&spec.project, self.now, ends));
+        let gone = self.now.plus_seconds(spec.longest_s());
+        let closings = self.machine.closings.partition_point(|at| *at < gone);
+        let closings = u32::try_from(closings).unwrap_or(u32::MAX);
+        Closed { reservations, closings, grace_s: if closings > 0 { spec.grace_s } else { 0 } }
     }
 
     /// Whether any reservation holds now.

@@ -1,4 +1,4 @@
-//! Reservations as a reason for waiting.
+//! Reservations and maintenance as reasons for waiting.
 
 use super::{Look, count};
 use crate::fabric::ReservationSet;
@@ -8,14 +8,15 @@ use crate::planner::slot::Slot;
 use crate::quota::show_moment;
 
 impl<'w> Look<'_, 'w> {
-    /// The reservations without which there would be enough nodes, counting those that are closed and `serve`.
-    pub(super) fn reserved(&self, serves: impl Fn(&Slot<'w>) -> bool) -> Vec<Blocker> {
+    /// The reservations and the maintenance without which there would be enough nodes, counting those that are closed
+    /// to it and `serve`.
+    pub(super) fn closed(&self, serves: impl Fn(&Slot<'w>) -> bool) -> Vec<Blocker> {
         let territory = &self.family.territory;
         let closed = |id: &SlotId| {
             let slot = self.slot(*id);
-            slot.reserved.meets(territory.closed) && territory.would_contain(slot) && serves(slot)
+            territory.closed.covers(slot) && territory.would_contain(slot) && serves(slot)
         };
-        if territory.closed.is_empty() {
+        if territory.closed.is_nothing() {
             return Vec::new();
         }
         let closed: Vec<SlotId> = self.machine.ids().filter(closed).collect();
@@ -26,13 +27,14 @@ impl<'w> Look<'_, 'w> {
             return Vec::new();
         }
         let places = 0..self.machine.reservations.len();
-        places.filter_map(|place| self.taken_by(place, &closed)).collect()
+        let reserved = places.filter_map(|place| self.taken_by(place, &closed));
+        reserved.chain(self.maintenance(&closed)).collect()
     }
 
     fn taken_by(&self, place: usize, closed: &[SlotId]) -> Option<Blocker> {
         let mut own = ReservationSet::EMPTY;
         own.insert(place);
-        let own = own.both(self.family.territory.closed);
+        let own = own.both(self.family.territory.closed.reservations);
         let nodes = closed.iter().filter(|id| self.slot(**id).reserved.meets(own));
         let (limit, (name, terms)) = (count(nodes), self.machine.reservations[place]);
         let [from, until] = [terms.during.from, terms.during.until].map(show_moment);

@@ -1,0 +1,176 @@
+//! Windows: nodes that take no jobs from one moment until another, for maintenance.
+//!
+//! Until a window opens, only that starts on its nodes which is over by then, grace included; while it is open, nothing
+//! does; when it is over, they take jobs again by themselves. What was there before it was planned goes on, unless it
+//! was said that it is to be stopped.
+//!
+//! ```text
+//!   planned ──► open ──► over
+//!      └─────────┴─────► cancelled
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::UnixMicros;
+use crate::attempt::Attempt;
+use crate::ids::{AttemptId, NodeName, ProjectPath, UserName};
+use crate::quota::{Interval, show_moment};
+use crate::world::World;
+
+/// Windows that are planned or open at a time: each is looked at with every change of one.
+pub const WINDOWS_MAX: usize = 1_000;
+
+/// Nodes of one window; more than any site has.
+pub const WINDOW_NODES_MAX: usize = 20_000;
+
+/// The furthest moment at which one may begin, seconds from now: a year.
+pub const WINDOW_AHEAD_MAX_S: i64 = 366 * 86_400;
+
+/// How far in the past the beginning may lie, seconds: the clocks of two machines, and the time to press a key.
+pub const WINDOW_LATE_MAX_S: i64 = 60;
+
+/// Number of a window; given in the order in which they are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WindowId(pub u64);
+
+impl fmt::Display for WindowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Its number.
+    pub id: WindowId,
+    /// Which nodes.
+    pub nodes: BTreeSet<NodeName>,
+    /// When.
+    pub during: Interval,
+    /// Whether what still runs when it opens is stopped then.
+    pub stop_running: bool,
+    /// Why.
+    pub reason: String,
+    /// Who planned it.
+    pub by: UserName,
+    /// When it was planned.
+    pub made: UnixMicros,
+    /// How it stands.
+    pub state: WindowState,
+}
+
+/// How a window stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowState {
+    /// Its beginning is to come.
+    Planned,
+    /// Its nodes take no jobs.
+    Open,
+    /// Its end has come.
+    Over,
+    /// Somebody took it back.
+    Cancelled,
+}
+
+impl WindowState {
+    /// The word in listings and in the store.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            WindowState::Planned => "planned",
+            WindowState::Open => "open",
+            WindowState::Over => "over",
+            WindowState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it still keeps jobs off.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            WindowState::Planned | WindowState::Open => true,
+            WindowState::Over | WindowState::Cancelled => false,
+        }
+    }
+
+    /// The state at a moment, of one that is not cancelled. It never goes back, whatever the clock does.
+    #[must_use]
+    pub fn at(self, now: UnixMicros, during: Interval) -> Self {
+        match self {
+            WindowState::Planned | WindowState::Open if now >= during.until => WindowState::Over,
+            WindowState::Planned if now >= during.from => WindowState::Open,
+            WindowState::Planned
+            | WindowState::Open
+            | WindowState::Over
+            | WindowState::Cancelled => self,
+        }
+    }
+}
+
+impl Window {
+    /// The moment at which its state changes next; `None` if it is over.
+    #[must_use]
+    pub fn next_turn(&self) -> Option<UnixMicros> {
+        match self.state {
+            WindowState::Planned => Some(self.during.from),
+            WindowState::Open => Some(self.during.until),
+            WindowState::Over | WindowState::Cancelled => None,
+        }
+    }
+
+    /// Until when and why, in words for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let until = show_moment(self.during.until);
+        format!("in maintenance until {until}: {} (by {})", self.reason, self.by)
+    }
+}
+
+/// An attempt that may still be there when a window begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staying {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Who submitted its job.
+    pub owner: UserName,
+    /// Who pays.
+    pub project: ProjectPath,
+    /// When it is over at the latest: its time limit and its grace.
+    pub ends: UnixMicros,
+    /// On how many of the window's nodes it is.
+    pub nodes: u32,
+}
+
+/// What may still run on the window's nodes when it begins, in the order of jobs, as far as time limits tell.
+#[must_use]
+pub fn staying(world: &World, window: &Window, now: UnixMicros) -> Vec<Staying> {
+    let nodes = window.nodes.iter().filter_map(|name| world.nodes.get(name));
+    let there: BTreeSet<AttemptId> = nodes.flat_map(|node| &node.attempts).copied().collect();
+    let stays = |id| staying_one(world, world.attempts.get(&id)?, window, now);
+    there.into_iter().filter_map(stays).collect()
+}
+
+fn staying_one(
+    world: &World,
+    attempt: &Attempt,
+    window: &Window,
+    now: UnixMicros,
+) -> Option<Staying> {
+    let job = world.jobs.get(&attempt.id.job)?;
+    let began = attempt.started.unwrap_or(now.max(attempt.leased));
+    let ends = began.plus_seconds(job.spec.longest_s());
+    let held = &attempt.placement.nodes;
+    let nodes = held.iter().filter(|held| window.nodes.contains(&held.node)).count();
+    (ends > window.during.from).then(|| Staying {
+        attempt: attempt.id,
+        owner: job.owner.clone(),
+        project: attempt.project.clone(),
+        ends,
+        nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+    })
+}
