@@ -10,6 +10,7 @@ mod idempotent;
 mod jobs;
 mod jobs_actions;
 mod jobs_streams;
+mod maintenance;
 mod nodes;
 mod quota;
 mod workers;

@@ -42,6 +42,7 @@ mod layout;
 mod leadership;
 mod limits;
 mod logs;
+mod maintenance;
 mod node_loss;
 mod quota;
 mod quota_change;

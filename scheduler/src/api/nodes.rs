@@ -12,9 +12,9 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, principal};
+use super::{Services, convert, error, maintenance, principal};
 
-/// Longest reason of a drain, in characters.
+/// Longest reason of a drain or of maintenance, in characters.
 const REASON_MAX: usize = 256;
 
 /// A page when none is asked for, and the largest.
@@ -79,11 +79,7 @@ impl Nodes for NodesService {
         let who = principal(&request)?;
         let request = request.into_inner();
         let name = NodeName::new(&request.name).map_err(|bad| error::bad_name("name", &bad))?;
-        let length = request.reason.chars().count();
-        if length == 0 || length > REASON_MAX {
-            let message = format!("say why, in 1 to {REASON_MAX} characters");
-            return Err(error::invalid("reason", "MISSING", message));
-        }
+        check_reason(&request.reason)?;
         let keyed = keyed(&who, &request.idempotency_key, "Drain", &request, "")?;
         let done = once(&self.0, keyed, move |round| {
             let draft = &mut round.draft;
@@ -108,6 +104,29 @@ impl Nodes for NodesService {
         });
         Ok(Response::new(done.await?))
     }
+
+    async fn plan_maintenance(
+        &self,
+        request: Request<v1::PlanMaintenanceRequest>,
+    ) -> Result<Response<v1::PlanMaintenanceResponse>, Status> {
+        let who = principal(&request)?;
+        maintenance::plan(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_maintenance(
+        &self,
+        request: Request<v1::CancelMaintenanceRequest>,
+    ) -> Result<Response<v1::CancelMaintenanceResponse>, Status> {
+        let who = principal(&request)?;
+        maintenance::cancel(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_maintenance(
+        &self,
+        _request: Request<v1::ListMaintenanceRequest>,
+    ) -> Result<Response<v1::ListMaintenanceResponse>, Status> {
+        maintenance::list(&self.0).await.map(Response::new)
+    }
 }
 
 impl NodesService {
@@ -130,13 +149,22 @@ fn answer(
     }
 }
 
-fn class_of(text: &str) -> Result<Option<GpuClass>, Status> {
+/// Whether people will read why.
+pub(super) fn check_reason(reason: &str) -> Result<(), Status> {
+    if (1..=REASON_MAX).contains(&reason.chars().count()) {
+        return Ok(());
+    }
+    let message = format!("say why, in 1 to {REASON_MAX} characters");
+    Err(error::invalid("reason", "MISSING", message))
+}
+
+pub(super) fn class_of(text: &str) -> Result<Option<GpuClass>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
     GpuClass::new(text).map(Some).map_err(|bad| error::bad_name("gpu_class", &bad))
 }
 
-fn has_class(node: &Node, class: Option<&GpuClass>) -> bool {
+pub(super) fn has_class(node: &Node, class: Option<&GpuClass>) -> bool {
     class.is_none_or(|class| node.inventory.gpus.iter().any(|gpu| gpu.class == *class))
 }

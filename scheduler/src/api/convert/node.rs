@@ -6,9 +6,11 @@ use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
+use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 
+use crate::api::maintenance;
 use crate::flow::telemetry::Heard;
 
 /// An inventory as a worker reports it.
@@ -56,6 +58,8 @@ pub struct NodeView {
     pub stands_by: bool,
     /// Class of the GPUs of its cluster, where its own are of another.
     pub cluster_class: Option<GpuClass>,
+    /// The maintenance that it is in, else the one that comes next.
+    pub maintenance: Option<Arc<Window>>,
 }
 
 /// Takes a node out of the world.
@@ -65,13 +69,15 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let attempts = node.attempts.iter().map(ToString::to_string).collect();
     let stands_by = fabric::stands_by(world, name);
     let cluster_class = fabric::misplaced(world, &node.inventory).cloned();
-    Some(NodeView { node: node.clone(), attempts, stands_by, cluster_class })
+    let windows = &world.windows;
+    let maintenance = windows.open_on(name).or_else(|| windows.next_on(name)).cloned();
+    Some(NodeView { node: node.clone(), attempts, stands_by, cluster_class, maintenance })
 }
 
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
-    let NodeView { node, attempts, stands_by, cluster_class } = view;
+    let NodeView { node, attempts, stands_by, cluster_class, maintenance } = view;
     let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
@@ -79,9 +85,10 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         name: node.inventory.node.to_string(),
         liveness: liveness(node.liveness).into(),
         admin: admin(&node).into(),
-        admin_reason: match &node.admin {
-            Admin::Active => String::new(),
-            Admin::Drain { by, reason, .. } => format!("{reason} (by {by})"),
+        admin_reason: match (&node.admin, &node.maintenance) {
+            (Admin::Active, None) => String::new(),
+            (Admin::Active, Some(window)) => format!("{} (by {})", window.reason, window.by),
+            (Admin::Drain { by, reason, .. }, _) => format!("{reason} (by {by})"),
         },
         free_gpu_milli: free.0,
         free_cpu_milli: node.free.cpu_milli.0,
@@ -93,6 +100,7 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         inventory: Some(inventory(&node.inventory)),
         stands_by,
         cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
+        maintenance: maintenance.map(|window| maintenance::show_on(&window, &node.inventory.node)),
     }
 }
 
@@ -100,6 +108,7 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
 #[must_use]
 pub fn admin(node: &Node) -> v1::NodeAdmin {
     match (&node.admin, node.attempts.is_empty()) {
+        (Admin::Active, _) if node.maintenance.is_some() => v1::NodeAdmin::Maintenance,
         (Admin::Active, _) => v1::NodeAdmin::Active,
         (Admin::Drain { .. }, false) => v1::NodeAdmin::Draining,
         (Admin::Drain { .. }, true) => v1::NodeAdmin::Drained,
