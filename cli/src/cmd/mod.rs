@@ -8,6 +8,7 @@ pub mod config;
 pub mod job;
 pub mod jobs;
 pub mod logs;
+pub mod maintenance;
 pub mod node;
 pub mod nodes;
 pub mod quota;

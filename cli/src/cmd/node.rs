@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use super::maintenance::Maintenance;
 use crate::{
     context::Context,
     error::{Error, Exit},
@@ -18,9 +19,9 @@ use crate::{
     },
 };
 
-/// Show a node, drain it or put it back
+/// Show a node, drain it or put it back, or plan maintenance of some
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME")]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
 pub struct NodeCommand {
     /// Name of the node
     #[arg(required = true)]
@@ -33,7 +34,8 @@ const EXAMPLES: &str = "\
 Examples:
   gotgan node gpu-001
   gotgan node drain gpu-001 --reason 'fan of GPU 3'    (what runs goes on)
-  gotgan node resume gpu-001";
+  gotgan node resume gpu-001
+  gotgan node maintenance rack=r12 --from +6h --for 2h --reason 'new fans'";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -47,7 +49,10 @@ enum Action {
     },
     /// Take a drain back
     #[command(after_help = "Example:\n  gotgan node resume gpu-001")]
-    Resume { name: String },
+    Resume {
+        name: String,
+    },
+    Maintenance(Box<Maintenance>),
 }
 
 #[derive(Serialize)]
@@ -62,6 +67,7 @@ impl NodeCommand {
         match (self.action, self.name) {
             (Some(Action::Drain { name, reason }), _) => drain(name, reason, context).await?,
             (Some(Action::Resume { name }), _) => resume(name, context).await?,
+            (Some(Action::Maintenance(command)), _) => command.run(context).await?,
             (None, name) => show(name.unwrap_or_default(), context).await?,
         }
         Ok(Exit::Ok.code())
@@ -109,6 +115,17 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
     output.table(&gpu_table(&node.gpus))
 }
 
+/// The maintenance that it is in or that comes next, in words.
+fn maintenance(node: &NodeView) -> String {
+    let Some(it) = &node.maintenance else { return String::new() };
+    let local = |at: Option<i64>| time::local(at.unwrap_or_default());
+    let from = match it.state.as_str() {
+        "open" => String::new(),
+        _ => format!("from {} ", local(it.from_us)),
+    };
+    format!("{from}until {}: {} (by {}; {})", local(it.until_us), it.reason, it.by, it.id)
+}
+
 /// That its cluster is of another class, if it is.
 fn misplaced(node: &NodeView) -> String {
     match node.cluster_gpu_class.as_str() {
@@ -136,6 +153,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Node", format!("{}{note}", node.name)),
         ("State", node.state()),
         ("Reason", node.admin_reason.clone()),
+        ("Maintenance", maintenance(node)),
         ("Note", misplaced(node)),
         ("Heard", time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us)),
         ("Address", node.address.clone()),

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod dependency;
 pub mod event;
 pub mod job;
+pub mod maintenance;
 pub mod node;
 pub mod quota;
 pub mod quota_plan;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     output::time,
-    view::{blocks, word},
+    view::{blocks, maintenance::MaintenanceView, word},
 };
 
 /// A node as listings have it.
@@ -42,6 +42,8 @@ pub struct NodeView {
     pub cluster_gpu_class: String,
     /// Names of the blocks it belongs to, by the word of their level.
     pub blocks: BTreeMap<String, String>,
+    /// The maintenance that it is in, else the one that comes next.
+    pub maintenance: Option<MaintenanceView>,
 }
 
 /// A GPU with its latest reading; a value that could not be read is absent.
@@ -111,17 +113,22 @@ impl NodeView {
             stands_by: node.stands_by,
             cluster_gpu_class: node.cluster_gpu_class.clone(),
             blocks,
+            maintenance: node.maintenance.clone().map(MaintenanceView::of),
         }
     }
 
-    /// What is to be noted of it: that it was invented, or that it says it belongs to a cluster of another class.
+    /// What is to be noted of it: that it was invented, that maintenance is to come, or that it says it belongs to a
+    /// cluster of another class.
     #[must_use]
     pub fn note(&self) -> String {
         let simulated = if self.simulated { "simulated" } else { "" };
         let class = &self.cluster_gpu_class;
         let misplaced =
             if class.is_empty() { String::new() } else { format!("cluster has {class}") };
-        [simulated, &misplaced]
+        let planned = self.maintenance.as_ref().filter(|it| it.state == "planned");
+        let maintenance = planned
+            .map(|it| format!("maintenance from {}", time::local(it.from_us.unwrap_or_default())));
+        [simulated, &maintenance.unwrap_or_default(), &misplaced]
             .into_iter()
             .filter(|note| !note.is_empty())
             .collect::<Vec<_>>()

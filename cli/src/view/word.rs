@@ -38,6 +38,8 @@ words! {
     liveness: NodeLiveness, "NODE_LIVENESS_";
     /// As in "draining".
     node_admin: NodeAdmin, "NODE_ADMIN_";
+    /// As in "planned".
+    maintenance_state: MaintenanceState, "MAINTENANCE_STATE_";
     /// As in "member".
     role: Role, "ROLE_";
     /// As in "charge".
