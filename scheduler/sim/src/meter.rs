@@ -381,6 +381,7 @@ fn place_of(node: &Node, stands_by: bool) -> Place {
     match (&node.admin, node.liveness) {
         (_, Liveness::Unknown | Liveness::Suspect | Liveness::Lost) => Place::Down,
         (Admin::Drain { .. }, Liveness::Ready) => Place::Draining,
+        (Admin::Active, Liveness::Ready) if node.maintenance.is_some() => Place::Draining,
         (Admin::Active, Liveness::Ready) if stands_by => Place::Spare,
         (Admin::Active, Liveness::Ready) => Place::Ready,
     }

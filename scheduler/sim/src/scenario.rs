@@ -317,8 +317,25 @@ pub enum EventAction {
     Drain(NodeName),
     /// New work on a node again.
     Resume(NodeName),
+    /// Maintenance of nodes is planned.
+    Maintain(MaintainFile),
     /// The scheduler is started again from what the store knows.
     Restart,
+}
+
+/// Maintenance of nodes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintainFile {
+    /// Which.
+    pub nodes: Vec<NodeName>,
+    /// When it begins, else at once.
+    pub from: Option<Moment>,
+    /// How long it takes.
+    pub duration: Span,
+    /// What still runs there then is stopped.
+    #[serde(default)]
+    pub stop_running: bool,
 }
 
 /// A job with a name of its own.

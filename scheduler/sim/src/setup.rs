@@ -174,6 +174,7 @@ fn book_step<'a>(
         | EventAction::Return(_)
         | EventAction::Drain(_)
         | EventAction::Resume(_)
+        | EventAction::Maintain(_)
         | EventAction::Restart => None,
     })
 }

@@ -9,15 +9,15 @@ use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
 use gotgan_core::forecast::forecast;
 use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
-use gotgan_core::lifecycle::{self, Action, Actor, QuotaRefusal};
+use gotgan_core::lifecycle::{self, Action, Actor, MaintenanceWish, QuotaRefusal};
 use gotgan_core::node::Liveness;
 use gotgan_core::quota::audit::edits;
-use gotgan_core::quota::{Consent, Proposal, QuotaBook};
+use gotgan_core::quota::{Consent, Interval, Proposal, QuotaBook};
 use gotgan_core::world::{Snapshot, Used, World};
 
 use super::{Engine, Step};
 use crate::books::Planned;
-use crate::scenario::{AcceptFile, ApplyFile, EventAction};
+use crate::scenario::{AcceptFile, ApplyFile, EventAction, MaintainFile};
 
 /// Who acts.
 pub(super) fn operator() -> UserName {
@@ -48,7 +48,25 @@ impl Engine<'_> {
             EventAction::Resume(node) => {
                 self.write(|draft| lifecycle::resume(draft, node, &by));
             }
+            EventAction::Maintain(maintain) => self.maintain(maintain, by),
             EventAction::Restart => self.restart(),
+        }
+    }
+
+    /// Plans maintenance; what is refused is a violation.
+    fn maintain(&mut self, maintain: &MaintainFile, by: UserName) {
+        let from = maintain.from.map_or(self.now, |from| from.0);
+        let until = from.plus_millis(maintain.duration.as_millis());
+        let wish = MaintenanceWish {
+            nodes: maintain.nodes.iter().cloned().collect(),
+            during: Interval { from, until },
+            stop_running: maintain.stop_running,
+            reason: "scenario".to_owned(),
+            by,
+        };
+        if let Err(refusal) = self.write(|draft| lifecycle::plan_maintenance(draft, wish)) {
+            let at = gotgan_core::quota::show_moment(self.now);
+            self.record.violations.push(format!("{at} maintenance is refused: {refusal}"));
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use gotgan_core::ids::{ClusterName, ProjectPath};
+use gotgan_core::ids::{ClusterName, NodeName, ProjectPath};
 use gotgan_core::topology::Level;
 
 use super::Setup;
 use crate::fault::{ScenarioFault, Source};
 use crate::fleet;
 use crate::scenario::{
-    About, Arrival, Duration, EventAction, EventFile, ExpectFile, JobTerms, Query, Scalar,
-    ScenarioFile, Selection, SizeFile, StreamFile,
+    About, Arrival, Duration, EventAction, EventFile, ExpectFile, JobTerms, MaintainFile, Query,
+    Scalar, ScenarioFile, Selection, SizeFile, StreamFile,
 };
 use crate::units::{Moment, Span};
 
@@ -213,14 +213,30 @@ impl Check<'_> {
             | EventAction::Return(node)
             | EventAction::Drain(node)
             | EventAction::Resume(node) => {
-                let known = fleet::has_node(&self.file.cluster, node);
-                self.require(known, "do", format!("no cluster has a node {node}"));
+                self.node("do", node);
             }
+            EventAction::Maintain(maintain) => self.maintain(event, maintain),
             EventAction::Apply(_)
             | EventAction::Plan(_)
             | EventAction::Accept(_)
             | EventAction::Restart => {}
         }
+    }
+
+    fn node(&mut self, key: &str, node: &NodeName) {
+        let known = fleet::has_node(&self.file.cluster, node);
+        self.require(known, key, format!("no cluster has a node {node}"));
+    }
+
+    fn maintain(&mut self, event: &EventFile, maintain: &MaintainFile) {
+        for node in &maintain.nodes {
+            self.node("do.maintain.nodes", node);
+        }
+        self.require(!maintain.nodes.is_empty(), "do.maintain.nodes", "there must be one at least");
+        let length = maintain.duration.as_millis() >= 1000;
+        self.require(length, "do.maintain.duration", "must be 1s at least");
+        let later = maintain.from.is_none_or(|from| from >= event.at);
+        self.require(later, "do.maintain.from", "must not come before `at`");
     }
 
     fn submitted(&self) -> impl Iterator<Item = &str> {
@@ -234,6 +250,7 @@ impl Check<'_> {
             | EventAction::Return(_)
             | EventAction::Drain(_)
             | EventAction::Resume(_)
+            | EventAction::Maintain(_)
             | EventAction::Restart => None,
         })
     }

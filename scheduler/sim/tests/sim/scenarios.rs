@@ -15,6 +15,7 @@ const EXAMPLES: [&str; 10] = [
     "five-phases",
     "late-delivery",
     "long-weekend",
+    "maintenance",
     "moving-in",
     "nvlink-domains",
     "recall",
@@ -102,6 +103,11 @@ fn a_late_delivery_is_shared_out_in_proportion_and_stops_nobody() {
 #[test]
 fn what_was_lent_comes_back_and_what_borrowed_goes_on_from_its_checkpoint() {
     example("recall");
+}
+
+#[test]
+fn maintenance_keeps_jobs_off_by_their_limits_and_is_over_by_itself() {
+    example("maintenance");
 }
 
 #[test]
