@@ -10,6 +10,7 @@ pub(crate) mod deadline;
 mod elastic;
 mod maintenance;
 mod planned;
+pub mod starts;
 
 use ahead::jobs_ahead;
 

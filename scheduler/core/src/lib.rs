@@ -22,6 +22,7 @@ pub mod check;
 pub mod crowded;
 pub mod diagram;
 pub mod digest;
+pub mod estimate;
 pub mod explain;
 pub mod fabric;
 pub mod fairshare;

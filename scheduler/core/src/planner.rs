@@ -28,6 +28,7 @@ mod ceiling;
 mod closed;
 mod fair;
 mod fit;
+mod foresee;
 mod gang;
 mod gather;
 mod horizon;
@@ -48,6 +49,7 @@ mod unfold;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use foresee::foresee;
 use unfold::{Jobs, MadeJobs};
 
 use crate::amount::UnixMicros;

@@ -15,6 +15,7 @@ mod node;
 mod numbered;
 mod people;
 mod requests;
+mod sketch;
 mod usage;
 mod windows;
 

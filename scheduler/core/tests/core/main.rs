@@ -16,6 +16,7 @@ mod check;
 mod cluster;
 mod counterparts;
 mod elastic;
+mod estimates;
 mod explain;
 mod fabric;
 mod fair_tree;

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use gotgan_core::check;
+use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
 use gotgan_core::ids::ProjectPath;
 use gotgan_core::plan::Decision;
-use gotgan_core::planner::{plan, plan_after};
+use gotgan_core::planner::{foresee, plan, plan_after};
 use gotgan_core::topology::Level;
 
 use crate::cluster::TestCluster;
@@ -89,6 +90,18 @@ fn full_machine_with_many_kinds_of_jobs() {
         job.cpus(1 + index as u64 % 5).submit();
     }
     measure(&cluster, "full machine, 100000 jobs of 520 kinds and 1000 projects wait");
+    measure_look(&cluster);
+}
+
+/// How long it takes to look ahead, and to make the sketch that is looked at.
+fn measure_look(cluster: &TestCluster) {
+    let before = Instant::now();
+    let sketch = cluster.world.sketch();
+    println!("sketch of that world: {:?}", before.elapsed());
+    let before = Instant::now();
+    let (policy, planned) = (&cluster.policy, &cluster.planned);
+    let found = foresee(&sketch, policy, planned, &RunLengths::default(), cluster.now);
+    println!("look ahead: {:?}, {} jobs", before.elapsed(), found.jobs.len());
 }
 
 #[test]
