@@ -6,6 +6,7 @@
 
 mod act;
 mod arrive;
+mod estimate;
 mod observe;
 mod sample;
 
@@ -36,6 +37,7 @@ use crate::setup::Setup;
 use crate::worker::{WorkerStep, Workers};
 
 use arrive::Sources;
+use estimate::Estimates;
 
 /// Passes at one moment; a planner that still decides something then goes round in a circle.
 const PASSES_MAX: u32 = 10_000;
@@ -99,6 +101,8 @@ pub struct Engine<'s> {
     dirty: Dirty,
     /// What the last pass planned.
     planned: Arc<PlannedStarts>,
+    /// Who tells jobs when they will start; `None` if nobody asks.
+    estimates: Option<Estimates>,
     wake: Option<UnixMicros>,
     /// When there may be something to say of a budget next.
     alert: Option<UnixMicros>,
@@ -133,27 +137,30 @@ pub struct Outcome {
 /// Runs the scenario, without the events left out.
 #[must_use]
 pub fn run(setup: &Setup, books: &Books, left_out: &BTreeSet<usize>) -> Outcome {
-    run_watched(setup, books, left_out, &mut |_| {})
+    let engine = Engine::new(setup, books, left_out);
+    engine.run(&mut |_| {})
 }
 
-/// The same; after each moment at which something happened, `watch` is told which it was.
+/// The same; after each moment at which something happened, `watch` is told which it was, and jobs that wait are told
+/// when they will start.
 #[must_use]
-pub fn run_watched(
-    setup: &Setup,
-    books: &Books,
-    left_out: &BTreeSet<usize>,
-    watch: &mut dyn FnMut(UnixMicros),
-) -> Outcome {
-    let mut engine = Engine::new(setup, books, left_out);
-    engine.build();
-    engine.schedule();
-    while engine.moment() {
-        watch(engine.now);
-    }
-    engine.finish()
+pub fn run_estimating(setup: &Setup, books: &Books, watch: &mut dyn FnMut(UnixMicros)) -> Outcome {
+    let nothing = BTreeSet::new();
+    let mut engine = Engine::new(setup, books, &nothing);
+    engine.estimates = Some(Estimates::default());
+    engine.run(watch)
 }
 
 impl<'s> Engine<'s> {
+    fn run(mut self, watch: &mut dyn FnMut(UnixMicros)) -> Outcome {
+        self.build();
+        self.schedule();
+        while self.moment() {
+            watch(self.now);
+        }
+        self.finish()
+    }
+
     fn new(setup: &'s Setup, books: &'s Books, left_out: &'s BTreeSet<usize>) -> Self {
         Engine {
             setup,
@@ -180,6 +187,7 @@ impl<'s> Engine<'s> {
             due: BTreeMap::new(),
             dirty: Dirty { plan: true, parts: true, due: true, tree: true },
             planned: Arc::default(),
+            estimates: None,
             wake: None,
             alert: None,
         }
@@ -242,6 +250,7 @@ impl<'s> Engine<'s> {
             }
             self.settle();
         }
+        self.estimate();
         self.look();
         while self.steps.first().is_some_and(|(at, _)| *at == self.now) {
             if let Some((_, step)) = self.steps.pop_first() {

@@ -9,6 +9,7 @@ use gotgan_core::ids::{JobId, ProjectPath};
 use gotgan_core::job::JobState;
 
 use crate::replay::Told;
+use crate::replay::estimates::Estimated;
 
 /// Where a job comes from; the same in a run and in its counterfactual.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +118,8 @@ pub struct Record {
     pub late_decisions: u64,
     /// By when those jobs were told first that they would start for which a start was planned, and when.
     pub told: BTreeMap<JobId, Told>,
+    /// Between which moments jobs that wait were told that they would start, in the order of telling.
+    pub estimated: Vec<(JobId, Estimated)>,
     /// Passes of the planner.
     pub passes: u64,
     /// Moments at which something happened.

@@ -9,6 +9,7 @@
 //! [`fairness`] and [`report`].
 
 pub mod bounds;
+pub mod estimates;
 pub mod fairness;
 pub mod figures;
 pub mod history;
@@ -34,6 +35,8 @@ use std::collections::BTreeMap;
 
 use gotgan_core::amount::UnixMicros;
 
+use estimates::Estimated;
+
 /// When a job ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ran {
@@ -52,6 +55,8 @@ pub struct Played {
     pub passes: u64,
     /// By place in the trace, what those jobs were told first for which a start was planned.
     pub told: BTreeMap<usize, Told>,
+    /// By place in the trace, between which moments jobs were told that they would start.
+    pub estimated: Vec<(usize, Estimated)>,
 }
 
 /// A start that was planned for a job.

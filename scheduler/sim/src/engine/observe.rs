@@ -17,6 +17,7 @@ use crate::record::AttemptEnd;
 impl Engine<'_> {
     /// Takes in what a round changed, and tells workers.
     pub(super) fn observe(&mut self, changes: &[Change]) {
+        self.observe_estimates(changes);
         let mut touched = BTreeSet::new();
         for change in changes {
             match change {

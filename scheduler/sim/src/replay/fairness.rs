@@ -188,6 +188,7 @@ mod tests {
             jobs: vec![ran(0), ran(100)],
             passes: 0,
             told: std::collections::BTreeMap::new(),
+            estimated: Vec::new(),
         };
         let dues = dues(&trace, &played, 8, &[1, 1]);
         // The first 100 seconds half of it is due to either, then all of it to the second.

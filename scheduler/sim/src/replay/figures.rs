@@ -210,6 +210,7 @@ mod tests {
                 jobs: jobs.iter().map(ran).collect(),
                 passes: 0,
                 told: std::collections::BTreeMap::new(),
+                estimated: Vec::new(),
             },
         )
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::estimates::EstimatesPart;
 use super::figures::Waits;
 use super::plot::{Axis, Line, escaped, plot};
 use super::report::{ReplayReport, Replayed, TenantLine};
@@ -42,6 +43,7 @@ pub fn page(replayed: Replayed<'_>, report: &ReplayReport) -> String {
     plots(&mut html, replayed, report);
     sizes(&mut html, report);
     tenants(&mut html, report);
+    estimates(&mut html, report);
     html.push_str("</main>\n</body>\n</html>\n");
     html
 }
@@ -183,6 +185,29 @@ fn tenants(html: &mut String, report: &ReplayReport) {
     html.push_str(
         "<p class=\"note\">Fairness: GPU-seconds held over those that were due while the tenant asked for any. \
          1 is what was due.</p>\n",
+    );
+}
+
+fn estimates(html: &mut String, report: &ReplayReport) {
+    let Some(estimates) = &report.estimates else { return };
+    let heads =
+        ["estimates", "told", "held", "width", "wait", "width of wait", "by past waits", "width"];
+    let row = |(name, part): (String, &EstimatesPart)| {
+        vec![
+            name,
+            thousands(part.told),
+            format!("{:.1} %", part.inside_percent),
+            span(part.median_width_s),
+            span(part.median_wait_s),
+            format!("{:.2}", part.median_width_of_wait),
+            format!("{:.1} %", part.naive_inside_percent),
+            span(part.naive_median_width_s),
+        ]
+    };
+    table(html, "Estimated starts", &heads, estimates.rows().into_iter().map(row));
+    html.push_str(
+        "<p class=\"note\">Ranges that jobs were told while they waited, and whether they started within them; medians. \
+         On the right the same by what such jobs waited before, and by nothing else.</p>\n",
     );
 }
 

@@ -32,7 +32,7 @@ pub fn play(
         game.moment(now);
         watch(game.over);
     }
-    Played { jobs: game.ran, passes: game.passes, told: BTreeMap::new() }
+    Played { jobs: game.ran, passes: game.passes, told: BTreeMap::new(), estimated: Vec::new() }
 }
 
 /// How those that wait are kept.

@@ -61,7 +61,7 @@ pub fn play(
     let mut submitted = |now: UnixMicros| {
         watch(trace.jobs.partition_point(|job| job.submit <= now));
     };
-    let outcome = engine::run_watched(&setup, &setup.books, &BTreeSet::new(), &mut submitted);
+    let outcome = engine::run_estimating(&setup, &setup.books, &mut submitted);
     let record = &outcome.record;
     if let Some(violation) = record.violations.first() {
         return Err(ProductionError::Violated(violation.clone()));
@@ -72,7 +72,11 @@ pub fn play(
     let jobs = (0..trace.jobs.len()).map(|place| ran(record, place)).collect();
     let place = |(name, job): (&String, &JobId)| Some((name.parse().ok()?, *record.told.get(job)?));
     let told = record.named.iter().filter_map(place).collect();
-    Ok(Played { jobs, passes: record.passes, told })
+    let places: BTreeMap<JobId, usize> =
+        record.named.iter().filter_map(|(name, job)| Some((*job, name.parse().ok()?))).collect();
+    let place = |(job, estimated): &(JobId, _)| Some((*places.get(job)?, *estimated));
+    let estimated = record.estimated.iter().filter_map(place).collect();
+    Ok(Played { jobs, passes: record.passes, told, estimated })
 }
 
 fn ran(record: &Record, place: usize) -> Option<Ran> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Played;
 use super::bounds::Counted;
+use super::estimates::EstimatesLine;
 use super::fairness::{Due, dues, jain};
 use super::figures::{
     LARGE_GPUS, MachineUse, Seen, Waits, hash_of_starts, seen, size_class, size_class_name,
@@ -55,6 +56,8 @@ pub struct ReplayReport {
     pub large: Option<Waits>,
     /// How well planned starts held; `null` if none was planned.
     pub planned: Option<PlannedLine>,
+    /// How well estimated starts held; `null` if nobody was told anything.
+    pub estimates: Option<EstimatesLine>,
     /// Waits by size class, the smallest first.
     pub sizes: Vec<Group>,
     /// Waits and fairness by tenant, by name.
@@ -159,6 +162,7 @@ impl ReplayReport {
             all,
             large,
             planned: PlannedLine::of(played),
+            estimates: EstimatesLine::of(trace, played),
             sizes: sizes(trace, played),
             tenants,
             fairness: Fairness {

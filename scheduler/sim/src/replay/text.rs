@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::estimates::EstimatesPart;
 use super::figures::Waits;
 use super::report::{ReplayReport, TenantLine};
 
@@ -20,6 +21,15 @@ const WAITS: [(&str, usize); 7] = [
     ("99 %", 8),
     ("longest", 8),
     ("slowdown", 9),
+];
+const ESTIMATES: [(&str, usize); 7] = [
+    ("told", 9),
+    ("held", 8),
+    ("width", 8),
+    ("wait", 8),
+    ("of wait", 8),
+    ("by waits", 9),
+    ("width", 8),
 ];
 const TENANTS: [(&str, usize); 7] = [
     ("jobs", 9),
@@ -47,6 +57,7 @@ impl ReplayReport {
         }
         text.push('\n');
         self.tenants_table(&mut text);
+        self.estimates_table(&mut text);
         self.tail(&mut text);
         text
     }
@@ -97,6 +108,15 @@ impl ReplayReport {
         }
     }
 
+    fn estimates_table(&self, text: &mut String) {
+        let Some(estimates) = &self.estimates else { return };
+        text.push('\n');
+        row(text, "estimates", ESTIMATES.map(|(name, _)| name.to_owned()), ESTIMATES);
+        for (name, part) in estimates.rows() {
+            row(text, &name, estimates_row(part), ESTIMATES);
+        }
+    }
+
     fn tail(&self, text: &mut String) {
         let run = &self.run;
         let per_second = run.starts.saturating_mul(1000).checked_div(run.elapsed_ms.max(1));
@@ -121,6 +141,18 @@ fn waits_row(waits: &Waits) -> [String; 7] {
         span(waits.p99_wait_s),
         span(waits.max_wait_s),
         format!("{:.2}", waits.mean_bounded_slowdown),
+    ]
+}
+
+fn estimates_row(part: &EstimatesPart) -> [String; 7] {
+    [
+        thousands(part.told),
+        format!("{:.1} %", part.inside_percent),
+        span(part.median_width_s),
+        span(part.median_wait_s),
+        format!("{:.2}", part.median_width_of_wait),
+        format!("{:.1} %", part.naive_inside_percent),
+        span(part.naive_median_width_s),
     ]
 }
 
@@ -193,7 +225,7 @@ mod tests {
 
     #[test]
     fn rows_are_no_wider_than_a_terminal() {
-        for columns in [WAITS, TENANTS] {
+        for columns in [WAITS, TENANTS, ESTIMATES] {
             let width: usize = columns.iter().map(|(_, width)| width).sum();
             assert!(2 + FIRST + width <= 80, "{width}");
         }
