@@ -176,6 +176,15 @@ pub trait Store: Send + Sync + Debug {
     /// A value kept under a name since the store was made; `value` is stored if there is none yet. For secrets
     /// that must be the same for every leader.
     async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String>;
+
+    /// A value kept under a name; `None` if there is none.
+    async fn setting(&self, name: &str) -> Result<Option<String>>;
+
+    /// Keeps a value under a name, instead of what was kept there.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if a newer epoch was taken.
+    async fn keep_setting(&self, epoch: Epoch, name: &str, value: &str) -> Result<()>;
 }
 
 /// Opens the store of a URL: `sqlite://PATH` (made if missing) or `postgres://…`; applies the migrations.

@@ -266,6 +266,9 @@ pub(crate) const JOIN_TOKEN: &str = "\
 pub(crate) const INSERT_SETTING: &str =
     "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
 
+pub(crate) const KEEP_SETTING: &str = "INSERT INTO settings (name, value) VALUES ($1, $2) \
+     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
 pub(crate) const SETTING: &str = "SELECT value FROM settings WHERE name = $1";
 
 /// The next attempts after a job and number, for going through all of them in pieces.

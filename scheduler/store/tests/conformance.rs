@@ -106,6 +106,7 @@ promises! {
     access::an_answer_is_remembered_under_its_key,
     access::the_first_value_of_a_setting_stays,
     windows::windows_are_loaded_while_they_count,
+    access::a_setting_that_is_kept_replaces_the_one_before_and_is_there_after_a_restart,
     crashes::reopening_keeps_everything,
     crashes::a_commit_that_is_dropped_half_way_leaves_all_or_nothing,
     crashes::many_writers_at_once_all_get_through,

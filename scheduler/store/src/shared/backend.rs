@@ -251,4 +251,12 @@ impl Store for Backend {
     async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String> {
         self.write(writes::InsertSetting { name, value }).await
     }
+
+    async fn setting(&self, name: &str) -> Result<Option<String>> {
+        reads::setting(&mut *self.read_one().await?, name).await
+    }
+
+    async fn keep_setting(&self, epoch: Epoch, name: &str, value: &str) -> Result<()> {
+        self.write(writes::KeepSetting { epoch, name, value }).await
+    }
 }

@@ -156,6 +156,11 @@ fn decode_sequences((job, event, entry, window): (i64, i64, i64, i64)) -> Result
     })
 }
 
+pub(super) async fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>> {
+    let found: Option<(String,)> = row!(connection, "read a setting", sql::SETTING, name);
+    Ok(found.map(|(value,)| value))
+}
+
 pub(super) async fn submissions(
     connection: &mut Connection,
     keys: &[(UserName, IdempotencyKey)],

@@ -139,6 +139,28 @@ impl WriteOp<Connection> for InsertSetting<'_> {
     }
 }
 
+pub(super) struct KeepSetting<'a> {
+    pub epoch: Epoch,
+    pub name: &'a str,
+    pub value: &'a str,
+}
+
+impl WriteOp<Connection> for KeepSetting<'_> {
+    type Answer = ();
+    const DOING: &'static str = "keep a setting";
+
+    async fn run(&self, connection: &mut Connection) -> Result<()> {
+        check_epoch(connection, self.epoch).await?;
+        sqlx::query::<Db>(sql::KEEP_SETTING)
+            .bind(self.name)
+            .bind(self.value)
+            .execute(connection)
+            .await
+            .map_err(refused(Self::DOING))?;
+        Ok(())
+    }
+}
+
 /// For comparisons with what is stored, which never exceeds `i64`.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

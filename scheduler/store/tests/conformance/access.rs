@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gotgan_core::ids::IdempotencyKey;
+use gotgan_core::ids::{Epoch, IdempotencyKey};
 use gotgan_core::job::Digest;
 use gotgan_store::{AnsweredRequest, JoinTokenRecord, Round, StoreError, TokenRecord};
 
@@ -100,4 +100,19 @@ pub async fn the_first_value_of_a_setting_stays(place: Arc<Place>) {
     }
     let values = tries.join_all().await;
     assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+}
+
+pub async fn a_setting_that_is_kept_replaces_the_one_before_and_is_there_after_a_restart(
+    place: Arc<Place>,
+) {
+    let leader = Leader::at(&place).await;
+    assert_eq!(leader.store.setting("estimates").await.unwrap(), None);
+    for value in ["first", "second"] {
+        leader.store.keep_setting(leader.epoch, "estimates", value).await.unwrap();
+    }
+    let again = place.open().await;
+    assert_eq!(again.setting("estimates").await.unwrap().as_deref(), Some("second"));
+    let overtaken = Epoch(leader.epoch.0 + 1);
+    let refused = leader.store.keep_setting(overtaken, "estimates", "third").await;
+    assert!(matches!(refused, Err(StoreError::Fenced { .. })));
 }
