@@ -13,6 +13,7 @@ mod jobs_streams;
 mod maintenance;
 mod nodes;
 mod quota;
+mod starts;
 mod workers;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::config::Timing;
 use crate::flow::command::WriterHandle;
 use crate::flow::dispatch::Dispatcher;
+use crate::flow::estimate::Estimates;
 use crate::flow::logs::LogRelay;
 use crate::flow::plan::LastPass;
 use crate::flow::telemetry::Telemetry;
@@ -51,6 +53,8 @@ pub struct Services {
     pub admission: Admission,
     /// Why jobs wait.
     pub last_pass: LastPass,
+    /// When those that wait are going to start.
+    pub estimates: Estimates,
     /// What nodes last said.
     pub telemetry: Arc<Telemetry>,
     /// The way to workers.

@@ -34,6 +34,7 @@ use crate::auth::{AuthLayer, Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
 use crate::flow::dispatch::Dispatcher;
+use crate::flow::estimate::{self, Keeper};
 use crate::flow::logs::LogRelay;
 use crate::flow::orders::OrderWriter;
 use crate::flow::plan;
@@ -141,7 +142,9 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
     let live = Arc::clone(&dispatcher);
     authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
     let world = load(store, &policy, &dispatcher).await?;
-    let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics));
+    let learnt = estimate::learnt(store.as_ref()).await;
+    let (estimator, lookout, estimates) = estimate::new(Arc::clone(&policy), learnt);
+    let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics), lookout);
     let (writer, handle) = writer::new(WriterParts {
         store: Arc::clone(store),
         epoch: leadership.epoch,
@@ -155,6 +158,10 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
     planner
         .spawn(handle.clone(), Handle::current(), lost.clone())
         .context("cannot start the planner")?;
+    let (store_of, epoch, runtime) = (Arc::clone(store), leadership.epoch, Handle::current());
+    estimator
+        .spawn(Keeper { store: store_of, epoch, runtime })
+        .context("cannot start the estimator")?;
     let ended = lost.clone();
     tokio::spawn(async move {
         // However it ends, also by a panic: a leader without a writer must make room for another.
@@ -167,6 +174,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
         store: Arc::clone(store),
         admission,
         last_pass,
+        estimates,
         telemetry: Arc::new(Telemetry::default()),
         logs: LogRelay::new(Arc::clone(&dispatcher)),
         dispatcher,

@@ -1,6 +1,6 @@
 //! `gotgan why`: each blocker by its name and with its numbers, in the API and on the command line.
 
-use gotgan_proto::v1::{Blocker, BlockerKind, DependencyKind, JobState};
+use gotgan_proto::v1::{self, Blocker, BlockerKind, DependencyKind, JobState};
 use gotgan_tests::jobs::{Shape, command};
 use gotgan_tests::virtual_worker::{Script, VirtualWorker};
 use gotgan_tests::{Api, Cluster, Database};
@@ -13,6 +13,7 @@ on_each_database! {
     a_job_that_depends_on_another_is_told_on_which,
     a_held_job_is_told_who_holds_it,
     a_limit_that_is_raised_lets_the_job_start,
+    a_job_that_waits_is_told_when_it_starts_and_a_held_one_why_not,
 }
 
 const QUOTA: &str = r#"
@@ -148,4 +149,20 @@ async fn a_limit_that_is_raised_lets_the_job_start(database: Database) {
     cluster.api.wait_for_blocker(job, BlockerKind::ProjectLimit).await;
     cluster.api.apply_quota(&QUOTA.replace("b200 = 2", "b200 = 4")).await.unwrap();
     cluster.api.wait_for_state(job, JobState::Running).await;
+}
+
+async fn a_job_that_waits_is_told_when_it_starts_and_a_held_one_why_not(database: Database) {
+    let (cluster, _nodes) = cluster(database).await;
+    run(&cluster.api, "centre/free", "h200", 4).await;
+    let job = wait(&cluster.api, "centre/free", "h200", 2).await;
+    let told = |job: &v1::Job| job.start.as_ref().is_some_and(|start| start.until_us > 0);
+    let found = cluster.api.wait_for_job(job, "told when it starts", told).await;
+    let start = found.start.unwrap();
+    assert!(start.from_us <= start.until_us && start.looked_us > 0, "{start:?}");
+    let id = job.to_string();
+    let text = cluster.gotgan().run(&["why", &id]).ok();
+    assert!(text.contains("starts: between"), "{text}");
+    cluster.gotgan().run(&["hold", &id]).ok();
+    let start = cluster.api.explain(job).await.unwrap().start.unwrap();
+    assert!(start.until_us == 0 && start.reason.contains("held"), "{start:?}");
 }

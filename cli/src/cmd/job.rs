@@ -44,7 +44,7 @@ impl JobCommand {
             output.document("gotgan.job/1", &detail)?;
             return Ok(Exit::Ok.code());
         }
-        output.text(&summary(&detail.job))?;
+        output.text(&summary(&detail.job, time::now_us()))?;
         for attempt in &detail.attempts {
             output.text(&attempt_summary(attempt))?;
             output.table(&task_table(attempt))?;
@@ -53,9 +53,10 @@ impl JobCommand {
     }
 }
 
-fn summary(job: &JobView) -> String {
+fn summary(job: &JobView, now_us: i64) -> String {
     let exit = job.exit.as_ref().filter(|_| job.ended_us.is_some()).map(ExitView::text);
     let dependencies: Vec<String> = job.dependencies.iter().map(DependencyView::text).collect();
+    let starts = job.start.as_ref().map(|start| start.text(now_us)).unwrap_or_default();
     let cost =
         if job.attempt == 0 { String::new() } else { amount::gpu_time(job.paid_gpu_milli_seconds) };
     fields(&[
@@ -73,6 +74,7 @@ fn summary(job: &JobView) -> String {
         ("Time limit", limit_text(job.time_limit_s)),
         ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("After", dependencies.join(", ")),
+        ("Starts", starts),
         ("Starts by", moment(job.start_by_us)),
         ("Comment", job.comment.clone()),
         ("Submitted", moment(job.submitted_us)),

@@ -47,6 +47,9 @@ pub struct Jobs {
     /// Only the tasks of this array that have started
     #[arg(long, value_parser = crate::units::parse_job_id, value_name = "JOB", conflicts_with = "jobs")]
     array: Option<u64>,
+    /// Say of those that wait between which moments they are going to start
+    #[arg(long)]
+    starts: bool,
     /// Every page, not only the first
     #[arg(long)]
     all: bool,
@@ -63,6 +66,7 @@ Examples:
   gotgan jobs --mine
   gotgan jobs --state pending,running --project public/nup
   gotgan jobs --array 42 --state failed
+  gotgan jobs --mine --state pending --starts
   gotgan jobs --all --json | jq '.jobs[] | select(.simulated | not) | .job_id'";
 
 #[derive(Serialize)]
@@ -85,6 +89,7 @@ impl Jobs {
             job_ids: refer::resolve_all(&self.jobs, &client).await?,
             tasks: self.tasks,
             array_job_id: self.array.unwrap_or_default(),
+            starts: self.starts,
         };
         let size = if self.all { PAGE_MAX } else { self.limit };
         let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
@@ -98,7 +103,7 @@ impl Jobs {
             }
         }
         let listing = Listing { jobs, next_page: (!token.is_empty()).then_some(token) };
-        show(&listing, context)?;
+        show(&listing, self.starts, context)?;
         Ok(Exit::Ok.code())
     }
 }
@@ -120,7 +125,7 @@ fn job_state(text: &str) -> Result<v1::JobState, String> {
     }
 }
 
-fn show(listing: &Listing, context: &Context) -> Result<(), Error> {
+fn show(listing: &Listing, starts: bool, context: &Context) -> Result<(), Error> {
     let output = &context.output;
     if output.json {
         return output.document("gotgan.jobs/1", listing);
@@ -129,6 +134,7 @@ fn show(listing: &Listing, context: &Context) -> Result<(), Error> {
         output.aside("no jobs");
         return Ok(());
     }
+    let table = if starts { starts_table } else { table };
     output.table(&table(&listing.jobs, time::now_us()))?;
     if let Some(token) = &listing.next_page {
         output.aside(&format!("more: --page {token}, or --all"));
@@ -166,6 +172,32 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
             (job.submitted_us.map(|us| time::span(now_us - us)).unwrap_or_default(), Tone::Dim),
             (job.detail.clone(), Tone::Plain),
             (note, if job.simulated { Tone::Warning } else { Tone::Plain }),
+        ]);
+    }
+    table
+}
+
+/// The table of these jobs that says when they are going to start.
+fn starts_table(jobs: &[JobView], now_us: i64) -> Table {
+    let mut table = Table::new(&[
+        column("JOB").right(),
+        column("NAME").shrink(8),
+        column("PROJECT").shrink(10).keep_end().drop(2),
+        column("STATE"),
+        column("GPUS").right().drop(1),
+        column("STARTS"),
+        column("REASON").shrink(16).drop(3),
+    ]);
+    for job in jobs {
+        let reason = job.start.as_ref().and_then(|start| start.reason.clone()).unwrap_or_default();
+        table.toned_row([
+            (job.label(), Tone::Plain),
+            (job.name.clone(), Tone::Plain),
+            (job.project.clone(), Tone::Plain),
+            (job.state.clone(), tone_of_state(&job.state)),
+            (job.gpus_text(), Tone::Plain),
+            (job.start.as_ref().map(|start| start.cell(now_us)).unwrap_or_default(), Tone::Plain),
+            (reason, Tone::Dim),
         ]);
     }
     table
@@ -226,6 +258,20 @@ mod tests {
         1042  사전학습  pending  16 b200
           41  pretrai…  failed   16 b200  1h02m  simulated
         ");
+    }
+
+    #[test]
+    fn the_listing_of_starts_fits_80_columns() {
+        let mut pending = job(1042, "pretrain", v1::JobState::Pending);
+        let (from_us, until_us) = (START + 90_000_000_000, START + 180_000_000_000);
+        pending.start = Some(v1::StartEstimate { from_us, until_us, ..Default::default() });
+        let mut held = job(1043, "later", v1::JobState::Held);
+        let reason = "is held until somebody releases it".to_owned();
+        held.start = Some(v1::StartEstimate { reason, ..Default::default() });
+        let jobs = [JobView::of(&pending), JobView::of(&held)];
+        let text = starts_table(&jobs, START).render(Some(80), false);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("STARTS") && text.contains("is held"), "{text}");
     }
 
     #[test]

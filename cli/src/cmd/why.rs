@@ -60,6 +60,9 @@ fn text(view: &ExplanationView, now_us: i64) -> String {
     if view.jobs_ahead > 0 {
         lines.push(format!("  jobs ahead: {}", view.jobs_ahead));
     }
+    if let Some(start) = &view.start {
+        lines.push(format!("  starts: {}", start.text(now_us)));
+    }
     if let Some(planned) = view.planned_us {
         lines.push(format!("As of the planning pass {}.", time::ago(planned, now_us)));
     }
@@ -86,6 +89,7 @@ mod tests {
             blockers: vec![blocker],
             planned_us: 1_000_000,
             jobs_ahead: 3,
+            start: None,
         };
         insta::assert_snapshot!(text(&ExplanationView::of(&explanation), 4_000_000), @"
         Job 42 is pending: the limit of public/nup is reached

@@ -21,6 +21,24 @@ fn in_zone(us: i64, zone: TimeZone) -> String {
     }
 }
 
+/// Two moments ahead, with as much of the date as is needed: "14:10" and "17:40" on one day that is today, "Nov 21 09:00"
+/// otherwise.
+#[must_use]
+pub fn between(from_us: i64, until_us: i64, now_us: i64) -> (String, String) {
+    between_in_zone([from_us, until_us, now_us], &TimeZone::system())
+}
+
+fn between_in_zone(moments: [i64; 3], zone: &TimeZone) -> (String, String) {
+    let show = |us: i64, form: &str| match timestamp(us) {
+        Some(timestamp) => timestamp.to_zoned(zone.clone()).strftime(form).to_string(),
+        None => "-".to_owned(),
+    };
+    let [from, until, now] = moments;
+    let today = [from, until].iter().all(|us| show(*us, "%F") == show(now, "%F"));
+    let form = if today { "%H:%M" } else { "%b %d %H:%M" };
+    (show(from, form), show(until, form))
+}
+
 /// As in "2026-11-21T00:00:00.5Z"; none for a time that is not set.
 #[must_use]
 pub fn rfc3339(us: i64) -> Option<String> {
@@ -80,6 +98,15 @@ mod tests {
         let seoul = TimeZone::get("Asia/Seoul").unwrap();
         assert_eq!(in_zone(AN_EVENING, seoul), "2026-11-22 09:00:00 KST");
         assert_eq!(in_zone(0, TimeZone::UTC), "-");
+    }
+
+    #[test]
+    fn a_range_has_dates_only_where_they_are_needed() {
+        let hours = |hours: i64| AN_EVENING + hours * 3_600_000_000;
+        let range = |from, until| between_in_zone([from, until, hours(1)], &TimeZone::UTC);
+        let texts = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        assert_eq!(range(hours(2), hours(5)), texts("02:00", "05:00"));
+        assert_eq!(range(hours(2), hours(26)), texts("Nov 22 02:00", "Nov 23 02:00"));
     }
 
     #[test]

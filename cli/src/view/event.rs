@@ -3,7 +3,10 @@
 use gotgan_proto::v1;
 use serde::Serialize;
 
-use crate::{output::time, view::word};
+use crate::{
+    output::time,
+    view::{starts::StartView, word},
+};
 
 /// An event of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +48,7 @@ pub struct ExplanationView {
     pub planned_us: Option<i64>,
     pub planned: Option<String>,
     pub blockers: Vec<BlockerView>,
+    pub start: Option<StartView>,
 }
 
 /// One thing it waits for.
@@ -72,6 +76,7 @@ impl ExplanationView {
             planned_us: time::set(explanation.planned_us),
             planned: time::rfc3339(explanation.planned_us),
             blockers: explanation.blockers.iter().map(BlockerView::of).collect(),
+            start: explanation.start.as_ref().map(StartView::of),
         }
     }
 }

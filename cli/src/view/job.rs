@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::{
     output::{table::Tone, time},
     units,
-    view::{amount, blocks::BlockTermsView, dependency::DependencyView, word},
+    view::{
+        amount, blocks::BlockTermsView, dependency::DependencyView, starts::StartView, word,
+    },
 };
 
 /// How a process ended.
@@ -98,6 +100,8 @@ pub struct JobView {
     /// Until when it may start, of a job with a deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_by_us: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartView>,
     /// Of an array: its indexes as asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<String>,
@@ -196,6 +200,7 @@ impl JobView {
             paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
             blocks: BlockTermsView::of(&spec.constraints.unwrap_or_default()),
             start_by_us: time::set(job.start_by_us),
+            start: job.start.as_ref().map(StartView::of),
             array: job.array_tasks.map(|_| spec.array.clone()),
             array_tasks: job.array_tasks.as_ref().map(ArrayTasksView::of),
             array_job_id: (job.array_job_id != 0).then_some(job.array_job_id),

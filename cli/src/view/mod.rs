@@ -13,6 +13,7 @@ pub mod node;
 pub mod quota;
 pub mod quota_plan;
 pub mod standing;
+pub mod starts;
 pub mod statement;
 pub mod validation;
 pub mod word;

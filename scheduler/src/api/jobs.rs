@@ -68,7 +68,9 @@ impl Jobs for JobsService {
         let who = principal(&request)?;
         let detail = self.visible_job(&who, request.into_inner().job_id).await?;
         let simulated = self.simulated_nodes(std::slice::from_ref(&detail)).await?;
-        Ok(Response::new(convert::job(&detail, &|node| simulated.contains(node))))
+        let mut job = convert::job(&detail, &|node| simulated.contains(node));
+        self.enter_starts(std::slice::from_mut(&mut job)).await?;
+        Ok(Response::new(job))
     }
 
     async fn list(
@@ -77,13 +79,17 @@ impl Jobs for JobsService {
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let who = principal(&request)?;
         let request = request.into_inner();
-        let page = page_of(request.page.clone())?;
+        let (page, starts) = (page_of(request.page.clone())?, request.starts);
         let filter = filter_of(&who, request)?;
         let found = self.0.store.jobs(&filter, &page).await.map_err(|e| error::store(&e))?;
         let simulated = self.simulated_nodes(&found).await?;
         let next_token = next_token(&page, &found, |last| last.job.id.0);
         let jobs = found.iter().map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
-        Ok(Response::new(v1::ListJobsResponse { jobs: jobs.collect(), next_token }))
+        let mut jobs: Vec<v1::Job> = jobs.collect();
+        if starts {
+            self.enter_starts(&mut jobs).await?;
+        }
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_token }))
     }
 
     type WatchStream = Answers<v1::JobEvent>;
@@ -150,17 +156,11 @@ impl Jobs for JobsService {
         let who = principal(&request)?;
         let id = request.into_inner().job_id;
         let detail = self.visible_job(&who, id).await?;
-        let pass = self.0.last_pass.get();
-        let explained = self
-            .0
-            .writer
-            .read(move |world| {
-                explain::explain(world, JobId(id), Some(&*pass.report), pass.planned)
-            })
-            .await
-            .map_err(|e| error::flow(&e))?;
-        let explanation =
-            explained.map_or_else(|| ended_explanation(&detail), |found| explanation(id, found));
+        let explained = self.explained(vec![JobId(id)]).await?.into_iter().next();
+        let explanation = explained.map_or_else(
+            || ended_explanation(&detail),
+            |found| v1::Explanation { start: found.start(), ..explanation(id, found.explanation) },
+        );
         Ok(Response::new(explanation))
     }
 
@@ -447,5 +447,6 @@ fn explanation(id: u64, found: explain::Explanation) -> v1::Explanation {
         blockers: found.blockers.iter().map(convert::blocker).collect(),
         planned_us: found.planned.map_or(0, |at| at.0),
         jobs_ahead: found.jobs_ahead,
+        start: None,
     }
 }

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::command::WriterHandle;
+use super::estimate::Lookout;
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -124,15 +125,21 @@ pub struct Planner {
     policy: Arc<Policy>,
     last: LastPass,
     metrics: Arc<Metrics>,
+    lookout: Lookout,
 }
 
 /// Makes a planner and its feed.
 #[must_use]
-pub fn new(policy: Arc<Policy>, metrics: Arc<Metrics>) -> (Planner, PlannerFeed, LastPass) {
+pub fn new(
+    policy: Arc<Policy>,
+    metrics: Arc<Metrics>,
+    lookout: Lookout,
+) -> (Planner, PlannerFeed, LastPass) {
     let (sender, inputs) = sync_channel(FEED_MAX);
     let feed = PlannerFeed { sender, behind: false };
     let last = LastPass::default();
-    let planner = Planner { inputs, feed: feed.clone(), policy, last: last.clone(), metrics };
+    let (own, shown) = (feed.clone(), last.clone());
+    let planner = Planner { inputs, feed: own, policy, last: shown, metrics, lookout };
     (planner, feed, last)
 }
 
@@ -218,7 +225,7 @@ impl Planner {
         std::thread::Builder::new().name("planner".to_owned()).spawn(run).map(|_| ())
     }
 
-    fn run(self, writer: &WriterHandle, runtime: &Handle) {
+    fn run(mut self, writer: &WriterHandle, runtime: &Handle) {
         let mut replica = Replica {
             world: World::default(),
             news: News::None,
@@ -235,21 +242,24 @@ impl Planner {
                     return;
                 }
             }
+            if replica.next_pass().is_none() {
+                self.lookout.look_if_due(&replica.world, &self.last.get().report.planned);
+            }
         }
     }
 
     /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
-    fn absorb(&self, replica: &mut Replica) -> bool {
+    fn absorb(&mut self, replica: &mut Replica) -> bool {
         let wait = replica
             .next_pass()
             .map_or(IDLE_PASS, |due| due.saturating_duration_since(Instant::now()));
         match self.inputs.recv_timeout(wait) {
-            Ok(input) => replica.take(input, &self.last),
+            Ok(input) => replica.take(input, &self.last, &mut self.lookout),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         while let Ok(input) = self.inputs.try_recv() {
-            replica.take(input, &self.last);
+            replica.take(input, &self.last, &mut self.lookout);
         }
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
         let overdue = replica.last_pass.elapsed() >= IDLE_PASS;
@@ -300,7 +310,7 @@ impl Replica {
         wanted.then(|| self.rest.until(self.news))
     }
 
-    fn take(&mut self, input: PlannerInput, last: &LastPass) {
+    fn take(&mut self, input: PlannerInput, last: &LastPass, lookout: &mut Lookout) {
         match input {
             PlannerInput::Changes(changes) => {
                 let report = last.get().report;
@@ -308,9 +318,11 @@ impl Replica {
                 let news = news.max().unwrap_or(News::None);
                 self.news = self.news.max(news);
                 self.world.apply_all(changes.iter());
+                lookout.see(&self.world, &changes);
             }
             PlannerInput::Reset(world) => {
                 self.world = *world;
+                lookout.reset(&self.world);
                 self.news = News::Room;
             }
             PlannerInput::PlanSettled => self.in_flight = false,

@@ -42,6 +42,7 @@ pub fn job_brief(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> 
         array_job_id: job.array.map_or(0, |array| array.0),
         task_index: job.task_index().unwrap_or_default(),
         start_by_us: micros(job.starts_by()),
+        start: None,
     }
 }
 
