@@ -8,9 +8,7 @@ use serde::Serialize;
 use crate::{
     output::{table::Tone, time},
     units,
-    view::{
-        amount, blocks::BlockTermsView, dependency::DependencyView, starts::StartView, word,
-    },
+    view::{amount, blocks::BlockTermsView, dependency::DependencyView, starts::StartView, word},
 };
 
 /// How a process ended.

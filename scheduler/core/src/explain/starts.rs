@@ -74,6 +74,8 @@ fn keeps_for_good(kind: BlockerKind) -> bool {
         | BlockerKind::Deadline
         | BlockerKind::Tier
         | BlockerKind::FairShare
-        | BlockerKind::Planned => false,
+        | BlockerKind::Planned
+        | BlockerKind::Maintenance
+        | BlockerKind::Elastic => false,
     }
 }
