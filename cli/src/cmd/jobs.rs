@@ -93,19 +93,29 @@ impl Jobs {
         };
         let size = if self.all { PAGE_MAX } else { self.limit };
         let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
+        let mut page = Vec::new();
         loop {
             request.page = Some(v1::PageRequest { size, token });
-            let answer = client.call(async |api| api.jobs().list(request.clone()).await).await?;
-            jobs.extend(answer.jobs.iter().map(JobView::of));
-            token = answer.next_token;
+            let next = client.call(async |api| api.jobs().list(request.clone()).await);
+            // While the scheduler looks for the next page, this one is read.
+            let (answer, ()) = tokio::join!(next, read_page(&mut page, &mut jobs));
+            let answer = answer?;
+            (page, token) = (answer.jobs, answer.next_token);
             if !self.all || token.is_empty() {
                 break;
             }
         }
+        read_page(&mut page, &mut jobs).await;
         let listing = Listing { jobs, next_page: (!token.is_empty()).then_some(token) };
         show(&listing, self.starts, context)?;
         Ok(Exit::Ok.code())
     }
+}
+
+/// Reads a page once whatever else is to do has begun.
+async fn read_page(page: &mut Vec<v1::Job>, jobs: &mut Vec<JobView>) {
+    tokio::task::yield_now().await;
+    jobs.extend(page.drain(..).map(|job| JobView::of(&job)));
 }
 
 async fn who_am_i(client: &Client) -> Result<String, Error> {
@@ -185,11 +195,9 @@ fn starts_table(jobs: &[JobView], now_us: i64) -> Table {
         column("PROJECT").shrink(10).keep_end().drop(2),
         column("STATE"),
         column("GPUS").right().drop(1),
-        column("STARTS"),
-        column("REASON").shrink(16).drop(3),
+        column("STARTS").shrink(27),
     ]);
     for job in jobs {
-        let reason = job.start.as_ref().and_then(|start| start.reason.clone()).unwrap_or_default();
         table.toned_row([
             (job.label(), Tone::Plain),
             (job.name.clone(), Tone::Plain),
@@ -197,7 +205,6 @@ fn starts_table(jobs: &[JobView], now_us: i64) -> Table {
             (job.state.clone(), tone_of_state(&job.state)),
             (job.gpus_text(), Tone::Plain),
             (job.start.as_ref().map(|start| start.cell(now_us)).unwrap_or_default(), Tone::Plain),
-            (reason, Tone::Dim),
         ]);
     }
     table

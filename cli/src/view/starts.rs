@@ -63,12 +63,13 @@ impl StartView {
     /// The same for a column.
     #[must_use]
     pub fn cell(&self, now_us: i64) -> String {
-        match self.from_us.zip(self.until_us) {
-            Some((from, until)) => {
+        match (self.from_us.zip(self.until_us), &self.reason) {
+            (Some((from, until)), _) => {
                 let (from, until) = time::between(from, until, now_us);
                 format!("{from} - {until}")
             }
-            None => "-".to_owned(),
+            (None, Some(reason)) => reason.clone(),
+            (None, None) => "-".to_owned(),
         }
     }
 }
@@ -81,9 +82,10 @@ mod tests {
     fn a_job_without_a_range_says_why() {
         let held = v1::StartEstimate { reason: "is held".to_owned(), ..Default::default() };
         assert_eq!(StartView::of(&held).text(1), "not known: is held");
-        assert_eq!(StartView::of(&held).cell(1), "-");
+        assert_eq!(StartView::of(&held).cell(1), "is held");
         let yet = StartView::of(&v1::StartEstimate::default());
         assert!(yet.text(1).starts_with("not known yet"));
+        assert_eq!(yet.cell(1), "-");
     }
 
     #[test]
