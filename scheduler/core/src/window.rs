@@ -149,10 +149,14 @@ pub struct Staying {
 /// What may still run on the window's nodes when it begins, in the order of jobs, as far as time limits tell.
 #[must_use]
 pub fn staying(world: &World, window: &Window, now: UnixMicros) -> Vec<Staying> {
-    let nodes = window.nodes.iter().filter_map(|name| world.nodes.get(name));
-    let there: BTreeSet<AttemptId> = nodes.flat_map(|node| &node.attempts).copied().collect();
     let stays = |id| staying_one(world, world.attempts.get(&id)?, window, now);
-    there.into_iter().filter_map(stays).collect()
+    attempts_on(world, window).into_iter().filter_map(stays).collect()
+}
+
+/// Attempts that are on any of the window's nodes now.
+pub(crate) fn attempts_on(world: &World, window: &Window) -> BTreeSet<AttemptId> {
+    let nodes = window.nodes.iter().filter_map(|name| world.nodes.get(name));
+    nodes.flat_map(|node| &node.attempts).copied().collect()
 }
 
 fn staying_one(

@@ -11,7 +11,7 @@ use crate::ids::{AttemptId, NodeName, UserName};
 use crate::quota::{Interval, duration, show_moment};
 use crate::window::{
     WINDOW_AHEAD_MAX_S, WINDOW_LATE_MAX_S, WINDOW_NODES_MAX, WINDOWS_MAX, Window, WindowId,
-    WindowState,
+    WindowState, attempts_on,
 };
 
 /// What somebody wants.
@@ -181,8 +181,7 @@ pub fn turn_windows(draft: &mut Draft<'_>) {
 fn open(draft: &mut Draft<'_>, window: &Window) {
     tell_nodes(draft, window, EventKind::MaintenanceBegan, &window.describe());
     if window.stop_running {
-        let nodes = window.nodes.iter().filter_map(|name| draft.world.nodes.get(name));
-        let there: BTreeSet<AttemptId> = nodes.flat_map(|node| &node.attempts).copied().collect();
+        let there = attempts_on(draft.world, window);
         there.into_iter().for_each(|attempt| stop(draft, attempt, window));
     }
 }

@@ -355,6 +355,15 @@ impl<'w> Pass<'w> {
         self.limits.take_job(want.project);
         let asked = Asked { class: placement.class.as_ref(), gpus, scavenges: want.scavenges };
         self.limits.take(want.project, asked);
+        self.take_share(want, claim, class, gpus);
+        self.note_task(job);
+        let placement = Arc::new(placement);
+        self.note_small(job, claim, (want, place), &placement);
+        self.decisions.push(Decision::Start { job: job.id, placement });
+    }
+
+    /// Counts what the project has of its share from now on; of a scavenger only that it is gone.
+    fn take_share(&mut self, want: Want, claim: Claim, class: Option<ClassIndex>, gpus: GpuMilli) {
         match (&mut self.fair, &mut self.lending, class) {
             (_, Some(lending), Some(class)) if want.scavenges => lending.take_free(class, gpus),
             (Some(fair), lending, Some(class)) if !want.scavenges => {
@@ -367,10 +376,6 @@ impl<'w> Pass<'w> {
             }
             (_, _, Some(_) | None) => {}
         }
-        self.note_task(job);
-        let placement = Arc::new(placement);
-        self.note_small(job, claim, (want, place), &placement);
-        self.decisions.push(Decision::Start { job: job.id, placement });
     }
 
     /// What is started is held from now on, and no longer planned.

@@ -7,7 +7,7 @@ use super::figures::Waits;
 use super::plot::{Axis, Line, escaped, plot};
 use super::report::{ReplayReport, Replayed, TenantLine};
 use super::series::{curves, over_time};
-use super::text::{span, thousands};
+use super::text::{estimates_row, span, thousands};
 
 /// How the page looks, by day and by night.
 const STYLE: &str = include_str!("report.css");
@@ -193,16 +193,7 @@ fn estimates(html: &mut String, report: &ReplayReport) {
     let heads =
         ["estimates", "told", "held", "width", "wait", "width of wait", "by past waits", "width"];
     let row = |(name, part): (String, &EstimatesPart)| {
-        vec![
-            name,
-            thousands(part.told),
-            format!("{:.1} %", part.inside_percent),
-            span(part.median_width_s),
-            span(part.median_wait_s),
-            format!("{:.2}", part.median_width_of_wait),
-            format!("{:.1} %", part.naive_inside_percent),
-            span(part.naive_median_width_s),
-        ]
+        std::iter::once(name).chain(estimates_row(part)).collect()
     };
     table(html, "Estimated starts", &heads, estimates.rows().into_iter().map(row));
     html.push_str(

@@ -144,7 +144,8 @@ fn waits_row(waits: &Waits) -> [String; 7] {
     ]
 }
 
-fn estimates_row(part: &EstimatesPart) -> [String; 7] {
+/// The figures of estimated starts, as every report shows them.
+pub(super) fn estimates_row(part: &EstimatesPart) -> [String; 7] {
     [
         thousands(part.told),
         format!("{:.1} %", part.inside_percent),

@@ -207,12 +207,7 @@ impl<'w> Pass<'w> {
         let gpus = more.gpus();
         let asked = Asked { class: more.class.as_ref(), gpus, scavenges: false };
         self.limits.take(want.project, asked);
-        if let (Some(fair), Some(node), Some(class)) = (&mut self.fair, claim.node, class) {
-            fair.take(node, class, gpus);
-            if let Some(lending) = &mut self.lending {
-                lending.take(fair, &self.machine, node, class, gpus);
-            }
-        }
+        self.take_share(want, claim, class, gpus);
         let Placement { class, nodes } = more;
         let nodes = self.in_ranks(want, placement.nodes.iter().cloned().chain(nodes));
         Placement { class, nodes }
