@@ -135,8 +135,8 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
     };
     let gpus = &job.spec.per_node.gpus;
     let waits_for_room = !gpus.amount().is_zero() && blockers.iter().all(room);
-    let key = (job.spec.project.clone(), gpus.class().cloned());
-    report.turns.get(&key).filter(|_| waits_for_room).cloned()
+    let turn = || report.shares.turn(&job.spec.project, gpus.class());
+    waits_for_room.then(turn).flatten()
 }
 
 fn pending(

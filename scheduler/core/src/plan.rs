@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
 use crate::crowded::Crowded;
-use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
+use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::Job;
 use crate::planned::PlannedStarts;
+use crate::planner::Shares;
 use crate::world::CohortKey;
 
 /// The result of one pass over a world.
@@ -53,17 +54,17 @@ pub enum Decision {
 pub struct Report {
     /// Blockers of jobs that are told apart, worst first.
     pub jobs: BTreeMap<JobId, Arc<Vec<Blocker>>>,
-    /// Blockers of all other jobs of a cohort that was looked at.
+    /// Blockers of all other jobs of a cohort that was looked at, where they are not the usual ones.
     pub cohorts: CohortLists,
     /// Jobs looked at.
     pub considered: usize,
     /// Jobs left for the next pass because this one had decided enough.
     pub deferred: usize,
-    /// Whom fair share puts behind others, by project and the class its jobs want; `None`: any.
-    pub turns: BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>,
+    /// How jobs stand towards guarantees and shares.
+    pub shares: Arc<Shares>,
     /// Starts that are planned for some of those that wait.
     pub planned: Arc<PlannedStarts>,
-    /// What found no room.
+    /// What found no room, with the usual reasons.
     pub crowded: Crowded,
 }
 
@@ -113,8 +114,21 @@ impl CohortLists {
 impl Report {
     /// Why a pending job waits; `None` if the pass did not look at one like it.
     #[must_use]
-    pub fn of(&self, job: &Job) -> Option<&Arc<Vec<Blocker>>> {
-        self.jobs.get(&job.id).or_else(|| self.cohorts.get(&CohortKey::of(job)))
+    pub fn of(&self, job: &Job) -> Option<Arc<Vec<Blocker>>> {
+        let own = self.jobs.get(&job.id).or_else(|| self.cohorts.get(&CohortKey::of(job)));
+        own.cloned().or_else(|| self.usual(job))
+    }
+
+    /// Why a job waits of which nothing is said itself, since nothing but room keeps it from starting.
+    fn usual(&self, job: &Job) -> Option<Arc<Vec<Blocker>>> {
+        let spec = &job.spec;
+        let usual = self.crowded.usual(spec).filter(|_| job.status.avoid.is_empty())?;
+        let behind = usual.behind.map(|behind| behind.blocker(spec.time_limit_s));
+        let more: Vec<Blocker> = behind.into_iter().chain(self.shares.standing(spec)).collect();
+        if more.is_empty() {
+            return Some(Arc::clone(&usual.capacity));
+        }
+        Some(Arc::new(ranked(usual.capacity.iter().cloned().chain(more).collect())))
     }
 
     /// Whether a job that has come since only joins the queue: nothing was freed, and one like it waits already or it asks
@@ -126,8 +140,15 @@ impl Report {
 
     /// Every list there is.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<Vec<Blocker>>> {
-        self.jobs.values().chain(self.cohorts.values())
+        self.jobs.values().chain(self.cohorts.values()).chain(self.crowded.lists())
     }
+}
+
+/// Worst first.
+pub(crate) fn ranked(mut blockers: Vec<Blocker>) -> Vec<Blocker> {
+    // Stable: limits of nearer nodes stay before those further up.
+    blockers.sort_by_key(|blocker| blocker.kind);
+    blockers
 }
 
 /// One reason why a job waits, with its numbers.

@@ -40,6 +40,7 @@ mod reasons;
 mod recall;
 mod request;
 mod score;
+mod shares;
 mod slot;
 pub(crate) mod standing;
 pub(crate) mod terms;
@@ -50,6 +51,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use foresee::foresee;
+pub use shares::Shares;
 use unfold::{Jobs, MadeJobs};
 
 use crate::amount::UnixMicros;

@@ -35,33 +35,33 @@ pub(super) fn explain(
 /// what it says of all of the array counts, or of the first task that waits.
 pub(super) fn found(world: &World, report: &Report, job: &Job) -> Option<Arc<Vec<Blocker>>> {
     let Some(array) = job.array.and_then(|id| world.arrays.get(&id)) else {
-        return report.of(job).cloned();
+        return report.of(job);
     };
     let tasks = array.status.tasks.as_deref()?;
     let place = array::place_of(array.id, job.id).filter(|place| tasks.waiting.contains(*place));
-    let Some(place) = place else { return report.of(job).cloned() };
+    let Some(place) = place else { return report.of(job) };
     if tasks.counterpart(place).is_some() {
         return Some(order::waits_for(world, job));
     }
-    of_tasks(report, array, tasks, (job, place)).cloned()
+    of_tasks(report, array, tasks, (job, place))
 }
 
 /// What it says of a task that competes and is no job of its own.
-fn of_tasks<'r>(
-    report: &'r Report,
+fn of_tasks(
+    report: &Report,
     array: &Job,
     tasks: &ArrayTasks,
     (job, place): (&Job, u32),
-) -> Option<&'r Arc<Vec<Blocker>>> {
+) -> Option<Arc<Vec<Blocker>>> {
     let ready = tasks.ready();
     let of_array = report.jobs.get(&array.id);
     let may_start = job.array_limit().map(|(_, limit)| limit.saturating_sub(tasks.active()));
     if may_start.is_some_and(|more| ready.rank(place) >= more) && of_array.is_some() {
-        return of_array;
+        return of_array.cloned();
     }
     let first = ready.first().map(|first| array::task_id(array.id, first));
     let of_first = || first.and_then(|first| report.jobs.get(&first));
-    report.of(job).or_else(of_first).or(of_array)
+    report.of(job).or_else(|| of_first().or(of_array).cloned())
 }
 
 /// The limit is how many tasks may run at once.

@@ -77,6 +77,13 @@ pub(super) struct Demand {
     pub since: UnixMicros,
 }
 
+impl Demand {
+    /// Of these, who waits for GPUs of which class; inner `None`: of any.
+    pub fn of_gpus(demands: &[Demand]) -> Vec<(NodeIndex, Option<ClassIndex>)> {
+        demands.iter().filter_map(|demand| demand.node.zip(demand.wanted.of_gpus())).collect()
+    }
+}
+
 /// What jobs want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
@@ -156,6 +163,14 @@ impl Fair {
         (class.due.scaled_guarantee(node), GpuMilli(class.held[node.get()]))
     }
 
+    /// The same of every node, by class.
+    pub fn all_guaranteed(&self) -> Vec<Vec<(GpuMilli, GpuMilli)>> {
+        let of_class = |class: ClassIndex| {
+            self.arena.indexes().map(move |node| self.guaranteed(node, class)).collect()
+        };
+        self.class_indexes().map(of_class).collect()
+    }
+
     /// What the tree guarantees a node, however much is in service.
     pub fn full_guarantee(&self, node: NodeIndex, class: ClassIndex) -> GpuMilli {
         self.classes[usize::from(class.0)].due.guarantee(node)
@@ -214,20 +229,18 @@ impl Fair {
         self.burdens.path(node, class)
     }
 
-    /// Whom of those that ask fair share puts behind others.
+    /// Whom of those that wait for GPUs of a class, or of any, fair share puts behind others.
     pub fn turns(
         &self,
-        machine: &Machine<'_>,
-        demands: &[Demand],
+        names: &[GpuClass],
+        waiting: &[(NodeIndex, Option<ClassIndex>)],
     ) -> BTreeMap<(ProjectPath, Option<GpuClass>), Blocker> {
-        let waiting: Vec<(NodeIndex, Option<ClassIndex>)> =
-            demands.iter().filter_map(|demand| demand.node.zip(demand.wanted.of_gpus())).collect();
         let turn = |((node, class), behind): (&(NodeIndex, Option<ClassIndex>), Option<Behind>)| {
-            let class = class.map(|class| machine.class_name(class).clone());
+            let class = class.map(|class| names[usize::from(class.0)].clone());
             let blocker = behind_others(self.arena.path(behind?.node), behind?);
             Some(((self.arena.path(*node).clone(), class), blocker))
         };
-        waiting.iter().zip(self.burdens.behind(&waiting)).filter_map(turn).collect()
+        waiting.iter().zip(self.burdens.behind(waiting)).filter_map(turn).collect()
     }
 
     /// Counts what the pass gave.

@@ -14,7 +14,7 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Blocker;
 use crate::quota::entitle::Arena;
-use crate::world::{Cohort, CohortKey, CohortPlace, Wish, World};
+use crate::world::{Cohort, CohortKey, CohortNumber, CohortPlace, Wish, World};
 
 /// Every pending job.
 #[derive(Debug)]
@@ -39,11 +39,14 @@ pub(super) fn gather<'w>(
     let (late, not_yet) = beside_cohorts(jobs.world, now);
     let mut lines = Lines::new(Arc::clone(arena), &jobs.world.cohorts);
     let mut scavengers = Vec::new();
-    let mut enter = |common: Common<'w>, members: Members<'w>| {
-        if common.wish.scavenger {
-            scavengers.extend(members.iter(starts_max).filter_map(|id| jobs.get(id)));
-        } else {
-            lines.add(common, members, machine, limits);
+    let mut enter = |entrant: Entrant<'w>| {
+        if entrant.scavenges() {
+            let members = entrant.members().iter(starts_max);
+            return scavengers.extend(members.filter_map(|id| jobs.get(id)));
+        }
+        match entrant {
+            Entrant::Plain(number, cohort) => lines.add_plain((number, cohort), machine, limits),
+            Entrant::Other(common, members) => lines.add(common, members, machine, limits),
         }
     };
     each_cohort(jobs.world, late, &mut enter);
@@ -115,12 +118,32 @@ fn within_limit<'w>(array: &'w Job, late: &mut Late<'w>, not_yet: &mut NotYet) {
     }
 }
 
+/// A cohort that competes.
+enum Entrant<'w> {
+    /// As the world has it.
+    Plain(CohortNumber, &'w Cohort),
+    /// With jobs whose moment has come, or of nothing but such jobs.
+    Other(Common<'w>, Members<'w>),
+}
+
+impl<'w> Entrant<'w> {
+    fn scavenges(&self) -> bool {
+        match self {
+            Entrant::Plain(_, cohort) => cohort.wish.scavenger,
+            Entrant::Other(common, _) => common.wish.scavenger,
+        }
+    }
+
+    fn members(&self) -> Members<'w> {
+        match self {
+            Entrant::Plain(_, cohort) => Members::of(&cohort.jobs),
+            Entrant::Other(_, members) => members.clone(),
+        }
+    }
+}
+
 /// Every cohort of the world, with those of its jobs whose moment has come; and what stands wholly beside the world's.
-fn each_cohort<'w>(
-    world: &'w World,
-    late: Late<'w>,
-    enter: &mut impl FnMut(Common<'w>, Members<'w>),
-) {
+fn each_cohort<'w>(world: &'w World, late: Late<'w>, enter: &mut impl FnMut(Entrant<'w>)) {
     let (mut joining, mut apart) = (BTreeMap::new(), Vec::new());
     for (key, (first, places)) in late {
         match world.cohorts.find(&key) {
@@ -128,19 +151,25 @@ fn each_cohort<'w>(
             None => apart.push((key, first, places)),
         }
     }
-    for (number, Cohort { key, jobs, kind, project, wish }) in world.cohorts.iter() {
-        let members = match joining.remove(&number) {
-            Some(late) => together(Members::of(jobs).places().chain(late).collect()),
-            None => Members::of(jobs),
-        };
-        let name = Name::World { number, kind: *kind, project: *project };
-        enter(Common { name, spec: key.spec(), avoid: key.avoid(), wish: *wish }, members);
+    for (number, cohort) in world.cohorts.iter() {
+        match joining.remove(&number) {
+            Some(late) => enter(joined(number, cohort, late)),
+            None => enter(Entrant::Plain(number, cohort)),
+        }
     }
     for (key, first, places) in apart {
         let (name, wish) = (Name::Apart(key), Wish::of(&first.spec));
         let common = Common { name, spec: &first.spec, avoid: &first.status.avoid, wish };
-        enter(common, together(places));
+        enter(Entrant::Other(common, together(places)));
     }
+}
+
+/// A cohort of the world with those of its jobs whose moment has come.
+fn joined(number: CohortNumber, cohort: &Cohort, late: Vec<CohortPlace>) -> Entrant<'_> {
+    let Cohort { key, jobs, kind, project, wish } = cohort;
+    let name = Name::World { number, kind: *kind, project: *project };
+    let common = Common { name, spec: key.spec(), avoid: key.avoid(), wish: *wish };
+    Entrant::Other(common, together(Members::of(jobs).places().chain(late).collect()))
 }
 
 /// Jobs of a cohort with those whose moment has come, in their order.

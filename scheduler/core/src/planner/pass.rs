@@ -4,11 +4,13 @@
 
 mod arrays;
 mod backfill;
+mod beforehand;
 mod beyond;
 mod cohorts;
 mod elastic;
 mod promised;
 mod recalled;
+mod report;
 mod reserved;
 mod scavenge;
 mod spot;
@@ -17,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use backfill::Plans;
+use beforehand::Known;
 use spot::Spot;
 
 use super::blocks::ranked;
@@ -29,11 +32,10 @@ use super::horizon::Horizon;
 use super::lending::Lending;
 use super::limits::{Asked, Limits, ProjectIndex};
 use super::order::Order;
-use super::reasons::{Ground, Outlook, Reasons};
 use super::recall::Recalls;
 use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
-use super::turns::{Claim, CohortId, Name, Turns};
+use super::turns::{Claim, CohortId, Turns};
 use super::unfold::Jobs;
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
@@ -41,11 +43,11 @@ use crate::attempt::Placement;
 use crate::fragmentation::Mix;
 use crate::ids::JobId;
 use crate::job::Job;
-use crate::plan::{Blocker, CohortLists, Decision, Report};
+use crate::plan::{Blocker, Decision, Report};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, NodeIndex};
-use crate::world::World;
+use crate::world::{CohortNumber, World};
 
 /// A pass under way.
 #[derive(Debug)]
@@ -88,6 +90,8 @@ pub(super) struct Pass<'w> {
     wanted: BTreeMap<Option<ClassIndex>, JobId>,
     decisions: Vec<Decision>,
     waiting: Vec<Waiting>,
+    /// Cohorts that wait whatever the turns bring.
+    known: Vec<Known>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
 }
 
@@ -118,6 +122,8 @@ pub(super) enum Who {
     Job,
     /// Every job of the cohort of which nothing else is said.
     Cohort(CohortId),
+    /// The same of a cohort of the world that was set aside.
+    Known(CohortNumber),
 }
 
 /// What a job competes for.
@@ -180,6 +186,7 @@ impl<'w> Pass<'w> {
             wanted: BTreeMap::new(),
             decisions: Vec::new(),
             waiting: Vec::new(),
+            known: Vec::new(),
             lists: Vec::new(),
         }
     }
@@ -190,30 +197,25 @@ impl<'w> Pass<'w> {
         let starts_max = self.policy.max_starts_per_pass;
         let gathered =
             gather(self.jobs, self.now, &arena, &self.machine, &mut self.limits, starts_max);
-        let Gathered { lines, scavengers, not_yet } = gathered;
+        let Gathered { mut lines, scavengers, not_yet } = gathered;
         (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
         (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
-        let mut turns = Turns::of(lines, &fair);
+        let has_tiers = fair.has_tiers;
         self.fair = Some(fair);
         if self.anything_reserved() {
-            self.start_reserved(&turns);
+            self.start_reserved(&lines);
         }
         self.take_over(before);
+        self.set_aside(&mut lines);
+        let mut turns = Turns::of(lines, has_tiers);
         self.run_turns(&mut turns);
         self.run_beyond_budgets(&mut turns);
         self.give_rest();
         self.run_scavengers();
-        let (jobs, cohorts) = self.report(&turns);
-        let turns = self.fair.as_ref().map(|fair| fair.turns(&self.machine, &self.demands));
-        let (considered, turns) = (self.considered, turns.unwrap_or_default());
-        let waiting = self.world.waiting_jobs();
-        let deferred = usize::try_from(waiting).unwrap_or(usize::MAX).saturating_sub(considered);
-        let (planned, crowded) = (Arc::new(self.plans.starts), self.families.crowded());
-        let report = Report { jobs, cohorts, considered, deferred, turns, planned, crowded };
-        (self.decisions, report)
+        self.report(&turns)
     }
 
     fn has_decided_enough(&self) -> bool {
@@ -408,42 +410,4 @@ impl<'w> Pass<'w> {
         let tier = self.fair.as_ref().map(|fair| fair.tier(node, class, gpus));
         tier == Some(Tier::Guaranteed) && self.standing(want, Some(class)) == Standing::Within
     }
-
-    fn report(&mut self, turns: &Turns<'w>) -> (Lists, CohortLists) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let ground = Ground {
-            machine: &self.machine,
-            limits: &self.limits,
-            budgets: &self.budgets,
-            fair: self.fair.as_ref().filter(|fair| fair.has_tiers),
-            lending: self.lending.as_ref(),
-            outlook: Outlook {
-                horizon: &self.horizon,
-                starts: &self.plans.starts,
-                now: self.now,
-                grace_s: self.policy.default_grace_s.into(),
-            },
-        };
-        let mut reasons = Reasons::of(ground, &mut self.families);
-        let mut jobs = std::mem::take(&mut self.lists);
-        let (mut of_world, mut apart) =
-            (vec![None; self.world.cohorts.sizes()[0]], BTreeMap::new());
-        for waiting in waiting {
-            let list = reasons.list(&waiting);
-            match waiting.who {
-                Who::Job => jobs.push((waiting.job, list)),
-                Who::Cohort(cohort) => match &turns.cohort(cohort).common.name {
-                    Name::World { number, .. } => of_world[number.0 as usize] = Some(list),
-                    Name::Apart(key) => _ = apart.insert(key.clone(), list),
-                },
-            }
-        }
-        let in_order = self.world.cohorts.in_order();
-        let ordered = in_order
-            .filter_map(|(key, number)| Some((key.clone(), of_world[number.0 as usize].take()?)));
-        (jobs.into_iter().collect(), CohortLists::of(ordered.collect(), apart))
-    }
 }
-
-/// Blockers of jobs that are told apart.
-type Lists = BTreeMap<JobId, Arc<Vec<Blocker>>>;

@@ -14,14 +14,17 @@ use super::gang::Need;
 use super::lending::Lending;
 use super::limits::Limits;
 use super::order::{Order, behind_own, freeing, later};
-use super::pass::{Waiting, Want};
+use super::pass::{Waiting, Want, Who};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
 use crate::amount::{GpuMilli, UnixMicros};
+use crate::crowded::Usual;
 use crate::explain::memory_words;
-use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::ids::JobId;
+use crate::plan::{Blocker, BlockerKind, Unit, ranked};
+use crate::quota::entitle::NodeIndex;
 use crate::spec::GpuRequest;
 
 mod blocks;
@@ -87,7 +90,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
     pub fn of(ground: Ground<'a, 'w>, families: &'a mut Families<'w>) -> Self {
         let Ground { machine, limits, budgets, fair, lending, outlook } = ground;
         let (capacity, totals, lists) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (standings, lending) = (fair.map(Standings::of), lending.zip(fair));
+        let (standings, lending) =
+            (fair.map(|fair| Standings::of(fair, &machine.classes)), lending.zip(fair));
         Reasons {
             machine,
             limits,
@@ -124,6 +128,30 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let list = self.find(waiting);
         self.lists.insert(key, Arc::clone(&list));
         list
+    }
+
+    /// Whether jobs wait for the reasons for which all wait that ask for as much, whoever they are: nothing but room
+    /// keeps them from starting, and how they stand towards guarantees is told beside that.
+    pub fn are_usual(&self, want: Want, node: Option<NodeIndex>, order: Order) -> bool {
+        let by_room = match order {
+            Order::Free | Order::Planned => true,
+            Order::BehindOwn(_) | Order::Later(_) | Order::Freeing => false,
+        };
+        by_room
+            && want.slice_s == 0
+            && !want.scavenges
+            && self.machine.reservations.is_empty()
+            && self.families.get(want.family).is_anywhere
+            && self.within_limits(want)
+            && self.kept_from(want, node).next().is_none()
+    }
+
+    /// These reasons, as the first of such jobs finds them.
+    pub fn usual(&mut self, want: Want, order: Order, first: JobId) -> Usual {
+        let capacity = self.capacity(want.family, want.nodes);
+        let waiting = Waiting { who: Who::Job, job: first, want, order };
+        let behind = (order == Order::Planned).then(|| self.behind_plans(&waiting)).flatten();
+        Usual { capacity, behind }
     }
 
     /// The time limit is a reason only where there is a term about it, or something planned, or a budget.
@@ -164,7 +192,10 @@ impl<'a, 'w> Reasons<'a, 'w> {
             Order::BehindOwn(ahead) => blockers.push(behind_own(ahead)),
             Order::Later(ahead) => blockers.push(later(ahead)),
             Order::Freeing => blockers.push(self.freeing(want)),
-            Order::Planned => blockers.extend(self.behind_plans(waiting)),
+            Order::Planned => {
+                let behind = self.behind_plans(waiting);
+                blockers.extend(behind.map(|behind| behind.blocker(want.limit_s)));
+            }
             Order::Free => {}
         }
         blockers.extend(standing);
@@ -188,7 +219,7 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
         let classes = family.tries.iter().filter_map(|attempt| attempt.class);
         let path = self.limits.path(want.project);
-        self.standings.as_mut()?.find(self.machine, path, classes, gpus)
+        self.standings.as_mut()?.find(path, classes, gpus)
     }
 
     fn capacity(&mut self, id: FamilyId, nodes: u32) -> List {
@@ -232,12 +263,6 @@ fn sum(machine: &Machine<'_>, family: &Family<'_>, class: ClassIndex) -> Totals 
         }
     }
     totals
-}
-
-fn ranked(mut blockers: Vec<Blocker>) -> Vec<Blocker> {
-    // Stable: limits of nearer nodes stay before those further up.
-    blockers.sort_by_key(|blocker| blocker.kind);
-    blockers
 }
 
 /// Drops classes that can never serve as long as another can; names what is asked if there is no such class.

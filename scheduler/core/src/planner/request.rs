@@ -12,7 +12,7 @@ use super::limits::Asked;
 use super::pass::Want;
 use super::score::ClassIndex;
 use crate::amount::GpuMilli;
-use crate::crowded::{Crowded, Failures};
+use crate::crowded::{Crowded, Failures, Found, Usual};
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, JobSpec, NodeRequest};
 
@@ -31,6 +31,16 @@ struct FamilyKey<'w> {
     nodes_if_avoiding: u32,
 }
 
+impl FamilyKey<'_> {
+    /// Whether such requests neither avoid nodes nor are kept from any.
+    fn is_anywhere(&self) -> bool {
+        self.avoid.is_empty() && self.closed.is_nothing()
+    }
+}
+
+/// Why gangs of a kind and of so many nodes wait that nothing but room keeps from starting.
+pub(super) type UsualReasons = BTreeMap<FamilyId, BTreeMap<u32, Usual>>;
+
 /// Requests of one kind.
 #[derive(Debug)]
 pub(super) struct Family<'w> {
@@ -42,6 +52,8 @@ pub(super) struct Family<'w> {
     pub per_node: &'w NodeRequest,
     /// Classes it may have, in the order they are tried; one of `None` for jobs without GPUs.
     pub tries: Vec<Try>,
+    /// Whether such requests neither avoid nodes nor are kept from any.
+    pub is_anywhere: bool,
 }
 
 /// One class that may serve a family.
@@ -51,10 +63,40 @@ pub(super) struct Try {
     pub class: Option<ClassIndex>,
     /// What did not fit in this pass.
     pub failed: Failures,
+    /// What those that borrow found before any turn.
+    pub beforehand: Beforehand,
     /// Whether there is room for gangs of so many nodes but for what is planned, by when it was looked for.
     room: BTreeMap<u32, (u64, bool)>,
     /// Nodes that take work and would serve if they were empty; counted once asked for.
     capable: Option<u32>,
+}
+
+/// What was found before any turn.
+#[derive(Debug, Default)]
+pub(super) struct Beforehand {
+    failed: Failures,
+    /// Gangs that fit, by nodes and seconds; what is no larger and no longer fits too.
+    fit: Vec<(u32, i64)>,
+}
+
+impl Beforehand {
+    /// Whether a gang of so many nodes that may take so many seconds fits; `None`: nobody looked.
+    pub fn fits(&self, nodes: u32, seconds: i64) -> Option<bool> {
+        if self.failed.cover(nodes, seconds) {
+            return Some(false);
+        }
+        let covers = |fit: &(u32, i64)| nodes <= fit.0 && seconds <= fit.1;
+        self.fit.iter().any(covers).then_some(true)
+    }
+
+    /// Notes whether such a gang fits.
+    pub fn note(&mut self, nodes: u32, seconds: i64, fits: bool) {
+        if fits {
+            self.fit.push((nodes, seconds));
+        } else {
+            self.failed.note(nodes, seconds);
+        }
+    }
 }
 
 impl Family<'_> {
@@ -158,12 +200,13 @@ impl<'w> Families<'w> {
     }
 
     /// What found no room anywhere in the pass, of requests that neither avoid nodes nor are kept from any.
-    pub fn crowded(&self) -> Crowded {
-        let anywhere =
-            self.known.iter().filter(|(key, _)| key.avoid.is_empty() && key.closed.is_nothing());
-        Crowded::of(anywhere.map(|(key, id)| {
-            let tries = self.get(*id).tries.iter().map(|attempt| attempt.failed.clone());
-            ((key.per_node.clone(), key.constraints.clone()), tries.collect())
+    /// Why those of them wait that nothing but room keeps from starting is given.
+    pub fn crowded(&self, mut usual: UsualReasons) -> Crowded {
+        Crowded::of(self.known.iter().filter(|(key, _)| key.is_anywhere()).map(|(key, id)| {
+            let tries = self.get(*id).tries.iter();
+            let failed = tries.map(|one| one.failed.clone().and(&one.beforehand.failed)).collect();
+            let usual = usual.remove(id).unwrap_or_default();
+            ((key.per_node.clone(), key.constraints.clone()), Found { failed, usual })
         }))
     }
 
@@ -183,13 +226,19 @@ fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
     let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
-    let as_try =
-        |class| Try { class, failed: Failures::default(), room: BTreeMap::new(), capable: None };
+    let as_try = |class| Try {
+        class,
+        failed: Failures::default(),
+        beforehand: Beforehand::default(),
+        room: BTreeMap::new(),
+        capable: None,
+    };
     Family {
         need,
         territory: if avoids { avoiding } else { anywhere },
         per_node: key.per_node,
         tries: classes.into_iter().map(as_try).collect(),
+        is_anywhere: key.is_anywhere(),
     }
 }
 

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use super::burden::Behind;
 use super::fair::{Borrower, Fair, Tier};
-use super::fit::Machine;
 use super::score::ClassIndex;
 use crate::amount::GpuMilli;
 use crate::fairshare::Part;
-use crate::ids::ProjectPath;
+use crate::ids::{GpuClass, ProjectPath};
 use crate::plan::{Blocker, BlockerKind, Unit};
 
 /// What a blocker calls the better tier.
@@ -38,20 +37,21 @@ pub(super) fn behind_others(path: &ProjectPath, behind: Behind) -> Blocker {
 #[derive(Debug)]
 pub(super) struct Standings<'a> {
     fair: &'a Fair,
+    /// Names of classes.
+    classes: &'a [GpuClass],
     borrowers: BTreeMap<ClassIndex, Option<Borrower>>,
 }
 
 impl<'a> Standings<'a> {
-    /// Standings by what `fair` says is held and due.
-    pub fn of(fair: &'a Fair) -> Self {
-        Standings { fair, borrowers: BTreeMap::new() }
+    /// Standings by what `fair` says is held and due of these classes.
+    pub fn of(fair: &'a Fair, classes: &'a [GpuClass]) -> Self {
+        Standings { fair, classes, borrowers: BTreeMap::new() }
     }
 
     /// How a job of that project stands in the best of the classes it may have; `None` if there is nothing to say,
     /// for one that asks no GPUs or whose project is not in the tree.
     pub fn find(
         &mut self,
-        machine: &Machine<'_>,
         project: &ProjectPath,
         classes: impl Iterator<Item = ClassIndex>,
         gpus: GpuMilli,
@@ -60,7 +60,7 @@ impl<'a> Standings<'a> {
         let (tier, class) =
             classes.map(|class| (self.fair.tier(node, class, gpus), class)).min()?;
         let (guarantee, held) = self.fair.guaranteed(node, class);
-        let name = machine.class_name(class);
+        let name = &self.classes[usize::from(class.0)];
         let unit = Unit::GpuMilli;
         if let (Tier::Guaranteed, Some(borrower)) = (tier, self.borrower(class)) {
             return Some(Blocker {

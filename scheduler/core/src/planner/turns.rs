@@ -8,6 +8,7 @@
 //! start moves its line, and those near it in the tree, back and never forward; so a line is looked at again only
 //! when it comes to the front.
 
+mod lines;
 mod members;
 mod ready;
 
@@ -16,19 +17,19 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+pub(super) use lines::{Lines, Plain};
 pub(super) use members::Members;
 use ready::{Front, Place, Ready};
 
-use super::fair::{Demand, Fair, Tier, Wanted};
-use super::fit::Machine;
-use super::limits::{Limits, ProjectIndex};
+use super::fair::{Fair, Tier, Wanted};
+use super::limits::ProjectIndex;
 use super::pass::Want;
-use crate::amount::{GpuMilli, UnixMicros};
+use crate::amount::GpuMilli;
 use crate::fairshare::order::Burden;
 use crate::ids::{JobId, NodeName, ProjectPath};
-use crate::quota::entitle::{Arena, NodeIndex};
-use crate::spec::{GpuRequest, JobSpec};
-use crate::world::{CohortKey, CohortNumber, CohortPlace, Cohorts, Wish};
+use crate::quota::entitle::NodeIndex;
+use crate::spec::JobSpec;
+use crate::world::{CohortKey, CohortNumber, CohortPlace, Wish};
 
 /// Jobs of one project that want the same, by cohorts.
 #[derive(Debug)]
@@ -135,100 +136,6 @@ pub(super) enum Fate {
     Done,
 }
 
-/// Jobs that wait, by project and by what they want.
-#[derive(Debug)]
-pub(super) struct Lines<'w> {
-    arena: Arc<Arena>,
-    lines: Vec<Line<'w>>,
-    /// Lines of each project, by its number in the world's cohorts.
-    of_project: Vec<Vec<usize>>,
-    /// What each kind of request asks for, by its number there.
-    of_kind: Vec<Option<Wanted>>,
-    cohorts: Vec<Cohort<'w>>,
-}
-
-impl<'w> Lines<'w> {
-    /// No lines yet, of projects in that tree and cohorts of that world.
-    pub fn new(arena: Arc<Arena>, cohorts: &Cohorts) -> Self {
-        let [most, kinds, projects] = cohorts.sizes();
-        Lines {
-            arena,
-            lines: Vec::new(),
-            of_project: vec![Vec::new(); projects],
-            of_kind: vec![None; kinds],
-            cohorts: Vec::with_capacity(most),
-        }
-    }
-
-    /// Adds a cohort.
-    pub fn add(
-        &mut self,
-        common: Common<'w>,
-        members: Members<'w>,
-        machine: &Machine<'_>,
-        limits: &mut Limits<'w>,
-    ) {
-        let line = self.line(&common, machine, limits);
-        let (project, want) = (self.lines[line].project, None);
-        self.cohorts.push(Cohort { common, project, want, line, members });
-    }
-
-    fn line(
-        &mut self,
-        common: &Common<'w>,
-        machine: &Machine<'_>,
-        limits: &mut Limits<'w>,
-    ) -> usize {
-        let wanted = self.wanted(common, machine);
-        let alike = |line: &usize| self.lines[*line].wanted == wanted;
-        let known = match &common.name {
-            Name::World { project, .. } => {
-                self.of_project[*project as usize].iter().copied().find(alike)
-            }
-            Name::Apart(_) => {
-                let path = &common.spec.project;
-                (0..self.lines.len()).find(|line| self.lines[*line].path == path && alike(line))
-            }
-        };
-        if let Some(known) = known {
-            return known;
-        }
-        let path = &common.spec.project;
-        let (node, project) = (self.arena.find(path.as_str()), limits.project(path));
-        self.lines.push(Line::of(node, project, path, wanted));
-        let line = self.lines.len() - 1;
-        if let Name::World { project, .. } = common.name {
-            self.of_project[project as usize].push(line);
-        }
-        line
-    }
-
-    fn wanted(&mut self, common: &Common<'_>, machine: &Machine<'_>) -> Wanted {
-        match common.name {
-            Name::World { kind, .. } => {
-                let found = || wanted(common.spec, machine);
-                *self.of_kind[kind as usize].get_or_insert_with(found)
-            }
-            Name::Apart(_) => wanted(common.spec, machine),
-        }
-    }
-
-    /// What each line asks for.
-    pub fn demands(&self) -> Vec<Demand> {
-        let none = |line: &Line<'_>| {
-            let (gpus, since) = (GpuMilli::ZERO, UnixMicros(i64::MAX));
-            Demand { node: line.node, wanted: line.wanted, gpus, since }
-        };
-        let mut demands: Vec<Demand> = self.lines.iter().map(none).collect();
-        for cohort in &self.cohorts {
-            let demand = &mut demands[cohort.line];
-            demand.gpus += cohort.common.wish.gpus.times(cohort.members.len() as u64);
-            demand.since = demand.since.min(cohort.members.oldest());
-        }
-        demands
-    }
-}
-
 /// All lines.
 #[derive(Debug)]
 pub(super) struct Turns<'w> {
@@ -239,9 +146,9 @@ pub(super) struct Turns<'w> {
 }
 
 impl<'w> Turns<'w> {
-    /// All lines, by what is held and due.
-    pub fn of(lines: Lines<'w>, fair: &Fair) -> Self {
-        let Lines { mut lines, cohorts, .. } = lines;
+    /// All lines. How far each is from its turn is found when it is looked at first.
+    pub fn of(lines: Lines<'w>, has_tiers: bool) -> Self {
+        let (mut lines, cohorts) = lines.into_parts();
         // Collected first and ordered once: faster than one by one.
         let mut fronts = vec![Vec::new(); lines.len()];
         for (at, cohort) in cohorts.iter().enumerate() {
@@ -250,9 +157,8 @@ impl<'w> Turns<'w> {
         for (line, fronts) in lines.iter_mut().zip(fronts) {
             line.ready = Ready::of(fronts);
         }
-        lines.iter_mut().for_each(|line| _ = line.refresh(fair));
         // Where nothing is guaranteed, all compete alike.
-        let tier = if fair.has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
+        let tier = if has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
         let mut turns = Turns { lines, cohorts, heap: BinaryHeap::new(), tier };
         turns.line_up();
         turns
@@ -334,11 +240,6 @@ impl<'w> Turns<'w> {
             Fate::Done => {}
         }
         self.enter_head(at);
-    }
-
-    /// All cohorts.
-    pub fn cohorts(&self) -> &[Cohort<'w>] {
-        &self.cohorts
     }
 
     /// A cohort.
@@ -452,13 +353,5 @@ fn burdens(node: Option<NodeIndex>, wanted: Wanted, fair: &Fair) -> Arc<[Burden]
         (Wanted::Class(None), _) | (_, None) => Arc::new([]),
         (Wanted::Class(class), Some(node)) => fair.burdens(node, class),
         (Wanted::Any | Wanted::Nothing, Some(node)) => fair.burdens(node, None),
-    }
-}
-
-fn wanted(spec: &JobSpec, machine: &Machine<'_>) -> Wanted {
-    match (&spec.per_node.gpus, spec.per_node.gpus.class()) {
-        (GpuRequest::None, _) => Wanted::Nothing,
-        (_, Some(class)) => Wanted::Class(machine.class(class)),
-        (_, None) => Wanted::Any,
     }
 }

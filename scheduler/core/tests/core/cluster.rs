@@ -305,7 +305,7 @@ fn waiting(world: &World, plan: &Plan) -> BTreeMap<JobId, Arc<Vec<Blocker>>> {
     };
     let starting: BTreeSet<JobId> = plan.decisions.iter().filter_map(starts).collect();
     let waiting = world.queue.iter().filter(|key| !starting.contains(&key.job));
-    let why = |job: JobId| Some((job, Arc::clone(plan.report.of(&world.jobs[&job])?)));
+    let why = |job: JobId| Some((job, plan.report.of(&world.jobs[&job])?));
     waiting.filter_map(|key| why(key.job)).collect()
 }
 

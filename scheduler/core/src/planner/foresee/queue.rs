@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
-use crate::planner::fair::Fair;
+use crate::planner::fair::{Demand, Fair};
 use crate::planner::fit::Machine;
 use crate::planner::gather::{Gathered, gather};
 use crate::planner::limits::Limits;
@@ -46,8 +46,8 @@ pub(super) fn in_turn<'w>(
     let Gathered { lines, .. } = gather(jobs, now, &arena, machine, &mut limits, 0);
     let demands = lines.demands();
     let mut fair = Fair::of(world, &arena, machine, &demands, policy.fair_share_rule, now);
-    let behind = fair.turns(machine, &demands);
-    let mut turns = Turns::of(lines, &fair);
+    let behind = fair.turns(&machine.classes, &Demand::of_gpus(&demands));
+    let mut turns = Turns::of(lines, fair.has_tiers);
     let (mut queue, mut known) = (Vec::new(), BTreeMap::new());
     while queue.len() < JOBS_MAX
         && let Some(turn) = turns.next(&fair)

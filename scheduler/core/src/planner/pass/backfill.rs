@@ -82,6 +82,11 @@ impl Plans {
         }
     }
 
+    /// Whether a start is planned for a job with that wish, or was until it started.
+    pub fn has_any(&self, want: Want) -> bool {
+        self.of_want.contains_key(&want)
+    }
+
     /// Jobs with the same wish for which a start is planned.
     pub fn jobs_of(&self, want: Want) -> Vec<JobId> {
         let planned = self.of_want.get(&want).into_iter().flatten();

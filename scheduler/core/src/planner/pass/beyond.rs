@@ -35,8 +35,12 @@ impl<'w> Pass<'w> {
 
     /// Notes the classes that jobs within their budgets wait for and could be given.
     fn note_wanted(&mut self) {
-        let waiting: BTreeMap<Want, JobId> =
-            self.waiting.iter().rev().map(|waiting| (waiting.want, waiting.job)).collect();
+        let known = self.known.iter().map(|known| (known.want, known.first));
+        let told = self.waiting.iter().map(|waiting| (waiting.want, waiting.job));
+        let mut waiting: BTreeMap<Want, JobId> = BTreeMap::new();
+        for (want, job) in told.chain(known) {
+            waiting.entry(want).or_insert(job);
+        }
         for (want, job) in waiting {
             for place in 0..self.families.get(want.family).tries.len() {
                 let class = self.families.get(want.family).tries[place].class;

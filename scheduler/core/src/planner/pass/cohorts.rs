@@ -1,9 +1,16 @@
 //! Turns in the pass: the first job of a cohort stands for all of it where it cannot start.
 
+use std::collections::BTreeSet;
+
 use super::{Finding, Order, Pass, Waiting, Want, Who};
+use crate::ids::NodeName;
 use crate::job::Job;
 use crate::planner::fair::Tier;
+use crate::planner::limits::ProjectIndex;
+use crate::planner::request::FamilyId;
 use crate::planner::turns::{Claim, Cohort, Common, Fate, Name, Turn, Turns};
+use crate::spec::JobSpec;
+use crate::world;
 
 impl<'w> Pass<'w> {
     /// By guarantees, and by use and shares.
@@ -60,15 +67,29 @@ impl<'w> Pass<'w> {
             return want;
         }
         let Common { spec, avoid, wish, .. } = cohort.common;
-        let closed = self.closed_to(spec);
-        let family = match cohort.common.name {
-            Name::Apart(_) => self.families.of((spec, avoid), closed, &self.machine),
+        let want = match cohort.common.name {
+            Name::Apart(_) => self.want(spec, avoid, cohort.project),
             Name::World { kind, .. } => {
-                self.families.of_kind(kind, (spec, avoid), closed, &self.machine)
+                let family = self.family_of(kind, (spec, avoid));
+                self.want_in(family, wish, cohort.project)
             }
         };
-        let want = self.want_in(family, wish, cohort.project);
         *cohort.want.insert(want)
+    }
+
+    /// What jobs of a cohort of the world compete for.
+    pub(super) fn want_of_world(&mut self, of: &'w world::Cohort, project: ProjectIndex) -> Want {
+        let family = self.family_of(of.kind, (of.key.spec(), of.key.avoid()));
+        self.want_in(family, of.wish, project)
+    }
+
+    fn family_of(
+        &mut self,
+        kind: u32,
+        (spec, avoid): (&'w JobSpec, &'w BTreeSet<NodeName>),
+    ) -> FamilyId {
+        let closed = self.closed_to(spec);
+        self.families.of_kind(kind, (spec, avoid), closed, &self.machine)
     }
 
     /// Passes over the cohorts behind the one whose turn it was, in their line, as far as it is known that they wait for
@@ -96,7 +117,7 @@ impl<'w> Pass<'w> {
     fn known_to_wait(&mut self, cohort: &Cohort<'_>, claim: Claim, want: Want) -> Option<Order> {
         let first = cohort.members().first()?;
         let plain = !first.promised.0 && want.slice_s == 0 && !cohort.common.wish.has_own_terms;
-        if !plain || self.started.contains(&first.job) {
+        if !plain || self.started.contains(&first.job) || self.plans.has_any(want) {
             return None;
         }
         let may_plan = self.may_plan(first.queued, claim, want);

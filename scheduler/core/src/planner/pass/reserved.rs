@@ -8,7 +8,7 @@ use crate::planner::closed::Closed;
 use crate::planner::gang::{Pick, Territory};
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
-use crate::planner::turns::{Claim, Turns};
+use crate::planner::turns::{Claim, Lines};
 use crate::quota::reserve::ReservationTerms;
 use crate::spec::JobSpec;
 use crate::world::QueueKey;
@@ -44,13 +44,13 @@ impl<'w> Pass<'w> {
 
     /// Starts jobs on the nodes that are reserved for them, before all others: in the order of the queue. Those that
     /// do not fit there compete with all others.
-    pub(super) fn start_reserved(&mut self, turns: &Turns<'w>) {
+    pub(super) fn start_reserved(&mut self, lines: &Lines<'w>) {
         let mut jobs = Vec::new();
-        for cohort in turns.cohorts() {
-            let own = self.own_reservations(cohort.common.spec);
+        for (spec, members) in lines.cohorts() {
+            let own = self.own_reservations(spec);
             if !own.is_empty() {
                 let known = self.jobs;
-                let members = cohort.members().iter(self.policy.max_starts_per_pass);
+                let members = members.iter(self.policy.max_starts_per_pass);
                 let members = members.filter_map(|id| known.get(id));
                 jobs.extend(members.map(|job| (QueueKey::of(job), job, own)));
             }

@@ -74,11 +74,7 @@ impl Pass<'_> {
     pub(super) fn search(&self, want: Want, place: usize, ask: &Ask<'_>) -> Option<Spot> {
         let family = self.families.get(want.family);
         let (class, territory) = (family.tries[place].class, &family.territory);
-        let places = territory.places(&self.machine, class, &family.need);
-        let nothing_planned = self.horizon.is_open();
-        let open =
-            |pick: &Pick| nothing_planned || self.horizon.leaves_planned(&self.machine, *pick, ask);
-        let places = places.filter(open);
+        let places = self.open_places(want, place, ask);
         let keeps_together = !territory.constraints.blocks.is_empty();
         if want.nodes > 1 || keeps_together || self.mix.is_empty() {
             let picks = territory.choose(&self.machine, places, want.nodes)?;
@@ -86,6 +82,29 @@ impl Pass<'_> {
         }
         let (growth, pick) = self.lightest(class, &family.need, places)?;
         Some(Spot { growth, place, picks: vec![pick] })
+    }
+
+    /// Whether there is any place now, beside what is planned.
+    pub(super) fn has_place(&self, want: Want, place: usize, ask: &Ask<'_>) -> bool {
+        let territory = &self.families.get(want.family).territory;
+        let places = self.open_places(want, place, ask);
+        territory.choose(&self.machine, places, want.nodes).is_some()
+    }
+
+    /// Places among nodes of one class where nothing that is planned is put off.
+    fn open_places<'a>(
+        &'a self,
+        want: Want,
+        place: usize,
+        ask: &'a Ask<'_>,
+    ) -> impl Iterator<Item = Pick> + 'a {
+        let family = self.families.get(want.family);
+        let places =
+            family.territory.places(&self.machine, family.tries[place].class, &family.need);
+        let nothing_planned = self.horizon.is_open();
+        places.filter(move |pick| {
+            nothing_planned || self.horizon.leaves_planned(&self.machine, *pick, ask)
+        })
     }
 
     /// The place that costs least, of equals the first.

@@ -5,6 +5,7 @@ use crate::account::Standing;
 use crate::amount::Ngh;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::planner::standing::SCAVENGER;
+use crate::quota::entitle::NodeIndex;
 
 impl Reasons<'_, '_> {
     /// What must be set aside for it, for the class that needs least; `None` where no budget binds it.
@@ -58,12 +59,22 @@ impl Reasons<'_, '_> {
 
     /// Who keeps what it could be given otherwise, for each class that would serve.
     pub(super) fn kept_blockers(&self, want: Want) -> Vec<Blocker> {
-        let Some((lending, fair)) = self.lending else { return Vec::new() };
-        let Some(node) = fair.find(self.limits.path(want.project)) else { return Vec::new() };
-        let (family, gpus) = (self.families.get(want.family), self.families.gpus(want));
-        let classes = family.tries.iter().filter_map(|attempt| attempt.class);
-        let scavenges = want.scavenges;
-        let kept = |class| lending.blocker(fair, self.machine, (node, class), gpus, scavenges);
-        classes.filter_map(kept).collect()
+        let Some((_, fair)) = self.lending else { return Vec::new() };
+        self.kept_from(want, fair.find(self.limits.path(want.project))).collect()
+    }
+
+    /// The same for a project at that node of the tree.
+    pub(super) fn kept_from(
+        &self,
+        want: Want,
+        node: Option<NodeIndex>,
+    ) -> impl Iterator<Item = Blocker> + '_ {
+        let gpus = self.families.gpus(want);
+        let classes = self.families.get(want.family).tries.iter();
+        let places = classes.filter_map(move |attempt| node.zip(attempt.class));
+        places.filter_map(move |place| {
+            let (lending, fair) = self.lending?;
+            lending.blocker(fair, self.machine, place, gpus, want.scavenges)
+        })
     }
 }

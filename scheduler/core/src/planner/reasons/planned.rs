@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Reasons, Waiting};
 use crate::amount::UnixMicros;
+use crate::crowded::BehindPlan;
 use crate::ids::JobId;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::planned::PlannedStarts;
@@ -44,23 +45,14 @@ impl Reasons<'_, '_> {
 
     /// Whose planned start the job would put off if it started where there is room, and how long it could take
     /// without doing so.
-    pub(super) fn behind_plans(&mut self, waiting: &Waiting) -> Option<Blocker> {
+    pub(super) fn behind_plans(&mut self, waiting: &Waiting) -> Option<BehindPlan> {
         let found = self.ways(waiting).into_iter().flatten();
         // Of several classes the one that it could use for the longest time.
         let (until, ahead) = found.max_by_key(|(until, ahead)| (*until, Reverse(*ahead)))?;
         let by = self.outlook.starts.of(ahead).map_or(until, |start| start.at);
         let open_s = (until.0.saturating_sub(self.outlook.now.0)).max(0) / 1_000_000;
         let open_s = open_s.saturating_sub(self.outlook.grace_s).max(0);
-        let millis = |seconds: i64| u64::try_from(seconds.saturating_mul(1000)).unwrap_or(0);
-        Some(Blocker {
-            kind: BlockerKind::Order,
-            subject: ahead.to_string(),
-            needed: millis(waiting.want.limit_s),
-            available: millis(open_s.min(waiting.want.limit_s.saturating_sub(1))),
-            limit: 0,
-            unit: Unit::Millis,
-            note: by.0.to_string(),
-        })
+        Some(BehindPlan { ahead, by, open_s })
     }
 
     /// The same for each class that may serve. Where nothing is reserved for some projects only, that is the same for all

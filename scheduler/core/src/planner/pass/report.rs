@@ -1,0 +1,114 @@
+//! What the pass tells: why each job waits, by what is left at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::beforehand::Known;
+use super::{Order, Pass, Waiting, Who};
+use crate::ids::JobId;
+use crate::plan::{Blocker, CohortLists, Decision, Report};
+use crate::planner::reasons::{Ground, Outlook, Reasons};
+use crate::planner::request::UsualReasons;
+use crate::planner::shares::Shares;
+use crate::planner::turns::{Name, Turns};
+use crate::world::{CohortKey, World};
+
+/// Blockers.
+type List = Arc<Vec<Blocker>>;
+
+/// Lists found so far.
+struct Lists<'w> {
+    world: &'w World,
+    jobs: Vec<(JobId, List)>,
+    /// By the number of a cohort of the world.
+    of_world: Vec<Option<List>>,
+    apart: BTreeMap<CohortKey, List>,
+    usual: UsualReasons,
+}
+
+impl<'w> Pass<'w> {
+    /// What the pass found.
+    pub(super) fn report(mut self, turns: &Turns<'w>) -> (Vec<Decision>, Report) {
+        let known = std::mem::take(&mut self.known);
+        let known: Vec<(Known, Order)> =
+            known.into_iter().map(|known| (known, self.order_of(&known))).collect();
+        let lists = self.lists(turns, &known);
+        let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
+        let shares = self.fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
+        let (jobs, cohorts, usual) = lists.into_parts();
+        let report = Report {
+            jobs,
+            cohorts,
+            considered: self.considered,
+            deferred: waiting.saturating_sub(self.considered),
+            shares: Arc::new(shares.unwrap_or_default()),
+            planned: Arc::new(self.plans.starts),
+            crowded: self.families.crowded(usual),
+        };
+        (self.decisions, report)
+    }
+
+    fn lists(&mut self, turns: &Turns<'w>, known: &[(Known, Order)]) -> Lists<'w> {
+        let mut lists = Lists::of(self.world, std::mem::take(&mut self.lists));
+        let waiting = std::mem::take(&mut self.waiting);
+        let ground = Ground {
+            machine: &self.machine,
+            limits: &self.limits,
+            budgets: &self.budgets,
+            fair: self.fair.as_ref().filter(|fair| fair.has_tiers),
+            lending: self.lending.as_ref(),
+            outlook: Outlook {
+                horizon: &self.horizon,
+                starts: &self.plans.starts,
+                now: self.now,
+                grace_s: self.policy.default_grace_s.into(),
+            },
+        };
+        let mut reasons = Reasons::of(ground, &mut self.families);
+        for (Known { number, first, want, claim, lacks_room }, order) in known {
+            if *lacks_room && reasons.are_usual(*want, claim.node, *order) {
+                let usual = || reasons.usual(*want, *order, *first);
+                let of_family = lists.usual.entry(want.family).or_default();
+                of_family.entry(want.nodes).or_insert_with(usual);
+            } else {
+                let waiting =
+                    Waiting { who: Who::Known(*number), job: *first, want: *want, order: *order };
+                lists.add(turns, &waiting, reasons.list(&waiting));
+            }
+        }
+        for waiting in waiting {
+            lists.add(turns, &waiting, reasons.list(&waiting));
+        }
+        lists
+    }
+}
+
+impl<'w> Lists<'w> {
+    fn of(world: &'w World, jobs: Vec<(JobId, List)>) -> Self {
+        let of_world = vec![None; world.cohorts.sizes()[0]];
+        Lists { world, jobs, of_world, apart: BTreeMap::new(), usual: UsualReasons::new() }
+    }
+
+    fn add(&mut self, turns: &Turns<'w>, waiting: &Waiting, list: List) {
+        match waiting.who {
+            Who::Job => self.jobs.push((waiting.job, list)),
+            Who::Cohort(cohort) => match &turns.cohort(cohort).common.name {
+                Name::World { number, .. } => self.of_world[number.0 as usize] = Some(list),
+                Name::Apart(key) => _ = self.apart.insert(key.clone(), list),
+            },
+            Who::Known(number) => self.of_world[number.0 as usize] = Some(list),
+        }
+    }
+
+    fn into_parts(mut self) -> (BTreeMap<JobId, List>, CohortLists, UsualReasons) {
+        let said = self.of_world.iter().flatten().count();
+        let mut ordered = Vec::with_capacity(said);
+        if said > 0 {
+            let in_order = self.world.cohorts.in_order();
+            ordered.extend(in_order.filter_map(|(key, number)| {
+                Some((key.clone(), self.of_world[number.0 as usize].take()?))
+            }));
+        }
+        (self.jobs.into_iter().collect(), CohortLists::of(ordered, self.apart), self.usual)
+    }
+}

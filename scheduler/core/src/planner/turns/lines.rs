@@ -1,0 +1,195 @@
+//! Jobs that wait, by project and by what they want: who competes, before it is known whose turn it is.
+
+use std::sync::Arc;
+
+use super::{Claim, Cohort, Common, Line, Members, Name};
+use crate::amount::{GpuMilli, UnixMicros};
+use crate::ids::ProjectPath;
+use crate::planner::fair::{Demand, Fair, Tier, Wanted};
+use crate::planner::fit::Machine;
+use crate::planner::limits::{Limits, ProjectIndex};
+use crate::quota::entitle::Arena;
+use crate::spec::{GpuRequest, JobSpec};
+use crate::world::{self, CohortNumber, Cohorts};
+
+/// Jobs that wait, by project and by what they want.
+#[derive(Debug)]
+pub(in crate::planner) struct Lines<'w> {
+    arena: Arc<Arena>,
+    lines: Vec<Line<'w>>,
+    /// Lines of each project, by its number in the world's cohorts.
+    of_project: Vec<Vec<usize>>,
+    /// What each kind of request asks for, by its number there.
+    of_kind: Vec<Option<Wanted>>,
+    /// Cohorts as the world has them. There are a hundred thousand, so what a turn needs is only made for those that get
+    /// one.
+    plain: Vec<Plain<'w>>,
+    /// Cohorts that have more members than the world says, or are none of its.
+    cohorts: Vec<Cohort<'w>>,
+}
+
+/// A cohort as the world has it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::planner) struct Plain<'w> {
+    /// Its number there.
+    pub number: CohortNumber,
+    /// What the world knows of it.
+    pub of: &'w world::Cohort,
+    line: u32,
+}
+
+impl<'w> Lines<'w> {
+    /// No lines yet, of projects in that tree and cohorts of that world.
+    pub fn new(arena: Arc<Arena>, cohorts: &Cohorts) -> Self {
+        let [most, kinds, projects] = cohorts.sizes();
+        Lines {
+            arena,
+            lines: Vec::new(),
+            of_project: vec![Vec::new(); projects],
+            of_kind: vec![None; kinds],
+            plain: Vec::with_capacity(most),
+            cohorts: Vec::new(),
+        }
+    }
+
+    /// Adds a cohort as the world has it.
+    pub fn add_plain(
+        &mut self,
+        (number, of): (CohortNumber, &'w world::Cohort),
+        machine: &Machine<'_>,
+        limits: &mut Limits<'w>,
+    ) {
+        let line = self.line_of((of.kind, of.project), of.key.spec(), machine, limits);
+        self.plain.push(Plain { number, of, line: u32::try_from(line).unwrap_or(u32::MAX) });
+    }
+
+    /// Adds a cohort with these members. What is none of the world's comes after all others.
+    pub fn add(
+        &mut self,
+        common: Common<'w>,
+        members: Members<'w>,
+        machine: &Machine<'_>,
+        limits: &mut Limits<'w>,
+    ) {
+        let line = match common.name {
+            Name::World { kind, project, .. } => {
+                self.line_of((kind, project), common.spec, machine, limits)
+            }
+            Name::Apart(_) => {
+                let (wanted, path) = (wanted(common.spec, machine), &common.spec.project);
+                let alike = |line: &Line<'_>| line.wanted == wanted && line.path == path;
+                let known = self.lines.iter().position(alike);
+                known.unwrap_or_else(|| self.begin_line(path, wanted, limits))
+            }
+        };
+        let project = self.lines[line].project;
+        self.cohorts.push(Cohort { common, project, want: None, line, members });
+    }
+
+    /// The line of jobs of that kind and project, which the world's cohorts have numbers for.
+    fn line_of(
+        &mut self,
+        (kind, project): (u32, u32),
+        spec: &'w JobSpec,
+        machine: &Machine<'_>,
+        limits: &mut Limits<'w>,
+    ) -> usize {
+        let wanted = *self.of_kind[kind as usize].get_or_insert_with(|| wanted(spec, machine));
+        let alike = |line: &&usize| self.lines[**line].wanted == wanted;
+        if let Some(line) = self.of_project[project as usize].iter().find(alike) {
+            return *line;
+        }
+        let line = self.begin_line(&spec.project, wanted, limits);
+        self.of_project[project as usize].push(line);
+        line
+    }
+
+    fn begin_line(
+        &mut self,
+        path: &'w ProjectPath,
+        wanted: Wanted,
+        limits: &mut Limits<'w>,
+    ) -> usize {
+        let (node, project) = (self.arena.find(path.as_str()), limits.project(path));
+        self.lines.push(Line::of(node, project, path, wanted));
+        self.lines.len() - 1
+    }
+
+    /// What each line asks for.
+    pub fn demands(&self) -> Vec<Demand> {
+        let none = |line: &Line<'_>| {
+            let (gpus, since) = (GpuMilli::ZERO, UnixMicros(i64::MAX));
+            Demand { node: line.node, wanted: line.wanted, gpus, since }
+        };
+        let mut demands: Vec<Demand> = self.lines.iter().map(none).collect();
+        let mut ask = |line: usize, gpus: GpuMilli, jobs: usize, since: UnixMicros| {
+            let demand = &mut demands[line];
+            demand.gpus += gpus.times(jobs as u64);
+            demand.since = demand.since.min(since);
+        };
+        for Plain { of, line, .. } in &self.plain {
+            ask(*line as usize, of.wish.gpus, of.jobs.len(), of.jobs.oldest());
+        }
+        for Cohort { common, line, members, .. } in &self.cohorts {
+            ask(*line, common.wish.gpus, members.len(), members.oldest());
+        }
+        demands
+    }
+
+    /// Cohorts as the world has them.
+    pub fn plain(&self) -> &[Plain<'w>] {
+        &self.plain
+    }
+
+    /// In whose name such a cohort competes, with the project in the limits.
+    pub fn claim(&self, plain: &Plain<'_>, fair: &Fair) -> (Claim, ProjectIndex) {
+        let line = &self.lines[plain.line as usize];
+        let tier =
+            if fair.has_tiers { line.tier(fair, plain.of.wish.gpus) } else { Tier::Borrowed };
+        (Claim { tier, node: line.node }, line.project)
+    }
+
+    /// Takes out the cohorts as the world has them of which this says that they need no turn.
+    pub fn take_out(&mut self, mut needs_none: impl FnMut(&Self, &Plain<'w>) -> bool) {
+        let all = std::mem::take(&mut self.plain);
+        self.plain = all.into_iter().filter(|plain| !needs_none(self, plain)).collect();
+    }
+
+    /// What the jobs of every cohort have in common, and who they are.
+    pub fn cohorts(&self) -> impl Iterator<Item = (&'w JobSpec, Members<'w>)> + '_ {
+        let plain =
+            self.plain.iter().map(|plain| (plain.of.key.spec(), Members::of(&plain.of.jobs)));
+        let others = self.cohorts.iter().map(|one| (one.common.spec, one.members.clone()));
+        plain.chain(others)
+    }
+
+    /// The lines, and all cohorts that are to have their turns.
+    pub(super) fn into_parts(mut self) -> (Vec<Line<'w>>, Vec<Cohort<'w>>) {
+        for plain in std::mem::take(&mut self.plain) {
+            let cohort = self.open(&plain);
+            self.cohorts.push(cohort);
+        }
+        (self.lines, self.cohorts)
+    }
+
+    fn open(&self, Plain { number, of, line }: &Plain<'w>) -> Cohort<'w> {
+        let line = *line as usize;
+        let name = Name::World { number: *number, kind: of.kind, project: of.project };
+        let (spec, avoid, wish) = (of.key.spec(), of.key.avoid(), of.wish);
+        Cohort {
+            common: Common { name, spec, avoid, wish },
+            project: self.lines[line].project,
+            want: None,
+            line,
+            members: Members::of(&of.jobs),
+        }
+    }
+}
+
+fn wanted(spec: &JobSpec, machine: &Machine<'_>) -> Wanted {
+    match (&spec.per_node.gpus, spec.per_node.gpus.class()) {
+        (GpuRequest::None, _) => Wanted::Nothing,
+        (_, Some(class)) => Wanted::Class(machine.class(class)),
+        (_, None) => Wanted::Any,
+    }
+}
