@@ -46,6 +46,8 @@ pub(super) struct Machine<'w> {
 /// Places of one class, best first; only on nodes that take work.
 #[derive(Debug, Default)]
 struct Pool {
+    /// Every node that has GPUs of the class, in the order of names.
+    nodes: Vec<SlotId>,
     /// Nodes with at least one whole free GPU.
     whole: BTreeSet<WholeScore>,
     /// GPUs with something free: every broken one, and the first untouched one of each node.
@@ -94,6 +96,9 @@ impl<'w> Machine<'w> {
         let mut cpu = Vec::new();
         for id in ids(&self.slots) {
             let slot = &self.slots[id.0 as usize];
+            for class in slot.layout.classes() {
+                self.pools[usize::from(class.0)].nodes.push(id);
+            }
             if !slot.takes_work {
                 continue;
             }
@@ -114,6 +119,13 @@ impl<'w> Machine<'w> {
     /// Numbers of all nodes, in the order of names.
     pub fn ids(&self) -> impl Iterator<Item = SlotId> + use<> {
         ids(&self.slots)
+    }
+
+    /// Numbers of all nodes that have GPUs of a class, or of all there are, in the order of names.
+    pub fn ids_of(&self, class: Option<ClassIndex>) -> impl Iterator<Item = SlotId> + '_ {
+        let of_class = class.map(|class| self.pools[usize::from(class.0)].nodes.iter().copied());
+        let all = if class.is_none() { Some(self.ids()) } else { None };
+        of_class.into_iter().flatten().chain(all.into_iter().flatten())
     }
 
     /// The node of that number.

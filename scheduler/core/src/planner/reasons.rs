@@ -256,8 +256,9 @@ impl<'a, 'w> Reasons<'a, 'w> {
 /// Sums over the nodes of a family's territory that take work.
 fn sum(machine: &Machine<'_>, family: &Family<'_>, class: ClassIndex) -> Totals {
     let mut totals = Totals::default();
-    for slot in machine.slots.iter().filter(|slot| slot.takes_work) {
-        if slot.gpus_of(class) > 0 && family.territory.contains(slot) {
+    let slots = machine.ids_of(Some(class)).map(|id| machine.slot(id));
+    for slot in slots.filter(|slot| slot.takes_work) {
+        if family.territory.contains(slot) {
             totals.free += slot.free_of(class).map(|(_, free)| free).sum();
             totals.capacity += GpuMilli::whole(slot.gpus_of(class));
         }
@@ -344,9 +345,8 @@ impl<'w> Look<'_, 'w> {
 
     /// Nodes of the territory that have GPUs of the class, or any nodes for work without GPUs.
     fn of_class(&self) -> impl Iterator<Item = &Slot<'w>> {
-        let has_class = |slot: &&Slot<'w>| self.class.is_none_or(|class| slot.gpus_of(class) > 0);
-        let inside = |slot: &&Slot<'w>| self.family.territory.contains(slot);
-        self.machine.slots.iter().filter(has_class).filter(inside)
+        let slots = self.machine.ids_of(self.class).map(|id| self.machine.slot(id));
+        slots.filter(|slot| self.family.territory.contains(slot))
     }
 
     fn class_word(&self) -> String {

@@ -10,7 +10,7 @@ use super::fit::Machine;
 use super::gang::{Need, Territory};
 use super::limits::Asked;
 use super::pass::Want;
-use super::score::ClassIndex;
+use super::score::{ClassIndex, SlotId};
 use crate::amount::GpuMilli;
 use crate::crowded::{Crowded, Failures, Found, Usual};
 use crate::ids::NodeName;
@@ -69,6 +69,8 @@ pub(super) struct Try {
     room: BTreeMap<u32, (u64, bool)>,
     /// Nodes that take work and would serve if they were empty; counted once asked for.
     capable: Option<u32>,
+    /// The same with those that will take work; counted once asked for.
+    will_be_capable: Option<u32>,
 }
 
 /// What was found before any turn.
@@ -105,6 +107,24 @@ impl Family<'_> {
         let attempt = &mut self.tries[place];
         let (need, territory) = (&self.need, &self.territory);
         *attempt.capable.get_or_insert_with(|| capable(machine, attempt.class, need, territory))
+    }
+
+    /// Whether the node would serve one of a gang once it is free.
+    pub fn would_serve(&self, place: usize, machine: &Machine<'_>, id: SlotId) -> bool {
+        let slot = machine.slot(id);
+        slot.will_take_work()
+            && slot.could_fit(self.tries[place].class, &self.need)
+            && self.territory.would_contain(slot)
+    }
+
+    /// Nodes that would serve one of a gang once they are free, whatever they must have in common.
+    pub fn will_be_capable(&mut self, place: usize, machine: &Machine<'_>) -> u32 {
+        if let Some(known) = self.tries[place].will_be_capable {
+            return known;
+        }
+        let ids = machine.ids_of(self.tries[place].class);
+        let count = ids.filter(|id| self.would_serve(place, machine, *id)).count();
+        *self.tries[place].will_be_capable.insert(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Whether a gang of so many nodes fits now but for what is planned; looked for again only if something was taken
@@ -232,6 +252,7 @@ fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
         beforehand: Beforehand::default(),
         room: BTreeMap::new(),
         capable: None,
+        will_be_capable: None,
     };
     Family {
         need,
@@ -258,7 +279,7 @@ fn capable(
     territory: &Territory<'_>,
 ) -> u32 {
     let everywhere = territory.is_everywhere();
-    let serves = machine.ids().filter(|id| {
+    let serves = machine.ids_of(class).filter(|id| {
         let slot = machine.slot(*id);
         slot.takes_work && slot.could_fit(class, need) && (everywhere || territory.contains(slot))
     });

@@ -22,14 +22,13 @@ use crate::planner::fair::Tier;
 use crate::planner::gang::Pick;
 use crate::planner::horizon::{Ask, Who};
 use crate::planner::lending::Lending;
-use crate::planner::limits::ProjectIndex;
 use crate::planner::order::{DependencyLists, competes_since};
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Cohort, Turn};
 use crate::profile::FOREVER;
 
 /// How often one pass looks at every node for the best ones for a start; more are planned by the passes after it.
-const CHOICES_MAX: u32 = 8;
+pub(super) const CHOICES_MAX: u32 = 8;
 
 /// Better nodes are looked for again after so many seconds: what ended early elsewhere may be free sooner than what was
 /// chosen by time limits.
@@ -46,8 +45,8 @@ const LOOKS_MAX: usize = 32;
 pub(super) struct Plans {
     /// As found so far.
     pub starts: PlannedStarts,
-    /// By project and whether they are gangs.
-    of_project: BTreeMap<(ProjectIndex, bool), u32>,
+    /// By project: gangs, and others.
+    of_project: Vec<[u32; 2]>,
     of_class: BTreeMap<Option<ClassIndex>, GpuMilli>,
     of_want: BTreeMap<Want, Vec<JobId>>,
     choices_left: u32,
@@ -75,11 +74,25 @@ impl Plans {
     pub fn none() -> Self {
         Plans {
             starts: PlannedStarts::default(),
-            of_project: BTreeMap::new(),
+            of_project: Vec::new(),
             of_class: BTreeMap::new(),
             of_want: BTreeMap::new(),
             choices_left: CHOICES_MAX,
         }
+    }
+
+    /// Starts planned for jobs of the project, as far as they are gangs like this one, or not.
+    fn of_project(&self, want: Want) -> u32 {
+        let of = self.of_project.get(want.project.0 as usize);
+        of.map_or(0, |counts| counts[usize::from(want.nodes > 1)])
+    }
+
+    fn count(&mut self, want: Want) {
+        let project = want.project.0 as usize;
+        if self.of_project.len() <= project {
+            self.of_project.resize(project + 1, [0; 2]);
+        }
+        self.of_project[project][usize::from(want.nodes > 1)] += 1;
     }
 
     /// Whether a start is planned for a job with that wish, or was until it started.
@@ -175,7 +188,7 @@ impl<'w> Pass<'w> {
         let tries = &self.families.get(want.family).tries;
         let place = tries.iter().position(|attempt| attempt.class == class)?;
         let claim = self.claim_of(job, want, class);
-        let slots = self.slots_of(&start.nodes, want, class)?;
+        let slots = self.slots_of(&start.nodes, want, place)?;
         let may = claim.tier != Tier::Overuse && self.could_start(want, class);
         may.then(|| Standby { job, want, claim, place, slots, before: start.clone() })
     }
@@ -210,22 +223,16 @@ impl<'w> Pass<'w> {
         self.within_bounds(want, class) && self.lent(want, class, Lending::could_allow)
     }
 
-    /// Whether the node would serve one of the gang once it is free.
-    fn would_serve(&self, id: SlotId, want: Want, class: Option<ClassIndex>) -> bool {
-        let (slot, family) = (self.machine.slot(id), self.families.get(want.family));
-        slot.will_take_work()
-            && slot.could_fit(class, &family.need)
-            && family.territory.would_contain(slot)
+    /// Whether as many nodes as the gang asks for would serve if all were free.
+    pub(super) fn can_ever_fit(&mut self, want: Want, place: usize) -> bool {
+        let family = self.families.get_mut(want.family);
+        family.will_be_capable(place, &self.machine) >= want.nodes
     }
 
     /// The nodes, if all of them would serve once they are free.
-    fn slots_of(
-        &self,
-        names: &[NodeName],
-        want: Want,
-        class: Option<ClassIndex>,
-    ) -> Option<Vec<SlotId>> {
-        let serves = |id: &SlotId| self.would_serve(*id, want, class);
+    fn slots_of(&self, names: &[NodeName], want: Want, place: usize) -> Option<Vec<SlotId>> {
+        let family = self.families.get(want.family);
+        let serves = |id: &SlotId| family.would_serve(place, &self.machine, *id);
         let found = names.iter().map(|name| self.machine.find(name).filter(serves));
         let slots: Vec<SlotId> = found.collect::<Option<_>>()?;
         (slots.len() == want.nodes as usize).then_some(slots)
@@ -301,7 +308,7 @@ impl<'w> Pass<'w> {
         self.keep_nodes(ask, slots, start.at);
         let gpus = self.families.gpus(want);
         *self.plans.of_class.entry(ask.class).or_default() += gpus;
-        *self.plans.of_project.entry((want.project, want.nodes > 1)).or_default() += 1;
+        self.plans.count(want);
         self.plans.of_want.entry(want).or_default().push(job.id);
         self.plans.starts.push(job.id, start);
     }
@@ -320,15 +327,13 @@ impl<'w> Pass<'w> {
 
     /// Whether a start may be planned for one more job of that kind, which competes since that moment.
     pub(super) fn may_plan(&self, since: UnixMicros, claim: Claim, want: Want) -> bool {
-        let is_gang = want.nodes > 1;
-        let most = match is_gang {
+        let most = match want.nodes > 1 {
             true => self.policy.planned_gangs_per_project,
             false => self.policy.planned_jobs_per_project,
         };
-        let planned = self.plans.of_project.get(&(want.project, is_gang)).copied().unwrap_or(0);
         !self.plans_nothing()
-            && planned < most
             && self.plans.choices_left > 0
+            && self.plans.of_project(want) < most
             && self.plans.starts.len() < self.policy.planned_starts_max as usize
             && matches!(claim.tier, Tier::Guaranteed | Tier::Borrowed)
             && since.plus_seconds(self.patience_s(want)) <= self.now
@@ -377,14 +382,15 @@ impl<'w> Pass<'w> {
     /// The soonest start on nodes of one class.
     fn choose(&mut self, job: &'w Job, claim: Claim, want: Want, place: usize) -> Option<Chance> {
         let class = self.families.get(want.family).tries[place].class;
-        if !self.could_plan(want, class) {
+        if !self.could_plan(want, class) || !self.can_ever_fit(want, place) {
             return None;
         }
         self.plans.choices_left = self.plans.choices_left.checked_sub(1)?;
         let ask = self.ask(job, claim, want, class).ahead(want.nodes);
-        let serves = |id: &SlotId| self.would_serve(*id, want, class);
+        let family = self.families.get(want.family);
+        let serves = |id: &SlotId| family.would_serve(place, &self.machine, *id);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
-        let ready: Vec<_> = self.machine.ids().filter(serves).filter_map(at).collect();
+        let ready: Vec<_> = self.machine.ids_of(class).filter(serves).filter_map(at).collect();
         let (at, slots) = self.gather_nodes(ready, want, &ask)?;
         Some(Chance { at, place, slots })
     }

@@ -1,10 +1,15 @@
 //! Cohorts that need no turn: of which it is known at the beginning of the pass that none of their jobs starts, and that
 //! no start is planned for them. On a full machine those are nearly all of a hundred thousand.
 //!
+//! Of those for which a start could be planned, only the first need their turns: a pass plans a few.
+//!
 //! Within a pass what is free only shrinks and limits only fill. So what finds no room, or is allowed none, before
 //! anybody's turn finds none in its own, whenever that is. A job that others may have to stop for is none of these: only
 //! its turn tells whether they do.
 
+use std::cmp::Reverse;
+
+use super::backfill::CHOICES_MAX;
 use super::{Order, Pass, Want};
 use crate::account::Standing;
 use crate::ids::JobId;
@@ -39,22 +44,50 @@ impl<'w> Pass<'w> {
             return;
         }
         let least = least_of(lines.plain(), self.world.cohorts.sizes()[1]);
-        lines.take_out(|lines, plain| {
-            let known = self.known_beforehand(lines, plain, &least);
-            if let Some(known) = known {
-                self.considered += plain.of.jobs.len();
-                self.known.push(known);
+        let mut could_plan = Vec::new();
+        lines.keep(|lines, plain| match self.known_beforehand(lines, plain, &least) {
+            Some((known, could)) => {
+                could_plan.extend(could.then_some((known, *plain)));
+                self.known.extend((!could).then_some(known));
+                false
             }
-            known.is_some()
+            None => true,
         });
+        self.give_turns(lines, could_plan);
+        let jobs =
+            |known: &Known| self.world.cohorts.get(known.number).map_or(0, |of| of.jobs.len());
+        self.considered += self.known.iter().map(jobs).sum::<usize>();
     }
 
+    /// Turns for the first of those for which a start could be planned.
+    fn give_turns(&mut self, lines: &mut Lines<'w>, could_plan: Vec<(Known, Plain<'w>)>) {
+        let Some(fair) = &self.fair else { return };
+        let turn = |(known, plain): (Known, Plain<'w>)| {
+            let wish = plain.of.wish;
+            let place = plain.of.jobs.first().map(|first| (first.priority, first.queued));
+            (lines.burdens(&plain, fair), place, Reverse(wish.gpus), known.first, known, plain)
+        };
+        let mut turns: Vec<_> = could_plan.into_iter().map(turn).collect();
+        turns.sort_unstable_by(|one, other| {
+            (&one.0, one.1, one.2, one.3).cmp(&(&other.0, other.1, other.2, other.3))
+        });
+        let most = CHOICES_MAX as usize * 2;
+        for (at, (.., known, plain)) in turns.into_iter().enumerate() {
+            if at < most {
+                lines.take_back(plain);
+            } else {
+                self.known.push(known);
+            }
+        }
+    }
+
+    /// What is known of the cohort, and whether a start could be planned for it; `None` if only its turn tells.
     fn known_beforehand(
         &mut self,
         lines: &Lines<'w>,
         plain: &Plain<'w>,
         least: &Least,
-    ) -> Option<Known> {
+    ) -> Option<(Known, bool)> {
         let (wish, first) = (plain.of.wish, plain.of.jobs.first()?);
         let (claim, project) = lines.claim(plain, self.fair.as_ref()?);
         let plain_terms = !first.promised.0 && !wish.has_own_terms && claim.tier == Tier::Borrowed;
@@ -67,19 +100,21 @@ impl<'w> Pass<'w> {
             return None;
         }
         let may_plan = self.may_plan(first.queued, claim, want);
-        let mut lacks_room = true;
+        let (mut lacks_room, mut could_plan) = (true, false);
         let least = least.get(plain.of.kind as usize).copied().unwrap_or_default();
         for place in 0..self.families.get(want.family).tries.len() {
             let class = self.families.get(want.family).tries[place].class;
             let fits = self.fits_beforehand(plain, (want, place), claim, least);
             let waits = !fits || !self.allowed(want, class);
             lacks_room &= !fits;
-            let in_turn = may_plan && self.could_plan(want, class);
-            if !waits || in_turn || self.standing(want, class) == Standing::Overuse {
+            if !waits || self.standing(want, class) == Standing::Overuse {
                 return None;
             }
+            could_plan |=
+                may_plan && self.could_plan(want, class) && self.can_ever_fit(want, place);
         }
-        Some(Known { number: plain.number, first: first.job, want, claim, lacks_room })
+        let known = Known { number: plain.number, first: first.job, want, claim, lacks_room };
+        Some((known, could_plan))
     }
 
     /// Whether there is room now for such a gang that borrows. The least that any of its kind asks for is looked for

@@ -11,7 +11,10 @@ use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
 use crate::planner::shares::Shares;
 use crate::planner::turns::{Name, Turns};
-use crate::world::{CohortKey, World};
+use crate::world::{CohortKey, CohortNumber, World};
+
+/// Of fewer than one in so many cohorts, sorting what is said is faster than to look at them all in their order.
+const FEW: usize = 16;
 
 /// Blockers.
 type List = Arc<Vec<Blocker>>;
@@ -100,15 +103,28 @@ impl<'w> Lists<'w> {
         }
     }
 
-    fn into_parts(mut self) -> (BTreeMap<JobId, List>, CohortLists, UsualReasons) {
+    /// Lists of cohorts of the world, in the order of their keys.
+    fn in_order(&mut self) -> Vec<(CohortKey, List)> {
         let said = self.of_world.iter().flatten().count();
         let mut ordered = Vec::with_capacity(said);
-        if said > 0 {
-            let in_order = self.world.cohorts.in_order();
-            ordered.extend(in_order.filter_map(|(key, number)| {
-                Some((key.clone(), self.of_world[number.0 as usize].take()?))
-            }));
+        if said < self.of_world.len() / FEW {
+            let all = self.world.cohorts.iter();
+            ordered
+                .extend(all.filter_map(|(number, of)| Some((of.key.clone(), self.take(number)?))));
+            ordered.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        } else {
+            let all = self.world.cohorts.in_order();
+            ordered.extend(all.filter_map(|(key, number)| Some((key.clone(), self.take(number)?))));
         }
+        ordered
+    }
+
+    fn take(&mut self, number: CohortNumber) -> Option<List> {
+        self.of_world[number.0 as usize].take()
+    }
+
+    fn into_parts(mut self) -> (BTreeMap<JobId, List>, CohortLists, UsualReasons) {
+        let ordered = self.in_order();
         (self.jobs.into_iter().collect(), CohortLists::of(ordered, self.apart), self.usual)
     }
 }

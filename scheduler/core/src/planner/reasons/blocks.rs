@@ -72,7 +72,7 @@ impl<'w> Look<'_, 'w> {
                 && slot.could_fit(self.class, &self.family.need)
                 && self.family.territory.contains(slot)
         };
-        self.machine.ids().filter(serves).collect()
+        self.machine.ids_of(self.class).filter(serves).collect()
     }
 
     /// Nodes that would serve if they took work and were empty, as many as can be of one gang.

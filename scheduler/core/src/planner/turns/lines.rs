@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Claim, Cohort, Common, Line, Members, Name};
+use super::{Claim, Cohort, Common, Line, Members, Name, burdens};
 use crate::amount::{GpuMilli, UnixMicros};
+use crate::fairshare::order::Burden;
 use crate::ids::ProjectPath;
 use crate::planner::fair::{Demand, Fair, Tier, Wanted};
 use crate::planner::fit::Machine;
 use crate::planner::limits::{Limits, ProjectIndex};
-use crate::quota::entitle::Arena;
+use crate::quota::entitle::{Arena, NodeIndex};
 use crate::spec::{GpuRequest, JobSpec};
 use crate::world::{self, CohortNumber, Cohorts};
 
@@ -17,8 +18,8 @@ use crate::world::{self, CohortNumber, Cohorts};
 pub(in crate::planner) struct Lines<'w> {
     arena: Arc<Arena>,
     lines: Vec<Line<'w>>,
-    /// Lines of each project, by its number in the world's cohorts.
-    of_project: Vec<Vec<usize>>,
+    /// By the numbers of projects in the world's cohorts.
+    of_project: Vec<OfProject>,
     /// What each kind of request asks for, by its number there.
     of_kind: Vec<Option<Wanted>>,
     /// Cohorts as the world has them. There are a hundred thousand, so what a turn needs is only made for those that get
@@ -26,6 +27,14 @@ pub(in crate::planner) struct Lines<'w> {
     plain: Vec<Plain<'w>>,
     /// Cohorts that have more members than the world says, or are none of its.
     cohorts: Vec<Cohort<'w>>,
+}
+
+/// Lines of a project.
+#[derive(Debug, Clone, Default)]
+struct OfProject {
+    lines: Vec<usize>,
+    /// Its place in the tree and in the limits, once it has a line.
+    whose: Option<(Option<NodeIndex>, ProjectIndex)>,
 }
 
 /// A cohort as the world has it.
@@ -45,7 +54,7 @@ impl<'w> Lines<'w> {
         Lines {
             arena,
             lines: Vec::new(),
-            of_project: vec![Vec::new(); projects],
+            of_project: vec![OfProject::default(); projects],
             of_kind: vec![None; kinds],
             plain: Vec::with_capacity(most),
             cohorts: Vec::new(),
@@ -79,7 +88,8 @@ impl<'w> Lines<'w> {
                 let (wanted, path) = (wanted(common.spec, machine), &common.spec.project);
                 let alike = |line: &Line<'_>| line.wanted == wanted && line.path == path;
                 let known = self.lines.iter().position(alike);
-                known.unwrap_or_else(|| self.begin_line(path, wanted, limits))
+                let whose = (self.arena.find(path.as_str()), limits.project(path));
+                known.unwrap_or_else(|| self.begin_line(path, wanted, whose))
             }
         };
         let project = self.lines[line].project;
@@ -95,22 +105,24 @@ impl<'w> Lines<'w> {
         limits: &mut Limits<'w>,
     ) -> usize {
         let wanted = *self.of_kind[kind as usize].get_or_insert_with(|| wanted(spec, machine));
+        let known = &mut self.of_project[project as usize];
         let alike = |line: &&usize| self.lines[**line].wanted == wanted;
-        if let Some(line) = self.of_project[project as usize].iter().find(alike) {
+        if let Some(line) = known.lines.iter().find(alike) {
             return *line;
         }
-        let line = self.begin_line(&spec.project, wanted, limits);
-        self.of_project[project as usize].push(line);
-        line
+        known.lines.push(self.lines.len());
+        let (arena, path) = (&self.arena, &spec.project);
+        let whose =
+            *known.whose.get_or_insert_with(|| (arena.find(path.as_str()), limits.project(path)));
+        self.begin_line(path, wanted, whose)
     }
 
     fn begin_line(
         &mut self,
         path: &'w ProjectPath,
         wanted: Wanted,
-        limits: &mut Limits<'w>,
+        (node, project): (Option<NodeIndex>, ProjectIndex),
     ) -> usize {
-        let (node, project) = (self.arena.find(path.as_str()), limits.project(path));
         self.lines.push(Line::of(node, project, path, wanted));
         self.lines.len() - 1
     }
@@ -149,10 +161,22 @@ impl<'w> Lines<'w> {
         (Claim { tier, node: line.node }, line.project)
     }
 
-    /// Takes out the cohorts as the world has them of which this says that they need no turn.
-    pub fn take_out(&mut self, mut needs_none: impl FnMut(&Self, &Plain<'w>) -> bool) {
-        let all = std::mem::take(&mut self.plain);
-        self.plain = all.into_iter().filter(|plain| !needs_none(self, plain)).collect();
+    /// Keeps the cohorts as the world has them of which this says that they need a turn.
+    pub fn keep(&mut self, mut needs_turn: impl FnMut(&Self, &Plain<'w>) -> bool) {
+        let mut all = std::mem::take(&mut self.plain);
+        all.retain(|plain| needs_turn(self, plain));
+        self.plain = all;
+    }
+
+    /// Takes back a cohort that was not kept.
+    pub fn take_back(&mut self, plain: Plain<'w>) {
+        self.plain.push(plain);
+    }
+
+    /// How far such a cohort is from its turn.
+    pub fn burdens(&self, plain: &Plain<'_>, fair: &Fair) -> Arc<[Burden]> {
+        let line = &self.lines[plain.line as usize];
+        burdens(line.node, line.wanted, fair)
     }
 
     /// What the jobs of every cohort have in common, and who they are.
