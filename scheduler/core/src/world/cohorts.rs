@@ -126,12 +126,6 @@ impl Cohorts {
         numbers.zip(&self.table).filter_map(|(number, cohort)| Some((number, cohort.as_ref()?)))
     }
 
-    /// The cohort of that number.
-    #[must_use]
-    pub fn get(&self, number: CohortNumber) -> Option<&Cohort> {
-        self.table.get(number.0 as usize)?.as_ref()
-    }
-
     /// The number of every cohort, in the order of what they wait for.
     pub fn in_order(&self) -> impl Iterator<Item = (&CohortKey, CohortNumber)> {
         self.numbers.iter().map(|(key, number)| (key, *number))

@@ -8,9 +8,11 @@
 //! its turn tells whether they do.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::backfill::CHOICES_MAX;
-use super::{Order, Pass, Want};
+use super::{Order, Pass, Waiting, Want, Who};
 use crate::account::Standing;
 use crate::ids::JobId;
 use crate::planner::fair::Tier;
@@ -45,40 +47,44 @@ impl<'w> Pass<'w> {
         }
         let least = least_of(lines.plain(), self.world.cohorts.sizes()[1]);
         let mut could_plan = Vec::new();
-        lines.keep(|lines, plain| match self.known_beforehand(lines, plain, &least) {
-            Some((known, could)) => {
-                could_plan.extend(could.then_some((known, *plain)));
-                self.known.extend((!could).then_some(known));
-                false
+        lines.keep(|lines, plain| {
+            let Some((known, could)) = self.known_beforehand(lines, plain, &least) else {
+                return true;
+            };
+            self.considered += plain.of.jobs.len();
+            if could {
+                could_plan.push((known, *plain));
+            } else {
+                self.known.push(known);
             }
-            None => true,
+            false
         });
         self.give_turns(lines, could_plan);
-        let jobs =
-            |known: &Known| self.world.cohorts.get(known.number).map_or(0, |of| of.jobs.len());
-        self.considered += self.known.iter().map(jobs).sum::<usize>();
     }
 
     /// Turns for the first of those for which a start could be planned.
     fn give_turns(&mut self, lines: &mut Lines<'w>, could_plan: Vec<(Known, Plain<'w>)>) {
         let Some(fair) = &self.fair else { return };
+        let mut burdens = BTreeMap::new();
         let turn = |(known, plain): (Known, Plain<'w>)| {
-            let wish = plain.of.wish;
-            let place = plain.of.jobs.first().map(|first| (first.priority, first.queued));
-            (lines.burdens(&plain, fair), place, Reverse(wish.gpus), known.first, known, plain)
+            let (gpus, first) = (plain.of.wish.gpus, plain.of.jobs.first());
+            let place = first.map(|first| (first.priority, first.queued, Reverse(gpus), first.job));
+            let of_line = || lines.burdens(&plain, fair);
+            let burdens = Arc::clone(burdens.entry(plain.line()).or_insert_with(of_line));
+            (burdens, place, known, plain)
         };
         let mut turns: Vec<_> = could_plan.into_iter().map(turn).collect();
-        turns.sort_unstable_by(|one, other| {
-            (&one.0, one.1, one.2, one.3).cmp(&(&other.0, other.1, other.2, other.3))
-        });
-        let most = CHOICES_MAX as usize * 2;
-        for (at, (.., known, plain)) in turns.into_iter().enumerate() {
-            if at < most {
-                lines.take_back(plain);
-            } else {
-                self.known.push(known);
-            }
+        let most = (CHOICES_MAX as usize * 2).min(turns.len());
+        if most < turns.len() {
+            turns.select_nth_unstable_by(most, |one, other| {
+                (&one.0, one.1).cmp(&(&other.0, other.1))
+            });
         }
+        for (_, _, _, plain) in turns.drain(..most) {
+            self.considered = self.considered.saturating_sub(plain.of.jobs.len());
+            lines.take_back(plain);
+        }
+        self.known.extend(turns.into_iter().map(|(_, _, known, _)| known));
     }
 
     /// What is known of the cohort, and whether a start could be planned for it; `None` if only its turn tells.
@@ -166,8 +172,14 @@ impl<'w> Pass<'w> {
         fits
     }
 
-    /// How the order of jobs bears on a cohort that was set aside, by what is left at the end of the pass.
-    pub(super) fn order_of(&mut self, known: &Known) -> Order {
+    /// What is to be told of a cohort that was set aside.
+    pub(super) fn waiting_of(&mut self, known: &Known) -> Waiting {
+        let order = self.order_of(known);
+        Waiting { who: Who::Known(known.number), job: known.first, want: known.want, order }
+    }
+
+    /// How the order of jobs bears on it, by what is left at the end of the pass.
+    fn order_of(&mut self, known: &Known) -> Order {
         let Known { claim, want, .. } = *known;
         let mut order = Order::Free;
         for place in 0..self.families.get(want.family).tries.len() {

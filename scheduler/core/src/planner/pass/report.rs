@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::beforehand::Known;
-use super::{Order, Pass, Waiting, Who};
+use super::{Pass, Waiting, Who};
 use crate::ids::JobId;
 use crate::plan::{Blocker, CohortLists, Decision, Report};
 use crate::planner::reasons::{Ground, Outlook, Reasons};
@@ -32,10 +32,7 @@ struct Lists<'w> {
 impl<'w> Pass<'w> {
     /// What the pass found.
     pub(super) fn report(mut self, turns: &Turns<'w>) -> (Vec<Decision>, Report) {
-        let known = std::mem::take(&mut self.known);
-        let known: Vec<(Known, Order)> =
-            known.into_iter().map(|known| (known, self.order_of(&known))).collect();
-        let lists = self.lists(turns, &known);
+        let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
         let shares = self.fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
         let (jobs, cohorts, usual) = lists.into_parts();
@@ -51,9 +48,32 @@ impl<'w> Pass<'w> {
         (self.decisions, report)
     }
 
-    fn lists(&mut self, turns: &Turns<'w>, known: &[(Known, Order)]) -> Lists<'w> {
+    fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {
         let mut lists = Lists::of(self.world, std::mem::take(&mut self.lists));
-        let waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let known = std::mem::take(&mut self.known);
+        let nobody_expects = self.expecting.is_empty();
+        let mut reasons = self.reasons();
+        let mut others = Vec::new();
+        for known in known {
+            let Known { first, want, claim, lacks_room, .. } = known;
+            if lacks_room && nobody_expects && reasons.are_usual(want, claim.node) {
+                let of_family = lists.usual.entry(want.family).or_default();
+                of_family.entry(want.nodes).or_insert_with(|| reasons.usual(want, first));
+            } else {
+                others.push(known);
+            }
+        }
+        waiting.extend(others.iter().map(|known| self.waiting_of(known)));
+        let mut reasons = self.reasons();
+        for waiting in waiting {
+            lists.add(turns, &waiting, reasons.list(&waiting));
+        }
+        lists
+    }
+
+    /// Reasons by what is left now.
+    fn reasons(&mut self) -> Reasons<'_, 'w> {
         let ground = Ground {
             machine: &self.machine,
             limits: &self.limits,
@@ -67,22 +87,7 @@ impl<'w> Pass<'w> {
                 grace_s: self.policy.default_grace_s.into(),
             },
         };
-        let mut reasons = Reasons::of(ground, &mut self.families);
-        for (Known { number, first, want, claim, lacks_room }, order) in known {
-            if *lacks_room && reasons.are_usual(*want, claim.node, *order) {
-                let usual = || reasons.usual(*want, *order, *first);
-                let of_family = lists.usual.entry(want.family).or_default();
-                of_family.entry(want.nodes).or_insert_with(usual);
-            } else {
-                let waiting =
-                    Waiting { who: Who::Known(*number), job: *first, want: *want, order: *order };
-                lists.add(turns, &waiting, reasons.list(&waiting));
-            }
-        }
-        for waiting in waiting {
-            lists.add(turns, &waiting, reasons.list(&waiting));
-        }
-        lists
+        Reasons::of(ground, &mut self.families)
     }
 }
 

@@ -47,6 +47,13 @@ pub(in crate::planner) struct Plain<'w> {
     line: u32,
 }
 
+impl Plain<'_> {
+    /// Number of its line.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+}
+
 impl<'w> Lines<'w> {
     /// No lines yet, of projects in that tree and cohorts of that world.
     pub fn new(arena: Arc<Arena>, cohorts: &Cohorts) -> Self {
