@@ -274,13 +274,9 @@ fn sum(machine: &Machine<'_>, family: &Family<'_>, class: ClassIndex) -> Totals 
 /// Drops classes that can never serve as long as another can; names what is asked if there is no such class.
 fn keep_possible(mut blockers: Vec<Blocker>, family: &Family<'_>, nodes: u32) -> Vec<Blocker> {
     if family.tries.is_empty() {
-        return vec![impossible(
-            class_asked(family),
-            nodes,
-            0,
-            0,
-            format!("{} GPUs", class_asked(family)),
-        )];
+        let class = class_asked(family);
+        let gpus = if class.is_empty() { "GPUs".to_owned() } else { format!("{class} GPUs") };
+        return vec![impossible(class, nodes, 0, 0, gpus)];
     }
     if blockers.iter().any(|blocker| blocker.kind != BlockerKind::Constraints) {
         blockers.retain(|blocker| blocker.kind != BlockerKind::Constraints);

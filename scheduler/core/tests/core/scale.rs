@@ -10,13 +10,14 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gotgan_core::check;
 use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
 use gotgan_core::ids::ProjectPath;
-use gotgan_core::plan::Decision;
+use gotgan_core::plan::{Decision, Plan};
 use gotgan_core::planner::{foresee, plan, plan_after};
 use gotgan_core::topology::Level;
 
@@ -24,6 +25,7 @@ use crate::cluster::TestCluster;
 
 const NODES: usize = 6250;
 const WAITING: usize = 100_000;
+const CLASSES: [&str; 6] = ["a100", "b200", "b300", "gb200", "h100", "h200"];
 
 /// The shortest of several passes, which is the one least disturbed, with its decisions.
 fn measure(cluster: &TestCluster, what: &str) -> Vec<Decision> {
@@ -269,20 +271,16 @@ fn national_job(index: usize) -> (u32, u32, i64) {
     (gpus, nodes, hours)
 }
 
-/// 6,250 nodes of six classes in racks, full, 100,000 waiting jobs of 1,125 projects with fair share, 1,000 planned
-/// starts, with the reasons of every job.
-#[test]
-#[ignore = "takes a while and asserts no times"]
-fn a_nation_waits() {
+/// Nodes of six classes in racks, full, and so many waiting jobs of 1,125 projects with fair share.
+fn nation(nodes: usize, waiting: usize) -> TestCluster {
     let mut cluster = TestCluster::new();
     cluster.policy.max_starts_per_pass = usize::MAX;
     cluster.policy.planned_gangs_per_project = 2;
     (cluster.policy.planned_gangs_after_s, cluster.policy.planned_after_s) = (0, 0);
-    let classes = ["a100", "b200", "b300", "gb200", "h100", "h200"];
-    for index in 0..NODES {
-        let class = classes[index * classes.len() / NODES];
+    for index in 0..nodes {
+        let class = CLASSES[index * CLASSES.len() / nodes];
         let node = cluster.node(&format!("node-{index:05}")).gpus(8, class);
-        node.label("rack", &format!("rack-{:03}", index / 18)).add();
+        node.label("rack", &format!("rack-{:04}", index / 18)).add();
     }
     for path in national_paths() {
         cluster.limit(&path, &[]);
@@ -290,7 +288,7 @@ fn a_nation_waits() {
     let submit = |cluster: &mut TestCluster, index: usize, nodes_max: u32| {
         cluster.later(i64::from(index.is_multiple_of(10)));
         let (gpus, nodes, hours) = national_job(index);
-        let class = classes[index / 7 % classes.len()];
+        let class = CLASSES[index / 7 % CLASSES.len()];
         let job = cluster.job().project(&national_project(index)).hours(hours);
         let job = job.gpus(gpus, class).nodes(nodes.min(nodes_max));
         if nodes > 1 && nodes < 16 && index.is_multiple_of(4) {
@@ -299,27 +297,82 @@ fn a_nation_waits() {
             job.submit()
         };
     };
-    (0..30_000).for_each(|index| submit(&mut cluster, index, 4));
+    (0..nodes * 24 / 5).for_each(|index| submit(&mut cluster, index, 4));
     cluster.run_all();
-    (0..WAITING).for_each(|index| submit(&mut cluster, index, 512));
+    (0..waiting).for_each(|index| submit(&mut cluster, index, 512));
     cluster.run_all();
-    let (mut took, mut cohorts) = (Vec::new(), 0);
-    for pass in 0..400 {
-        let before = Instant::now();
+    cluster
+}
+
+/// Times of passes one second apart, in order, after some of which nothing is told.
+fn passes(cluster: &mut TestCluster, before: usize, count: usize) -> (Vec<Duration>, Plan) {
+    let (mut took, mut last) = (Vec::new(), None);
+    for pass in 0..before + count {
+        let began = Instant::now();
         let plan = plan_after(&cluster.planned, &cluster.world, &cluster.policy, cluster.now);
-        if pass >= 300 {
-            took.push(before.elapsed());
-            cohorts = plan.report.cohorts.len();
+        if pass >= before {
+            took.push(began.elapsed());
         }
-        cluster.planned = std::sync::Arc::clone(&plan.report.planned);
+        cluster.planned = Arc::clone(&plan.report.planned);
         cluster.later(1);
+        last = Some(plan);
     }
     took.sort_unstable();
+    (took, last.unwrap())
+}
+
+/// Waiting jobs, and cohorts of which the last pass said something of their own.
+fn told(cluster: &TestCluster, plan: &Plan) -> String {
     let (running, waiting) = (cluster.world.attempts.len(), cluster.world.queue.len());
-    println!(
-        "{running} run, {waiting} wait, {} starts planned, {cohorts} cohorts: p50 {:?}, p99 {:?}",
-        cluster.planned.len(),
-        took[50],
-        took[99]
-    );
+    let ([cohorts, ..], planned) = (cluster.world.cohorts.sizes(), cluster.planned.len());
+    let told = plan.report.cohorts.len();
+    format!(
+        "{running} run, {waiting} wait in {cohorts} cohorts, {planned} starts planned, {told} lists"
+    )
+}
+
+/// 6,250 nodes, 100,000 waiting jobs, hundreds of planned starts, with the reasons of every job.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn a_nation_waits() {
+    let mut cluster = nation(NODES, WAITING);
+    let (took, plan) = passes(&mut cluster, 300, 100);
+    println!("{}: p50 {:?}, p99 {:?}", told(&cluster, &plan), took[50], took[99]);
+}
+
+/// The same where every project, programme and domain is guaranteed some GPUs of every class.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn a_nation_with_guarantees_waits() {
+    let mut cluster = nation(NODES, WAITING);
+    for path in national_paths() {
+        let gpus = [2000, 100, 4][path.matches('/').count()];
+        cluster.guarantee(&path, 1, &CLASSES.map(|class| (class, gpus)));
+    }
+    let (took, plan) = passes(&mut cluster, 60, 40);
+    println!("{}: p50 {:?}, at most {:?}", told(&cluster, &plan), took[20], took[39]);
+}
+
+/// How the cost of a pass grows with what waits and with the machine.
+#[test]
+#[ignore = "takes minutes and asserts no times"]
+fn passes_as_a_nation_grows() {
+    let sizes = [
+        (NODES, 1_000),
+        (NODES, 10_000),
+        (NODES, WAITING),
+        (NODES, 10 * WAITING),
+        (NODES / 10, WAITING),
+        (10 * NODES, WAITING),
+    ];
+    for (nodes, waiting) in sizes {
+        let mut cluster = nation(nodes, waiting);
+        let (took, plan) = passes(&mut cluster, 20, 20);
+        println!(
+            "{nodes} nodes, {waiting} jobs: p50 {:?}, at most {:?}; {}",
+            took[10],
+            took[19],
+            told(&cluster, &plan)
+        );
+    }
 }

@@ -167,6 +167,14 @@ fn a_drained_node_that_would_not_help_is_not_named() {
 }
 
 #[test]
+fn a_job_that_takes_any_gpu_is_told_that_there_is_none() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").add();
+    let job = cluster.job().gpus(1, "").submit();
+    assert_snapshot!(cluster.check().sentences(job), @"no node has GPUs, in use or not");
+}
+
+#[test]
 fn what_no_node_could_ever_serve_is_said_to_be_so() {
     let mut cluster = full();
     let large = cluster.job().gpus(9, "b200").submit();
