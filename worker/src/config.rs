@@ -65,6 +65,8 @@ pub struct Config {
     pub simulate: String,
     /// NVML's library; empty: where the system finds it.
     pub nvml_library: String,
+    /// GPUs of a double of that library are shown as if they were real.
+    pub nvml_double_as_real: bool,
     /// Classes of GPUs by their full names.
     pub gpu_classes: BTreeMap<String, String>,
     /// How often GPUs are read.
@@ -97,6 +99,7 @@ impl Default for Config {
             memory_mib: 0,
             simulate: String::new(),
             nvml_library: String::new(),
+            nvml_double_as_real: false,
             gpu_classes: BTreeMap::new(),
             reading_interval_ms: 5_000,
             reading_timeout_ms: 10_000,

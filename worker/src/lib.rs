@@ -18,6 +18,7 @@ pub mod join;
 pub mod journal;
 pub mod limits;
 pub mod logs;
+pub mod nvml;
 pub mod orders;
 pub mod retention;
 pub mod run;

@@ -168,6 +168,7 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
         cpus: wanted(config.cpus),
         memory_mib: wanted(config.memory_mib),
         nvml_library: given(&config.nvml_library),
+        nvml_double_as_real: config.nvml_double_as_real,
         gpu_classes: config.gpu_classes.clone(),
         reading_interval: Duration::from_millis(config.reading_interval_ms),
         reading_timeout: Duration::from_millis(config.reading_timeout_ms),

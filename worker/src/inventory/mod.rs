@@ -4,7 +4,7 @@
 
 pub mod classes;
 pub mod cpu;
-pub mod nvml;
+pub mod reader;
 pub mod simulate;
 
 use std::collections::BTreeMap;
@@ -49,6 +49,8 @@ pub struct InventoryPlan {
     pub memory_mib: Option<u64>,
     /// NVML's library; absent: where the system finds it.
     pub nvml_library: Option<String>,
+    /// GPUs of a double of that library are shown as if they were real; only for looking for faults.
+    pub nvml_double_as_real: bool,
     /// Classes of GPUs by their full names, before the built-in rules.
     pub gpu_classes: BTreeMap<String, String>,
     /// How often GPUs are read.
@@ -68,7 +70,7 @@ pub struct Inventory {
 #[derive(Debug)]
 enum Source {
     None,
-    Nvml(nvml::Reader),
+    Nvml(reader::Reader),
     Simulated(simulate::Simulation),
 }
 
@@ -120,11 +122,12 @@ fn find_gpus(plan: &InventoryPlan, node: &mut NodeInventory) -> Result<Source, I
         node.memory_mib = count * SIMULATED_MEMORY_MIB_PER_GPU;
         return Ok(Source::Simulated(simulation));
     }
-    let Some((found, reader)) = nvml::find(plan)? else {
+    let Some((found, reader)) = reader::find(plan)? else {
         return Ok(Source::None);
     };
     node.gpus = found.gpus;
     node.driver_version = found.driver_version;
     node.cuda_version = found.cuda_version;
+    node.simulated = found.double && !plan.nvml_double_as_real;
     Ok(if node.gpus.is_empty() { Source::None } else { Source::Nvml(reader) })
 }

@@ -1,23 +1,19 @@
 //! GPUs as NVIDIA's driver tells of them, through its library, opened at run time.
 //!
 //! All calls are made on one thread of their own: a call that hangs in the driver then costs readings, not
-//! heartbeats. What one GPU or one symbol fails to answer is absent from that reading; nothing here panics on a code
-//! it does not know. GPUs are told apart by UUID only: their order may change.
+//! heartbeats. What one GPU or one function fails to answer is absent from that reading. GPUs are told apart by UUID
+//! only: their order may change.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::{GpuDevice, GpuProcess, GpuReading};
-use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, TemperatureSensor};
-use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device, Nvml};
 
 use super::classes::gpu_class;
 use super::{InventoryError, InventoryPlan};
+use crate::nvml::{Driver, EccSpan, Gpu, Process, Reading};
 
 /// The driver's first answer may take long on a machine that has just booted, with many GPUs.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -32,6 +28,8 @@ pub struct Found {
     pub driver_version: String,
     /// As in "12.8".
     pub cuda_version: String,
+    /// The library is a double for tests, and its GPUs are invented.
+    pub double: bool,
 }
 
 /// The latest readings, kept by the reading thread.
@@ -77,7 +75,7 @@ impl Reader {
         if age <= self.timeout {
             return latest.readings.clone();
         }
-        let error = format!("the driver has not answered for {} s", age.as_secs());
+        let error = format!("driver_unresponsive: no answer for {} s", age.as_secs());
         let silent = |uuid: &String| GpuReading {
             uuid: uuid.clone(),
             error: error.clone(),
@@ -92,8 +90,8 @@ fn read_for_ever(
     answer: &mpsc::SyncSender<Option<Found>>,
     latest: &Mutex<Latest>,
 ) {
-    let nvml = match open(plan.nvml_library.as_deref()) {
-        Ok(nvml) => nvml,
+    let driver = match Driver::open(plan.nvml_library.as_deref()) {
+        Ok(driver) => driver,
         Err(error) => {
             tracing::info!(%error, "no NVIDIA driver: this node has no GPUs");
             // The receiver waits for exactly this.
@@ -101,33 +99,24 @@ fn read_for_ever(
             return;
         }
     };
-    let found = take_inventory(nvml, &plan.gpu_classes);
+    let found = take_inventory(driver, &plan.gpu_classes);
     let uuids: Vec<String> = found.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
-    store(latest, read_all(nvml, &uuids));
+    store(latest, read_all(driver, &uuids));
     if answer.send(Some(found)).is_err() || uuids.is_empty() {
         return;
     }
     loop {
         std::thread::sleep(plan.reading_interval);
-        store(latest, read_all(nvml, &uuids));
+        store(latest, read_all(driver, &uuids));
     }
 }
 
-/// Leaked: devices borrow it for as long as the process lives, and shutting it down may hang.
-fn open(library: Option<&str>) -> Result<&'static Nvml, NvmlError> {
-    let nvml = match library {
-        Some(path) => Nvml::builder().lib_path(OsStr::new(path)).init()?,
-        None => Nvml::init()?,
-    };
-    Ok(Box::leak(Box::new(nvml)))
-}
-
-fn take_inventory(nvml: &Nvml, classes: &BTreeMap<String, String>) -> Found {
-    let count = nvml.device_count().unwrap_or_else(|error| {
+fn take_inventory(driver: &Driver, classes: &BTreeMap<String, String>) -> Found {
+    let count = driver.count().unwrap_or_else(|error| {
         tracing::error!(%error, "the driver does not say how many GPUs there are");
         0
     });
-    let gpus = (0..count).filter_map(|index| match describe(nvml, index, classes) {
+    let gpus = (0..count).filter_map(|index| match describe(driver, index, classes) {
         Ok(gpu) => Some(gpu),
         Err(error) => {
             tracing::error!(index, %error, "a GPU does not answer and is left out");
@@ -136,66 +125,61 @@ fn take_inventory(nvml: &Nvml, classes: &BTreeMap<String, String>) -> Found {
     });
     Found {
         gpus: gpus.collect(),
-        driver_version: nvml.sys_driver_version().unwrap_or_default(),
-        cuda_version: nvml.sys_cuda_driver_version().map(cuda_version).unwrap_or_default(),
+        driver_version: driver.driver_version().unwrap_or_default(),
+        cuda_version: driver.cuda_version().unwrap_or_default(),
+        double: driver.is_double(),
     }
 }
 
 /// A GPU without a UUID cannot be given to anybody; everything else may be missing.
-fn describe(
-    nvml: &Nvml,
-    index: u32,
-    classes: &BTreeMap<String, String>,
-) -> Result<GpuDevice, NvmlError> {
-    let device = nvml.device_by_index(index)?;
-    let uuid = device.uuid()?;
-    let name = device.name().unwrap_or_else(|_| "unknown GPU".into());
+fn describe(driver: &Driver, index: u32, classes: &BTreeMap<String, String>) -> Reading<GpuDevice> {
+    let gpu = driver.gpu_at(index)?;
+    let uuid = gpu.uuid()?;
+    let name = gpu.name().unwrap_or_else(|_| "unknown GPU".into());
     Ok(GpuDevice {
         gpu_class: gpu_class(&name, classes),
         uuid,
         index,
         name,
-        pci_bus_id: device.pci_info().map(|pci| pci.bus_id).unwrap_or_default(),
-        memory_mib: device.memory_info().map_or(0, |memory| memory.total / BYTES_PER_MIB),
+        pci_bus_id: gpu.pci_bus_id().unwrap_or_default(),
+        memory_mib: gpu.memory().map_or(0, |memory| memory.total_bytes / BYTES_PER_MIB),
     })
 }
 
-fn read_all(nvml: &Nvml, uuids: &[String]) -> Vec<GpuReading> {
-    uuids.iter().map(|uuid| read(nvml, uuid)).collect()
+fn read_all(driver: &Driver, uuids: &[String]) -> Vec<GpuReading> {
+    uuids.iter().map(|uuid| read(driver, uuid)).collect()
 }
 
-fn read(nvml: &Nvml, uuid: &str) -> GpuReading {
+fn read(driver: &Driver, uuid: &str) -> GpuReading {
     let mut reading = GpuReading { uuid: uuid.to_owned(), ..Default::default() };
-    match nvml.device_by_uuid(uuid) {
-        Ok(device) => fill(&mut reading, &device),
+    match driver.gpu(uuid) {
+        Ok(gpu) => fill(&mut reading, &gpu),
         Err(error) => reading.error = error.to_string(),
     }
     reading
 }
 
-fn fill(reading: &mut GpuReading, device: &Device<'_>) {
+fn fill(reading: &mut GpuReading, gpu: &Gpu<'_>) {
     let mut asked = Asked { error: String::new() };
-    reading.utilisation_percent = asked.ok(device.utilization_rates()).map(|rates| rates.gpu);
-    let memory = asked.ok(device.memory_info());
-    reading.memory_used_mib = memory.map(|memory| memory.used / BYTES_PER_MIB);
-    reading.temperature_c = asked.ok(device.temperature(TemperatureSensor::Gpu));
-    reading.power_mw = asked.ok(device.power_usage());
-    reading.power_limit_mw = asked.ok(device.enforced_power_limit());
-    let mut errors = |kind| asked.ok(device.total_ecc_errors(kind, EccCounter::Volatile));
-    reading.ecc_uncorrected = errors(MemoryError::Uncorrected);
-    reading.ecc_corrected = errors(MemoryError::Corrected);
-    let processes = asked.ok(device.running_compute_processes()).unwrap_or_default();
-    reading.processes = processes
-        .into_iter()
-        .map(|process| GpuProcess {
-            pid: process.pid,
-            memory_mib: match process.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => bytes / BYTES_PER_MIB,
-                UsedGpuMemory::Unavailable => 0,
-            },
-        })
-        .collect();
+    reading.utilisation_percent = asked.ok(gpu.utilisation()).map(|rates| rates.gpu_percent);
+    let memory = asked.ok(gpu.memory());
+    reading.memory_used_mib = memory.map(|memory| memory.used_bytes / BYTES_PER_MIB);
+    reading.temperature_c = asked.ok(gpu.temperature_c());
+    reading.power_mw = asked.ok(gpu.power_mw());
+    reading.power_limit_mw = asked.ok(gpu.power_limit_enforced_mw());
+    let errors = asked.ok(gpu.ecc_counts(EccSpan::SinceLoad));
+    reading.ecc_uncorrected = errors.map(|errors| errors.uncorrected);
+    reading.ecc_corrected = errors.map(|errors| errors.corrected);
+    let processes = asked.ok(gpu.processes()).unwrap_or_default();
+    reading.processes = processes.iter().map(process).collect();
     reading.error = asked.error;
+}
+
+fn process(found: &Process) -> GpuProcess {
+    GpuProcess {
+        pid: found.pid,
+        memory_mib: found.memory_bytes.map_or(0, |bytes| bytes / BYTES_PER_MIB),
+    }
 }
 
 /// Collects the first failure that means more than "this GPU or driver has no such reading".
@@ -204,27 +188,21 @@ struct Asked {
 }
 
 impl Asked {
-    fn ok<T>(&mut self, result: Result<T, NvmlError>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => None,
-            Err(error) => {
-                if self.error.is_empty() {
-                    self.error = error.to_string();
-                }
-                None
-            }
+    fn ok<T>(&mut self, reading: Reading<T>) -> Option<T> {
+        let missing = match reading {
+            Ok(value) => return Some(value),
+            Err(missing) => missing,
+        };
+        if missing.is_fault() && self.error.is_empty() {
+            self.error = missing.to_string();
         }
+        None
     }
 }
 
 fn store(latest: &Mutex<Latest>, readings: Vec<GpuReading>) {
     let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
     *latest = Latest { readings, at: Instant::now() };
-}
-
-fn cuda_version(code: i32) -> String {
-    format!("{}.{}", code / 1000, code % 1000 / 10)
 }
 
 #[cfg(test)]
@@ -249,12 +227,6 @@ mod tests {
         let reader = Reader { latest, uuids, timeout: Duration::from_secs(1) };
         let readings = reader.latest();
         assert_eq!(readings[0].uuid, "GPU-1");
-        assert!(readings[0].error.contains("not answered"));
-    }
-
-    #[test]
-    fn versions_of_cuda_are_read_as_people_write_them() {
-        assert_eq!(cuda_version(12080), "12.8");
-        assert_eq!(cuda_version(13000), "13.0");
+        assert!(readings[0].error.starts_with("driver_unresponsive"));
     }
 }
