@@ -147,8 +147,13 @@ impl Cluster {
 
     /// Starts a daemon on this cluster's state directory.
     pub fn daemon(&self) -> Daemon {
+        self.daemon_with(&["--simulate", "2xB200"])
+    }
+
+    /// Starts a daemon with further arguments.
+    pub fn daemon_with(&self, arguments: &[&str]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
-        command.args(["run", "--insecure", "--node", "n1", "--simulate", "2xB200"]);
+        command.args(["run", "--insecure", "--node", "n1"]).args(arguments);
         command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
         command.env("GOTGAN_JOIN_TOKEN", "secret");
         command.env("RUST_LOG", "warn").stdin(Stdio::null());

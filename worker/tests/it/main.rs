@@ -3,7 +3,10 @@
 
 mod attempts;
 mod cluster;
+mod double;
 mod files;
+mod gpus;
 mod joining;
 mod logs;
+mod nvml;
 mod restart;

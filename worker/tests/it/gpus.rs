@@ -1,0 +1,106 @@
+//! A daemon whose GPUs come from a double of the driver's library: what it registers and what its heartbeats say.
+
+use gotgan_proto::v1::{GpuReading, worker_message::Message};
+use serde_json::json;
+
+use crate::cluster::{Cluster, Daemon, Peer};
+use crate::double::{Double, gpus, uuid};
+
+/// A daemon that reads its GPUs quickly.
+fn daemon(cluster: &Cluster, double: &Double) -> Daemon {
+    let config = cluster.output("worker.toml");
+    let text = format!(
+        "nvml_library = {:?}\nreading_interval_ms = 20\nreading_timeout_ms = 200\n",
+        double.library()
+    );
+    std::fs::write(&config, text).unwrap();
+    cluster.daemon_with(&["--config", config.to_str().unwrap()])
+}
+
+/// The readings of the first heartbeat in which they are as wanted; a heartbeat that never comes fails the test.
+async fn readings(peer: &mut Peer, wanted: impl Fn(&[GpuReading]) -> bool) -> Vec<GpuReading> {
+    loop {
+        if let Message::Heartbeat(beat) = peer.message().await
+            && wanted(&beat.gpus)
+        {
+            return beat.gpus;
+        }
+    }
+}
+
+#[tokio::test]
+async fn gpus_are_registered_and_readings_follow_the_driver() {
+    let mut cluster = Cluster::start().await;
+    let double = Double::new(&gpus(2));
+    let _daemon = daemon(&cluster, &double);
+    let mut peer = cluster.peer().await;
+    let inventory = peer.register.inventory.clone().unwrap();
+    assert_eq!(inventory.driver_version, "580.159.04-nvml-double");
+    assert_eq!(inventory.gpus[1].uuid, uuid(1));
+    assert_eq!(
+        (inventory.gpus[1].gpu_class.as_str(), inventory.gpus[1].memory_mib),
+        ("h100", 81_559)
+    );
+    assert!(inventory.simulated, "GPUs of a double are never shown as real ones");
+    let first = readings(&mut peer, |gpus| gpus.len() == 2).await;
+    assert_eq!((first[0].temperature_c, first[0].power_limit_mw), (Some(40), Some(700_000)));
+    let mut state = gpus(2);
+    state["gpus"][1]["temperature_c"] = json!(77);
+    double.set(&state);
+    let next = readings(&mut peer, |gpus| gpus[1].temperature_c == Some(77)).await;
+    assert_eq!((next[0].temperature_c, next[0].error.as_str()), (Some(40), ""));
+}
+
+#[tokio::test]
+async fn a_lost_gpu_leaves_the_others_read_and_positions_do_not_matter() {
+    let mut cluster = Cluster::start().await;
+    let double = Double::new(&gpus(3));
+    let _daemon = daemon(&cluster, &double);
+    let mut peer = cluster.peer().await;
+    let mut state = gpus(3);
+    state["gpus"][0]["lost"] = json!(true);
+    state["gpus"][1]["temperature_c"] = json!(51);
+    state["gpus"][2]["temperature_c"] = json!(52);
+    state["gpus"].as_array_mut().unwrap().reverse();
+    double.set(&state);
+    let found = readings(&mut peer, |gpus| gpus[2].temperature_c == Some(52)).await;
+    let temperatures: Vec<_> = found.iter().map(|gpu| gpu.temperature_c).collect();
+    assert_eq!(temperatures, [None, Some(51), Some(52)]);
+    assert!(found[0].error.contains("GPU is lost"), "{}", found[0].error);
+    assert_eq!((found[0].uuid.clone(), found[1].error.as_str()), (uuid(0), ""));
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_costs_readings_and_no_heartbeat() {
+    let mut cluster = Cluster::start().await;
+    let double = Double::new(&gpus(2));
+    let _daemon = daemon(&cluster, &double);
+    let mut peer = cluster.peer().await;
+    readings(&mut peer, |gpus| gpus[0].error.is_empty()).await;
+    let mut state = gpus(2);
+    state["gpus"][1]["answers"] = json!({ "nvmlDeviceGetTemperature": { "hang": true } });
+    double.set(&state);
+    let silent =
+        |gpus: &[GpuReading]| gpus.iter().all(|gpu| gpu.error.starts_with("driver_unresponsive"));
+    readings(&mut peer, silent).await;
+    readings(&mut peer, silent).await;
+    double.set(&gpus(2));
+    let again = readings(&mut peer, |gpus| gpus[1].temperature_c.is_some()).await;
+    assert_eq!((again.len(), again[1].error.as_str()), (2, ""));
+}
+
+#[tokio::test]
+async fn the_driver_is_started_once_and_only_asked_when_it_is_time() {
+    let mut cluster = Cluster::start().await;
+    let mut state = gpus(1);
+    state["count_calls"] = json!(true);
+    let double = Double::new(&state);
+    let _daemon = daemon(&cluster, &double);
+    let mut peer = cluster.peer().await;
+    for _ in 0..3 {
+        readings(&mut peer, |gpus| gpus[0].error.is_empty()).await;
+    }
+    assert_eq!(double.calls("nvmlInit_v2"), 1);
+    assert_eq!(double.calls("nvmlDeviceGetHandleByIndex_v2"), 1);
+    assert_eq!(double.calls("nvmlDeviceSetPowerManagementLimit"), 0);
+}
