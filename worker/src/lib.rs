@@ -24,4 +24,5 @@ pub mod retention;
 pub mod run;
 pub mod session;
 pub mod shim;
+pub mod smoke;
 pub mod supervisor;

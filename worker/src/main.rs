@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gotgan_worker::config::Config;
 use gotgan_worker::inventory::Inventory;
-use gotgan_worker::{join, run};
+use gotgan_worker::{join, run, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The daemon of a Gotgan node: reports the machine to the scheduler and runs attempts of jobs on it.
@@ -30,6 +31,26 @@ enum Command {
     Join(JoinArguments),
     /// Print what this machine would report.
     Inventory(InventoryArguments),
+    /// Read everything this machine's NVIDIA driver tells of its GPUs, and say whether all is sound.
+    ///
+    /// Changes nothing unless --touch is given. Ends with 0 if all is sound, 1 if something is not, 2 without a driver.
+    GpuSmoke(SmokeArguments),
+}
+
+#[derive(Debug, Args)]
+struct SmokeArguments {
+    /// Machine-readable.
+    #[arg(long)]
+    json: bool,
+    /// NVML's library [default: where the system finds it].
+    #[arg(long, value_name = "PATH")]
+    library: Option<String>,
+    /// Also set each GPU's power limit, to the value that it has.
+    #[arg(long)]
+    touch: bool,
+    /// Seconds after which a driver that does not answer a call is taken to hang.
+    #[arg(long, value_name = "SECONDS", default_value_t = smoke::PATIENCE.as_secs())]
+    patience: u64,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +144,7 @@ async fn main() -> ExitCode {
         Some(Command::Run(run)) => Box::pin(run_daemon(*run)).await,
         Some(Command::Join(join)) => join_cluster(join).await,
         Some(Command::Inventory(inventory)) => print_inventory(inventory),
+        Some(Command::GpuSmoke(smoke)) => return print_smoke(&smoke),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -206,6 +228,21 @@ fn print_inventory(arguments: InventoryArguments) -> Result<()> {
         println!("{text}");
     }
     Ok(())
+}
+
+fn print_smoke(arguments: &SmokeArguments) -> ExitCode {
+    let plan = smoke::Plan {
+        library: arguments.library.clone(),
+        touch: arguments.touch,
+        patience: Duration::from_secs(arguments.patience),
+    };
+    let report = smoke::run(plan);
+    let text = if arguments.json { report.as_json() } else { report.as_text() };
+    #[expect(clippy::print_stdout, reason = "asked for on the command line")]
+    {
+        println!("{text}");
+    }
+    ExitCode::from(report.verdict.exit_code())
 }
 
 fn as_json(inventory: &Inventory) -> Result<String> {

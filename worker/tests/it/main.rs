@@ -10,3 +10,4 @@ mod joining;
 mod logs;
 mod nvml;
 mod restart;
+mod smoke;
