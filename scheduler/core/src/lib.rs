@@ -34,6 +34,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod meter;
 pub mod node;
+pub mod nvlink;
 pub mod overview;
 pub mod plan;
 pub mod planned;

@@ -53,6 +53,12 @@ pub struct Gpu {
     pub pci_bus_id: String,
     /// Its memory.
     pub memory_mib: MemoryMib,
+    /// Printed on the board; empty if its driver does not tell.
+    #[serde(default)]
+    pub serial: String,
+    /// NVLink domain beyond the node that its driver names; empty if it is of none.
+    #[serde(default)]
+    pub nvlink_domain: String,
 }
 
 /// What people decided for a node; kept in the store.

@@ -90,5 +90,7 @@ fn gpu(cluster: &ClusterFile, node: &NodeName, index: u32) -> Result<Gpu, BadNam
         class: cluster.class.clone(),
         pci_bus_id: String::new(),
         memory_mib: MemoryMib(1024),
+        serial: String::new(),
+        nvlink_domain: String::new(),
     })
 }

@@ -66,7 +66,10 @@ impl Nodes for NodesService {
     ) -> Result<Response<v1::Node>, Status> {
         let text = request.into_inner().name;
         let name = NodeName::new(&text).map_err(|bad| error::bad_name("name", &bad))?;
-        let view = self.0.writer.read(move |world| convert::node_view(world, &name));
+        let view = self
+            .0
+            .writer
+            .read(move |world| convert::node_view(world, &name).map(|view| view.compared(world)));
         let view = view.await.map_err(|e| error::flow(&e))?;
         let view = view.ok_or_else(|| error::no_such_node(&text))?;
         Ok(Response::new(self.show(view)))

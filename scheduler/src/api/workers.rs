@@ -8,6 +8,7 @@ use futures::Stream;
 use gotgan_core::ids::{AttemptId, NodeName};
 use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
 use gotgan_core::node::Liveness;
+use gotgan_core::nvlink;
 use gotgan_proto::v1;
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message as Said;
@@ -181,11 +182,18 @@ impl Session {
         let _ = outbox.try_send(hello);
         services.telemetry.heard(&node, clock::now(), None);
         let known = held.clone();
-        let write = self
-            .services
-            .writer
-            .write(move |round| lifecycle::register(&mut round.draft, inventory, &known));
-        write.await.map_err(|e| error::flow(&e))?;
+        let write = self.services.writer.write(move |round| {
+            let world = &*round.draft.world;
+            let before = world.nodes.get(&inventory.node);
+            let is_new = before.is_none_or(|node| *node.inventory != inventory);
+            // Told once, and not again whenever a worker comes back with what it had.
+            let doubt = is_new.then(|| nvlink::disagreement(world, &inventory)).flatten();
+            lifecycle::register(&mut round.draft, inventory, &known);
+            doubt
+        });
+        if let Some(doubt) = write.await.map_err(|e| error::flow(&e))? {
+            tracing::warn!(node = %self.node, %doubt, "NVLink domains do not go together");
+        }
         // Orders follow from what is durable, so they are derived after the commit.
         let caught_up = self.services.writer.read(move |world| {
             services.dispatcher.attach(&node, number, outbox);

@@ -37,6 +37,7 @@ pub fn gpus(node: &str, class: &str, count: u32) -> Vec<GpuDevice> {
         gpu_class: class.to_owned(),
         pci_bus_id: format!("00000000:{index:02x}:00.0"),
         memory_mib: GPU_MEMORY_MIB,
+        ..Default::default()
     };
     (0..count).map(device).collect()
 }
@@ -54,8 +55,7 @@ pub fn readings(gpus: &[GpuDevice], look: u64) -> Vec<GpuReading> {
         power_limit_mw: Some(1_000_000),
         ecc_uncorrected: Some(0),
         ecc_corrected: Some(0),
-        processes: Vec::new(),
-        error: String::new(),
+        ..Default::default()
     };
     gpus.iter().map(reading).collect()
 }

@@ -5,6 +5,7 @@
 pub mod classes;
 pub mod cpu;
 pub mod reader;
+mod reading;
 pub mod simulate;
 
 use std::collections::BTreeMap;

@@ -9,14 +9,19 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{GpuDevice, GpuProcess, GpuReading};
+use gotgan_proto::v1::{GpuDevice, GpuReading};
 
 use super::classes::gpu_class;
+use super::reading;
 use super::{InventoryError, InventoryPlan};
-use crate::nvml::{Driver, EccSpan, Gpu, Process, Reading};
+use crate::nvml::{Driver, FabricState, Gpu, Reading};
 
 /// The driver's first answer may take long on a machine that has just booted, with many GPUs.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Joining a fabric takes seconds, and all GPUs of a node join at once. This is for all of them together, and less than
+/// the time for the first answer.
+const FABRIC_PATIENCE: Duration = Duration::from_secs(20);
+const FABRIC_LOOK: Duration = Duration::from_millis(500);
 const BYTES_PER_MIB: u64 = 1 << 20;
 
 /// What the driver says once.
@@ -101,13 +106,16 @@ fn read_for_ever(
     };
     let found = take_inventory(driver, &plan.gpu_classes);
     let uuids: Vec<String> = found.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
-    store(latest, read_all(driver, &uuids));
+    let mut positions = Positions::of(&found.gpus);
+    store(latest, reading::read_all(driver, &uuids));
     if answer.send(Some(found)).is_err() || uuids.is_empty() {
         return;
     }
     loop {
         std::thread::sleep(plan.reading_interval);
-        store(latest, read_all(driver, &uuids));
+        let readings = reading::read_all(driver, &uuids);
+        positions.tell(&readings);
+        store(latest, readings);
     }
 }
 
@@ -116,7 +124,8 @@ fn take_inventory(driver: &Driver, classes: &BTreeMap<String, String>) -> Found 
         tracing::error!(%error, "the driver does not say how many GPUs there are");
         0
     });
-    let gpus = (0..count).filter_map(|index| match describe(driver, index, classes) {
+    let until = Instant::now() + FABRIC_PATIENCE;
+    let gpus = (0..count).filter_map(|index| match describe(driver, index, classes, until) {
         Ok(gpu) => Some(gpu),
         Err(error) => {
             tracing::error!(index, %error, "a GPU does not answer and is left out");
@@ -132,7 +141,12 @@ fn take_inventory(driver: &Driver, classes: &BTreeMap<String, String>) -> Found 
 }
 
 /// A GPU without a UUID cannot be given to anybody; everything else may be missing.
-fn describe(driver: &Driver, index: u32, classes: &BTreeMap<String, String>) -> Reading<GpuDevice> {
+fn describe(
+    driver: &Driver,
+    index: u32,
+    classes: &BTreeMap<String, String>,
+    until: Instant,
+) -> Reading<GpuDevice> {
     let gpu = driver.gpu_at(index)?;
     let uuid = gpu.uuid()?;
     let name = gpu.name().unwrap_or_else(|_| "unknown GPU".into());
@@ -143,66 +157,60 @@ fn describe(driver: &Driver, index: u32, classes: &BTreeMap<String, String>) -> 
         name,
         pci_bus_id: gpu.pci_bus_id().unwrap_or_default(),
         memory_mib: gpu.memory().map_or(0, |memory| memory.total_bytes / BYTES_PER_MIB),
+        serial: gpu.serial().unwrap_or_default(),
+        nvlink_domain: nvlink_domain(&gpu, until),
     })
 }
 
-fn read_all(driver: &Driver, uuids: &[String]) -> Vec<GpuReading> {
-    uuids.iter().map(|uuid| read(driver, uuid)).collect()
-}
-
-fn read(driver: &Driver, uuid: &str) -> GpuReading {
-    let mut reading = GpuReading { uuid: uuid.to_owned(), ..Default::default() };
-    match driver.gpu(uuid) {
-        Ok(gpu) => fill(&mut reading, &gpu),
-        Err(error) => reading.error = error.to_string(),
-    }
-    reading
-}
-
-fn fill(reading: &mut GpuReading, gpu: &Gpu<'_>) {
-    let mut asked = Asked { error: String::new() };
-    reading.utilisation_percent = asked.ok(gpu.utilisation()).map(|rates| rates.gpu_percent);
-    let memory = asked.ok(gpu.memory());
-    reading.memory_used_mib = memory.map(|memory| memory.used_bytes / BYTES_PER_MIB);
-    reading.temperature_c = asked.ok(gpu.temperature_c());
-    reading.power_mw = asked.ok(gpu.power_mw());
-    reading.power_limit_mw = asked.ok(gpu.power_limit_enforced_mw());
-    let errors = asked.ok(gpu.ecc_counts(EccSpan::SinceLoad));
-    reading.ecc_uncorrected = errors.map(|errors| errors.uncorrected);
-    reading.ecc_corrected = errors.map(|errors| errors.corrected);
-    let processes = asked.ok(gpu.processes()).unwrap_or_default();
-    reading.processes = processes.iter().map(process).collect();
-    reading.error = asked.error;
-}
-
-fn process(found: &Process) -> GpuProcess {
-    GpuProcess {
-        pid: found.pid,
-        memory_mib: found.memory_bytes.map_or(0, |bytes| bytes / BYTES_PER_MIB),
-    }
-}
-
-/// Collects the first failure that means more than "this GPU or driver has no such reading".
-struct Asked {
-    error: String,
-}
-
-impl Asked {
-    fn ok<T>(&mut self, reading: Reading<T>) -> Option<T> {
-        let missing = match reading {
-            Ok(value) => return Some(value),
-            Err(missing) => missing,
-        };
-        if missing.is_fault() && self.error.is_empty() {
-            self.error = missing.to_string();
+/// The domain that a GPU has joined. One that is still joining when the machine comes up is waited for a while.
+fn nvlink_domain(gpu: &Gpu<'_>, until: Instant) -> String {
+    loop {
+        match gpu.fabric() {
+            Ok(fabric) if fabric.state == FabricState::InProgress => {
+                if Instant::now() >= until {
+                    tracing::warn!(
+                        "a GPU has not joined its NVLink fabric yet: its domain is known after a restart of the worker"
+                    );
+                    return String::new();
+                }
+            }
+            Ok(fabric) => return fabric.domain().unwrap_or_default(),
+            Err(_) => return String::new(),
         }
-        None
+        std::thread::sleep(FABRIC_LOOK);
     }
 }
 
 fn store(latest: &Mutex<Latest>, readings: Vec<GpuReading>) {
     let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
     *latest = Latest { readings, at: Instant::now() };
+}
+
+/// Where GPUs were seen last.
+struct Positions(BTreeMap<String, u32>);
+
+impl Positions {
+    fn of(gpus: &[GpuDevice]) -> Self {
+        Self(gpus.iter().map(|gpu| (gpu.uuid.clone(), gpu.index)).collect())
+    }
+
+    /// Says once of each change that a GPU is elsewhere now. Nothing rests on positions, but people use them.
+    fn tell(&mut self, readings: &[GpuReading]) {
+        for reading in readings {
+            let Some(now) = reading.index else {
+                continue;
+            };
+            let before = self.0.insert(reading.uuid.clone(), now);
+            if before.is_some_and(|before| before != now) {
+                tracing::warn!(
+                    gpu = reading.uuid,
+                    before,
+                    now,
+                    "the driver has a GPU elsewhere now"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(test)]

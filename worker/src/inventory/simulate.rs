@@ -106,8 +106,7 @@ impl Invented {
             power_limit_mw: Some(self.power_limit_mw),
             ecc_uncorrected: Some(0),
             ecc_corrected: Some(0),
-            processes: Vec::new(),
-            error: String::new(),
+            ..Default::default()
         }
     }
 }
@@ -120,6 +119,7 @@ fn invent(model: &Model, node: &str, index: usize, classes: &BTreeMap<String, St
         gpu_class: gpu_class(model.name, classes),
         pci_bus_id: format!("00000000:{:02X}:00.0", index + 1),
         memory_mib: model.memory_mib,
+        ..Default::default()
     };
     Invented { device, power_limit_mw: model.power_limit_mw }
 }

@@ -1,6 +1,6 @@
 //! A daemon whose GPUs come from a double of the driver's library: what it registers and what its heartbeats say.
 
-use gotgan_proto::v1::{GpuReading, worker_message::Message};
+use gotgan_proto::v1::{GpuReading, GpuRecoveryAction, worker_message::Message};
 use serde_json::json;
 
 use crate::cluster::{Cluster, Daemon, Peer};
@@ -52,6 +52,42 @@ async fn gpus_are_registered_and_readings_follow_the_driver() {
 }
 
 #[tokio::test]
+async fn what_health_and_placement_need_is_registered_and_read() {
+    let mut cluster = Cluster::start().await;
+    let mut state = gpus(1);
+    let device = json!({
+        "uuid": "MIG-00000000-0000-4000-8000-000000000009", "profile": "1g.10gb",
+        "gpu_instance": 9, "compute_instance": 0, "memory_mib": 9_856, "slices": [1, 1],
+    });
+    let gpu = state["gpus"][0].as_object_mut().unwrap();
+    gpu.insert(
+        "fabric".into(),
+        json!({ "cluster": "a1b2c3d4000000000000000000000001", "clique": 7 }),
+    );
+    gpu.insert("recovery_action".into(), json!(1));
+    gpu.insert("remapped_rows".into(), json!([0, 2, 1, 0]));
+    gpu.insert("clock_reasons".into(), json!(0x84));
+    gpu.insert("mig_mode".into(), json!([1, 1]));
+    gpu.insert("mig_devices".into(), json!([device]));
+    gpu.insert("nvlinks".into(), json!([{}, { "active": false }]));
+    let double = Double::new(&state);
+    let _daemon = daemon(&cluster, &double);
+    let mut peer = cluster.peer().await;
+    let registered = peer.register.inventory.clone().unwrap().gpus.remove(0);
+    assert_eq!(registered.nvlink_domain, "a1b2c3d4-0000-0000-0000-000000000001.7");
+    assert_eq!(registered.serial, "1650000000000");
+    let found = readings(&mut peer, |gpus| gpus.len() == 1).await.remove(0);
+    assert_eq!(found.recovery_action(), GpuRecoveryAction::ResetGpu);
+    assert_eq!(found.remapped_rows.map(|rows| (rows.uncorrectable, rows.pending)), Some((2, true)));
+    assert_eq!((found.clock_reasons, found.energy_mj), (Some(0x84), Some(2_440_325)));
+    assert_eq!((found.nvlinks, found.nvlinks_up, found.index), (Some(2), Some(1), Some(0)));
+    assert_eq!(found.mig_devices[0].profile, "1g.10gb");
+    let fabric = found.fabric.unwrap();
+    assert_eq!((fabric.nvlink_domain, fabric.status), (registered.nvlink_domain, 0));
+    assert_eq!(found.error, "");
+}
+
+#[tokio::test]
 async fn a_lost_gpu_leaves_the_others_read_and_positions_do_not_matter() {
     let mut cluster = Cluster::start().await;
     let double = Double::new(&gpus(3));
@@ -68,6 +104,7 @@ async fn a_lost_gpu_leaves_the_others_read_and_positions_do_not_matter() {
     assert_eq!(temperatures, [None, Some(51), Some(52)]);
     assert!(found[0].error.contains("GPU is lost"), "{}", found[0].error);
     assert_eq!((found[0].uuid.clone(), found[1].error.as_str()), (uuid(0), ""));
+    assert_eq!((found[2].index, found[1].index), (Some(0), Some(1)), "shifted, and told");
 }
 
 #[tokio::test]
@@ -103,4 +140,20 @@ async fn the_driver_is_started_once_and_only_asked_when_it_is_time() {
     assert_eq!(double.calls("nvmlInit_v2"), 1);
     assert_eq!(double.calls("nvmlDeviceGetHandleByIndex_v2"), 1);
     assert_eq!(double.calls("nvmlDeviceSetPowerManagementLimit"), 0);
+}
+
+#[tokio::test]
+async fn a_fabric_that_is_being_joined_is_waited_for() {
+    let mut cluster = Cluster::start().await;
+    let mut state = gpus(2);
+    let fabric = |state: u8| json!({ "cluster": "b".repeat(32), "clique": 1, "state": state });
+    state["gpus"][0]["fabric"] = fabric(2);
+    state["gpus"][1]["fabric"] = fabric(2);
+    let double = Double::new(&state);
+    let _daemon = daemon(&cluster, &double);
+    state["gpus"][0]["fabric"] = fabric(3);
+    state["gpus"][1]["fabric"] = fabric(3);
+    double.set(&state);
+    let registered = cluster.peer().await.register.inventory.unwrap().gpus;
+    assert!(registered.iter().all(|gpu| gpu.nvlink_domain.ends_with("bbbb.1")), "{registered:?}");
 }

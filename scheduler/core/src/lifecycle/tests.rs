@@ -62,6 +62,8 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         class: GpuClass::new("b200").unwrap(),
         pci_bus_id: String::new(),
         memory_mib: MemoryMib(1),
+        serial: String::new(),
+        nvlink_domain: String::new(),
     };
     Inventory {
         node: node_name(index),

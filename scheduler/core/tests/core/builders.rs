@@ -24,6 +24,7 @@ pub struct NodeBuilder<'a> {
     cpus: Option<u32>,
     memory_gib: Option<u64>,
     labels: BTreeMap<String, String>,
+    nvlink_domains: Vec<String>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -36,6 +37,7 @@ impl<'a> NodeBuilder<'a> {
             cpus: None,
             memory_gib: None,
             labels: BTreeMap::new(),
+            nvlink_domains: Vec::new(),
         }
     }
 
@@ -59,10 +61,20 @@ impl<'a> NodeBuilder<'a> {
         self
     }
 
+    /// NVLink domains that its GPUs name, one after the other.
+    pub fn nvlink_domains(mut self, domains: &[&str]) -> Self {
+        self.nvlink_domains = domains.iter().map(|&domain| domain.to_owned()).collect();
+        self
+    }
+
     /// Adds the node, heard and ready.
     pub fn add(self) {
         let count: u32 = self.gpus.iter().map(|(_, count)| count).sum();
         let parts = if count == 0 { 4 } else { count };
+        let mut gpus = gpus(&self.name, &self.gpus);
+        for (gpu, domain) in gpus.iter_mut().zip(self.nvlink_domains) {
+            gpu.nvlink_domain = domain;
+        }
         let inventory = Inventory {
             node: self.name.clone(),
             address: "127.0.0.1:1".to_owned(),
@@ -74,7 +86,7 @@ impl<'a> NodeBuilder<'a> {
             cuda_version: String::new(),
             cpu_milli: CpuMilli(1000).times(self.cpus.unwrap_or(parts * 16).into()),
             memory_mib: MemoryMib(1024).times(self.memory_gib.unwrap_or(u64::from(parts) * 64)),
-            gpus: gpus(&self.name, &self.gpus),
+            gpus,
             labels: self.labels,
             simulated: true,
         };
@@ -93,6 +105,8 @@ fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
         class: GpuClass::new(class).unwrap(),
         pci_bus_id: String::new(),
         memory_mib: MemoryMib(1),
+        serial: String::new(),
+        nvlink_domain: String::new(),
     };
     (0..).zip(classes).map(gpu).collect()
 }

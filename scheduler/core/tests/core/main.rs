@@ -27,6 +27,7 @@ mod kept_back;
 mod lend;
 mod lending;
 mod naive;
+mod nvlink;
 mod overview;
 mod placement;
 mod policies;

@@ -34,6 +34,8 @@ fn inventory(host: &Host) -> Inventory {
         class: class(host.room.class),
         pci_bus_id: String::new(),
         memory_mib: MemoryMib(1),
+        serial: String::new(),
+        nvlink_domain: String::new(),
     };
     Inventory {
         node: NodeName::new(&host.name).unwrap(),

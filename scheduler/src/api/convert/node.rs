@@ -6,6 +6,7 @@ use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
+use gotgan_core::nvlink;
 use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
@@ -19,7 +20,7 @@ use crate::flow::telemetry::Heard;
 /// [`BadName`] if a name in it breaks its rule.
 pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<Inventory, BadName> {
     let gpus: Result<Vec<Gpu>, BadName> = inventory.gpus.into_iter().map(gpu_from).collect();
-    Ok(Inventory {
+    let mut inventory = Inventory {
         node: node.clone(),
         address: inventory.address,
         boot_id: inventory.boot_id,
@@ -33,7 +34,9 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         gpus: gpus?,
         labels: inventory.labels.into_iter().collect(),
         simulated: inventory.simulated,
-    })
+    };
+    nvlink::take_domain_of_gpus(&mut inventory);
+    Ok(inventory)
 }
 
 fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
@@ -44,6 +47,8 @@ fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
         class: GpuClass::new(&gpu.gpu_class)?,
         pci_bus_id: gpu.pci_bus_id,
         memory_mib: MemoryMib(gpu.memory_mib),
+        serial: gpu.serial,
+        nvlink_domain: gpu.nvlink_domain,
     })
 }
 
@@ -60,6 +65,17 @@ pub struct NodeView {
     pub cluster_class: Option<GpuClass>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<Arc<Window>>,
+    /// What does not go together about its NVLink domain; looked for only where one node is shown.
+    pub nvlink_disagreement: Option<nvlink::Disagreement>,
+}
+
+impl NodeView {
+    /// With what does not go together about its NVLink domain: compares it with all other nodes.
+    #[must_use]
+    pub fn compared(self, world: &World) -> Self {
+        let nvlink_disagreement = nvlink::disagreement(world, &self.node.inventory);
+        Self { nvlink_disagreement, ..self }
+    }
 }
 
 /// Takes a node out of the world.
@@ -71,13 +87,16 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let cluster_class = fabric::misplaced(world, &node.inventory).cloned();
     let windows = &world.windows;
     let maintenance = windows.open_on(name).or_else(|| windows.next_on(name)).cloned();
-    Some(NodeView { node: node.clone(), attempts, stands_by, cluster_class, maintenance })
+    let node = node.clone();
+    let nvlink_disagreement = None;
+    Some(NodeView { node, attempts, stands_by, cluster_class, maintenance, nvlink_disagreement })
 }
 
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
-    let NodeView { node, attempts, stands_by, cluster_class, maintenance } = view;
+    let NodeView { node, attempts, stands_by, cluster_class, maintenance, nvlink_disagreement } =
+        view;
     let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
@@ -101,6 +120,7 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         stands_by,
         cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
         maintenance: maintenance.map(|window| maintenance::show_on(&window, &node.inventory.node)),
+        nvlink_disagreement: nvlink_disagreement.map(|it| it.to_string()).unwrap_or_default(),
     }
 }
 
@@ -150,5 +170,7 @@ fn gpu(gpu: &Gpu) -> v1::GpuDevice {
         gpu_class: gpu.class.to_string(),
         pci_bus_id: gpu.pci_bus_id.clone(),
         memory_mib: gpu.memory_mib.0,
+        serial: gpu.serial.clone(),
+        nvlink_domain: gpu.nvlink_domain.clone(),
     }
 }

@@ -136,6 +136,8 @@ pub fn inventory(node: &str) -> Inventory {
         class: GpuClass::new("b200").unwrap(),
         pci_bus_id: format!("0000:{index:02x}:00.0"),
         memory_mib: MemoryMib(183_359),
+        serial: format!("16500000000{index:02}"),
+        nvlink_domain: "a1b2c3d4-0000-0000-0000-000000000001.7".to_owned(),
     });
     Inventory {
         node: node_name(node),
