@@ -92,7 +92,8 @@ impl Cluster {
         rival
     }
 
-    /// Starts a worker with simulated GPUs and waits until it is ready.
+    /// Starts a worker and waits until it is ready. Its GPUs are simulated, as in `8xB200`, or come from the library at a
+    /// path.
     pub async fn add_worker(&mut self, node: &str, gpus: &str) -> &mut WorkerProcess {
         let token = self.api.join_token().await;
         let worker = WorkerProcess::start(self, node, gpus, &token);

@@ -24,6 +24,7 @@ pub mod command_line;
 pub mod database;
 pub mod deadline;
 pub mod jobs;
+pub mod nvml_double;
 pub mod process;
 pub mod programs;
 pub mod swarm;

@@ -44,6 +44,7 @@ mod limits;
 mod logs;
 mod maintenance;
 mod node_loss;
+mod nvlink;
 mod quota;
 mod quota_change;
 mod recall;

@@ -112,7 +112,17 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     output.line("")?;
-    output.table(&gpu_table(&node.gpus))
+    output.table(&gpu_table(&node.gpus))?;
+    let details = detail_table(&node.gpus);
+    if let Some(details) = &details {
+        output.line("")?;
+        output.table(details)?;
+    }
+    if node.gpus.iter().any(|gpu| !gpu.detail.mig_devices.is_empty()) {
+        output.line("")?;
+        output.table(&mig_table(&node.gpus))?;
+    }
+    Ok(())
 }
 
 /// The maintenance that it is in or that comes next, in words.
@@ -155,6 +165,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Reason", node.admin_reason.clone()),
         ("Maintenance", maintenance(node)),
         ("Note", misplaced(node)),
+        ("NVLink", node.nvlink_disagreement.clone()),
         ("Heard", time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us)),
         ("Address", node.address.clone()),
         ("GPUs", of(node.free_gpu_milli, node.gpu_milli)),
@@ -168,6 +179,64 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("CUDA", node.cuda_version.clone()),
         ("Worker", node.worker_version.clone()),
     ])
+}
+
+/// What drivers tell beyond the readings that every GPU has; none if none tells anything. Notes are never shortened: other
+/// columns make room for them.
+fn detail_table(gpus: &[GpuView]) -> Option<Table> {
+    let mut table = Table::new(&[
+        column("GPU").right(),
+        column("SERIAL").drop(4),
+        column("ENERGY").right().drop(3),
+        column("NVLINKS").right().drop(2),
+        column("FABRIC").drop(1),
+        column("NOTES"),
+    ]);
+    let mut has_any = false;
+    for gpu in gpus {
+        let detail = &gpu.detail;
+        let cells = [
+            detail.serial.clone().unwrap_or_default(),
+            detail.energy(),
+            detail.links(),
+            detail.fabric(),
+            detail.notes().join("; "),
+        ];
+        has_any |= cells.iter().any(|cell| !cell.is_empty());
+        let [serial, energy, links, fabric, notes] = cells;
+        table.toned_row([
+            (gpu.index.to_string(), Tone::Plain),
+            (serial, Tone::Plain),
+            (energy, Tone::Plain),
+            (links, Tone::Plain),
+            (fabric, Tone::Plain),
+            (notes, Tone::Warning),
+        ]);
+    }
+    has_any.then_some(table)
+}
+
+/// The devices that GPUs are cut into.
+fn mig_table(gpus: &[GpuView]) -> Table {
+    let mut table = Table::new(&[
+        column("GPU").right(),
+        column("MIG"),
+        column("MEMORY").right(),
+        column("INSTANCES").drop(1),
+        column("UUID").shrink(12).drop(2),
+    ]);
+    let of = |gpu: &GpuView| (gpu.index, gpu.detail.mig_devices.clone());
+    let cut = gpus.iter().map(of);
+    for (index, device) in cut.flat_map(|(index, all)| all.into_iter().map(move |it| (index, it))) {
+        table.row([
+            index.to_string(),
+            device.profile,
+            amount::memory(device.memory_mib),
+            format!("{}/{}", device.gpu_instance, device.compute_instance),
+            device.uuid,
+        ]);
+    }
+    table
 }
 
 fn gpu_table(gpus: &[GpuView]) -> Table {
@@ -215,4 +284,62 @@ fn gpu_table(gpus: &[GpuView]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(detail: crate::view::gpu::GpuDetail) -> GpuView {
+        let node = v1::Node {
+            inventory: Some(v1::NodeInventory {
+                gpus: vec![v1::GpuDevice::default()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let gpu = NodeView::of(&node).gpus.remove(0);
+        GpuView { detail, ..gpu }
+    }
+
+    #[test]
+    fn what_no_driver_tells_takes_no_room() {
+        assert!(detail_table(&[view(Default::default())]).is_none());
+    }
+
+    #[test]
+    fn details_and_devices_fit_80_columns() {
+        let fabric = v1::GpuFabric {
+            state: v1::GpuFabricState::Completed.into(),
+            health: v1::GpuFabricHealth::LimitedCapacity.into(),
+            ..Default::default()
+        };
+        let device = v1::MigDevice {
+            uuid: "MIG-00000000-0000-4000-8000-000000000009".to_owned(),
+            profile: "3g.40gb".to_owned(),
+            gpu_instance: 2,
+            compute_instance: 0,
+            memory_mib: 40_448,
+        };
+        let reading = v1::GpuReading {
+            clock_reasons: Some(0x20),
+            energy_mj: Some(4_140_000_000),
+            recovery_action: v1::GpuRecoveryAction::DrainAndReset.into(),
+            fabric: Some(fabric),
+            nvlinks: Some(18),
+            nvlinks_up: Some(17),
+            mig_devices: vec![device],
+            ..Default::default()
+        };
+        let gpu = v1::GpuDevice { serial: "1650000000000".to_owned(), ..Default::default() };
+        let gpus = [view(crate::view::gpu::GpuDetail::of(&gpu, &reading))];
+        insta::assert_snapshot!(detail_table(&gpus).unwrap().render(Some(80), false), @"
+        GPU  FABRIC            NOTES
+          0  limited_capacity  driver asks for drain_and_reset; clocks held by thermal
+        ");
+        insta::assert_snapshot!(mig_table(&gpus).render(Some(80), false), @"
+        GPU  MIG        MEMORY  INSTANCES  UUID
+          0  3g.40gb  39.5 GiB  2/0        MIG-00000000-0000-4000-8000-000000000009
+        ");
+    }
 }

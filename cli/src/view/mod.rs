@@ -7,6 +7,7 @@ pub mod blocks;
 pub mod cluster;
 pub mod dependency;
 pub mod event;
+pub mod gpu;
 pub mod job;
 pub mod maintenance;
 pub mod node;

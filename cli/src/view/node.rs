@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     output::time,
-    view::{blocks, maintenance::MaintenanceView, word},
+    view::{blocks, gpu::GpuDetail, maintenance::MaintenanceView, word},
 };
 
 /// A node as listings have it.
@@ -44,6 +44,9 @@ pub struct NodeView {
     pub blocks: BTreeMap<String, String>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
+    /// What does not go together about its NVLink domain; told of a single node only.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nvlink_disagreement: String,
 }
 
 /// A GPU with its latest reading; a value that could not be read is absent.
@@ -65,6 +68,8 @@ pub struct GpuView {
     pub ecc_uncorrected: Option<u64>,
     pub processes: Vec<ProcessView>,
     pub error: Option<String>,
+    #[serde(flatten)]
+    pub detail: GpuDetail,
 }
 
 /// A process on a GPU.
@@ -72,6 +77,8 @@ pub struct GpuView {
 pub struct ProcessView {
     pub pid: u32,
     pub memory_mib: u64,
+    /// Name of its program; empty if the driver does not tell.
+    pub command: String,
 }
 
 impl NodeView {
@@ -114,6 +121,7 @@ impl NodeView {
             cluster_gpu_class: node.cluster_gpu_class.clone(),
             blocks,
             maintenance: node.maintenance.clone().map(MaintenanceView::of),
+            nvlink_disagreement: node.nvlink_disagreement.clone(),
         }
     }
 
@@ -159,8 +167,12 @@ fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
 
 impl GpuView {
     fn of(gpu: &v1::GpuDevice, reading: v1::GpuReading, allocated_milli: u32) -> Self {
-        let process =
-            |found: &v1::GpuProcess| ProcessView { pid: found.pid, memory_mib: found.memory_mib };
+        let process = |found: &v1::GpuProcess| ProcessView {
+            pid: found.pid,
+            memory_mib: found.memory_mib,
+            command: found.command.clone(),
+        };
+        let detail = GpuDetail::of(gpu, &reading);
         Self {
             index: gpu.index,
             uuid: gpu.uuid.clone(),
@@ -178,6 +190,7 @@ impl GpuView {
             ecc_uncorrected: reading.ecc_uncorrected,
             processes: reading.processes.iter().map(process).collect(),
             error: (!reading.error.is_empty()).then_some(reading.error),
+            detail,
         }
     }
 }

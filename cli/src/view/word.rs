@@ -42,6 +42,14 @@ words! {
     maintenance_state: MaintenanceState, "MAINTENANCE_STATE_";
     /// As in "member".
     role: Role, "ROLE_";
+    /// As in "reset_gpu".
+    recovery_action: GpuRecoveryAction, "GPU_RECOVERY_ACTION_";
+    /// As in "power_cap".
+    clock_reason: GpuClockReason, "GPU_CLOCK_REASON_";
+    /// As in "completed".
+    fabric_state: GpuFabricState, "GPU_FABRIC_STATE_";
+    /// As in "healthy"; "unspecified" if the driver does not say.
+    fabric_health: GpuFabricHealth, "GPU_FABRIC_HEALTH_";
     /// As in "charge".
     ledger_kind: LedgerKind, "LEDGER_KIND_";
 }

@@ -50,8 +50,14 @@ impl WorkerProcess {
         let mut command = Command::new(programs::path("gotgan-worker"));
         command.args(["run", "--scheduler", &self.url, "--node", &self.node]);
         command.arg("--state-dir").arg(&self.state).args(["--address", "127.0.0.1"]);
-        if !self.gpus.is_empty() {
-            command.args(["--simulate", &self.gpus]);
+        match self.gpus.as_str() {
+            "" => {}
+            library if library.starts_with('/') => {
+                command.args(["--nvml-library", library]);
+            }
+            gpus => {
+                command.args(["--simulate", gpus]);
+            }
         }
         match &self.ca {
             Some(ca) => command.arg("--ca").arg(ca),
