@@ -14,17 +14,14 @@ use super::gang::Need;
 use super::lending::Lending;
 use super::limits::Limits;
 use super::order::{Order, behind_own, freeing, later};
-use super::pass::{Waiting, Want, Who};
+use super::pass::{Waiting, Want};
 use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
 use crate::amount::{GpuMilli, UnixMicros};
-use crate::crowded::Usual;
 use crate::explain::memory_words;
-use crate::ids::JobId;
 use crate::plan::{Blocker, BlockerKind, Unit, ranked};
-use crate::quota::entitle::NodeIndex;
 use crate::spec::GpuRequest;
 
 mod blocks;
@@ -32,6 +29,7 @@ mod bounds;
 mod maintenance;
 mod planned;
 mod reserved;
+mod usual;
 
 use blocks::Nearest;
 pub(super) use planned::Outlook;
@@ -128,35 +126,6 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let list = self.find(waiting);
         self.lists.insert(key, Arc::clone(&list));
         list
-    }
-
-    /// Whether jobs that lack room wait for the reasons for which all wait that ask for as much, whoever they are: nothing
-    /// but room keeps them from starting, and how they stand towards guarantees is told beside that.
-    pub fn are_usual(&self, want: Want, node: Option<NodeIndex>) -> bool {
-        want.slice_s == 0
-            && !want.scavenges
-            && self.machine.reservations.is_empty()
-            && self.families.get(want.family).is_anywhere
-            && self.within_limits(want)
-            && self.kept_from(want, node).next().is_none()
-    }
-
-    /// These reasons, as the first of such jobs finds them.
-    pub fn usual(&mut self, want: Want, first: JobId) -> Usual {
-        let capacity = self.capacity(want.family, want.nodes);
-        let order = self.order_by_room(want);
-        let waiting = Waiting { who: Who::Job, job: first, want, order };
-        let behind = (order == Order::Planned).then(|| self.behind_plans(&waiting)).flatten();
-        Usual { capacity, behind }
-    }
-
-    /// Whether there is room but for what is planned, for jobs that limits leave room for.
-    fn order_by_room(&mut self, want: Want) -> Order {
-        let (open, machine) = (self.outlook.horizon.is_open(), self.machine);
-        let family = self.families.get_mut(want.family);
-        let mut places = 0..family.tries.len();
-        let planned = !open && places.any(|place| family.has_room(place, want.nodes, machine));
-        if planned { Order::Planned } else { Order::Free }
     }
 
     /// The time limit is a reason only where there is a term about it, or something planned, or a budget.
