@@ -318,6 +318,10 @@ impl<'w> Pass<'w> {
         let (jobs, most) = (self.jobs, self.policy.planned_gangs_per_project as usize);
         let members = cohort.members().iter(most.max(1)).filter_map(|id| jobs.get(id));
         for job in members {
+            // One that has started before its turn is still among them.
+            if self.started.contains(&job.id) {
+                continue;
+            }
             if !self.may_plan(competes_since(job), turn.claim, want) {
                 return;
             }
