@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::alert::Alert;
 use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
-use crate::ids::{AttemptId, JobId, NodeName};
+use crate::ids::{AttemptId, Epoch, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::ledger::LedgerEntry;
 use crate::node::{Admin, Inventory, Liveness};
+use crate::precedence::{PassSheet, StartTurn};
 use crate::quota::audit::AuditEntry;
 use crate::quota::{Approval, QuotaBook};
 use crate::step::{Step, Task};
@@ -48,6 +49,8 @@ pub enum Change {
         /// How it stands now.
         task: Arc<Task>,
     },
+    /// A pass started something: by what order it did.
+    PassRecorded(Arc<PassRecord>),
     /// A line of the ledger was written.
     Booked(LedgerEntry),
     /// A node registered, for the first time or again.
@@ -98,6 +101,19 @@ pub enum Change {
     },
     /// Something to tell those who watch.
     Happened(Arc<Event>),
+}
+
+/// By what order a pass started what was committed of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassRecord {
+    /// Number of the record; passes that start nothing have none.
+    pub number: u64,
+    /// Leadership under which it was committed.
+    pub epoch: Epoch,
+    /// What the pass knew.
+    pub sheet: PassSheet,
+    /// What it started.
+    pub starts: Vec<(AttemptId, StartTurn)>,
 }
 
 /// Something that happened, for those who watch and for the record.

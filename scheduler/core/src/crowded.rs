@@ -43,6 +43,14 @@ pub struct Usual {
     pub behind: Option<BehindPlan>,
 }
 
+impl Usual {
+    /// The worst reason of one of them with that time limit, seconds.
+    pub(crate) fn worst(&self, limit_s: i64) -> Option<Blocker> {
+        let behind = self.behind.map(|behind| behind.blocker(limit_s));
+        behind.or_else(|| self.capacity.first().cloned())
+    }
+}
+
 /// A planned start that a job would put off if it started where there is room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BehindPlan {

@@ -7,7 +7,7 @@
 //! Reading order: [`spec`] (what is asked), [`job`] and [`attempt`] (the two state machines), [`change`] (every
 //! way the world can change), [`world`] (the state those changes add up to), [`lifecycle`] (commands and reports
 //! in, changes out), [`planner`] (world in, plan out), [`fragmentation`] (which place costs others least?), [`check`]
-//! (is this plan allowed?), [`ledger`], [`meter`] and [`account`] (who has used how much?), [`fairshare`] (whose turn is
+//! (is this plan allowed?), [`precedence`] (why did this one come before that one?), [`ledger`], [`meter`] and [`account`] (who has used how much?), [`fairshare`] (whose turn is
 //! it?).
 
 pub mod account;
@@ -40,6 +40,7 @@ pub mod plan;
 pub mod planned;
 pub mod planner;
 pub mod policy;
+pub mod precedence;
 pub mod profile;
 pub mod quota;
 pub mod retry;

@@ -17,6 +17,7 @@ mod movement;
 mod node;
 pub mod orders;
 mod quota;
+mod record;
 mod report;
 mod settle;
 mod start;
@@ -36,6 +37,7 @@ pub use quota::{
     QuotaRefusal, accept_batch, apply_quota, approve_quota, approvers_needed, check_revision,
     turn_quota, undone,
 };
+pub use record::commit_plan;
 pub use report::{Folded, MemberEvent, Report, fold};
 pub use settle::settle_due;
 pub use start::{commit, stop_unconfirmed};

@@ -12,6 +12,7 @@ use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::Job;
 use crate::planned::PlannedStarts;
 use crate::planner::Shares;
+use crate::precedence::PassTurns;
 use crate::world::CohortKey;
 
 /// The result of one pass over a world.
@@ -26,6 +27,8 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// Why each job that was looked at and not started waits.
     pub report: Report,
+    /// By what order jobs start; `None` if none does.
+    pub turns: Option<PassTurns>,
 }
 
 /// One thing to do.

@@ -71,8 +71,9 @@ pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
 /// Plans one pass over the queue of `world` at the moment `now`, after one that planned these starts.
 pub fn plan_after(before: &PlannedStarts, world: &World, policy: &Policy, now: UnixMicros) -> Plan {
     let made = MadeJobs::default();
-    let (decisions, report) = pass::Pass::of(Jobs::new(world, &made), policy, now).run(before);
-    Plan { base: world.version, planned: now, decisions, report }
+    let pass = pass::Pass::of(Jobs::new(world, &made), policy, now);
+    let (decisions, report, turns) = pass.run(before);
+    Plan { base: world.version, planned: now, decisions, report, turns }
 }
 
 /// What a pass over `world` at the moment `now` would find each node of the quota tree entitled to, by class: from what

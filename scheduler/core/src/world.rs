@@ -113,11 +113,13 @@ pub struct Sequences {
     pub next_entry: u64,
     /// Number of the next window.
     pub next_window: u64,
+    /// Number of the next record of a pass.
+    pub next_pass: u64,
 }
 
 impl Default for Sequences {
     fn default() -> Self {
-        Sequences { next_job: 1, next_event: 1, next_entry: 1, next_window: 1 }
+        Sequences { next_job: 1, next_event: 1, next_entry: 1, next_window: 1, next_pass: 1 }
     }
 }
 

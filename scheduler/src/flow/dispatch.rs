@@ -255,6 +255,7 @@ fn attempt_of(change: &Change) -> Option<AttemptId> {
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::PassRecorded(_)
         | Change::WindowMoved(_)
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }

@@ -13,7 +13,7 @@ use gotgan_core::attempt::AttemptState;
 use gotgan_core::change::Change;
 use gotgan_core::job::JobState;
 use gotgan_core::lifecycle;
-use gotgan_core::plan::{Decision, Plan, Report};
+use gotgan_core::plan::{Plan, Report};
 use gotgan_core::planner;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
@@ -296,7 +296,7 @@ impl Planner {
         let settled = Settled(self.feed.sender.clone());
         let metrics = Arc::clone(&self.metrics);
         let sent = writer.write_then(
-            move |round| commit_decisions(&mut round.draft, &plan.decisions, &metrics),
+            move |round| commit_plan(&mut round.draft, &plan, &metrics),
             move |_| drop(settled),
         );
         runtime.block_on(sent).is_ok()
@@ -330,13 +330,11 @@ impl Replica {
     }
 }
 
-/// Commits the decisions one by one; what the present world no longer allows is left for the next pass.
-fn commit_decisions(draft: &mut lifecycle::Draft<'_>, decisions: &[Decision], metrics: &Metrics) {
-    for decision in decisions {
-        if let Err(refusal) = lifecycle::commit(draft, decision) {
-            metrics.refused_decisions.inc();
-            tracing::debug!(%refusal, "a decision came too late");
-        }
+/// Commits the decisions one by one, with what is written down of them; what the present world no longer allows is left for the next pass.
+fn commit_plan(draft: &mut lifecycle::Draft<'_>, plan: &Plan, metrics: &Metrics) {
+    for refusal in lifecycle::commit_plan(draft, plan) {
+        metrics.refused_decisions.inc();
+        tracing::debug!(%refusal, "a decision came too late");
     }
 }
 
@@ -363,6 +361,7 @@ fn news_of(change: &Change, report: &Report) -> News {
         | Change::AttemptLeased(_)
         | Change::StepCreated(_)
         | Change::TaskMoved { .. }
+        | Change::PassRecorded(_)
         | Change::Booked(_)
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)

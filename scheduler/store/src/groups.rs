@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::attempt::{Attempt, AttemptState, NodeAllocation};
-use gotgan_core::change::{Change, Event};
+use gotgan_core::change::{Change, Event, PassRecord};
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
@@ -32,6 +32,7 @@ pub(crate) struct Groups<'r> {
     pub steps: BTreeMap<(AttemptId, u32), &'r Step>,
     pub tasks: BTreeMap<TaskKey, &'r Task>,
     pub moved_tasks: BTreeMap<TaskKey, &'r Task>,
+    pub passes: Vec<&'r PassRecord>,
     pub entries: Vec<&'r LedgerEntry>,
     pub nodes: BTreeMap<&'r NodeName, &'r Inventory>,
     pub admins: BTreeMap<&'r NodeName, &'r Admin>,
@@ -72,6 +73,7 @@ impl<'r> Groups<'r> {
             Change::TaskMoved { attempt, step, task } => {
                 self.move_task((*attempt, *step, task.rank), task);
             }
+            Change::PassRecorded(record) => self.passes.push(record),
             Change::Booked(entry) => self.entries.push(entry),
             Change::NodeRegistered(inventory) => {
                 self.nodes.insert(&inventory.node, inventory);

@@ -5,7 +5,7 @@
 //! ([`StoreError::Fenced`]) when a newer one was taken. Times come from the caller; there is no clock in SQL.
 //!
 //! What is stored: jobs, attempts with their steps and tasks, what every GPU is given to, the ledger, nodes, windows, the
-//! quota tree with its audit chain, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
+//! quota tree with its audit chain, by what order jobs started, tokens, answered requests, events, and the leadership. What is not: heartbeats, readings, output.
 
 //!
 //! Where things are: a round becomes rows in `groups` and `sheets`; rows become types in `decode`; `shared/` holds
@@ -39,7 +39,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
-use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::audit::AuditEntry;
@@ -49,7 +49,8 @@ use gotgan_core::world::Snapshot;
 pub use error::StoreError;
 pub use records::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, TaskFilter, TokenRecord,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, StartRecord, TaskFilter,
+    TokenRecord,
 };
 
 /// What a store answers.
@@ -123,6 +124,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Jobs that pass the filter, newest first, with the nodes of the latest attempt.
     async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobDetail>>;
+
+    /// By what order an attempt started; `None` if nothing was written down of it.
+    async fn start_record(&self, attempt: AttemptId) -> Result<Option<StartRecord>>;
 
     /// States of these jobs and tasks of arrays; unknown ones are absent.
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>>;

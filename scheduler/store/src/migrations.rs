@@ -63,6 +63,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0007_windows.sql"),
         postgres: include_str!("../../../migrations/postgres/0007_windows.sql"),
     },
+    Step {
+        number: 8,
+        name: "passes",
+        sqlite: include_str!("../../../migrations/sqlite/0008_passes.sql"),
+        postgres: include_str!("../../../migrations/postgres/0008_passes.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

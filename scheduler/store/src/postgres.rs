@@ -7,6 +7,8 @@ mod reads;
 mod sql;
 #[path = "shared/states.rs"]
 mod states;
+#[path = "shared/turns.rs"]
+mod turns;
 #[path = "shared/writes.rs"]
 mod writes;
 mod writes_sql;

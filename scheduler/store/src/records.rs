@@ -7,6 +7,7 @@ use gotgan_core::attempt::Attempt;
 use gotgan_core::change::Change;
 use gotgan_core::ids::{Epoch, GpuClass, IdempotencyKey, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::{Digest, Job, JobState};
+use gotgan_core::precedence::{PassSheet, StartTurn};
 use gotgan_core::step::Step;
 
 /// Which database a store is on.
@@ -79,6 +80,7 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::AttemptMoved(_)
         | Change::StepCreated(_)
         | Change::TaskMoved { .. }
+        | Change::PassRecorded(_)
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
@@ -151,6 +153,19 @@ pub struct RecordedSubmission {
     pub digest: Digest,
     /// The job it became.
     pub job: JobId,
+}
+
+/// By what order an attempt started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRecord {
+    /// Number of the record of the pass.
+    pub pass: u64,
+    /// Leadership under which it was committed.
+    pub epoch: Epoch,
+    /// What the pass knew.
+    pub sheet: PassSheet,
+    /// The start.
+    pub start: StartTurn,
 }
 
 /// A job with what happened to it.

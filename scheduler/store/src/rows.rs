@@ -5,12 +5,13 @@ use std::borrow::Cow;
 
 use gotgan_core::alert::Alert;
 use gotgan_core::attempt::{Attempt, Member, Outcome, Placement, Stop};
-use gotgan_core::change::{Event, Subject};
+use gotgan_core::change::{Event, PassRecord, Subject};
 use gotgan_core::ids::{AttemptId, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::meter::Meter;
 use gotgan_core::node::{Admin, Inventory};
+use gotgan_core::precedence::{PassSheet, StartTurn};
 use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::JobSpec;
 use gotgan_core::step::{Step, Task, TaskState};
@@ -299,6 +300,37 @@ impl<'r> WindowRow<'r> {
             until_us: window.during.until.0,
             body: window,
         }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct PassRow<'r> {
+    number: u64,
+    at_us: i64,
+    epoch: u64,
+    #[serde(serialize_with = "as_text")]
+    body: &'r PassSheet,
+}
+
+impl<'r> PassRow<'r> {
+    pub(crate) fn of(record: &'r PassRecord) -> Self {
+        let PassRecord { number, epoch, sheet, .. } = record;
+        PassRow { number: *number, at_us: sheet.at.0, epoch: epoch.0, body: sheet }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct StartTurnRow<'r> {
+    job_id: JobId,
+    attempt: u32,
+    pass: u64,
+    #[serde(serialize_with = "as_text")]
+    body: &'r StartTurn,
+}
+
+impl<'r> StartTurnRow<'r> {
+    pub(crate) fn of(record: &PassRecord, (id, turn): &'r (AttemptId, StartTurn)) -> Self {
+        StartTurnRow { job_id: id.job, attempt: id.number, pass: record.number, body: turn }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::groups::Groups;
 use crate::rows::{
     AdminRow, AlertRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow,
-    NodeRow, QuotaRow, SpecRow, StepRow, TaskRow, WindowRow, plain,
+    NodeRow, PassRow, QuotaRow, SpecRow, StartTurnRow, StepRow, TaskRow, WindowRow, plain,
 };
 use crate::{Result, Round, StoreError};
 
@@ -27,6 +27,8 @@ pub(crate) enum Target {
     Steps,
     Tasks,
     MovedTasks,
+    Passes,
+    StartTurns,
     Ledger,
     Nodes,
     Admins,
@@ -43,7 +45,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// All of them, in the order of writing.
-    pub(crate) const ALL: [Target; 22] = [
+    pub(crate) const ALL: [Target; 24] = [
         Target::Jobs,
         Target::JobSpecs,
         Target::MovedJobs,
@@ -54,6 +56,8 @@ impl Target {
         Target::Steps,
         Target::Tasks,
         Target::MovedTasks,
+        Target::Passes,
+        Target::StartTurns,
         Target::Ledger,
         Target::Nodes,
         Target::Admins,
@@ -83,6 +87,8 @@ impl Target {
             | Target::GpusTaken
             | Target::Steps
             | Target::Tasks
+            | Target::Passes
+            | Target::StartTurns
             | Target::Ledger
             | Target::Nodes
             | Target::Windows
@@ -112,6 +118,7 @@ pub(crate) fn sheets(round: &Round, now: UnixMicros) -> Result<Vec<Sheet>> {
     sheets.add_jobs(&groups)?;
     sheets.add_attempts(&groups)?;
     sheets.add_steps(&groups)?;
+    sheets.add_passes(&groups)?;
     sheets.add(Target::Ledger, groups.entries.iter().map(|entry| LedgerRow::of(entry)))?;
     sheets.add_site(&groups, now)?;
     sheets.add(Target::Events, groups.events.iter().map(|event| EventRow::of(event)))?;
@@ -177,6 +184,14 @@ impl Sheets {
             self.add(target, rows)?;
         }
         Ok(())
+    }
+
+    fn add_passes(&mut self, groups: &Groups<'_>) -> Result<()> {
+        let passes = groups.passes.iter();
+        self.add(Target::Passes, passes.clone().map(|record| PassRow::of(record)))?;
+        let starts =
+            passes.flat_map(|record| record.starts.iter().map(move |start| (record, start)));
+        self.add(Target::StartTurns, starts.map(|(record, start)| StartTurnRow::of(record, start)))
     }
 
     fn add_site(&mut self, groups: &Groups<'_>, now: UnixMicros) -> Result<()> {

@@ -97,7 +97,12 @@ pub(crate) const SEQUENCES: &str = "\
             SELECT max(array_last) AS last FROM jobs WHERE array_last IS NOT NULL) AS numbers), \
         (SELECT coalesce(max(seq), 0) + 1 FROM events), \
         (SELECT coalesce(max(seq), 0) + 1 FROM ledger), \
-        (SELECT coalesce(max(id), 0) + 1 FROM windows)";
+        (SELECT coalesce(max(id), 0) + 1 FROM windows), \
+        (SELECT coalesce(max(number), 0) + 1 FROM passes)";
+
+pub(crate) const START_RECORD: &str = "\
+    SELECT passes.number, passes.epoch, passes.body, start_turns.body FROM start_turns \
+    JOIN passes ON passes.number = start_turns.pass WHERE start_turns.job_id = $1 AND start_turns.attempt = $2";
 
 pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
 

@@ -26,6 +26,8 @@ mod leadership;
 mod ledger;
 #[path = "conformance/listings.rs"]
 mod listings;
+#[path = "conformance/passes.rs"]
+mod passes;
 #[path = "conformance/reload.rs"]
 mod reload;
 #[path = "conformance/rounds.rs"]
@@ -106,6 +108,8 @@ promises! {
     access::an_answer_is_remembered_under_its_key,
     access::the_first_value_of_a_setting_stays,
     windows::windows_are_loaded_while_they_count,
+    passes::a_start_is_read_back_with_what_its_pass_knew,
+    passes::a_record_without_its_start_is_refused,
     access::a_setting_that_is_kept_replaces_the_one_before_and_is_there_after_a_restart,
     crashes::reopening_keeps_everything,
     crashes::a_commit_that_is_dropped_half_way_leaves_all_or_nothing,

@@ -79,6 +79,7 @@ impl Watcher {
             | Change::QuotaAudited(_)
             | Change::QuotaApproved(_)
             | Change::QuotaAlerted(_)
+            | Change::PassRecorded(_)
             | Change::WindowMoved(_)
             | Change::Happened(_) => None,
         }

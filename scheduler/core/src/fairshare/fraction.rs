@@ -19,6 +19,13 @@ impl Fraction {
     pub fn new(over: u128, under: u128) -> Option<Self> {
         (under != 0).then_some(Self { over, under })
     }
+
+    /// In thousandths of `unit`, rounded down; for people, comparisons are exact.
+    pub fn per_mille_of(self, unit: u128) -> u64 {
+        let whole = (self.over / self.under).saturating_mul(1000);
+        let part = (self.over % self.under).saturating_mul(1000) / self.under;
+        u64::try_from(whole.saturating_add(part) / unit.max(1)).unwrap_or(u64::MAX)
+    }
 }
 
 impl Ord for Fraction {

@@ -44,7 +44,7 @@ pub enum OrderRule {
 }
 
 /// What a node of the tree has a right to, and what it made of it; all below it included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Its share; only the proportion to its siblings' matters. None: last.
     pub share: u32,

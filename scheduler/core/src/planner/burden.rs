@@ -105,14 +105,27 @@ impl Burdens {
     pub fn path(&self, node: NodeIndex, class: Option<ClassIndex>) -> Arc<[Burden]> {
         let table = self.table(class);
         let above = self.arena.self_and_ancestors(node);
-        // Under a single top nothing is decided by it.
-        let deciding = above.filter(|node| {
-            self.arena.parent(*node).is_some() || self.arena.children(None).len() > 1
-        });
+        let deciding = above.filter(|node| self.decides(*node));
         let mut burdens: Vec<Burden> =
             deciding.map(|node| table.burden(self.arena.parent(node), node)).collect();
         burdens.reverse();
         burdens.into()
+    }
+
+    /// Whether anything can be decided by a node: under a single top nothing is by that.
+    pub fn decides(&self, node: NodeIndex) -> bool {
+        self.arena.parent(node).is_some() || self.arena.children(None).len() > 1
+    }
+
+    /// What a node's burden for a class or for all together is made from.
+    pub fn standing(&self, node: NodeIndex, class: Option<ClassIndex>) -> (Standing, Level) {
+        let (table, parent) = (self.table(class), self.arena.parent(node));
+        (table.standings[node.get()], *table.level(parent))
+    }
+
+    /// What holding something now counts for, in seconds.
+    pub fn always_s(&self) -> u64 {
+        self.always_s
     }
 
     /// Who of these, each waiting for a class or for any, has others before it that wait for the same, on the first
@@ -159,8 +172,11 @@ impl Table {
     }
 
     fn burden(&self, parent: Option<NodeIndex>, node: NodeIndex) -> Burden {
-        let level = &self.levels[parent.map_or(0, |parent| parent.get() + 1)];
-        level.burden(self.standings[node.get()])
+        self.level(parent).burden(self.standings[node.get()])
+    }
+
+    fn level(&self, parent: Option<NodeIndex>) -> &Level {
+        &self.levels[parent.map_or(0, |parent| parent.get() + 1)]
     }
 
     /// By node: how many of its siblings come before it, of those at or above a leaf that waits.

@@ -229,6 +229,11 @@ impl Fair {
         self.burdens.path(node, class)
     }
 
+    /// How far every node is from its turn.
+    pub fn all_burdens(&self) -> &Burdens {
+        &self.burdens
+    }
+
     /// Whom of those that wait for GPUs of a class, or of any, fair share puts behind others.
     pub fn turns(
         &self,
@@ -312,7 +317,7 @@ impl Wanted {
     }
 
     /// Whether GPUs of the class with that index will do.
-    fn has_class(self, at: usize) -> bool {
+    pub fn has_class(self, at: usize) -> bool {
         match self {
             Wanted::Nothing => false,
             Wanted::Class(class) => class.is_some_and(|class| usize::from(class.0) == at),

@@ -10,6 +10,7 @@ mod cohorts;
 mod elastic;
 mod promised;
 mod recalled;
+mod recorded;
 mod report;
 mod reserved;
 mod scavenge;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use backfill::Plans;
 use beforehand::Known;
+use recorded::{Entry, Recorder};
 use spot::Spot;
 
 use super::blocks::ranked;
@@ -46,6 +48,7 @@ use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
+use crate::precedence::PassTurns;
 use crate::quota::entitle::{Arena, NodeIndex};
 use crate::world::{CohortNumber, World};
 
@@ -89,6 +92,8 @@ pub(super) struct Pass<'w> {
     /// Classes that a job within its budgets waits for, once it is their turn.
     wanted: BTreeMap<Option<ClassIndex>, JobId>,
     decisions: Vec<Decision>,
+    /// What is written down of the starts.
+    recorder: Recorder,
     waiting: Vec<Waiting>,
     /// Cohorts that wait whatever the turns bring.
     known: Vec<Known>,
@@ -185,6 +190,7 @@ impl<'w> Pass<'w> {
             considered: 0,
             wanted: BTreeMap::new(),
             decisions: Vec::new(),
+            recorder: Recorder::default(),
             waiting: Vec::new(),
             known: Vec::new(),
             lists: Vec::new(),
@@ -192,7 +198,7 @@ impl<'w> Pass<'w> {
     }
 
     /// Looks at jobs until enough is decided, and says what came of it.
-    pub fn run(mut self, before: &PlannedStarts) -> (Vec<Decision>, Report) {
+    pub fn run(mut self, before: &PlannedStarts) -> (Vec<Decision>, Report, Option<PassTurns>) {
         let arena = Arc::new(Arena::of(&self.world.quota));
         let starts_max = self.policy.max_starts_per_pass;
         let gathered =
@@ -206,9 +212,12 @@ impl<'w> Pass<'w> {
         let has_tiers = fair.has_tiers;
         self.fair = Some(fair);
         if self.anything_reserved() {
+            self.recorder.entry = Entry::Reserved;
             self.start_reserved(&lines);
         }
+        self.recorder.entry = Entry::Planned;
         self.take_over(before);
+        self.recorder.entry = Entry::Turn;
         self.set_aside(&mut lines);
         let mut turns = Turns::of(lines, has_tiers);
         self.run_turns(&mut turns);
@@ -349,6 +358,7 @@ impl<'w> Pass<'w> {
         let family = self.families.get(want.family);
         let (need, class) = (family.need, family.tries[place].class);
         let picks = ranked(&self.machine, &family.territory.constraints.blocks, picks);
+        self.record_start(job, claim);
         self.budgets.take(want.project, self.hold(want, class));
         let slots: Vec<SlotId> = picks.iter().map(|pick| pick.slot).collect();
         let placement = self.machine.take(class, &need, picks);
@@ -366,6 +376,9 @@ impl<'w> Pass<'w> {
 
     /// Counts what the project has of its share from now on; of a scavenger only that it is gone.
     fn take_share(&mut self, want: Want, claim: Claim, class: Option<ClassIndex>, gpus: GpuMilli) {
+        if let (Some(node), Some(class), false) = (claim.node, class, want.scavenges) {
+            self.record_take(node, class, gpus);
+        }
         match (&mut self.fair, &mut self.lending, class) {
             (_, Some(lending), Some(class)) if want.scavenges => lending.take_free(class, gpus),
             (Some(fair), lending, Some(class)) if !want.scavenges => {

@@ -17,7 +17,7 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-pub(super) use lines::{Lines, Plain};
+pub(super) use lines::{Lines, Plain, wanted};
 pub(super) use members::Members;
 use ready::{Front, Place, Ready};
 

@@ -33,6 +33,9 @@ impl World {
                 self.steps.insert((step.attempt, step.number), Arc::clone(step));
             }
             Change::TaskMoved { attempt, step, task } => self.move_task(*attempt, *step, task),
+            Change::PassRecorded(record) => {
+                self.sequences.next_pass = self.sequences.next_pass.max(record.number + 1);
+            }
             Change::Booked(entry) => {
                 self.sequences.next_entry = self.sequences.next_entry.max(entry.seq + 1);
                 self.accounts.enter(&entry.project, entry.stretch.account, entry.used());

@@ -26,6 +26,7 @@ use gotgan_core::quota::{Interval, QuotaTree};
 use gotgan_core::world::World;
 
 use crate::builders::{JobBuilder, NodeBuilder};
+use crate::precedence::hold_against_record;
 
 /// Project of jobs that name none; without limits.
 pub const LAB: &str = "public/lab";
@@ -176,6 +177,7 @@ impl TestCluster {
         let again = plan_after(&self.planned, &self.world.clone(), &self.policy, self.now);
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
+        hold_against_record(&self.world, &plan);
         let enough = plan.decisions.len() >= self.policy.max_starts_per_pass;
         assert!(enough || plan.report.deferred == 0, "some are left though not enough was decided");
         assert_eq!(check::world(&self.world), []);

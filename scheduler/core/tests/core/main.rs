@@ -31,6 +31,7 @@ mod nvlink;
 mod overview;
 mod placement;
 mod policies;
+mod precedence;
 mod properties;
 mod quota;
 mod recall;

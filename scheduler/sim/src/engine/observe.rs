@@ -51,6 +51,7 @@ impl Engine<'_> {
                 Change::QuotaAudited(_)
                 | Change::QuotaApproved(_)
                 | Change::StepCreated(_)
+                | Change::PassRecorded(_)
                 | Change::TaskMoved { .. }
                 | Change::Happened(_) => {}
             }

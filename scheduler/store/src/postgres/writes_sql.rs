@@ -15,6 +15,8 @@ pub(crate) fn statement(target: Target) -> &'static str {
         Target::Steps => STEPS,
         Target::Tasks => TASKS,
         Target::MovedTasks => MOVED_TASKS,
+        Target::Passes => PASSES,
+        Target::StartTurns => START_TURNS,
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
@@ -97,6 +99,16 @@ const MOVED_TASKS: &str = "\
     node text, local_rank bigint, state text) \
     WHERE tasks.job_id = item.job_id AND tasks.attempt = item.attempt AND tasks.step = item.step AND \
     tasks.rank = item.rank";
+
+const PASSES: &str = "\
+    INSERT INTO passes (number, at_us, epoch, body) \
+    SELECT item.number, item.at_us, item.epoch, item.body \
+    FROM json_to_recordset($1::json) AS item(number bigint, at_us bigint, epoch bigint, body text)";
+
+const START_TURNS: &str = "\
+    INSERT INTO start_turns (job_id, attempt, pass, body) \
+    SELECT item.job_id, item.attempt, item.pass, item.body \
+    FROM json_to_recordset($1::json) AS item(job_id bigint, attempt bigint, pass bigint, body text)";
 
 const LEDGER: &str = "\
     INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter, from_us, until_us, \

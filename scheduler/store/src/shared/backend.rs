@@ -8,7 +8,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
-use gotgan_core::ids::{Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::audit::AuditEntry;
@@ -18,14 +18,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
-use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, writes};
+use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, turns, writes};
 use crate::audit::Audit;
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
 use crate::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Store, StoreError,
-    TokenRecord,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, StartRecord, Store,
+    StoreError, TokenRecord,
 };
 
 /// Attempts compared with the ledger at a time; keeps a few megabytes in memory however long the history is.
@@ -178,6 +178,10 @@ impl Store for Backend {
 
     async fn task_states(&self, array: JobId) -> Result<BTreeMap<JobId, JobState>> {
         states::task_states(&mut *self.read_one().await?, array).await
+    }
+
+    async fn start_record(&self, attempt: AttemptId) -> Result<Option<StartRecord>> {
+        turns::start_record(&mut *self.read_one().await?, attempt).await
     }
 
     async fn job_states(&self, ids: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {

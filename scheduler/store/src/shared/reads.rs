@@ -62,8 +62,7 @@ pub(super) async fn load(
     half_life: HalfLife,
     now: UnixMicros,
 ) -> Result<Snapshot> {
-    let sequences: Option<(i64, i64, i64, i64)> =
-        row!(connection, "load the counters", sql::SEQUENCES);
+    let sequences: Option<SequenceRow> = row!(connection, "load the counters", sql::SEQUENCES);
     let nodes = rows!(connection, "load the nodes", sql::NODES);
     let windows = rows!(connection, "load the windows", sql::LIVE_WINDOWS);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
@@ -76,7 +75,7 @@ pub(super) async fn load(
     let alerts = rows!(connection, "load the last alerts", sql::LAST_ALERTS);
     let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
     Ok(Snapshot {
-        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1, 1)))?,
+        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1, 1, 1)))?,
         nodes: each(nodes, decode::node)?,
         book: Arc::new(tree.transpose()?.unwrap_or_default()),
         audit,
@@ -147,12 +146,16 @@ async fn history(
     Ok(history)
 }
 
-fn decode_sequences((job, event, entry, window): (i64, i64, i64, i64)) -> Result<Sequences> {
+/// The next of each: job, event, entry of the ledger, window, record of a pass.
+type SequenceRow = (i64, i64, i64, i64, i64);
+
+fn decode_sequences((job, event, entry, window, pass): SequenceRow) -> Result<Sequences> {
     Ok(Sequences {
         next_job: decode::unsigned("job", job)?,
         next_event: decode::unsigned("event", event)?,
         next_entry: decode::unsigned("ledger entry", entry)?,
         next_window: decode::unsigned("window", window)?,
+        next_pass: decode::unsigned("pass", pass)?,
     })
 }
 

@@ -60,6 +60,8 @@ fn statement(target: Target) -> &'static str {
         Target::Steps => STEPS,
         Target::Tasks => TASKS,
         Target::MovedTasks => MOVED_TASKS,
+        Target::Passes => PASSES,
+        Target::StartTurns => START_TURNS,
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
@@ -142,6 +144,16 @@ const MOVED_TASKS: &str = "\
     FROM jsonb_each($1) AS item \
     WHERE tasks.job_id = item.value ->> '$.job_id' AND tasks.attempt = item.value ->> '$.attempt' AND \
     tasks.step = item.value ->> '$.step' AND tasks.rank = item.value ->> '$.rank'";
+
+const PASSES: &str = "\
+    INSERT INTO passes (number, at_us, epoch, body) \
+    SELECT item.value ->> '$.number', item.value ->> '$.at_us', item.value ->> '$.epoch', item.value ->> '$.body' \
+    FROM jsonb_each($1) AS item";
+
+const START_TURNS: &str = "\
+    INSERT INTO start_turns (job_id, attempt, pass, body) \
+    SELECT item.value ->> '$.job_id', item.value ->> '$.attempt', item.value ->> '$.pass', item.value ->> '$.body' \
+    FROM jsonb_each($1) AS item";
 
 const LEDGER: &str = "\
     INSERT INTO ledger (seq, at_us, kind, project, class, amount, job_id, attempt, counter, from_us, until_us, \

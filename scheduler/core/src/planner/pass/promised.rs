@@ -16,6 +16,7 @@ impl<'w> Pass<'w> {
         if promised.is_empty() {
             return false;
         }
+        self.recorder.note_promised(job.id);
         for place in 0..self.families.get(want.family).tries.len() {
             let Some(class) = self.families.get(want.family).tries[place].class else { continue };
             if !self.is_guaranteed(job, want, node, class) {

@@ -80,6 +80,7 @@ impl<'w> Pass<'w> {
             lending.promise(class, &found.kept);
         }
         self.limits.take_job(want.project);
+        self.record_take(node, class, gpus);
         if let Some(fair) = &mut self.fair {
             fair.take(node, class, gpus);
         }

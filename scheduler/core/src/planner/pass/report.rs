@@ -11,6 +11,7 @@ use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
 use crate::planner::shares::Shares;
 use crate::planner::turns::{Name, Turns};
+use crate::precedence::PassTurns;
 use crate::world::{CohortKey, CohortNumber, World};
 
 /// Of fewer than one in so many cohorts, sorting what is said is faster than to look at them all in their order.
@@ -31,7 +32,10 @@ struct Lists<'w> {
 
 impl<'w> Pass<'w> {
     /// What the pass found.
-    pub(super) fn report(mut self, turns: &Turns<'w>) -> (Vec<Decision>, Report) {
+    pub(super) fn report(
+        mut self,
+        turns: &Turns<'w>,
+    ) -> (Vec<Decision>, Report, Option<PassTurns>) {
         let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
         let shares = self.fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
@@ -45,13 +49,15 @@ impl<'w> Pass<'w> {
             planned: Arc::new(self.plans.starts),
             crowded: self.families.crowded(usual),
         };
-        (self.decisions, report)
+        (self.decisions, report, self.recorder.finish())
     }
 
     fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {
         let mut lists = Lists::of(self.world, std::mem::take(&mut self.lists));
         let mut waiting = std::mem::take(&mut self.waiting);
         let known = std::mem::take(&mut self.known);
+        let mut recorder = std::mem::take(&mut self.recorder);
+        let mut aside = recorder.aside();
         let nobody_expects = self.expecting.is_empty();
         let mut reasons = self.reasons();
         let mut others = Vec::new();
@@ -59,16 +65,30 @@ impl<'w> Pass<'w> {
             let Known { first, want, claim, lacks_room, .. } = known;
             if lacks_room && nobody_expects && reasons.are_usual(want, claim.node) {
                 let of_family = lists.usual.entry(want.family).or_default();
-                of_family.entry(want.nodes).or_insert_with(|| reasons.usual(want, first));
+                let usual = of_family.entry(want.nodes);
+                let usual = usual.or_insert_with(|| reasons.usual(want, first));
+                aside.add(first, || usual.worst(want.limit_s));
             } else {
                 others.push(known);
             }
         }
         waiting.extend(others.iter().map(|known| self.waiting_of(known)));
         let mut reasons = self.reasons();
-        for waiting in waiting {
-            lists.add(turns, &waiting, reasons.list(&waiting));
+        let mut passed = Vec::new();
+        for (at, waiting) in waiting.into_iter().enumerate() {
+            let list = reasons.list(&waiting);
+            if let Who::Known(_) = waiting.who {
+                aside.add(waiting.job, || list.first().cloned());
+            } else if recorder.keeps(at) {
+                passed.push((waiting.clone(), Arc::clone(&list)));
+            }
+            lists.add(turns, &waiting, list);
         }
+        for (at, (waiting, list)) in passed.iter().enumerate() {
+            recorder.note_passed(at, waiting, list, &self.plans.starts);
+        }
+        recorder.note_aside(aside);
+        self.recorder = recorder;
         lists
     }
 

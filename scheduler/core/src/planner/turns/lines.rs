@@ -217,7 +217,8 @@ impl<'w> Lines<'w> {
     }
 }
 
-fn wanted(spec: &JobSpec, machine: &Machine<'_>) -> Wanted {
+/// What jobs of that specification want.
+pub(in crate::planner) fn wanted(spec: &JobSpec, machine: &Machine<'_>) -> Wanted {
     match (&spec.per_node.gpus, spec.per_node.gpus.class()) {
         (GpuRequest::None, _) => Wanted::Nothing,
         (_, Some(class)) => Wanted::Class(machine.class(class)),
