@@ -2,11 +2,12 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "gotgan/v1/cluster.proto",
     "gotgan/v1/common.proto",
     "gotgan/v1/jobs.proto",
     "gotgan/v1/nodes.proto",
+    "gotgan/v1/order.proto",
     "gotgan/v1/quota.proto",
     "gotgan/v1/workers.proto",
 ];

@@ -119,6 +119,12 @@ impl Jobs for Scheduler {
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Reply<v1::Explanation> {
         unused()
     }
+    async fn explain_order(
+        &self,
+        _: Request<v1::ExplainOrderRequest>,
+    ) -> Reply<v1::OrderExplanation> {
+        unused()
+    }
 }
 
 /// Runs `gotgan` with these arguments against this scheduler.

@@ -12,6 +12,7 @@ mod jobs_actions;
 mod jobs_streams;
 mod maintenance;
 mod nodes;
+mod order;
 mod quota;
 mod starts;
 mod workers;

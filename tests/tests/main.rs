@@ -45,6 +45,7 @@ mod logs;
 mod maintenance;
 mod node_loss;
 mod nvlink;
+mod order;
 mod quota;
 mod quota_change;
 mod recall;

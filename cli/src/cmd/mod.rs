@@ -11,6 +11,7 @@ pub mod logs;
 pub mod maintenance;
 pub mod node;
 pub mod nodes;
+pub mod order;
 pub mod quota;
 pub mod run;
 pub mod step;

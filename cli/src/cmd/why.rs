@@ -4,6 +4,7 @@ use clap::Args;
 use gotgan_proto::v1;
 
 use crate::{
+    cmd::order,
     context::Context,
     error::{Error, Exit, printable},
     output::time,
@@ -11,27 +12,42 @@ use crate::{
     view::event::ExplanationView,
 };
 
-/// Say why a job waits
+/// Say why a job waits, or why it started before another
+///
+/// With --before it says what decided between a job that has started and one that had not started then, and shows the
+/// numbers that were compared. --check compares them again here, by the scheduler's own function.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Why {
     #[arg(value_name = "JOB", value_parser = JobRef::parse_one)]
     job: JobRef,
+    /// Why it started before this one
+    #[arg(long, value_name = "JOB", value_parser = JobRef::parse_one)]
+    before: Option<JobRef>,
+    /// Compare the numbers again here; fails if they give another order
+    #[arg(long, requires = "before")]
+    check: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   gotgan why 42
-  gotgan why 42 --json | jq -r '.blockers[0].subject'";
+  gotgan why 42 --json | jq -r '.blockers[0].subject'
+  gotgan why 42 --before 57
+  gotgan why 42 --before 57 --check";
 
 impl Why {
     /// The question about that job.
     pub(crate) fn of(job_id: u64) -> Self {
-        Self { job: JobRef { job_id, tasks: String::new() } }
+        Self { job: JobRef { job_id, tasks: String::new() }, before: None, check: false }
     }
 
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
+        if let Some(before) = &self.before {
+            let jobs = (self.job.resolve(&client).await?, before.resolve(&client).await?);
+            return order::run(context, &client, jobs, self.check).await;
+        }
         let request = v1::ExplainRequest { job_id: self.job.resolve(&client).await? };
         let answer = client.call(async |api| api.jobs().explain(request).await).await?;
         let view = ExplanationView::of(&answer);

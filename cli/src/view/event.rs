@@ -82,7 +82,9 @@ impl ExplanationView {
 }
 
 impl BlockerView {
-    fn of(blocker: &v1::Blocker) -> Self {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(blocker: &v1::Blocker) -> Self {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         Self {
             kind: word::blocker_kind(blocker.kind),

@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod job;
 pub mod maintenance;
 pub mod node;
+pub mod order;
 pub mod quota;
 pub mod quota_plan;
 pub mod standing;

@@ -40,6 +40,12 @@ words! {
     node_admin: NodeAdmin, "NODE_ADMIN_";
     /// As in "planned".
     maintenance_state: MaintenanceState, "MAINTENANCE_STATE_";
+    /// As in "passed_over".
+    order_verdict: OrderVerdict, "ORDER_VERDICT_";
+    /// As in "share".
+    order_rule: OrderRule, "ORDER_RULE_";
+    /// As in "borrowed".
+    order_stage: OrderStage, "ORDER_STAGE_";
     /// As in "member".
     role: Role, "ROLE_";
     /// As in "reset_gpu".

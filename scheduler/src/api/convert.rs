@@ -3,6 +3,7 @@
 mod blocker;
 mod job;
 mod node;
+mod order;
 mod report;
 mod spec;
 
@@ -13,6 +14,7 @@ use gotgan_proto::v1;
 pub use blocker::blocker;
 pub use job::{event, job, job_brief};
 pub use node::{NodeView, admin, inventory_from, node, node_view};
+pub use order::{fair_share_rule, order_rank, order_rule, order_verdict};
 pub use report::{held_attempts, report_from};
 pub use spec::{job_request, job_spec};
 

@@ -18,7 +18,7 @@ use gotgan_store::{JobDetail, JobFilter, Page, TaskFilter};
 use tonic::{Code, Request, Response, Status};
 
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, jobs_streams, principal};
+use super::{Services, convert, error, jobs_streams, order, principal};
 use crate::auth::{Principal, Role};
 use crate::flow::command::{SubmitError, Submitted};
 
@@ -162,6 +162,14 @@ impl Jobs for JobsService {
             |found| v1::Explanation { start: found.start(), ..explanation(id, found.explanation) },
         );
         Ok(Response::new(explanation))
+    }
+
+    async fn explain_order(
+        &self,
+        request: Request<v1::ExplainOrderRequest>,
+    ) -> Result<Response<v1::OrderExplanation>, Status> {
+        let who = principal(&request)?;
+        order::explain(&self.0, &who, &request.into_inner()).await.map(Response::new)
     }
 
     async fn start_step(

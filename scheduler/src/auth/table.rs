@@ -63,6 +63,7 @@ pub const TABLE: &[Rule] = &[
     job_rule("/gotgan.v1.Cluster/WhoAmI", Access::AnyPrincipal),
     rule("/gotgan.v1.Jobs/Cancel", JOB_WRITERS),
     job_rule("/gotgan.v1.Jobs/Explain", PEOPLE),
+    rule("/gotgan.v1.Jobs/ExplainOrder", PEOPLE),
     job_rule("/gotgan.v1.Jobs/Get", PEOPLE),
     rule("/gotgan.v1.Jobs/Hold", JOB_WRITERS),
     rule("/gotgan.v1.Jobs/List", PEOPLE),

@@ -50,7 +50,7 @@ pub fn absence(job: &Job, events: &[Event], at: UnixMicros) -> Option<Absence> {
         JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::TimedOut => {
             Some(Absence::Ended)
         }
-        JobState::Pending => match later(EventKind::DependencyMet).last() {
+        JobState::Pending => match later(EventKind::DependencyMet).next_back() {
             Some(until) => Some(Absence::Dependent { until: Some(until) }),
             None if !job.status.waits_for.is_empty() => Some(Absence::Dependent { until: None }),
             None => {
@@ -64,7 +64,7 @@ pub fn absence(job: &Job, events: &[Event], at: UnixMicros) -> Option<Absence> {
 /// The state that the last event until then left the job in.
 fn state_at(events: &[Event], at: UnixMicros) -> Option<JobState> {
     let until = events.iter().filter(|event| event.at <= at);
-    until.filter_map(state_after).last()
+    until.filter_map(state_after).next_back()
 }
 
 /// The state that the job was in after an event of its own.

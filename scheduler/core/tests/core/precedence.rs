@@ -24,7 +24,8 @@ pub fn hold_against_record(world: &World, plan: &Plan) {
     };
     let mut recorded: Vec<JobId> = turns.starts.iter().map(|start| start.job).collect();
     let mut decided = started.clone();
-    (recorded.sort_unstable(), decided.sort_unstable());
+    recorded.sort_unstable();
+    decided.sort_unstable();
     assert_eq!(recorded, decided, "not every start is in the record");
     let waiting = waiting(world, &started, plan.planned);
     for start in few(&turns.starts) {
