@@ -21,6 +21,8 @@ title = "Test centre"
 title = "One"
 [node."centre/two"]
 title = "Two"
+[node."centre/three"]
+title = "Three"
 "#;
 
 async fn cluster(database: Database) -> (Cluster, VirtualWorker) {
@@ -101,7 +103,7 @@ async fn who_may_see_one_of_two_jobs_learns_of_the_other_only_what_was_compared(
     let words = ["why", &starts.to_string(), "--before", &waits.to_string(), "--check"];
     let text = cluster.gotgan_as(&token).run(&words).ok();
     assert!(text.contains("check: holds"), "{text}");
-    let stranger = cluster.api.as_member("park", &["elsewhere"]).await;
+    let stranger = cluster.api.as_member("park", &["centre/three"]).await;
     assert_eq!(reason(&order(&stranger, starts, waits).await.unwrap_err()), "UNKNOWN_JOB");
 }
 
