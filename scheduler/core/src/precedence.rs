@@ -24,6 +24,7 @@ pub use order::{Facts, OrderOf, Verdict, judge};
 pub use rank::{Own, Rank, Rule, Ruling, Rung, Stage, Sums, compare};
 pub use sheet::{
     Guaranteed, LevelSheet, PASSED_MAX, PassSheet, PassTurns, Passed, RUNGS_MAX, StartTurn, Take,
+    WHOLE_MAX,
 };
 pub use stood::{Absence, absence};
 pub use words::{Sides, sentence};

@@ -42,7 +42,7 @@ pub(super) struct Fairness<'a> {
 }
 
 /// Burdens of every node, for each class and for all together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Burdens {
     arena: Arc<Arena>,
     /// By [`ClassIndex`].
@@ -53,7 +53,7 @@ pub(super) struct Burdens {
 }
 
 /// Nodes for one class.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Table {
     /// By node.
     standings: Vec<Standing>,

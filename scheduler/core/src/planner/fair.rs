@@ -34,7 +34,7 @@ pub(super) enum Tier {
 }
 
 /// Guarantees, shares and what is held, by class and node of the tree.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fair {
     arena: Arc<Arena>,
     /// By [`ClassIndex`].
@@ -46,7 +46,7 @@ pub(super) struct Fair {
     pub taken: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ClassFair {
     due: Entitlements,
     /// By node, summed over everything below.

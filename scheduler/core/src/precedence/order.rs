@@ -50,10 +50,13 @@ pub fn judge(facts: Facts<'_>, is_like: impl Fn(JobId) -> bool) -> OrderOf {
     if let Some(absence) = absence {
         return OrderOf { verdict: Verdict::Absent(absence), other: None };
     }
-    let Some(rank) = sheet.rank(other, start.takes) else {
+    let Some((rank, is_whole)) = sheet.rank_as_kept(other, start.takes) else {
         return OrderOf { verdict: Verdict::NotKept, other: None };
     };
     let ruling = compare(&start.rank, &rank);
+    if !is_whole && !ruling.rule.is_by_project() {
+        return OrderOf { verdict: Verdict::NotKept, other: None };
+    }
     let verdict = match ruling.first {
         Ordering::Less | Ordering::Equal => Verdict::First(ruling),
         Ordering::Greater => Verdict::PassedOver(ruling, sheet.passed(other.id, is_like).cloned()),

@@ -111,6 +111,19 @@ pub enum Rule {
     Untold,
 }
 
+impl Rule {
+    /// Whether it decides by what is compared before the last level of the tree: what is kept of the levels above is enough
+    /// then.
+    pub(super) fn is_by_project(self) -> bool {
+        match self {
+            Rule::Stage | Rule::Promise | Rule::Share(_) | Rule::Rounds => true,
+            Rule::Depth | Rule::Priority | Rule::Age | Rule::Size | Rule::Number | Rule::Untold => {
+                false
+            }
+        }
+    }
+}
+
 impl Sums {
     /// As a pass has them.
     pub(crate) fn of(level: Level) -> Self {

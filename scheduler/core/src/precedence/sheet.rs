@@ -16,8 +16,12 @@ use crate::job::Job;
 use crate::plan::Blocker;
 use crate::spec::GpuRequest;
 
-/// Standings a sheet keeps, those nearest to the top first: a nation has thousands of projects that wait, and a record
-/// of each start must stay small.
+/// Where no more than so many wait for different things, a sheet keeps how all of them stand. Of more it keeps the levels on
+/// the paths to the projects of those that started, on one of which any other project parts from them: a nation has
+/// thousands of projects that wait, and a record of each start must stay small.
+pub const WHOLE_MAX: usize = 64;
+
+/// Standings a sheet keeps at most, those nearest to the top first.
 pub const RUNGS_MAX: usize = 256;
 
 /// Of those that were passed over a sheet keeps so many, in the order of their turns.
@@ -138,11 +142,17 @@ impl PassSheet {
     /// The rank of a job that waited, once the pass had given so much; `None` if the sheet does not tell.
     #[must_use]
     pub fn rank(&self, job: &Job, takes: u32) -> Option<Rank> {
+        let (rank, is_whole) = self.rank_as_kept(job, takes)?;
+        is_whole.then_some(rank)
+    }
+
+    /// The same as far as the sheet tells, from the top of the tree down; and whether that is all of it.
+    pub(super) fn rank_as_kept(&self, job: &Job, takes: u32) -> Option<(Rank, bool)> {
         let stage = self.stage(job, takes)?;
         let promised = stage == Stage::Guaranteed && self.promised.contains(&job.id);
-        let rungs = match self.compared(job) {
-            Compared::By(class) => self.rungs(&job.spec.project, class, takes)?,
-            Compared::Nothing => Vec::new(),
+        let (rungs, is_whole) = match self.compared(job) {
+            Compared::By(class) => self.rungs(&job.spec.project, class, takes),
+            Compared::Nothing => (Vec::new(), true),
         };
         let own = Own {
             priority: job.spec.priority,
@@ -150,7 +160,7 @@ impl PassSheet {
             gpus: job.spec.total_gpus(),
             job: job.id,
         };
-        Some(Rank { stage, promised, rungs, own: Some(own) })
+        Some((Rank { stage, promised, rungs, own: Some(own) }, is_whole))
     }
 
     fn compared<'a>(&self, job: &'a Job) -> Compared<'a> {
@@ -194,26 +204,32 @@ impl PassSheet {
     }
 
     /// What a node of the tree was compared by on each level, from the top down.
+    /// From the top down as far as they are kept, and whether all are.
     fn rungs(
         &self,
         project: &ProjectPath,
         class: Option<&GpuClass>,
         takes: u32,
-    ) -> Option<Vec<Rung>> {
-        let (mut rungs, mut next) = (Vec::new(), Some(project));
+    ) -> (Vec<Rung>, bool) {
+        let (mut rungs, mut is_whole, mut next) = (Vec::new(), true, Some(project.clone()));
         while let Some(node) = next.filter(|node| self.top.as_ref() != Some(node)) {
+            next = node.parent().and_then(|above| ProjectPath::new(above).ok());
             let of_class = |level: &&LevelSheet| level.class.as_ref() == class;
             let mut levels = self.levels.iter().filter(of_class);
-            let level = levels.find(|level| level.nodes.contains_key(node))?;
-            let mut standing = *level.nodes.get(node)?;
+            let kept = levels.find_map(|level| Some((level, *level.nodes.get(&node)?)));
+            let Some((level, mut standing)) = kept else {
+                // What lies below says nothing without it.
+                rungs.clear();
+                is_whole = false;
+                continue;
+            };
             let given = self.given(node.as_str(), class, takes).0.saturating_mul(self.always_s);
             standing.used = standing.used.saturating_add(given);
-            let (node, class, sums) = (Some(node.clone()), level.class.clone(), level.sums);
+            let (node, class, sums) = (Some(node), level.class.clone(), level.sums);
             rungs.push(Rung { node, class, standing, sums });
-            next = level.above.as_ref();
         }
         rungs.reverse();
-        Some(rungs)
+        (rungs, is_whole)
     }
 
     /// What the pass had given a node and what is below it, of one class or of all.

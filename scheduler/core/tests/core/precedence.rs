@@ -198,6 +198,31 @@ fn the_record_of_a_pass_stays_small_however_many_wait() {
 }
 
 #[test]
+fn of_a_large_tree_the_levels_on_the_path_of_a_start_are_kept_and_decide() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").add();
+    let project = |number: usize| format!("d{}/p{}/{number}", number % 3, number / 3 % 10);
+    for number in 0..300 {
+        let path = project(number);
+        for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+            cluster.limit(&path[..end], &[]);
+        }
+    }
+    cluster.job().project(&project(0)).gpus(4, "b200").submit();
+    cluster.start_all();
+    let waits: Vec<JobId> =
+        (0..300).map(|at| cluster.job().project(&project(at)).gpus(8, "b200").submit()).collect();
+    let starts = cluster.job().project(&project(1)).gpus(1, "b200").submit();
+    let plan = cluster.check().plan;
+    assert_eq!(rule(&judged(&cluster, &plan, starts, waits[3])), Rule::Share(0));
+    let sheet = plan.turns.unwrap().sheet;
+    let kept: Vec<usize> = sheet.levels.iter().map(|level| level.nodes.len()).collect();
+    assert_eq!(kept, [3, 10, 10]);
+    let bytes = serde_json::to_string(&sheet.levels).unwrap().len();
+    assert!(bytes < 4_000, "{bytes} bytes");
+}
+
+#[test]
 fn a_job_that_was_held_or_came_later_did_not_compete() {
     let mut cluster = two_projects();
     let id = cluster.job().project("public/a").gpus(8, "b200").submit();

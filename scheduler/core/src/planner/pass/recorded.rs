@@ -1,7 +1,7 @@
 //! What the pass writes down of its starts, so that their order can be checked afterwards. Nothing is decided here, and
 //! a pass that starts nothing writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Pass, Tier, Waiting};
 use crate::amount::GpuMilli;
@@ -15,7 +15,7 @@ use crate::planner::score::ClassIndex;
 use crate::planner::turns::{Claim, wanted};
 use crate::precedence::{
     Guaranteed, LevelSheet, Own, PASSED_MAX, PassSheet, PassTurns, Passed, RUNGS_MAX, Rank, Rung,
-    Stage, StartTurn, Sums, Take,
+    Stage, StartTurn, Sums, Take, WHOLE_MAX,
 };
 use crate::quota::entitle::{Arena, NodeIndex};
 
@@ -42,7 +42,14 @@ pub(super) struct Recorder {
     promised: Vec<JobId>,
     /// Of those that wait so many had their turn before the last start.
     looked: usize,
+    /// How everything stood before anything was given.
+    before: Option<Fair>,
+    /// Levels of the tree on the paths to the projects of those that started, each by what is compared there.
+    levels: BTreeSet<LevelKey>,
 }
+
+/// By which GPUs the nodes below one other are compared, inner `None`: all; and which other, `None`: there is none.
+type LevelKey = (Option<ClassIndex>, Option<NodeIndex>);
 
 /// Cohorts that wait whatever the turns bring, by their first jobs, with the worst reason.
 #[derive(Debug)]
@@ -108,21 +115,28 @@ impl Recorder {
             turns.sheet.passed.extend(aside.passed);
         }
     }
-
-    /// All of it; `None` if nothing started.
-    pub fn finish(self) -> Option<PassTurns> {
-        let mut turns = self.turns.filter(|turns| !turns.starts.is_empty())?;
-        turns.sheet.promised = self.promised;
-        Some(turns)
-    }
 }
 
 impl Pass<'_> {
+    /// The whole record; `None` if nothing started.
+    pub(super) fn finish_record(&mut self) -> Option<PassTurns> {
+        let recorder = std::mem::take(&mut self.recorder);
+        let mut turns = recorder.turns.filter(|turns| !turns.starts.is_empty())?;
+        if let Some(before) = &recorder.before {
+            turns.sheet.levels = self.levels(before, &recorder.levels);
+            turns.sheet.guaranteed = self.guaranteed_rows(before, &recorder.levels);
+        }
+        turns.sheet.promised = recorder.promised;
+        Some(turns)
+    }
+
     /// Notes that a job starts, before it counts as started.
     pub(super) fn record_start(&mut self, job: &Job, claim: Claim) {
         self.begin_record();
         let Some(fair) = &self.fair else { return };
         let rank = self.rank_of(fair, job, claim);
+        let levels = self.levels_above(fair, job, claim);
+        self.recorder.levels.extend(levels);
         self.recorder.looked = self.waiting.len();
         if let Some(turns) = &mut self.recorder.turns {
             let takes = u32::try_from(turns.sheet.takes.len()).unwrap_or(u32::MAX);
@@ -142,8 +156,9 @@ impl Pass<'_> {
     /// Keeps how everything stands before anything is given.
     fn begin_record(&mut self) {
         if let (None, Some(fair)) = (&self.recorder.turns, &self.fair) {
-            let sheet = self.sheet(fair);
+            let (sheet, before) = (self.sheet(fair), Some(fair.clone()));
             self.recorder.turns = Some(PassTurns { sheet, starts: Vec::new() });
+            self.recorder.before = before;
         }
     }
 
@@ -170,6 +185,14 @@ impl Pass<'_> {
         Rank { stage, promised, rungs: rungs.unwrap_or_default(), own: Some(own) }
     }
 
+    /// Levels on which the project of a job is compared with others.
+    fn levels_above(&self, fair: &Fair, job: &Job, claim: Claim) -> Vec<LevelKey> {
+        let table = table_of(wanted(&job.spec, &self.machine));
+        let Some((class, node)) = table.zip(claim.node) else { return Vec::new() };
+        let arena = fair.arena();
+        arena.self_and_ancestors(node).map(|node| (class, arena.parent(node))).collect()
+    }
+
     fn rungs(&self, fair: &Fair, node: NodeIndex, class: Option<ClassIndex>) -> Vec<Rung> {
         let (arena, burdens) = (fair.arena(), fair.all_burdens());
         let class_name = class.map(|class| self.machine.class_name(class).clone());
@@ -185,7 +208,7 @@ impl Pass<'_> {
         rungs
     }
 
-    /// Everything that waits, as it stands before anything was given.
+    /// What goes for the whole pass.
     fn sheet(&self, fair: &Fair) -> PassSheet {
         let arena = fair.arena();
         let top = match arena.children(None) {
@@ -201,17 +224,21 @@ impl Pass<'_> {
             has_tiers: fair.has_tiers,
             top,
             classes: self.machine.classes.clone(),
-            levels: self.levels(fair),
-            guaranteed: self.guaranteed_rows(fair),
             ..PassSheet::default()
         }
     }
 
-    fn levels(&self, fair: &Fair) -> Vec<LevelSheet> {
+    /// Whether so many wait for different things that only what concerns those that started is kept.
+    fn is_large(&self) -> bool {
+        self.demands.len() > WHOLE_MAX
+    }
+
+    fn levels(&self, fair: &Fair, of_starts: &BTreeSet<LevelKey>) -> Vec<LevelSheet> {
         let (arena, burdens) = (fair.arena(), fair.all_burdens());
         let mut levels: Vec<LevelSheet> = Vec::new();
         let mut last = None;
-        for (_, above, class, node) in nearest_first(arena, burdens, &self.demands) {
+        let concerns = |level: LevelKey| !self.is_large() || of_starts.contains(&level);
+        for (_, above, class, node) in nearest_first(arena, burdens, &self.demands, concerns) {
             let (standing, level) = burdens.standing(node, class);
             if last != Some((above, class)) {
                 last = Some((above, class));
@@ -229,7 +256,7 @@ impl Pass<'_> {
         levels
     }
 
-    fn guaranteed_rows(&self, fair: &Fair) -> Vec<Guaranteed> {
+    fn guaranteed_rows(&self, fair: &Fair, of_starts: &BTreeSet<LevelKey>) -> Vec<Guaranteed> {
         if !fair.has_tiers {
             return Vec::new();
         }
@@ -239,8 +266,12 @@ impl Pass<'_> {
             Guaranteed { project, class: self.machine.class_name(class).clone(), guarantee, held }
         };
         let places = self.demands.iter().filter_map(|demand| Some((demand.node?, demand.wanted)));
+        let concerns = |class: &ClassIndex| {
+            let mut classes = of_starts.iter().map(|(of, _)| of);
+            !self.is_large() || classes.any(|of| of.is_none_or(|of| of == *class))
+        };
         let of = |(node, wanted): (NodeIndex, Wanted)| {
-            let classes = fair.class_indexes();
+            let classes = fair.class_indexes().filter(concerns);
             let classes = classes.filter(move |class| wanted.has_class(usize::from(class.0)));
             classes.map(move |class| (node, class))
         };
@@ -255,13 +286,21 @@ impl Pass<'_> {
 type Place = (usize, Option<NodeIndex>, Option<ClassIndex>, NodeIndex);
 
 /// Those nearest to the top first, siblings together; no more than a sheet keeps.
-fn nearest_first(arena: &Arena, burdens: &Burdens, demands: &[Demand]) -> Vec<Place> {
+fn nearest_first(
+    arena: &Arena,
+    burdens: &Burdens,
+    demands: &[Demand],
+    concerns: impl Fn(LevelKey) -> bool,
+) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for demand in demands {
         let (Some(node), Some(class)) = (demand.node, table_of(demand.wanted)) else { continue };
         let path: Vec<NodeIndex> = arena.self_and_ancestors(node).collect();
         for (below, node) in path.iter().enumerate().filter(|(_, node)| burdens.decides(**node)) {
-            places.push((path.len() - below, arena.parent(*node), class, *node));
+            let above = arena.parent(*node);
+            if concerns((class, above)) {
+                places.push((path.len() - below, above, class, *node));
+            }
         }
     }
     places.sort_unstable_by_key(|(depth, above, class, node)| {

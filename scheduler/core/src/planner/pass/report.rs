@@ -38,6 +38,7 @@ impl<'w> Pass<'w> {
     ) -> (Vec<Decision>, Report, Option<PassTurns>) {
         let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
+        let record = self.finish_record();
         let shares = self.fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
         let (jobs, cohorts, usual) = lists.into_parts();
         let report = Report {
@@ -49,7 +50,7 @@ impl<'w> Pass<'w> {
             planned: Arc::new(self.plans.starts),
             crowded: self.families.crowded(usual),
         };
-        (self.decisions, report, self.recorder.finish())
+        (self.decisions, report, record)
     }
 
     fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {
