@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use nvml_wrapper::error::NvmlError;
 use serde::{Serialize, Serializer};
 
 /// Codes that mean something to this program, and what the driver's makers call the others.
@@ -74,6 +75,37 @@ impl Code {
             Self::FUNCTION_NOT_FOUND => Err(Missing::Absent),
             code => Err(Missing::Failed(code)),
         }
+    }
+}
+
+/// What the safe layer tells of a call that failed. It has names for the codes that it knows.
+impl From<NvmlError> for Missing {
+    fn from(error: NvmlError) -> Self {
+        let code = match error {
+            NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => return Self::Absent,
+            NvmlError::NotSupported => return Self::NotSupported,
+            NvmlError::UnexpectedVariant(code) => code,
+            NvmlError::Uninitialized => 1,
+            NvmlError::InvalidArg => 2,
+            NvmlError::NoPermission => 4,
+            NvmlError::NotFound => 6,
+            NvmlError::InsufficientSize(_) => 7,
+            NvmlError::InsufficientPower => 8,
+            NvmlError::DriverNotLoaded => 9,
+            NvmlError::Timeout => 10,
+            NvmlError::IrqIssue => 11,
+            NvmlError::LibraryNotFound => 12,
+            NvmlError::CorruptedInfoROM => 14,
+            NvmlError::GpuLost => 15,
+            NvmlError::ResetRequired => 16,
+            NvmlError::OperatingSystem => 17,
+            NvmlError::LibRmVersionMismatch => 18,
+            NvmlError::InUse => 19,
+            NvmlError::InsufficientMemory => 20,
+            NvmlError::NoData => 21,
+            _ => 999,
+        };
+        Self::Failed(Code(code))
     }
 }
 

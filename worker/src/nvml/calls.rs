@@ -19,8 +19,6 @@ pub(super) type GetTwo<T> = unsafe extern "C" fn(nvmlDevice_t, *mut T, *mut T) -
 pub(super) type GetOf<A, T> = unsafe extern "C" fn(nvmlDevice_t, A, *mut T) -> nvmlReturn_t;
 /// Writes text about a GPU.
 pub(super) type GetText = unsafe extern "C" fn(nvmlDevice_t, *mut c_char, c_uint) -> nvmlReturn_t;
-/// Writes text about the whole system.
-pub(super) type GetSystemText = unsafe extern "C" fn(*mut c_char, c_uint) -> nvmlReturn_t;
 
 /// The function, or that the library lacks it.
 pub(super) fn found<F: Copy, E>(symbol: &Result<F, E>) -> Reading<F> {
@@ -74,13 +72,6 @@ pub(super) fn text<E>(symbol: &Result<GetText, E>, device: nvmlDevice_t) -> Read
     let function = found(symbol)?;
     // SAFETY: the library writes no more than the length it is given.
     written(|buffer, length| unsafe { function(device, buffer, length) })
-}
-
-/// Text about the whole system.
-pub(super) fn system_text<E>(symbol: &Result<GetSystemText, E>) -> Reading<String> {
-    let function = found(symbol)?;
-    // SAFETY: the library writes no more than the length it is given.
-    written(|buffer, length| unsafe { function(buffer, length) })
 }
 
 /// Text that `write` puts into a buffer of a length.

@@ -3,6 +3,8 @@
 use std::ffi::{CString, OsStr, c_uint};
 use std::ptr;
 
+use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::{NvmlLib, nvmlDevice_t};
 
 use super::answer::{Code, Missing, Reading};
@@ -27,7 +29,8 @@ pub enum OpenError {
 
 /// The driver's library, open and started.
 pub struct Driver {
-    library: NvmlLib,
+    /// Never dropped: that panics where a library lacks the function that ends it.
+    nvml: Nvml,
 }
 
 impl std::fmt::Debug for Driver {
@@ -44,14 +47,10 @@ impl Driver {
         let names = path.map_or(DEFAULT_NAMES.to_vec(), |path| vec![path]);
         let mut failures = Vec::new();
         for name in names {
-            // SAFETY: loading runs the library's own code: it is the driver's, or the one that was asked for.
-            match unsafe { NvmlLib::new(OsStr::new(name)) } {
-                Ok(library) => {
-                    let driver = Self { library };
-                    driver.start().map_err(OpenError::Start)?;
-                    return Ok(Box::leak(Box::new(driver)));
-                }
-                Err(error) => failures.push(error.to_string()),
+            match Nvml::builder().lib_path(OsStr::new(name)).init() {
+                Ok(nvml) => return Ok(Box::leak(Box::new(Self { nvml }))),
+                Err(NvmlError::LibloadingError(error)) => failures.push(error.to_string()),
+                Err(error) => return Err(OpenError::Start(error.into())),
             }
         }
         Err(OpenError::Library(failures.join("; ")))
@@ -59,21 +58,21 @@ impl Driver {
 
     /// Starts the library, once more each time: it then counts its GPUs anew.
     pub fn start(&self) -> Reading<()> {
-        let function = calls::found(&self.library.nvmlInit_v2)?;
+        let function = calls::found(&self.library().nvmlInit_v2)?;
         // SAFETY: takes nothing and may be called again.
         Code(unsafe { function() }).gives(())
     }
 
     /// Ends what one [`Driver::start`] began.
     pub fn stop(&self) -> Reading<()> {
-        let function = calls::found(&self.library.nvmlShutdown)?;
+        let function = calls::found(&self.library().nvmlShutdown)?;
         // SAFETY: takes nothing; handles are not used after it without a new start.
         Code(unsafe { function() }).gives(())
     }
 
     /// As in "580.65.06".
     pub fn driver_version(&self) -> Reading<String> {
-        calls::system_text(&self.library.nvmlSystemGetDriverVersion)
+        Ok(self.nvml.sys_driver_version()?)
     }
 
     /// Whether the library is a double for tests, whose GPUs are invented. It says so in its version.
@@ -83,30 +82,23 @@ impl Driver {
 
     /// Version of the library itself, as in "13.580.65.06".
     pub fn library_version(&self) -> Reading<String> {
-        calls::system_text(&self.library.nvmlSystemGetNVMLVersion)
+        Ok(self.nvml.sys_nvml_version()?)
     }
 
     /// The newest CUDA that the driver serves, as in "12.8".
     pub fn cuda_version(&self) -> Reading<String> {
-        let function = calls::found(&self.library.nvmlSystemGetCudaDriverVersion_v2)?;
-        let mut code = 0;
-        // SAFETY: writes one number.
-        let answer = Code(unsafe { function(&raw mut code) });
-        answer.gives(format!("{}.{}", code / 1000, code % 1000 / 10))
+        let code = self.nvml.sys_cuda_driver_version()?;
+        Ok(format!("{}.{}", code / 1000, code % 1000 / 10))
     }
 
     /// How many GPUs there were at the start, lost ones included.
     pub fn count(&self) -> Reading<u32> {
-        let function = calls::found(&self.library.nvmlDeviceGetCount_v2)?;
-        let mut count = 0;
-        // SAFETY: writes one number.
-        let answer = Code(unsafe { function(&raw mut count) });
-        answer.gives(count)
+        Ok(self.nvml.device_count()?)
     }
 
     /// The GPU at a position, as positions are now.
     pub fn gpu_at(&self, index: u32) -> Reading<Gpu<'_>> {
-        let function = calls::found(&self.library.nvmlDeviceGetHandleByIndex_v2)?;
+        let function = calls::found(&self.library().nvmlDeviceGetHandleByIndex_v2)?;
         let mut handle = ptr::null_mut();
         // SAFETY: writes one handle.
         let answer = Code(unsafe { function(index as c_uint, &raw mut handle) });
@@ -115,7 +107,7 @@ impl Driver {
 
     /// The GPU with a UUID, wherever it is now.
     pub fn gpu(&self, uuid: &str) -> Reading<Gpu<'_>> {
-        let function = calls::found(&self.library.nvmlDeviceGetHandleByUUID)?;
+        let function = calls::found(&self.library().nvmlDeviceGetHandleByUUID)?;
         let uuid = CString::new(uuid).map_err(|_| Missing::Failed(Code::INVALID_ARGUMENT))?;
         let mut handle = ptr::null_mut();
         // SAFETY: reads text that ends with a zero, writes one handle.
@@ -124,7 +116,7 @@ impl Driver {
     }
 
     pub(super) fn library(&self) -> &NvmlLib {
-        &self.library
+        self.nvml.lib()
     }
 }
 
@@ -137,6 +129,6 @@ pub struct Gpu<'driver> {
 
 impl Gpu<'_> {
     pub(super) fn library(&self) -> &NvmlLib {
-        &self.driver.library
+        self.driver.library()
     }
 }
