@@ -133,20 +133,21 @@ impl<'w> Lists<'w> {
     fn in_order(&mut self) -> Vec<(CohortKey, List)> {
         let said = self.of_world.iter().flatten().count();
         let mut ordered = Vec::with_capacity(said);
+        // A key is copied only where there is a list: a hundred thousand copies cost more than all lists.
         if said < self.of_world.len() / FEW {
             let all = self.world.cohorts.iter();
-            ordered
-                .extend(all.filter_map(|(number, of)| Some((of.key.clone(), self.take(number)?))));
+            ordered.extend(all.filter_map(|(number, of)| self.named(&of.key, number)));
             ordered.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         } else {
             let all = self.world.cohorts.in_order();
-            ordered.extend(all.filter_map(|(key, number)| Some((key.clone(), self.take(number)?))));
+            ordered.extend(all.filter_map(|(key, number)| self.named(key, number)));
         }
         ordered
     }
 
-    fn take(&mut self, number: CohortNumber) -> Option<List> {
-        self.of_world[number.0 as usize].take()
+    fn named(&mut self, key: &CohortKey, number: CohortNumber) -> Option<(CohortKey, List)> {
+        let list = self.of_world[number.0 as usize].take()?;
+        Some((key.clone(), list))
     }
 
     fn into_parts(mut self) -> (BTreeMap<JobId, List>, CohortLists, UsualReasons) {
