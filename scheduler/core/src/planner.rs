@@ -21,6 +21,7 @@
 //! Within a pass resources only shrink and limits only fill. So what was refused once stays refused, and the reason
 //! found at the end, by what is left then, is right for every job that was passed over on the way.
 
+mod bearings;
 mod blocks;
 pub(crate) mod budgets;
 mod burden;
@@ -46,10 +47,12 @@ pub(crate) mod standing;
 pub(crate) mod terms;
 mod turns;
 mod unfold;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use bearings::Bearings;
 pub use foresee::foresee;
 pub use shares::Shares;
 use unfold::{Jobs, MadeJobs};
@@ -57,7 +60,7 @@ use unfold::{Jobs, MadeJobs};
 use crate::amount::UnixMicros;
 use crate::fairshare::OrderRule;
 use crate::ids::GpuClass;
-use crate::plan::Plan;
+use crate::plan::{Plan, Report};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
 use crate::quota::entitle::{Arena, Entitlements};
@@ -70,21 +73,68 @@ pub fn plan(world: &World, policy: &Policy, now: UnixMicros) -> Plan {
 
 /// Plans one pass over the queue of `world` at the moment `now`, after one that planned these starts.
 pub fn plan_after(before: &PlannedStarts, world: &World, policy: &Policy, now: UnixMicros) -> Plan {
+    plan_full(before, world, policy, now).0
+}
+
+/// The same with what it leaves behind for passes that follow events.
+pub fn plan_full(
+    before: &PlannedStarts,
+    world: &World,
+    policy: &Policy,
+    now: UnixMicros,
+) -> (Plan, Bearings) {
     let made = MadeJobs::default();
     let pass = pass::Pass::of(Jobs::new(world, &made), policy, now);
-    let (decisions, report, turns) = pass.run(before);
-    Plan { base: world.version, planned: now, decisions, report, turns }
+    let pass::Ended { decisions, report, turns, bearings } = pass.run(before);
+    (Plan { base: world.version, planned: now, decisions, report, turns }, bearings)
+}
+
+/// Who starts in the room that there is now, by the bearings of the last full pass, which must have seen every change of
+/// the world since. It costs what there is room for, not what waits. Nothing is planned, nobody is stopped and no reasons
+/// are found: its report says no more than how many jobs it looked at. `None` where only a full pass will do.
+pub fn plan_event(
+    bearings: &mut Bearings,
+    world: &World,
+    policy: &Policy,
+    now: UnixMicros,
+) -> Option<Plan> {
+    plan_event_in(pass::Reach::Room, bearings, world, policy, now)
+}
+
+/// What [`plan_event`] decides, found the long way: everybody comes into line, on the whole machine. The two must agree.
+pub fn plan_event_in_full(
+    bearings: &Bearings,
+    world: &World,
+    policy: &Policy,
+    now: UnixMicros,
+) -> Option<Plan> {
+    plan_event_in(pass::Reach::Everything, &mut bearings.clone(), world, policy, now)
+}
+
+fn plan_event_in(
+    reach: pass::Reach,
+    bearings: &mut Bearings,
+    world: &World,
+    policy: &Policy,
+    now: UnixMicros,
+) -> Option<Plan> {
+    let kept = bearings.put_right(world)?;
+    let made = MadeJobs::default();
+    let pass = pass::Pass::for_event(Jobs::new(world, &made), policy, now, kept, reach);
+    let pass::Started { decisions, turns, considered, has_more } = pass.run_event(kept, reach);
+    let report = Report { considered, deferred: usize::from(has_more), ..Report::default() };
+    Some(Plan { base: world.version, planned: now, decisions, report, turns })
 }
 
 /// What a pass over `world` at the moment `now` would find each node of the quota tree entitled to, by class: from what
 /// is in service, held, and asked for by jobs that compete.
 #[must_use]
 pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitlements> {
-    let machine = fit::Machine::of(world);
+    let machine = fit::Machine::of(world, &whole::Whole::of(world), fit::Extent::All);
     let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
     let (made, starts_max) = (MadeJobs::default(), 0);
-    let jobs = Jobs::new(world, &made);
-    let gathered = gather::gather(jobs, now, &arena, &machine, &mut limits, starts_max);
+    let (jobs, cohorts) = (Jobs::new(world, &made), world.cohorts.iter());
+    let gathered = gather::gather(jobs, now, cohorts, &arena, &machine, &mut limits, starts_max);
     let rule = OrderRule::default();
     let fair = fair::Fair::of(world, &arena, &machine, &gathered.lines.demands(), rule, now);
     fair.into_entitlements(&machine)

@@ -54,6 +54,8 @@ pub struct World {
     pub sequences: Sequences,
     /// Nodes that ever registered.
     pub nodes: BTreeMap<NodeName, Node>,
+    /// Those of which some GPU is not wholly taken, whether or not they take work.
+    pub with_gpus_left: BTreeSet<NodeName>,
     /// Everything that was decided about quotas, over all time.
     pub book: Arc<QuotaBook>,
     /// The quota tree in force: what the quota book says for now.
@@ -186,6 +188,7 @@ impl Default for World {
             version: 0,
             sequences: Sequences::default(),
             nodes: BTreeMap::new(),
+            with_gpus_left: BTreeSet::new(),
             book: Arc::default(),
             quota: Arc::default(),
             quota_until: Interval::ALWAYS.until,
@@ -224,7 +227,7 @@ impl World {
         world.turn_quota(now);
         world.history = snapshot.history;
         for (inventory, admin) in snapshot.nodes {
-            world.nodes.insert(inventory.node.clone(), Node::new(inventory, admin));
+            world.enter_node(Node::new(inventory, admin));
         }
         for window in snapshot.windows {
             world.put_window(&Arc::new(window));

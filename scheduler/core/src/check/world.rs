@@ -181,6 +181,13 @@ fn nodes(world: &World, found: &mut Findings) {
         for text in wrong_with_node(name, node, &here) {
             found.add(format!("node {name}"), text);
         }
+        let left = node.free.gpus.iter().any(|free| free.0 > 0);
+        if left != world.with_gpus_left.contains(name) {
+            found.add(format!("node {name}"), format!("has GPUs left is {left}, and is not said"));
+        }
+    }
+    if let Some(gone) = world.with_gpus_left.iter().find(|name| !world.nodes.contains_key(*name)) {
+        found.add(format!("node {gone}"), "has GPUs left and is not there");
     }
 }
 

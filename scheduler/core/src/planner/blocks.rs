@@ -9,11 +9,14 @@ use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fit::Machine;
+use super::fit::{Extent, Machine};
 use super::gang::Pick;
 use super::score::SlotId;
 use super::slot::Slot;
+use super::whole::Whole;
+use crate::ids::NodeName;
 use crate::topology::{BlockTerms, Level};
+use crate::world::{Node, World};
 
 /// A block of some level, numbered in the order of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,19 +32,58 @@ struct Blocks {
 }
 
 /// The blocks of every level; those of one are found once the first gang asks for them.
-#[derive(Debug, Default)]
-pub(super) struct Topology {
+#[derive(Debug)]
+pub(super) struct Topology<'w> {
     levels: [OnceCell<Blocks>; Level::ALL.len()],
+    others: Option<Others<'w>>,
+}
+
+/// Nodes beside those of the machine, which are of its blocks too.
+#[derive(Debug)]
+struct Others<'w> {
+    world: &'w World,
+    standby: BTreeSet<NodeName>,
+}
+
+impl<'w> Topology<'w> {
+    /// Nothing is found yet, for a machine of so many of the world's nodes.
+    pub fn of(world: &'w World, whole: &Whole, extent: Extent) -> Self {
+        let others = match extent {
+            Extent::All => None,
+            Extent::GpusLeft => Some(Others { world, standby: whole.standby.clone() }),
+        };
+        Topology { levels: Default::default(), others }
+    }
+}
+
+impl Others<'_> {
+    /// By block: nodes of it that take work, those of the machine among them.
+    fn in_use(&self, numbers: &BTreeMap<&str, BlockId>, level: Level) -> Vec<u32> {
+        let mut in_use = vec![0; numbers.len()];
+        let takes_work = |name: &NodeName, node: &Node| {
+            node.takes_work() && !self.standby.contains(name)
+        };
+        for (name, node) in &self.world.nodes {
+            let block = node.inventory.block(level).and_then(|block| numbers.get(block));
+            if let Some(block) = block.filter(|_| takes_work(name, node)) {
+                in_use[block.0 as usize] += 1;
+            }
+        }
+        in_use
+    }
 }
 
 impl Blocks {
-    fn of(slots: &[Slot<'_>], level: Level) -> Self {
+    fn of(slots: &[Slot<'_>], others: Option<&Others<'_>>, level: Level) -> Self {
         let name = |slot: &Slot<'_>| slot.node.inventory.block(level).map(str::to_owned);
         let names: BTreeSet<String> = slots.iter().filter_map(name).collect();
         let numbers: BTreeMap<&str, BlockId> =
             names.iter().map(String::as_str).zip((0..).map(BlockId)).collect();
         let block = |slot: &Slot<'_>| numbers.get(slot.node.inventory.block(level)?).copied();
         let of: Vec<Option<BlockId>> = slots.iter().map(block).collect();
+        if let Some(others) = others {
+            return Blocks { of, in_use: others.in_use(&numbers, level) };
+        }
         let mut in_use = vec![0; names.len()];
         for (slot, block) in slots.iter().zip(&of) {
             if let Some(block) = block.filter(|_| slot.takes_work) {
@@ -120,7 +162,8 @@ impl Counted {
 
 impl Machine<'_> {
     fn blocks(&self, level: Level) -> &Blocks {
-        self.topology.levels[level as usize].get_or_init(|| Blocks::of(&self.slots, level))
+        let Topology { levels, others } = &self.topology;
+        levels[level as usize].get_or_init(|| Blocks::of(&self.slots, others.as_ref(), level))
     }
 
     /// The places by block; those that belong to none come first, if there are any.

@@ -145,6 +145,20 @@ impl Burdens {
         waiting.iter().map(behind).collect()
     }
 
+    /// Counts that one node holds so much now instead of what it held before; those above it are told of by themselves.
+    pub fn put_right(
+        &mut self,
+        node: NodeIndex,
+        class: ClassIndex,
+        (before, now): (GpuMilli, GpuMilli),
+    ) {
+        let [before, now] = [before, now].map(|gpus| gpus.0.saturating_mul(self.always_s));
+        for table in [&mut self.classes[usize::from(class.0)], &mut self.any] {
+            let used = &mut table.standings[node.get()].used;
+            *used = used.saturating_sub(before).saturating_add(now);
+        }
+    }
+
     fn table(&self, class: Option<ClassIndex>) -> &Table {
         class.map_or(&self.any, |class| &self.classes[usize::from(class.0)])
     }

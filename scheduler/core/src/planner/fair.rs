@@ -48,6 +48,7 @@ pub(super) struct Fair {
 
 #[derive(Debug, Clone)]
 struct ClassFair {
+    in_service: GpuMilli,
     due: Entitlements,
     /// By node, summed over everything below.
     held: Vec<u64>,
@@ -128,7 +129,7 @@ impl Fair {
             let demand = |node: NodeIndex| GpuMilli(asked[at][node.get()]);
             let (arena, class) = (Arc::clone(arena), &machine.classes[at]);
             let due = Entitlements::new(arena, &world.quota, class, in_service[at], demand);
-            ClassFair { due, held }
+            ClassFair { in_service: in_service[at], due, held }
         };
         let classes = held.into_iter().enumerate().map(class_fair).collect();
         let (arena, has_tiers) = (Arc::clone(arena), has_guarantees(&world.quota));
@@ -176,6 +177,11 @@ impl Fair {
         self.classes[usize::from(class.0)].due.guarantee(node)
     }
 
+    /// GPUs on nodes that count, of which all is given.
+    pub fn in_service(&self, class: ClassIndex) -> GpuMilli {
+        self.classes[usize::from(class.0)].in_service
+    }
+
     /// What a node is entitled to.
     pub fn due(&self, node: NodeIndex, class: ClassIndex) -> GpuMilli {
         self.classes[usize::from(class.0)].due.of(node).entitled
@@ -183,6 +189,11 @@ impl Fair {
 
     /// The shape of the tree.
     pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// The same, to keep.
+    pub fn shape(&self) -> &Arc<Arena> {
         &self.arena
     }
 
@@ -256,6 +267,14 @@ impl Fair {
         for above in self.arena.self_and_ancestors(node) {
             held[above.get()] = held[above.get()].saturating_add(gpus.0);
         }
+    }
+
+    /// Puts right what a node holds now, whatever was counted before.
+    pub fn put_right(&mut self, node: NodeIndex, class: ClassIndex, now: GpuMilli) {
+        let held = &mut self.classes[usize::from(class.0)].held[node.get()];
+        let before = std::mem::replace(held, now.0);
+        self.taken += 1;
+        self.burdens.put_right(node, class, (GpuMilli(before), now));
     }
 
     /// The project that is furthest above its share of those above their guarantee; `None` if nobody is.

@@ -2,28 +2,28 @@
 //! the best place without looking at every node.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::blocks::Topology;
 use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
+use super::whole::Whole;
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
-use crate::fabric::{self, ReservationSet};
+use crate::fabric::ReservationSet;
 use crate::ids::{GpuClass, NodeName, ReservationName};
-use crate::node::Gpu;
 use crate::quota::Interval;
 use crate::quota::reserve::ReservationTerms;
-use crate::world::{NodeFree, Windows, World};
+use crate::world::{Node, NodeFree, Windows, World};
 
-/// All nodes during a pass.
+/// The nodes of a pass: all, or those that matter to it.
 #[derive(Debug)]
 pub(super) struct Machine<'w> {
     /// Every class there is, in the order of names.
     pub classes: Vec<GpuClass>,
-    /// Every node there is, in the order of names.
+    /// The nodes, in the order of names.
     pub slots: Vec<Slot<'w>>,
     /// Those that take no work; spare ones that stand by are none of them, since as many others are there.
     pub unavailable: Vec<SlotId>,
@@ -34,7 +34,7 @@ pub(super) struct Machine<'w> {
     /// Moments at which nodes go into it next, each once, in their order.
     pub closings: Vec<UnixMicros>,
     /// Which nodes are close to each other.
-    pub topology: Topology,
+    pub topology: Topology<'w>,
     /// How often something was taken; as long as it is the same, so is what is free.
     pub taken: u64,
     pools: Vec<Pool>,
@@ -60,26 +60,39 @@ struct Pool {
     capacity: OnceCell<GpuMilli>,
 }
 
+/// Which nodes a machine is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Every node there is.
+    All,
+    /// Those on which some GPU is not wholly taken. Whatever asks for GPUs and finds a place finds it there.
+    GpusLeft,
+}
+
 impl<'w> Machine<'w> {
-    /// The machine as the world has it.
-    pub fn of(world: &'w World) -> Self {
-        let index = classes_of(world);
-        let standby = fabric::standby(world);
-        let reserved = fabric::reserved(world, &standby);
-        let slot = |(name, node)| {
-            let reserved = reserved.get(name).copied().unwrap_or_default();
-            slot_of(name, node, &index, (reserved, standby.contains(name)))
+    /// The machine as the world has it, of which that goes for all nodes together.
+    pub fn of(world: &'w World, whole: &Whole, extent: Extent) -> Self {
+        let index = whole.class_indexes();
+        let slot = |(name, node): (&'w NodeName, &'w Node)| {
+            let reserved = whole.reserved.get(name).copied().unwrap_or_default();
+            slot_of(name, node, &index, (reserved, whole.standby.contains(name)))
         };
-        let mut slots: Vec<_> = world.nodes.iter().map(slot).collect();
+        let mut slots: Vec<_> = match extent {
+            Extent::All => world.nodes.iter().map(slot).collect(),
+            Extent::GpusLeft => {
+                let left = world.with_gpus_left.iter();
+                left.filter_map(|name| world.nodes.get_key_value(name)).map(slot).collect()
+            }
+        };
         let closings = closed::close(world, &mut slots);
         let mut machine = Machine {
             pools: index.iter().map(|_| Pool::default()).collect(),
-            classes: index.into_keys().cloned().collect(),
+            classes: whole.classes.clone(),
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
             reservations: world.quota.reservations.iter().collect(),
             windows: &world.windows,
             closings,
-            topology: Topology::default(),
+            topology: Topology::of(world, whole, extent),
             taken: 0,
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
@@ -408,22 +421,6 @@ fn for_each_gpu_score(
         let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
         enter(Score::Share(class, ShareScore { gpu_free, whole_free, cpu_free, slot: id, gpu }));
     }
-}
-
-/// Every class of the world's nodes with its number.
-fn classes_of(world: &World) -> BTreeMap<&GpuClass, ClassIndex> {
-    let mut names = BTreeSet::new();
-    for node in world.nodes.values() {
-        let mut last: Option<&Gpu> = None;
-        for gpu in &node.inventory.gpus {
-            // Neighbours are nearly always of one class, and comparing is cheaper than looking up.
-            if last.is_none_or(|last| last.class != gpu.class) {
-                names.insert(&gpu.class);
-            }
-            last = Some(gpu);
-        }
-    }
-    names.into_iter().zip((0..u16::MAX).map(ClassIndex)).collect()
 }
 
 fn ids(slots: &[Slot<'_>]) -> impl Iterator<Item = SlotId> + use<> {

@@ -12,8 +12,9 @@ mod queue;
 
 use std::collections::BTreeMap;
 
-use super::fit::Machine;
+use super::fit::{Extent, Machine};
 use super::unfold::{Jobs, MadeJobs};
+use super::whole::Whole;
 use crate::amount::UnixMicros;
 use crate::estimate::lengths::{Ends, RunLengths};
 use crate::estimate::{Foreseen, Foresight, Size, Standing};
@@ -34,7 +35,7 @@ pub fn foresee(
     lengths: &RunLengths,
     now: UnixMicros,
 ) -> Foresight {
-    let machine = Machine::of(world);
+    let machine = Machine::of(world, &Whole::of(world), Extent::All);
     let made = MadeJobs::default();
     let queue = queue::in_turn(Jobs::new(world, &made), policy, now, &machine);
     let play = |ends| Play::new(world, policy, &queue, planned, ends, now).run();

@@ -27,10 +27,12 @@ pub(super) struct Gathered<'w> {
     pub not_yet: NotYet,
 }
 
-/// Gathers the pending jobs of the world at the moment `now`; at most `starts_max` of them will start.
+/// Gathers the pending jobs of these cohorts of the world at the moment `now`, and those beside all cohorts whose moment
+/// has come; at most `starts_max` of them will start.
 pub(super) fn gather<'w>(
     jobs: Jobs<'w>,
     now: UnixMicros,
+    cohorts: impl Iterator<Item = (CohortNumber, &'w Cohort)>,
     arena: &Arc<Arena>,
     machine: &Machine<'_>,
     limits: &mut Limits<'w>,
@@ -49,7 +51,7 @@ pub(super) fn gather<'w>(
             Entrant::Other(common, members) => lines.add(common, members, machine, limits),
         }
     };
-    each_cohort(jobs.world, late, &mut enter);
+    each_cohort(jobs.world, cohorts, late, &mut enter);
     Gathered { lines, scavengers, not_yet }
 }
 
@@ -142,8 +144,13 @@ impl<'w> Entrant<'w> {
     }
 }
 
-/// Every cohort of the world, with those of its jobs whose moment has come; and what stands wholly beside the world's.
-fn each_cohort<'w>(world: &'w World, late: Late<'w>, enter: &mut impl FnMut(Entrant<'w>)) {
+/// Each of the cohorts, with those of its jobs whose moment has come; and what stands wholly beside the world's.
+fn each_cohort<'w>(
+    world: &'w World,
+    cohorts: impl Iterator<Item = (CohortNumber, &'w Cohort)>,
+    late: Late<'w>,
+    enter: &mut impl FnMut(Entrant<'w>),
+) {
     let (mut joining, mut apart) = (BTreeMap::new(), Vec::new());
     for (key, (first, places)) in late {
         match world.cohorts.find(&key) {
@@ -151,7 +158,7 @@ fn each_cohort<'w>(world: &'w World, late: Late<'w>, enter: &mut impl FnMut(Entr
             None => apart.push((key, first, places)),
         }
     }
-    for (number, cohort) in world.cohorts.iter() {
+    for (number, cohort) in cohorts {
         match joining.remove(&number) {
             Some(late) => enter(joined(number, cohort, late)),
             None => enter(Entrant::Plain(number, cohort)),

@@ -172,11 +172,10 @@ impl ClassLending {
     fn of(fair: &Fair, machine: &Machine<'_>, class: ClassIndex) -> Self {
         let zeros = vec![0; fair.nodes()];
         let held = fair.arena().indexes().map(|node| fair.guaranteed(node, class).1.0);
-        let slots = || machine.slots.iter().filter(|slot| slot.is_in_service());
-        let free = slots().flat_map(|slot| slot.free_of(class)).map(|(_, free)| free.0);
-        let all = slots().map(|slot| GpuMilli::whole(slot.gpus_of(class)).0);
+        let slots = machine.slots.iter().filter(|slot| slot.is_in_service());
+        let free = slots.flat_map(|slot| slot.free_of(class)).map(|(_, free)| free.0);
         ClassLending {
-            in_service: all.sum(),
+            in_service: fair.in_service(class).0,
             free: free.sum(),
             held: held.collect(),
             kept: zeros.clone(),

@@ -8,6 +8,7 @@ mod beforehand;
 mod beyond;
 mod cohorts;
 mod elastic;
+mod event;
 mod promised;
 mod recalled;
 mod recorded;
@@ -21,13 +22,15 @@ use std::sync::Arc;
 
 use backfill::Plans;
 use beforehand::Known;
+pub(super) use event::{Reach, Started};
 use recorded::{Entry, Recorder};
 use spot::Spot;
 
 use super::blocks::ranked;
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier};
-use super::fit::Machine;
+use super::bearings::Bearings;
+use super::fit::{Extent, Machine};
 use super::gang::Pick;
 use super::gather::{Gathered, gather};
 use super::horizon::Horizon;
@@ -37,8 +40,9 @@ use super::order::Order;
 use super::recall::Recalls;
 use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
-use super::turns::{Claim, CohortId, Turns};
+use super::turns::{Claim, CohortId, Lines, Turns};
 use super::unfold::Jobs;
+use super::whole::Whole;
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Placement;
@@ -59,6 +63,8 @@ pub(super) struct Pass<'w> {
     jobs: Jobs<'w>,
     policy: &'w Policy,
     now: UnixMicros,
+    scope: Scope,
+    whole: Whole,
     machine: Machine<'w>,
     limits: Limits<'w>,
     budgets: Budgets<'w>,
@@ -75,6 +81,10 @@ pub(super) struct Pass<'w> {
     demands: Vec<Demand>,
     /// `None` until somebody within a guarantee did not fit.
     recalls: Option<Recalls<'w>>,
+    /// In a pass for an event, starts that are planned: those jobs wait for their nodes and look for no others.
+    stand_by: Arc<PlannedStarts>,
+    /// Classes of which somebody within a guarantee waits for room.
+    contested: BTreeSet<ClassIndex>,
     /// Jobs that others stop for, by project and class.
     expecting: BTreeMap<(NodeIndex, ClassIndex), JobId>,
     /// Elastic jobs that started with fewer nodes than they could use.
@@ -98,6 +108,27 @@ pub(super) struct Pass<'w> {
     /// Cohorts that wait whatever the turns bring.
     known: Vec<Known>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
+}
+
+/// What a pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everything: who starts, for whom a start is planned, who stops for whom, and why everybody else waits.
+    Full,
+    /// Who starts in the room that there is, and nothing else.
+    Event,
+}
+
+/// What a full pass leaves behind.
+pub(super) struct Ended {
+    /// What to do.
+    pub decisions: Vec<Decision>,
+    /// Why the others wait.
+    pub report: Report,
+    /// By what order jobs start.
+    pub turns: Option<PassTurns>,
+    /// What passes for events go by.
+    pub bearings: Bearings,
 }
 
 /// Jobs that competed and did not start; those with equal wants and orders wait for the same reasons.
@@ -163,24 +194,41 @@ pub(super) enum Finding {
 impl<'w> Pass<'w> {
     /// A pass that has not looked at any job yet.
     pub fn of(jobs: Jobs<'w>, policy: &'w Policy, now: UnixMicros) -> Self {
+        Pass::on(jobs, policy, now, (Scope::Full, Extent::All), Whole::of(jobs.world))
+    }
+
+    fn on(
+        jobs: Jobs<'w>,
+        policy: &'w Policy,
+        now: UnixMicros,
+        (scope, extent): (Scope, Extent),
+        whole: Whole,
+    ) -> Self {
         let world = jobs.world;
-        let machine = Machine::of(world);
+        let machine = Machine::of(world, &whole, extent);
         Pass {
             world,
             jobs,
             policy,
             now,
+            scope,
+            whole,
             mix: spot::mix_of(world, &machine),
             horizon: Horizon::of(world, now, machine.slots.len()),
             machine,
             limits: Limits::of(world),
             budgets: Budgets::of(world),
-            families: Families::default(),
+            families: match scope {
+                Scope::Full => Families::default(),
+                Scope::Event => Families::always_avoiding(),
+            },
             plans: Plans::none(),
             fair: None,
             lending: None,
             demands: Vec::new(),
             recalls: None,
+            stand_by: Arc::default(),
+            contested: BTreeSet::new(),
             expecting: BTreeMap::new(),
             small: Vec::new(),
             started: BTreeSet::new(),
@@ -198,33 +246,41 @@ impl<'w> Pass<'w> {
     }
 
     /// Looks at jobs until enough is decided, and says what came of it.
-    pub fn run(mut self, before: &PlannedStarts) -> (Vec<Decision>, Report, Option<PassTurns>) {
+    pub fn run(mut self, before: &PlannedStarts) -> Ended {
         let arena = Arc::new(Arena::of(&self.world.quota));
         let starts_max = self.policy.max_starts_per_pass;
+        let (cohorts, machine) = (self.world.cohorts.iter(), &self.machine);
         let gathered =
-            gather(self.jobs, self.now, &arena, &self.machine, &mut self.limits, starts_max);
-        let Gathered { mut lines, scavengers, not_yet } = gathered;
+            gather(self.jobs, self.now, cohorts, &arena, machine, &mut self.limits, starts_max);
+        let Gathered { lines, scavengers, not_yet } = gathered;
         (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
         (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
         let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
-        let has_tiers = fair.has_tiers;
         self.fair = Some(fair);
+        let mut turns = self.decide(lines, |pass| pass.take_over(before));
+        self.run_beyond_budgets(&mut turns);
+        self.give_rest();
+        self.run_scavengers();
+        self.report(&turns)
+    }
+
+    /// Starts what can start, in its order: what is reserved, what is planned, and everybody in line. What was planned
+    /// before is taken over in its turn.
+    fn decide(&mut self, mut lines: Lines<'w>, take_over: impl FnOnce(&mut Self)) -> Turns<'w> {
         if self.anything_reserved() {
             self.recorder.entry = Entry::Reserved;
             self.start_reserved(&lines);
         }
         self.recorder.entry = Entry::Planned;
-        self.take_over(before);
+        take_over(self);
         self.recorder.entry = Entry::Turn;
         self.set_aside(&mut lines);
+        let has_tiers = self.fair.as_ref().is_some_and(|fair| fair.has_tiers);
         let mut turns = Turns::of(lines, has_tiers);
         self.run_turns(&mut turns);
-        self.run_beyond_budgets(&mut turns);
-        self.give_rest();
-        self.run_scavengers();
-        self.report(&turns)
+        turns
     }
 
     fn has_decided_enough(&self) -> bool {
@@ -241,6 +297,9 @@ impl<'w> Pass<'w> {
         for place in 0..self.families.get(want.family).tries.len() {
             if !self.claims(job, claim, want, place) {
                 must_wait = true;
+                continue;
+            }
+            if self.is_left_to_full(claim, want, place) {
                 continue;
             }
             match self.attempt(job, claim, want, place) {
@@ -265,6 +324,7 @@ impl<'w> Pass<'w> {
             let comes_last = claim.tier != Tier::Guaranteed;
             return if comes_last { Finding::Beyond } else { Finding::Later };
         }
+        self.note_contested(claim, want);
         if self.recall(job, claim, want, order) {
             let order = Order::Freeing;
             self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });

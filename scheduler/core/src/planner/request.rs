@@ -149,9 +149,17 @@ pub(super) struct Families<'w> {
     families: Vec<Family<'w>>,
     /// Where nothing is closed and nothing avoided: by the kind of request of the world's cohorts.
     of_kind: Vec<Option<FamilyId>>,
+    /// Whether what is to be avoided is avoided though too few other nodes may be left.
+    always_avoids: bool,
 }
 
 impl<'w> Families<'w> {
+    /// No family yet, of jobs that never start on what they avoid, whether or not too few other nodes are left for them:
+    /// whoever looks at a part of the nodes cannot know that.
+    pub fn always_avoiding() -> Self {
+        Families { always_avoids: true, ..Families::default() }
+    }
+
     /// The same as [`Families::of`] for jobs of a cohort of the world, which says their kind.
     pub fn of_kind(
         &mut self,
@@ -193,7 +201,7 @@ impl<'w> Families<'w> {
             return *id;
         }
         let id = FamilyId(u32::try_from(self.families.len()).unwrap_or(u32::MAX));
-        self.families.push(family_of(&key, machine));
+        self.families.push(family_of(&key, machine, self.always_avoids));
         self.known.insert(key, id);
         id
     }
@@ -236,7 +244,7 @@ impl<'w> Families<'w> {
     }
 }
 
-fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
+fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>, always_avoids: bool) -> Family<'w> {
     let need = Need::of(key.per_node);
     let classes = classes_of(key.per_node, machine);
     let (constraints, closed) = (key.constraints, key.closed);
@@ -245,7 +253,7 @@ fn family_of<'w>(key: &FamilyKey<'w>, machine: &Machine<'w>) -> Family<'w> {
     let serves = |class: &Option<ClassIndex>| {
         capable(machine, *class, &need, &avoiding) >= key.nodes_if_avoiding
     };
-    let avoids = !key.avoid.is_empty() && classes.iter().any(serves);
+    let avoids = !key.avoid.is_empty() && (always_avoids || classes.iter().any(serves));
     let as_try = |class| Try {
         class,
         failed: Failures::default(),

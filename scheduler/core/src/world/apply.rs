@@ -273,9 +273,16 @@ impl World {
         if self.nodes.contains_key(&inventory.node) {
             self.recompute(inventory);
         } else {
-            let node = Node::new(Arc::clone(inventory), Admin::Active);
-            self.nodes.insert(inventory.node.clone(), node);
+            self.enter_node(Node::new(Arc::clone(inventory), Admin::Active));
         }
+    }
+
+    pub(super) fn enter_node(&mut self, node: Node) {
+        let name = node.inventory.node.clone();
+        if node.has_gpus_left() {
+            self.with_gpus_left.insert(name.clone());
+        }
+        self.nodes.insert(name, node);
     }
 
     fn recompute_if_oversubscribed(&mut self, name: &NodeName) {
@@ -287,20 +294,24 @@ impl World {
 
     /// Gives a known node this inventory, and what is free on it beside what its attempts hold.
     fn recompute(&mut self, inventory: &Arc<Inventory>) {
-        let Some(node) = self.nodes.get_mut(&inventory.node) else { return };
-        let attempts = &self.attempts;
-        let ids = node.attempts.clone();
-        let held = ids
-            .iter()
-            .filter_map(|id| attempts.get(id))
-            .flat_map(|attempt| &attempt.placement.nodes)
-            .filter(|allocation| allocation.node == inventory.node);
-        node.reregister(Arc::clone(inventory), held);
+        let Some(node) = self.nodes.get(&inventory.node) else { return };
+        let attempts = node.attempts.iter().filter_map(|id| self.attempts.get(id).cloned());
+        let attempts: Vec<Arc<Attempt>> = attempts.collect();
+        self.with_node(&inventory.node, |node| {
+            let held = attempts.iter().flat_map(|attempt| &attempt.placement.nodes);
+            let held = held.filter(|allocation| allocation.node == inventory.node);
+            node.reregister(Arc::clone(inventory), held);
+        });
     }
 
     fn with_node(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            change(node);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let before = node.has_gpus_left();
+        change(node);
+        match (before, node.has_gpus_left()) {
+            (false, true) => _ = self.with_gpus_left.insert(name.clone()),
+            (true, false) => _ = self.with_gpus_left.remove(name),
+            (true, true) | (false, false) => {}
         }
     }
 }

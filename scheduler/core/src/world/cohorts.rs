@@ -45,6 +45,9 @@ pub struct Cohorts {
     free: Vec<CohortNumber>,
     kinds: Numbered<Kind>,
     projects: Numbered<ProjectPath>,
+    /// Kind, project and number of each cohort: those of one kind stand next to each other, and among those the ones of
+    /// one project.
+    by_kind: BTreeSet<(u32, u32, CohortNumber)>,
     /// Jobs and arrays that wait for others.
     dependent: BTreeSet<JobId>,
     /// Jobs that may not start before a moment of their own.
@@ -136,6 +139,31 @@ impl Cohorts {
     pub fn find(&self, key: &CohortKey) -> Option<(CohortNumber, &Cohort)> {
         let number = self.numbers.get(key)?;
         Some((*number, self.table.get(number.0 as usize)?.as_ref()?))
+    }
+
+    /// What the jobs of each kind have in common, by the number of the kind: the key of one of their cohorts, of which what
+    /// each node must give, and where, goes for all of them.
+    pub fn kinds(&self) -> impl Iterator<Item = (u32, &CohortKey)> {
+        self.kinds.iter().map(|(number, kind)| (number, &kind.0))
+    }
+
+    /// Every cohort of a kind with its number; those of one project come one after the other.
+    pub fn of_kind(&self, kind: u32) -> impl Iterator<Item = (CohortNumber, &Cohort)> {
+        let first = (kind, 0, CohortNumber(0));
+        let last = (kind, u32::MAX, CohortNumber(u32::MAX));
+        let numbers = self.by_kind.range(first..=last).map(|(.., number)| *number);
+        numbers.filter_map(|number| Some((number, self.table.get(number.0 as usize)?.as_ref()?)))
+    }
+
+    /// Jobs and arrays that stand beside the cohorts.
+    pub fn beside(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.dependent().chain(self.delayed()).chain(self.limited())
+    }
+
+    /// How many that are.
+    #[must_use]
+    pub fn beside_len(&self) -> usize {
+        self.dependent.len() + self.delayed.len() + self.limited.len()
     }
 
     /// One more than the largest number of a cohort, of a kind and of a project.
@@ -240,6 +268,7 @@ impl Cohorts {
             }
         };
         self.numbers.insert(key, number);
+        self.by_kind.insert((kind, project, number));
         number
     }
 
@@ -251,6 +280,7 @@ impl Cohorts {
         }
         if let Some(gone) = place.take_if(|cohort| cohort.jobs.is_empty()) {
             self.numbers.remove(key);
+            self.by_kind.remove(&(gone.kind, gone.project, number));
             self.free.push(number);
             self.kinds.leave(gone.kind);
             self.projects.leave(gone.project);

@@ -117,6 +117,12 @@ impl Node {
         self.admin == Admin::Active && self.maintenance.is_none() && heard
     }
 
+    /// Whether any of its GPUs is not wholly taken.
+    #[must_use]
+    pub fn has_gpus_left(&self) -> bool {
+        self.free.gpus.iter().any(|free| !free.is_zero())
+    }
+
     /// Index of the GPU in the inventory.
     #[must_use]
     pub fn gpu_index(&self, uuid: &GpuUuid) -> Option<usize> {

@@ -57,6 +57,12 @@ impl<K: Ord + Clone> Numbered<K> {
         }
     }
 
+    /// Every number in use with its key, in the order of the numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &K)> {
+        let numbers = 0..u32::MAX;
+        numbers.zip(&self.table).filter_map(|(number, used)| Some((number, &used.as_ref()?.key)))
+    }
+
     /// One more than the largest number in use.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -62,7 +62,7 @@ impl Office {
         let mut book = parse(&[("quota.toml".to_owned(), text.to_owned())]).unwrap();
         book.revision = self.cluster.world.book.revision + 1;
         let (book, at) = (Arc::new(book), self.cluster.now);
-        self.cluster.world.apply(&Change::QuotaApplied { book, at });
+        self.cluster.apply(&Change::QuotaApplied { book, at });
         self.round();
     }
 

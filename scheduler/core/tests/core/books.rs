@@ -59,7 +59,7 @@ struct Books {
 impl Books {
     fn at(moment: &str) -> Self {
         let mut cluster = TestCluster::new();
-        cluster.world.apply(&Change::QuotaApplied {
+        cluster.apply(&Change::QuotaApplied {
             book: Arc::new(QuotaBook::default()),
             at: Default::default(),
         });

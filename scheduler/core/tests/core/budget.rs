@@ -55,7 +55,7 @@ impl Books {
     fn quota(&mut self, text: &str) {
         let book = Arc::new(parse(&[("quota.toml".to_owned(), text.to_owned())]).unwrap());
         let at = self.cluster.now;
-        self.cluster.world.apply(&Change::QuotaApplied { book, at });
+        self.cluster.apply(&Change::QuotaApplied { book, at });
     }
 
     /// A job of that many GPUs on one node, for so many hours.

@@ -90,9 +90,9 @@ impl<'a> NodeBuilder<'a> {
             labels: self.labels,
             simulated: true,
         };
-        self.cluster.world.apply(&Change::NodeRegistered(Arc::new(inventory)));
+        self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
-        self.cluster.world.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
+        self.cluster.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
     }
 }
 
@@ -330,7 +330,7 @@ impl<'a> JobBuilder<'a> {
 
     pub fn submit(self) -> JobId {
         let id = self.job.id;
-        self.cluster.world.apply(&Change::JobSubmitted(Arc::new(self.job)));
+        self.cluster.apply(&Change::JobSubmitted(Arc::new(self.job)));
         id
     }
 }

@@ -18,7 +18,7 @@ use gotgan_core::meter::{Footing, Meter};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planned::{PlannedStart, PlannedStarts};
-use gotgan_core::planner::plan_after;
+use gotgan_core::planner::{Bearings, plan_after, plan_full};
 use gotgan_core::policy::Policy;
 use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::quota::reserve::{Fabric, ReservationTerms};
@@ -26,6 +26,7 @@ use gotgan_core::quota::{Interval, QuotaTree};
 use gotgan_core::world::World;
 
 use crate::builders::{JobBuilder, NodeBuilder};
+use crate::events::hold_events_against_full;
 use crate::precedence::hold_against_record;
 
 /// Project of jobs that name none; without limits.
@@ -37,6 +38,8 @@ pub struct TestCluster {
     pub now: UnixMicros,
     /// What the last pass planned of which the decisions were taken.
     pub planned: Arc<PlannedStarts>,
+    /// What that pass left for passes that follow events.
+    pub bearings: Bearings,
     expected: Vec<(JobId, Vec<String>)>,
     expected_waiting: Vec<JobId>,
     checked: bool,
@@ -59,6 +62,7 @@ impl TestCluster {
             },
             now: UnixMicros(1_000_000_000_000),
             planned: Arc::default(),
+            bearings: Bearings::default(),
             expected: Vec::new(),
             expected_waiting: Vec::new(),
             checked: false,
@@ -75,10 +79,17 @@ impl TestCluster {
             policy: self.policy.clone(),
             now: self.now,
             planned: Arc::clone(&self.planned),
+            bearings: self.bearings.clone(),
             expected: Vec::new(),
             expected_waiting: Vec::new(),
             checked: true,
         }
+    }
+
+    /// Lets something happen to the world.
+    pub fn apply(&mut self, change: &Change) {
+        self.world.apply(change);
+        self.bearings.see(change);
     }
 
     /// Gives a node of the quota tree these limits in whole GPUs; `any` is the one over all classes.
@@ -94,7 +105,7 @@ impl TestCluster {
             }
         }
         let book = Arc::new(tree.into());
-        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
+        self.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
     /// Gives a node of the quota tree these guarantees in whole GPUs, and a weight.
@@ -106,7 +117,7 @@ impl TestCluster {
             node.guarantees.insert(GpuClass::new(class).unwrap(), GpuMilli::whole(*gpus));
         }
         let book = Arc::new(tree.into());
-        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
+        self.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
     /// Reserves GPUs of a cluster for a node of the quota tree, from and until so many hours from now.
@@ -129,7 +140,7 @@ impl TestCluster {
         let mut tree = QuotaTree::clone(&self.world.quota);
         tree.reservations.insert(ReservationName::new(name).unwrap(), terms);
         let book = Arc::new(tree.into());
-        self.world.apply(&Change::QuotaApplied { book, at: self.now });
+        self.apply(&Change::QuotaApplied { book, at: self.now });
     }
 
     /// Gives a node of the quota tree these terms beside its guarantees and limits.
@@ -137,7 +148,7 @@ impl TestCluster {
         let mut tree = QuotaTree::clone(&self.world.quota);
         tree.nodes.entry(ProjectPath::new(path).unwrap()).or_default().bounds = bounds;
         let book = Arc::new(tree.into());
-        self.world.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
+        self.apply(&Change::QuotaApplied { book, at: UnixMicros(0) });
     }
 
     /// A node with 16 CPUs and 64 GiB a GPU, or 64 CPUs and 256 GiB if it has none.
@@ -149,12 +160,12 @@ impl TestCluster {
         let (by, since) = ("kim".to_owned(), self.now);
         let admin = Admin::Drain { by, reason: reason.to_owned(), since };
         let node = NodeName::new(name).unwrap();
-        self.world.apply(&Change::NodeAdministered { node, admin });
+        self.apply(&Change::NodeAdministered { node, admin });
     }
 
     pub fn heard(&mut self, name: &str, liveness: Liveness) {
         let node = NodeName::new(name).unwrap();
-        self.world.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
+        self.apply(&Change::NodeHeard { node, liveness, at: UnixMicros::default() });
     }
 
     /// A job on one node with 1 CPU and 1 GiB, submitted now, after all others.
@@ -173,7 +184,8 @@ impl TestCluster {
     /// Plans, checks plan and expectations, and changes nothing.
     pub fn check(&mut self) -> Outcome {
         self.checked = true;
-        let plan = plan_after(&self.planned, &self.world, &self.policy, self.now);
+        let (plan, bearings) = plan_full(&self.planned, &self.world, &self.policy, self.now);
+        hold_events_against_full(self, &plan, &bearings);
         let again = plan_after(&self.planned, &self.world.clone(), &self.policy, self.now);
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
@@ -196,10 +208,18 @@ impl TestCluster {
     /// Checks as [`TestCluster::check`] and lets everything start that can.
     pub fn start_all(&mut self) -> Outcome {
         let outcome = self.check();
+        self.bearings = plan_full(&self.planned, &self.world, &self.policy, self.now).1;
         self.planned = Arc::clone(&outcome.plan.report.planned);
         self.expected.clear();
         self.expected_waiting.clear();
-        for decision in &outcome.plan.decisions {
+        self.take(&outcome.plan);
+        assert_eq!(check::world(&self.world), []);
+        outcome
+    }
+
+    /// Lets what was decided happen.
+    pub fn take(&mut self, plan: &Plan) {
+        for decision in &plan.decisions {
             match decision {
                 Decision::Start { job, placement } => self.start(*job, placement),
                 Decision::Preempt { attempt, for_job, nodes } => {
@@ -208,8 +228,6 @@ impl TestCluster {
                 }
             }
         }
-        assert_eq!(check::world(&self.world), []);
-        outcome
     }
 
     fn start(&mut self, id: JobId, placement: &Arc<Placement>) {
@@ -242,8 +260,8 @@ impl TestCluster {
             promised: BTreeSet::new(),
             ..job.status.clone()
         };
-        self.world.apply(&Change::AttemptLeased(Arc::new(attempt)));
-        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
+        self.apply(&Change::AttemptLeased(Arc::new(attempt)));
+        self.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 
     fn stop(&mut self, id: AttemptId) {
@@ -251,7 +269,7 @@ impl TestCluster {
         let (cause, reason) = (Cause::Preempted, String::new());
         let stop = Some(Stop { cause, reason, exit: None, grace_s: 0 });
         let attempt = Attempt { state: AttemptState::Stopping, stop, ..attempt };
-        self.world.apply(&Change::AttemptMoved(Arc::new(attempt)));
+        self.apply(&Change::AttemptMoved(Arc::new(attempt)));
     }
 
     /// Starts all that can start, with its first processes there at once.
@@ -261,7 +279,7 @@ impl TestCluster {
         for attempt in leased.cloned().collect::<Vec<_>>() {
             let (state, started) = (AttemptState::Running, Some(self.now));
             let running = Attempt { state, started, ..Attempt::clone(&attempt) };
-            self.world.apply(&Change::AttemptMoved(Arc::new(running)));
+            self.apply(&Change::AttemptMoved(Arc::new(running)));
         }
         outcome
     }
@@ -277,7 +295,7 @@ impl TestCluster {
         for attempt in stopping.cloned().collect::<Vec<_>>() {
             let (state, now) = (AttemptState::Ended, Some(self.now));
             let ended = Attempt { state, ended: now, ..Attempt::clone(&attempt) };
-            self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
+            self.apply(&Change::AttemptMoved(Arc::new(ended)));
             self.status(attempt.id.job, |status| status.state = JobState::Pending);
         }
     }
@@ -289,14 +307,14 @@ impl TestCluster {
         let status = JobStatus { state: JobState::Completed, ..job.status.clone() };
         let attempt = Attempt::clone(&self.world.attempts[&attempt_id]);
         let ended = Attempt { state: AttemptState::Ended, ended: Some(self.now), ..attempt };
-        self.world.apply(&Change::AttemptMoved(Arc::new(ended)));
-        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
+        self.apply(&Change::AttemptMoved(Arc::new(ended)));
+        self.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 
     pub fn status(&mut self, id: JobId, change: impl FnOnce(&mut JobStatus)) {
         let mut status = self.world.jobs[&id].status.clone();
         change(&mut status);
-        self.world.apply(&Change::JobMoved { id, status: Arc::new(status) });
+        self.apply(&Change::JobMoved { id, status: Arc::new(status) });
     }
 }
 

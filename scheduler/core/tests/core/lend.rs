@@ -331,7 +331,7 @@ fn end_graces(cluster: &mut TestCluster, told: &BTreeMap<AttemptId, UnixMicros>)
             ended: Some(cluster.now),
             ..Attempt::clone(&attempt)
         };
-        cluster.world.apply(&Change::AttemptMoved(Arc::new(ended)));
+        cluster.apply(&Change::AttemptMoved(Arc::new(ended)));
         // It is not tried again, so that what is there only gets more.
         cluster.status(attempt.id.job, |status| status.state = JobState::Cancelled);
     }

@@ -17,6 +17,7 @@ mod cluster;
 mod counterparts;
 mod elastic;
 mod estimates;
+mod events;
 mod explain;
 mod fabric;
 mod fair_tree;

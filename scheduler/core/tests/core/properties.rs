@@ -109,7 +109,7 @@ proptest! {
             }
             let mut with_it = cluster.copy();
             let id = job.id;
-            with_it.world.apply(&Change::JobSubmitted(Arc::new(job)));
+            with_it.apply(&Change::JobSubmitted(Arc::new(job)));
             let plan = plan(&with_it.world, &with_it.policy, with_it.now);
             let starts = plan.decisions.iter().any(
                 |decision| matches!(decision, Decision::Start { job, .. } if *job == id),

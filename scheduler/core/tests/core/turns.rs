@@ -126,7 +126,7 @@ fn use_fades_and_what_was_given_back_never_counted() {
     let state = gotgan_core::attempt::AttemptState::Ended;
     let ended =
         gotgan_core::attempt::Attempt { state, outcome, ended: Some(cluster.now), ..attempt };
-    cluster.world.apply(&Change::AttemptMoved(Arc::new(ended)));
+    cluster.apply(&Change::AttemptMoved(Arc::new(ended)));
     cluster.status(lost, |status| status.state = JobState::Completed);
     assert_eq!(first(&cluster, &["public/a", "public/b"]), "public/a");
 }

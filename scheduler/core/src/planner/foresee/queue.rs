@@ -43,7 +43,8 @@ pub(super) fn in_turn<'w>(
     let world = jobs.world;
     let arena = Arc::new(Arena::of(&world.quota));
     let mut limits = Limits::of(world);
-    let Gathered { lines, .. } = gather(jobs, now, &arena, machine, &mut limits, 0);
+    let cohorts = world.cohorts.iter();
+    let Gathered { lines, .. } = gather(jobs, now, cohorts, &arena, machine, &mut limits, 0);
     let demands = lines.demands();
     let mut fair = Fair::of(world, &arena, machine, &demands, policy.fair_share_rule, now);
     let behind = fair.turns(&machine.classes, &Demand::of_gpus(&demands));

@@ -9,7 +9,6 @@
 //!   a turn that finds no place ──► is a start left for its project? ──► the soonest moment at which enough nodes are free
 //! ```
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Pass, Want};
@@ -53,13 +52,18 @@ pub(super) struct Plans {
 }
 
 /// A start planned before that may still be kept.
-struct Standby<'w> {
-    job: &'w Job,
-    want: Want,
-    claim: Claim,
+pub(super) struct Standby<'w> {
+    /// For whom.
+    pub job: &'w Job,
+    /// For what.
+    pub want: Want,
+    /// In whose name.
+    pub claim: Claim,
     place: usize,
-    slots: Vec<SlotId>,
-    before: PlannedStart,
+    /// Its nodes.
+    pub slots: Vec<SlotId>,
+    /// As it was planned.
+    pub before: PlannedStart,
 }
 
 /// Where a start could be planned.
@@ -79,6 +83,11 @@ impl Plans {
             of_want: BTreeMap::new(),
             choices_left: CHOICES_MAX,
         }
+    }
+
+    /// From now on nothing more is planned.
+    pub fn plan_nothing(&mut self) {
+        self.choices_left = 0;
     }
 
     /// Starts planned for jobs of the project, as far as they are gangs like this one, or not.
@@ -135,11 +144,7 @@ impl<'w> Pass<'w> {
             standing.extend(self.still_stands(job, start));
         }
         let again = self.to_choose_again(&standing);
-        // Who is within a guarantee does not give way to who borrows, nor a gang to a job of one node, so their moments
-        // are found first.
-        let goes_first =
-            |one: &Standby<'w>| (one.claim.tier == Tier::Guaranteed, one.want.nodes > 1);
-        standing.sort_by_key(|one| Reverse(goes_first(one)));
+        standing.sort_by_key(Standby::goes_first);
         for one in &standing {
             let ask = self.ask_of(one);
             self.keep_nodes(&ask, &one.slots, one.before.at);
@@ -150,12 +155,12 @@ impl<'w> Pass<'w> {
         }
     }
 
-    fn ask_of(&self, one: &Standby<'w>) -> Ask<'w> {
+    pub(super) fn ask_of(&self, one: &Standby<'w>) -> Ask<'w> {
         let class = self.families.get(one.want.family).tries[one.place].class;
         self.ask(one.job, one.claim, one.want, class).ahead(one.want.nodes)
     }
 
-    fn keep_nodes(&mut self, ask: &Ask<'_>, slots: &[SlotId], from: UnixMicros) {
+    pub(super) fn keep_nodes(&mut self, ask: &Ask<'_>, slots: &[SlotId], from: UnixMicros) {
         for slot in slots {
             self.horizon.hold(*slot, ask, from);
         }
@@ -178,6 +183,16 @@ impl<'w> Pass<'w> {
 
     /// Whether the job still waits, may still start, and still has its nodes.
     fn still_stands(&mut self, job: JobId, start: &PlannedStart) -> Option<Standby<'w>> {
+        let one = self.still_stands_here(job, start)?;
+        (one.slots.len() == one.want.nodes as usize).then_some(one)
+    }
+
+    /// The same with those of its nodes that the pass looks at, which may be fewer than it needs.
+    pub(super) fn still_stands_here(
+        &mut self,
+        job: JobId,
+        start: &PlannedStart,
+    ) -> Option<Standby<'w>> {
         let job = self.jobs.get(job).filter(|job| self.competes(job))?;
         let class = match &start.class {
             Some(name) => Some(self.machine.class(name)?),
@@ -229,13 +244,12 @@ impl<'w> Pass<'w> {
         family.will_be_capable(place, &self.machine) >= want.nodes
     }
 
-    /// The nodes, if all of them would serve once they are free.
+    /// Those of the nodes that the pass looks at, if all of them would serve once they are free.
     fn slots_of(&self, names: &[NodeName], want: Want, place: usize) -> Option<Vec<SlotId>> {
         let family = self.families.get(want.family);
         let serves = |id: &SlotId| family.would_serve(place, &self.machine, *id);
-        let found = names.iter().map(|name| self.machine.find(name).filter(serves));
-        let slots: Vec<SlotId> = found.collect::<Option<_>>()?;
-        (slots.len() == want.nodes as usize).then_some(slots)
+        let found: Vec<SlotId> = names.iter().filter_map(|name| self.machine.find(name)).collect();
+        found.iter().all(serves).then_some(found)
     }
 
     /// Finds by when a start can be, beside all others that are planned: as things end it comes nearer, and nobody's
@@ -264,7 +278,7 @@ impl<'w> Pass<'w> {
     }
 
     /// The first moment at which all of these nodes have room; `None` if that never comes.
-    fn all_free(&self, slots: &[SlotId], ask: &Ask<'_>) -> Option<UnixMicros> {
+    pub(super) fn all_free(&self, slots: &[SlotId], ask: &Ask<'_>) -> Option<UnixMicros> {
         let mut at = self.now;
         for _ in 0..LOOKS_MAX {
             let before = at;
@@ -279,7 +293,7 @@ impl<'w> Pass<'w> {
     }
 
     /// Starts a job on the nodes that are kept for it, before all turns: its own has come.
-    fn start_planned(&mut self, one: &Standby<'w>, class: Option<ClassIndex>) -> bool {
+    pub(super) fn start_planned(&mut self, one: &Standby<'w>, class: Option<ClassIndex>) -> bool {
         if self.has_decided_enough() || !self.allowed(one.want, class) {
             return false;
         }

@@ -152,7 +152,9 @@ impl<'w> Pass<'w> {
         (want, place): (Want, usize),
         claim: Claim,
     ) -> bool {
-        let job = plain.of.jobs.first().map_or(JobId(0), |first| first.job);
+        let first = plain.of.jobs.first().map(|first| first.job);
+        // Whoever waits for nodes that are kept for it does not stand for the others.
+        let job = first.filter(|job| self.stand_by.of(*job).is_none()).unwrap_or(JobId(0));
         let family = self.families.get(want.family);
         let ask = Ask {
             who: Asker { job, guaranteed: claim.tier == Tier::Guaranteed, plans_gang: false },

@@ -30,7 +30,8 @@ impl<'w> Pass<'w> {
     /// Looks at a job, or at its whole cohort if it tells for all.
     pub(super) fn take_turn(&mut self, turns: &mut Turns<'w>, turn: &Turn) -> Fate {
         let Some(job) = self.jobs.get(turn.job) else { return Fate::Next };
-        if self.started.contains(&job.id) || self.is_kept_back(job) {
+        let is_done = self.started.contains(&job.id) || self.stand_by.of(job.id).is_some();
+        if is_done || self.is_kept_back(job) {
             return Fate::Next;
         }
         let want = self.want_of(turns.cohort_mut(turn.cohort));

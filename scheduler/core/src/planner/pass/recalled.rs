@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Order, Pass, Want};
+use super::{Order, Pass, Scope, Want};
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Decision;
@@ -16,7 +16,8 @@ impl<'w> Pass<'w> {
     /// what borrows for one that is within a guarantee of some class. Whether it does; then what it needs is kept for
     /// it and counts as its own.
     pub(super) fn recall(&mut self, job: &Job, claim: Claim, want: Want, order: Order) -> bool {
-        let Some(node) = claim.node.filter(|_| order != Order::Planned) else { return false };
+        let may = self.scope == Scope::Full && order != Order::Planned;
+        let Some(node) = claim.node.filter(|_| may) else { return false };
         if !self.limits.allow_walltime(want.project, want.limit_s) {
             return false;
         }

@@ -78,6 +78,11 @@ impl Recorder {
         self.promised.push(job);
     }
 
+    /// Whether others had stopped for anybody.
+    pub fn has_promised(&self) -> bool {
+        !self.promised.is_empty()
+    }
+
     /// Whether the one of those that wait had its turn before the last start.
     pub fn keeps(&self, at: usize) -> bool {
         self.turns.is_some() && at < self.looked

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::beforehand::Known;
-use super::{Pass, Waiting, Who};
+use super::{Ended, Pass, Waiting, Who};
 use crate::ids::JobId;
-use crate::plan::{Blocker, CohortLists, Decision, Report};
+use crate::plan::{Blocker, CohortLists, Report};
+use crate::planner::bearings::{Bearings, Kept};
 use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
 use crate::planner::shares::Shares;
 use crate::planner::turns::{Name, Turns};
-use crate::precedence::PassTurns;
 use crate::world::{CohortKey, CohortNumber, World};
 
 /// Of fewer than one in so many cohorts, sorting what is said is faster than to look at them all in their order.
@@ -32,14 +32,14 @@ struct Lists<'w> {
 
 impl<'w> Pass<'w> {
     /// What the pass found.
-    pub(super) fn report(
-        mut self,
-        turns: &Turns<'w>,
-    ) -> (Vec<Decision>, Report, Option<PassTurns>) {
+    pub(super) fn report(mut self, turns: &Turns<'w>) -> Ended {
+        let is_calm = self.is_calm();
         let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
         let record = self.finish_record();
-        let shares = self.fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
+        let (fair, planned) = (self.fair.take().map(Arc::new), Arc::new(self.plans.starts));
+        let of_fair = |fair| Shares::of(fair, &self.machine, &self.demands);
+        let shares = fair.clone().map(of_fair);
         let (jobs, cohorts, usual) = lists.into_parts();
         let report = Report {
             jobs,
@@ -47,10 +47,17 @@ impl<'w> Pass<'w> {
             considered: self.considered,
             deferred: waiting.saturating_sub(self.considered),
             shares: Arc::new(shares.unwrap_or_default()),
-            planned: Arc::new(self.plans.starts),
+            planned: Arc::clone(&planned),
             crowded: self.families.crowded(usual),
         };
-        (self.decisions, report, record)
+        let (whole, demands, contested) = (self.whole, self.demands, self.contested);
+        let of = |fair| Kept::of(self.world.version, whole, fair, demands, planned, contested);
+        let mut kept = fair.map(of);
+        if let Some(kept) = &mut kept {
+            kept.note(&self.decisions, |job| self.jobs.get(job));
+        }
+        let bearings = kept.filter(|_| is_calm).map(Bearings::of).unwrap_or_default();
+        Ended { decisions: self.decisions, report, turns: record, bearings }
     }
 
     fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {
