@@ -144,7 +144,8 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
     let world = load(store, &policy, &dispatcher).await?;
     let learnt = estimate::learnt(store.as_ref()).await;
     let (estimator, lookout, estimates) = estimate::new(Arc::clone(&policy), learnt);
-    let (planner, feed, last_pass) = plan::new(Arc::clone(&policy), Arc::clone(&metrics), lookout);
+    let (policy_of, metrics_of) = (Arc::clone(&policy), Arc::clone(&metrics));
+    let (planner, feed, last_pass) = plan::new(policy_of, config.timing, metrics_of, lookout);
     let (writer, handle) = writer::new(WriterParts {
         store: Arc::clone(store),
         epoch: leadership.epoch,

@@ -80,6 +80,10 @@ pub struct Timing {
     pub leader_lease_ms: i64,
     /// How often the repair loops look.
     pub repair_every_ms: u64,
+    /// Once a full pass of the planner takes this long, passes that only ask who starts in what was freed go between.
+    pub event_passes_beyond_ms: u64,
+    /// How often one of these is held against the same pass over everybody that waits; 0: never.
+    pub cross_check_every_s: u64,
     /// At shutdown, how long open calls may take to end.
     pub shutdown_grace_ms: u64,
 }
@@ -93,6 +97,8 @@ impl Default for Timing {
             confirm_within_ms: 60_000,
             leader_lease_ms: 5_000,
             repair_every_ms: 500,
+            event_passes_beyond_ms: 5,
+            cross_check_every_s: 60,
             shutdown_grace_ms: 5_000,
         }
     }

@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod estimate;
 pub mod logs;
 pub mod orders;
+mod pace;
 pub mod plan;
 pub mod round;
 mod submissions;

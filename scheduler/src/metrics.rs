@@ -8,6 +8,7 @@ mod rpc;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use gotgan_core::amount::GpuMilli;
 use gotgan_core::ids::GpuClass;
@@ -39,10 +40,16 @@ pub struct Metrics {
     pub changes_per_round: Histogram,
     /// Time of a commit, in seconds.
     pub commit_seconds: Histogram,
-    /// Time of a planning pass, in seconds.
-    pub plan_seconds: Histogram,
+    /// Time of a full planning pass, in seconds.
+    plan_seconds: Histogram,
+    /// Passes that only asked who starts in the room that there is, in seconds.
+    event_pass_seconds: Histogram,
+    /// Of these, those that were held against the same pass over everybody.
+    pub cross_checks: Counter,
+    /// Of these, those that decided something else.
+    pub divergences: Counter,
     /// Decisions that plans made.
-    pub decisions: Counter,
+    decisions: Counter,
     /// Decisions that were refused when they should have been committed.
     pub refused_decisions: Counter,
     /// Events committed.
@@ -83,6 +90,9 @@ impl Metrics {
             changes_per_round: Histogram::new(CHANGES_BOUNDS),
             commit_seconds: Histogram::new(SECONDS_BOUNDS),
             plan_seconds: Histogram::new(SECONDS_BOUNDS),
+            event_pass_seconds: Histogram::new(SECONDS_BOUNDS),
+            cross_checks: Counter::default(),
+            divergences: Counter::default(),
             decisions: Counter::default(),
             refused_decisions: Counter::default(),
             events: Counter::default(),
@@ -106,6 +116,8 @@ impl Metrics {
         counter("rounds", "Transactions committed", &self.rounds);
         counter("decisions", "Decisions that plans made", &self.decisions);
         counter("refused_decisions", "Decisions refused at commit", &self.refused_decisions);
+        counter("planner_cross_checks", "Event passes cross-checked", &self.cross_checks);
+        counter("planner_divergences", "Event passes found to differ", &self.divergences);
         counter("events", "Events committed", &self.events);
         counter("reports", "Reports of workers folded in", &self.reports);
         let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
@@ -113,11 +125,19 @@ impl Metrics {
         };
         histogram("changes_per_round", "Changes in one transaction", &self.changes_per_round);
         histogram("commit_seconds", "Time of a commit", &self.commit_seconds);
-        histogram("plan_seconds", "Time of a planning pass", &self.plan_seconds);
+        histogram("plan_seconds", "Time of a full planning pass", &self.plan_seconds);
+        histogram("event_pass_seconds", "Time of a pass for an event", &self.event_pass_seconds);
         registry.register("worker_streams", "Open streams of workers", self.worker_streams.clone());
         registry.register("jobs", "Jobs by state", self.jobs.clone());
         registry.register("gpus", "GPUs by class and state", self.gpus.clone());
         registry.register("rpcs", "Calls by method and gRPC code", self.rpcs.clone());
+    }
+
+    /// Counts a pass of the planner with what it decided.
+    pub fn count_pass(&self, is_full: bool, took: Duration, decisions: usize) {
+        let times = if is_full { &self.plan_seconds } else { &self.event_pass_seconds };
+        times.observe(took.as_secs_f64());
+        self.decisions.inc_by(decisions as u64);
     }
 
     /// Sets how many jobs there are in each state; a state that is absent has none.
@@ -176,6 +196,9 @@ mod tests {
             "changes_per_round",
             "commit_seconds",
             "plan_seconds",
+            "event_pass_seconds",
+            "planner_cross_checks",
+            "planner_divergences",
             "decisions",
             "refused_decisions",
             "events",

@@ -1,4 +1,6 @@
-//! The planner's thread: a replica of the world, a pass whenever something changed that a pass could use.
+//! The planner's thread: a replica of the world, a pass whenever something changed that a pass could use. Where full passes
+//! take long, passes that only ask who starts in the room there is go between them, and from time to time one of these is
+//! held against the same pass over everybody: they must agree.
 //!
 //! The replica is fed by what the writer committed, so planning never holds the writer up and never sees what is
 //! not durable. A plan goes to the writer as one command and no other pass begins until it has been committed and
@@ -14,7 +16,7 @@ use gotgan_core::change::Change;
 use gotgan_core::job::JobState;
 use gotgan_core::lifecycle;
 use gotgan_core::plan::{Plan, Report};
-use gotgan_core::planner;
+use gotgan_core::planner::{self, Bearings};
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 use tokio::runtime::Handle;
@@ -22,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::WriterHandle;
 use super::estimate::Lookout;
+use super::pace::{Depth, News, Pace, Past};
 use crate::clock;
+use crate::config::Timing;
 use crate::metrics::Metrics;
 
 /// Rounds the planner may lag behind; past that it gets a copy of the whole world instead.
@@ -30,18 +34,6 @@ const FEED_MAX: usize = 16_384;
 
 /// A pass at least this often while jobs wait, for retry delays that run out and starts that are to be planned.
 const IDLE_PASS: Duration = Duration::from_secs(1);
-
-/// After a pass that started something the planner rests this many times as long as the pass took, so that planning a
-/// long queue over and over cannot take more than half a processor from those who submit and report. Longer, and GPUs
-/// that are free wait for it.
-const REST_FACTOR: u32 = 1;
-
-/// The same after a pass that started nothing, as long as nothing but new jobs came since: most of them only join
-/// the queue, and the next pass would do its work over again to say so.
-const FULL_REST_FACTOR: u32 = 10;
-
-/// Longest rest.
-const REST_MAX: Duration = Duration::from_millis(500);
 
 /// What the planner's thread is told.
 #[derive(Debug)]
@@ -123,6 +115,7 @@ pub struct Planner {
     inputs: Receiver<PlannerInput>,
     feed: PlannerFeed,
     policy: Arc<Policy>,
+    timing: Timing,
     last: LastPass,
     metrics: Arc<Metrics>,
     lookout: Lookout,
@@ -132,6 +125,7 @@ pub struct Planner {
 #[must_use]
 pub fn new(
     policy: Arc<Policy>,
+    timing: Timing,
     metrics: Arc<Metrics>,
     lookout: Lookout,
 ) -> (Planner, PlannerFeed, LastPass) {
@@ -139,7 +133,7 @@ pub fn new(
     let feed = PlannerFeed { sender, behind: false };
     let last = LastPass::default();
     let (own, shown) = (feed.clone(), last.clone());
-    let planner = Planner { inputs, feed: own, policy, last: shown, metrics, lookout };
+    let planner = Planner { inputs, feed: own, policy, timing, last: shown, metrics, lookout };
     (planner, feed, last)
 }
 
@@ -158,52 +152,13 @@ impl Drop for Settled {
 #[derive(Debug)]
 struct Replica {
     world: World,
-    /// What changed that a pass could use.
-    news: News,
+    /// What the last full pass left for passes that follow events.
+    bearings: Bearings,
+    pace: Pace,
     /// A plan is on its way through the writer.
     in_flight: bool,
-    /// What the last pass cost and achieved.
-    rest: Rest,
-    /// When the last pass began.
-    last_pass: Instant,
-}
-
-/// What changed since the last pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
-    /// Nothing that a pass could use.
-    None,
-    /// More jobs wait.
-    Jobs,
-    /// Something was freed, came, or is allowed now; or a job came that may find room in what was left.
-    Room,
-}
-
-/// The pause after a pass.
-#[derive(Debug, Clone, Copy)]
-struct Rest {
-    since: Instant,
-    took: Duration,
-    started_any: bool,
-    /// It stopped at the most that one pass may start.
-    has_more: bool,
-}
-
-impl Rest {
-    /// Before the first pass.
-    fn none() -> Self {
-        Self { since: Instant::now(), took: Duration::ZERO, started_any: false, has_more: false }
-    }
-
-    /// Until when the planner rests, with this news.
-    fn until(self, news: News) -> Instant {
-        if self.has_more {
-            return self.since;
-        }
-        let is_full = !self.started_any && news == News::Jobs;
-        let factor = if is_full { FULL_REST_FACTOR } else { REST_FACTOR };
-        self.since + (self.took * factor).min(REST_MAX)
-    }
+    /// When a pass for an event was last held against the long way.
+    cross_checked: Instant,
 }
 
 impl Planner {
@@ -226,16 +181,19 @@ impl Planner {
     }
 
     fn run(mut self, writer: &WriterHandle, runtime: &Handle) {
+        let beyond = Duration::from_millis(self.timing.event_passes_beyond_ms);
         let mut replica = Replica {
             world: World::default(),
-            news: News::None,
+            bearings: Bearings::default(),
+            pace: Pace::new(beyond),
             in_flight: false,
-            rest: Rest::none(),
-            last_pass: Instant::now(),
+            cross_checked: Instant::now(),
         };
         while self.absorb(&mut replica) {
-            if replica.next_pass().is_some_and(|due| Instant::now() >= due) {
-                let plan = self.pass(&mut replica);
+            if let Some((due, depth)) = replica.next_pass()
+                && Instant::now() >= due
+            {
+                let plan = self.pass(&mut replica, depth);
                 if !plan.decisions.is_empty()
                     && !self.hand_over(&mut replica, plan, writer, runtime)
                 {
@@ -250,9 +208,8 @@ impl Planner {
 
     /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
     fn absorb(&mut self, replica: &mut Replica) -> bool {
-        let wait = replica
-            .next_pass()
-            .map_or(IDLE_PASS, |due| due.saturating_duration_since(Instant::now()));
+        let until_due = |due: Instant| due.saturating_duration_since(Instant::now());
+        let wait = replica.next_pass().map_or(IDLE_PASS, |(due, _)| until_due(due));
         match self.inputs.recv_timeout(wait) {
             Ok(input) => replica.take(input, &self.last, &mut self.lookout),
             Err(RecvTimeoutError::Timeout) => {}
@@ -262,26 +219,75 @@ impl Planner {
             replica.take(input, &self.last, &mut self.lookout);
         }
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
-        let overdue = replica.last_pass.elapsed() >= IDLE_PASS;
+        let overdue = replica.pace.last_full().elapsed() >= IDLE_PASS;
         if overdue && !replica.world.queue.is_empty() {
-            replica.news = News::Room;
+            replica.pace.note(News::Ground);
         }
         true
     }
 
-    fn pass(&self, replica: &mut Replica) -> Plan {
+    fn pass(&self, replica: &mut Replica, depth: Depth) -> Plan {
         let began = Instant::now();
-        replica.last_pass = began;
-        let before = Arc::clone(&self.last.get().report.planned);
-        let mut plan = planner::plan_after(&before, &replica.world, &self.policy, clock::now());
-        let took = began.elapsed();
-        self.metrics.plan_seconds.observe(took.as_secs_f64());
-        self.metrics.decisions.inc_by(plan.decisions.len() as u64);
-        let (has_more, started_any) = (plan.report.deferred > 0, !plan.decisions.is_empty());
-        replica.news = if has_more { News::Room } else { News::None };
-        replica.rest = Rest { since: Instant::now(), took, started_any, has_more };
-        self.last.set(std::mem::take(&mut plan.report), plan.planned, took);
+        let plan = match depth {
+            Depth::Event => self.event_pass(replica),
+            Depth::Full => None,
+        };
+        let (depth, plan) = match plan {
+            Some(plan) => (Depth::Event, plan),
+            None => (Depth::Full, self.full_pass(replica)),
+        };
+        let (took, has_more) = (began.elapsed(), plan.report.deferred > 0);
+        let started_any = !plan.decisions.is_empty();
+        self.metrics.count_pass(depth == Depth::Full, took, plan.decisions.len());
+        replica.pace.done(depth, Past { ended: Instant::now(), took, started_any, has_more });
         plan
+    }
+
+    fn full_pass(&self, replica: &mut Replica) -> Plan {
+        let began = Instant::now();
+        let before = Arc::clone(&self.last.get().report.planned);
+        let (mut plan, bearings) =
+            planner::plan_full(&before, &replica.world, &self.policy, clock::now());
+        replica.bearings = bearings;
+        // Whether there is more to start is asked of the plan, which keeps that alone.
+        let kept = Report { deferred: plan.report.deferred, ..Report::default() };
+        let report = std::mem::replace(&mut plan.report, kept);
+        self.last.set(report, plan.planned, began.elapsed());
+        plan
+    }
+
+    /// A pass for an event; `None` where only a full one will do.
+    fn event_pass(&self, replica: &mut Replica) -> Option<Plan> {
+        let now = clock::now();
+        let every = Duration::from_secs(self.timing.cross_check_every_s);
+        let checks = !every.is_zero() && replica.cross_checked.elapsed() >= every;
+        let before = checks.then(|| replica.bearings.clone());
+        let Replica { bearings, world, .. } = &mut *replica;
+        let plan = planner::plan_event(bearings, world, &self.policy, now)?;
+        if let Some(before) = before {
+            replica.cross_checked = Instant::now();
+            self.cross_check(&before, &replica.world, &plan);
+        }
+        Some(plan)
+    }
+
+    /// Holds a pass for an event against the same pass over everybody.
+    fn cross_check(&self, before: &Bearings, world: &World, plan: &Plan) {
+        let long = planner::plan_event_in_full(before, world, &self.policy, plan.planned);
+        self.metrics.cross_checks.inc();
+        let long = long.map(|long| long.decisions).unwrap_or_default();
+        if long != plan.decisions {
+            self.metrics.divergences.inc();
+            let differs = plan.decisions.iter().zip(&long).position(|(one, other)| one != other);
+            let at = differs.unwrap_or(plan.decisions.len().min(long.len()));
+            tracing::error!(
+                version = world.version,
+                decision = at,
+                short = ?plan.decisions.get(at),
+                long = ?long.get(at),
+                "a pass for an event decides other than the same pass over everybody"
+            );
+        }
     }
 
     /// Sends the plan to the writer; false if that is gone.
@@ -304,26 +310,29 @@ impl Planner {
 }
 
 impl Replica {
-    /// When the next pass may begin; `None` while there is nothing to plan or a plan is on its way.
-    fn next_pass(&self) -> Option<Instant> {
-        let wanted = self.news != News::None && !self.in_flight;
-        wanted.then(|| self.rest.until(self.news))
+    /// What pass comes next, and when; `None` while there is nothing to plan or a plan is on its way.
+    fn next_pass(&self) -> Option<(Instant, Depth)> {
+        let can_event = || self.bearings.suffice_for(&self.world);
+        if self.in_flight { None } else { self.pace.next(can_event) }
     }
 
     fn take(&mut self, input: PlannerInput, last: &LastPass, lookout: &mut Lookout) {
         match input {
             PlannerInput::Changes(changes) => {
                 let report = last.get().report;
-                let news = changes.iter().map(|change| news_of(change, &report));
-                let news = news.max().unwrap_or(News::None);
-                self.news = self.news.max(news);
-                self.world.apply_all(changes.iter());
+                let owes_full = self.pace.owes_full();
+                for change in changes.iter() {
+                    self.pace.note(news_of(change, &report, owes_full));
+                    self.bearings.see(change);
+                    self.world.apply(change);
+                }
                 lookout.see(&self.world, &changes);
             }
             PlannerInput::Reset(world) => {
                 self.world = *world;
+                self.bearings = Bearings::default();
                 lookout.reset(&self.world);
-                self.news = News::Room;
+                self.pace.note(News::Ground);
             }
             PlannerInput::PlanSettled => self.in_flight = false,
         }
@@ -338,13 +347,14 @@ fn commit_plan(draft: &mut lifecycle::Draft<'_>, plan: &Plan, metrics: &Metrics)
     }
 }
 
-/// What a pass after this change could use that the pass before, which found this, could not.
-fn news_of(change: &Change, report: &Report) -> News {
+/// What a pass after this change could use that the pass before could not. The last full pass found `report`; where one is
+/// owed, that no longer says for whom there is no room.
+fn news_of(change: &Change, report: &Report, owes_full: bool) -> News {
     match change {
         // A task of an array becomes a job when it starts, which leaves less room and no more jobs.
         Change::JobSubmitted(job) if job.array.is_some() => News::None,
-        Change::JobSubmitted(job) if report.joins_queue(job) => News::Jobs,
-        Change::JobSubmitted(_) => News::Room,
+        Change::JobSubmitted(job) if !owes_full && report.joins_queue(job) => News::Jobs,
+        Change::JobSubmitted(_) => News::Starts,
         // Some of its tasks may have been released.
         Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)
@@ -353,9 +363,9 @@ fn news_of(change: &Change, report: &Report) -> News {
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
         | Change::QuotaApplied { .. }
-        | Change::QuotaTurned { .. } => News::Room,
-        Change::JobMoved { status, .. } if status.state == JobState::Pending => News::Room,
-        Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => News::Room,
+        | Change::QuotaTurned { .. } => News::Ground,
+        Change::JobMoved { status, .. } if status.state == JobState::Pending => News::Starts,
+        Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => News::Starts,
         Change::JobMoved { .. }
         | Change::AttemptMoved(_)
         | Change::AttemptLeased(_)
@@ -367,33 +377,5 @@ fn news_of(change: &Change, report: &Report) -> News {
         | Change::QuotaApproved(_)
         | Change::QuotaAlerted(_)
         | Change::Happened(_) => News::None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rest(started_any: bool, has_more: bool) -> Rest {
-        Rest { took: Duration::from_millis(10), started_any, has_more, ..Rest::none() }
-    }
-
-    #[test]
-    fn a_pass_that_stopped_halfway_is_followed_at_once() {
-        let rest = rest(true, true);
-        assert_eq!(rest.until(News::Room), rest.since);
-    }
-
-    #[test]
-    fn jobs_that_join_a_queue_of_which_nothing_started_wait_longer_than_room_does() {
-        let rest = rest(false, false);
-        assert_eq!(rest.until(News::Room), rest.since + Duration::from_millis(10));
-        assert_eq!(rest.until(News::Jobs), rest.since + Duration::from_millis(100));
-    }
-
-    #[test]
-    fn no_rest_is_longer_than_the_longest() {
-        let rest = Rest { took: Duration::from_secs(9), ..rest(false, false) };
-        assert_eq!(rest.until(News::Jobs), rest.since + REST_MAX);
     }
 }

@@ -18,7 +18,7 @@ use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
 use gotgan_core::ids::ProjectPath;
 use gotgan_core::plan::{Decision, Plan};
-use gotgan_core::planner::{foresee, plan, plan_after};
+use gotgan_core::planner::{foresee, plan, plan_after, plan_event, plan_event_in_full};
 use gotgan_core::topology::Level;
 
 use crate::cluster::TestCluster;
@@ -351,6 +351,47 @@ fn a_nation_with_guarantees_waits() {
     }
     let (took, plan) = passes(&mut cluster, 60, 40);
     println!("{}: p50 {:?}, at most {:?}", told(&cluster, &plan), took[20], took[39]);
+}
+
+/// Jobs of a nation end one after the other, and others start: how long a pass for each event takes, the changes of the
+/// world left out; beside it what the full passes in between take.
+fn events(cluster: &mut TestCluster, count: usize) -> (Vec<Duration>, usize) {
+    let (mut took, mut starts) = (Vec::new(), 0);
+    for event in 0..count {
+        if event % 50 == 0 {
+            cluster.start_unchecked();
+        }
+        let at = event * 7_919 % cluster.world.attempts.len();
+        let job = cluster.world.attempts.keys().nth(at).unwrap().job;
+        cluster.later(1);
+        cluster.end(job);
+        let began = Instant::now();
+        let plan = {
+            let TestCluster { bearings, world, policy, now, .. } = &mut *cluster;
+            plan_event(bearings, world, policy, *now).unwrap()
+        };
+        took.push(began.elapsed());
+        if event % 100 == 0 {
+            let TestCluster { bearings, world, policy, now, .. } = &*cluster;
+            let long = plan_event_in_full(bearings, world, policy, *now).unwrap();
+            assert_eq!(plan.decisions, long.decisions);
+        }
+        starts += plan.decisions.len();
+        cluster.take(&plan);
+    }
+    took.sort_unstable();
+    (took, starts)
+}
+
+/// One event after the other beside 100,000 waiting jobs on 6,250 full nodes.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn events_of_a_nation() {
+    let mut cluster = nation(NODES, WAITING);
+    _ = passes(&mut cluster, 200, 1);
+    let (took, starts) = events(&mut cluster, 1_000);
+    let (half, most, last) = (took[500], took[990], took[999]);
+    println!("1,000 events, {starts} starts: p50 {half:?}, p99 {most:?}, at most {last:?}");
 }
 
 /// How the cost of a pass grows with what waits and with the machine.
