@@ -49,6 +49,15 @@ impl PlannedStarts {
         self.order.iter().filter_map(|job| Some((*job, self.by_job.get(job)?)))
     }
 
+    /// Those of jobs with numbers from the first to the last.
+    pub fn between(
+        &self,
+        first: JobId,
+        last: JobId,
+    ) -> impl Iterator<Item = (JobId, &PlannedStart)> {
+        self.by_job.range(first..=last).map(|(job, start)| (*job, start))
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {

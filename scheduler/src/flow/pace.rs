@@ -72,12 +72,7 @@ pub(super) struct Pace {
 
 impl Past {
     fn none() -> Self {
-        Past {
-            ended: Instant::now(),
-            took: Duration::ZERO,
-            started_any: false,
-            has_more: false,
-        }
+        Past { ended: Instant::now(), took: Duration::ZERO, started_any: false, has_more: false }
     }
 
     /// The end of the rest after it.
@@ -195,7 +190,8 @@ mod tests {
     #[test]
     fn an_event_is_looked_at_at_once_and_the_full_pass_that_is_owed_is_not_put_off_by_the_next() {
         let mut pace = after(past(true, false));
-        let event = Past { ended: pace.full.ended, took: Duration::from_millis(1), ..past(true, false) };
+        let event =
+            Past { ended: pace.full.ended, took: Duration::from_millis(1), ..past(true, false) };
         pace.event = event;
         assert_eq!(next(&pace, News::Starts, true), Some((event.took, Depth::Event)));
         pace.done(Depth::Event, event);

@@ -15,16 +15,20 @@ use super::fair::{Demand, Fair};
 use super::fit::Machine;
 use super::score::ClassIndex;
 use super::whole::Whole;
+use crate::array::{self, ArrayTasks};
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
-use crate::job::Job;
+use crate::job::{Job, JobState, JobStatus};
 use crate::plan::Decision;
-use crate::planned::PlannedStarts;
+use crate::planned::{PlannedStart, PlannedStarts};
 use crate::world::World;
 
 /// Jobs beside the cohorts up to which a pass for an event looks at all of them; each takes longer than a cohort.
 const BESIDE_MAX: usize = 256;
+
+/// More tasks than any array may have.
+const TASKS_MAX: u32 = 1_000_000;
 
 /// What a full pass leaves behind for passes that follow events; nothing where the next pass must be a full one.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +52,34 @@ pub(super) struct Kept {
     planned_on: Option<BTreeMap<NodeName, Vec<(usize, JobId)>>>,
     /// Of whom something of a class started or ended since it was put right.
     touched: BTreeSet<(ProjectPath, GpuClass)>,
+    /// Starts that were decided and have not been seen to happen, with their projects: they may be refused.
+    unsettled: BTreeMap<JobId, ProjectPath>,
+    /// What changed since the last pass.
+    pub fresh: Fresh,
+    /// What kept somebody from starting who found room, or might have.
+    pub refusing: Refusing,
+}
+
+/// What changed since the last pass that could let somebody start who waited then. It may be more than that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fresh {
+    /// Nodes on which something was freed, or is free for longer.
+    pub nodes: BTreeSet<NodeName>,
+    /// Jobs that wait since then, or may have.
+    pub jobs: BTreeSet<JobId>,
+    /// Projects that hold less, or have more in their accounts.
+    pub projects: BTreeSet<ProjectPath>,
+    /// The last pass has not looked at everybody.
+    pub has_more: bool,
+}
+
+/// What keeps jobs from starting beside room.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refusing {
+    /// Nodes of the quota tree, by their limits and budgets.
+    pub paths: BTreeSet<String>,
+    /// Guarantees, or what nodes of the tree keep of them: a matter of what everybody holds.
+    pub by_all: bool,
 }
 
 impl Bearings {
@@ -61,10 +93,16 @@ impl Bearings {
             kept.version += 1;
         }
         match change {
-            Change::AttemptLeased(attempt) => self.touch(attempt),
-            Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => {
+            Change::AttemptLeased(attempt) => {
                 self.touch(attempt);
+                self.with(|kept| _ = kept.unsettled.remove(&attempt.id.job));
             }
+            Change::AttemptMoved(attempt) => self.see_attempt(attempt),
+            Change::JobSubmitted(job) => self.see_job(job.id, &job.status),
+            Change::JobMoved { id, status } => self.see_job(*id, status),
+            Change::Booked(entry) => self.with(|kept| {
+                kept.fresh.projects.insert(entry.project.clone());
+            }),
             Change::NodeRegistered(_)
             | Change::NodeAdministered { .. }
             | Change::NodeHeard { .. }
@@ -72,13 +110,9 @@ impl Bearings {
             | Change::WindowMoved(_)
             | Change::QuotaApplied { .. }
             | Change::QuotaTurned { .. } => self.0 = None,
-            Change::JobSubmitted(_)
-            | Change::JobMoved { .. }
-            | Change::AttemptMoved(_)
-            | Change::StepCreated(_)
+            Change::StepCreated(_)
             | Change::TaskMoved { .. }
             | Change::PassRecorded(_)
-            | Change::Booked(_)
             | Change::QuotaAudited(_)
             | Change::QuotaApproved(_)
             | Change::QuotaAlerted(_)
@@ -103,10 +137,55 @@ impl Bearings {
         Some(kept)
     }
 
-    fn touch(&mut self, attempt: &Attempt) {
-        let (Some(kept), Some(class)) = (&mut self.0, &attempt.placement.class) else { return };
-        kept.touched.insert((attempt.project.clone(), class.clone()));
+    fn with(&mut self, see: impl FnOnce(&mut Kept)) {
+        if let Some(kept) = &mut self.0 {
+            see(kept);
+        }
     }
+
+    fn touch(&mut self, attempt: &Attempt) {
+        let Some(class) = &attempt.placement.class else { return };
+        self.with(|kept| _ = kept.touched.insert((attempt.project.clone(), class.clone())));
+    }
+
+    /// Whatever happened to it, its nodes may be free sooner than they were to be.
+    fn see_attempt(&mut self, attempt: &Attempt) {
+        self.with(|kept| {
+            let nodes = attempt.placement.nodes.iter().map(|held| held.node.clone());
+            kept.fresh.nodes.extend(nodes);
+        });
+        if attempt.state == AttemptState::Ended {
+            self.touch(attempt);
+            self.with(|kept| _ = kept.fresh.projects.insert(attempt.project.clone()));
+        }
+    }
+
+    fn see_job(&mut self, id: JobId, status: &JobStatus) {
+        self.with(|kept| {
+            let waits = status.state == JobState::Pending;
+            if waits || status.tasks.is_some() {
+                kept.fresh.jobs.insert(id);
+            }
+            let planned = Arc::clone(&kept.planned);
+            let own = planned.of(id).filter(|_| !waits);
+            let of_tasks =
+                status.tasks.iter().flat_map(|tasks| no_longer_wait(&planned, id, tasks));
+            let free = own.into_iter().chain(of_tasks).flat_map(|start| &start.nodes).cloned();
+            kept.fresh.nodes.extend(free);
+        });
+    }
+}
+
+/// Starts that are planned for tasks of an array that do not wait, or are no tasks of it at all.
+fn no_longer_wait<'a>(
+    planned: &'a PlannedStarts,
+    array: JobId,
+    tasks: &'a ArrayTasks,
+) -> impl Iterator<Item = &'a PlannedStart> {
+    let (first, last) = (array::task_id(array, 0), array::task_id(array, TASKS_MAX));
+    let place = move |job: JobId| u32::try_from(job.0.saturating_sub(first.0)).unwrap_or(u32::MAX);
+    let between = planned.between(first, last);
+    between.filter(move |(job, _)| !tasks.waiting.contains(place(*job))).map(|(_, start)| start)
 }
 
 impl Kept {
@@ -120,14 +199,49 @@ impl Kept {
         contested: BTreeSet<ClassIndex>,
     ) -> Self {
         let (planned_on, touched) = (None, BTreeSet::new());
-        Kept { version, whole, fair, demands, contested, planned, planned_on, touched }
+        let (fresh, refusing) = (Fresh::default(), Refusing::default());
+        Kept {
+            version,
+            whole,
+            fair,
+            demands,
+            contested,
+            planned,
+            planned_on,
+            touched,
+            unsettled: BTreeMap::new(),
+            fresh,
+            refusing,
+        }
     }
 
-    /// Notes what a pass has decided: it counts as given already, and may yet be refused.
+    /// Whether only those can start who find room in what is fresh, and those who are: not where anything that is gone or
+    /// smaller may have kept others from room that there was all along.
+    pub fn is_narrow(&self) -> bool {
+        let refused = |path: &ProjectPath| {
+            let mut path = path.self_and_ancestors();
+            path.any(|above| self.refusing.paths.contains(above))
+        };
+        let Fresh { projects, has_more, .. } = &self.fresh;
+        let mut projects = projects.iter().chain(self.unsettled.values());
+        !has_more && !self.fair.has_tiers && !self.refusing.by_all && !projects.any(refused)
+    }
+
+    /// A pass has looked at everything, or not at all of it.
+    pub fn begin_anew(&mut self, has_more: bool) {
+        self.fresh = Fresh { has_more, ..Fresh::default() };
+        self.unsettled.clear();
+    }
+
+    /// Notes what a pass has decided: it counts as given already, and may yet be refused. Then what it was given is fresh.
     pub fn note<'w>(&mut self, decisions: &[Decision], job: impl Fn(JobId) -> Option<&'w Job>) {
         for decision in decisions {
             let Decision::Start { job: id, placement } = decision else { continue };
-            if let (Some(job), Some(class)) = (job(*id), &placement.class) {
+            self.fresh.jobs.insert(*id);
+            self.fresh.nodes.extend(placement.nodes.iter().map(|held| held.node.clone()));
+            let Some(job) = job(*id) else { continue };
+            self.unsettled.insert(*id, job.spec.project.clone());
+            if let Some(class) = &placement.class {
                 self.touched.insert((job.spec.project.clone(), class.clone()));
             }
         }

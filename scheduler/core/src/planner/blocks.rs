@@ -60,9 +60,8 @@ impl Others<'_> {
     /// By block: nodes of it that take work, those of the machine among them.
     fn in_use(&self, numbers: &BTreeMap<&str, BlockId>, level: Level) -> Vec<u32> {
         let mut in_use = vec![0; numbers.len()];
-        let takes_work = |name: &NodeName, node: &Node| {
-            node.takes_work() && !self.standby.contains(name)
-        };
+        let takes_work =
+            |name: &NodeName, node: &Node| node.takes_work() && !self.standby.contains(name);
         for (name, node) in &self.world.nodes {
             let block = node.inventory.block(level).and_then(|block| numbers.get(block));
             if let Some(block) = block.filter(|_| takes_work(name, node)) {

@@ -2,6 +2,7 @@
 //!
 //! Where no node of the tree has a budget there are no accounts, and nothing here costs anything.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::limits::ProjectIndex;
@@ -22,6 +23,8 @@ pub(super) struct Budgets<'w> {
     tree: &'w QuotaTree,
     accounts: Vec<(&'w str, Account)>,
     account_of: BTreeMap<&'w str, usize>,
+    /// Of each whether somebody was beyond its budget. Nothing is decided by that within a pass.
+    refusing: Vec<Cell<bool>>,
     /// Accounts of each project that was looked at, its own first.
     bound: BTreeMap<ProjectIndex, Vec<usize>>,
 }
@@ -38,7 +41,8 @@ impl<'w> Budgets<'w> {
         });
         let accounts: Vec<(&str, Account)> = nodes.collect();
         let account_of = accounts.iter().enumerate().map(|(at, (path, _))| (*path, at)).collect();
-        Budgets { tree, accounts, account_of, bound: BTreeMap::new() }
+        let refusing = accounts.iter().map(|_| Cell::new(false)).collect();
+        Budgets { tree, accounts, account_of, refusing, bound: BTreeMap::new() }
     }
 
     /// Whether any budget binds the project.
@@ -58,8 +62,21 @@ impl<'w> Budgets<'w> {
 
     /// How a start stands where it stands worst.
     pub fn standing(&self, project: ProjectIndex, more: Ngh) -> Standing {
-        let judged = self.of_project(project).map(|(_, account)| account.judge(more));
+        let judge = |at: &usize| {
+            let standing = self.accounts[*at].1.judge(more);
+            if standing != Standing::Within {
+                self.refusing[*at].set(true);
+            }
+            standing
+        };
+        let judged = self.bound.get(&project).into_iter().flatten().map(judge);
         judged.max().unwrap_or(Standing::Within)
+    }
+
+    /// Nodes of the tree beyond whose budgets somebody was.
+    pub fn refusing(&self) -> Vec<&'w str> {
+        let marked = self.accounts.iter().zip(&self.refusing);
+        marked.filter(|(_, refused)| refused.get()).map(|((path, _), _)| *path).collect()
     }
 
     /// Counts what the pass sets aside.

@@ -164,6 +164,12 @@ fn each_cohort<'w>(
             None => enter(Entrant::Plain(number, cohort)),
         }
     }
+    // Those of cohorts that are not asked for come into line with their cohorts all the same.
+    for (number, late) in joining {
+        if let Some(cohort) = world.cohorts.get(number) {
+            enter(joined(number, cohort, late));
+        }
+    }
     for (key, first, places) in apart {
         let (name, wish) = (Name::Apart(key), Wish::of(&first.spec));
         let common = Common { name, spec: &first.spec, avoid: &first.status.avoid, wish };

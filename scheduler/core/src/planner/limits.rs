@@ -1,5 +1,6 @@
 //! Limits of a project and of every node of the quota tree above it, counting what this pass has given away.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::ceiling::{Ceiling, Ceilings};
@@ -49,6 +50,8 @@ struct Level<'w> {
     ceilings: BTreeMap<GpuClass, Ceiling>,
     /// Whether nothing here binds any start.
     is_open: bool,
+    /// Whether it has kept anything from anybody. Nothing is decided by that within a pass.
+    has_refused: Cell<bool>,
 }
 
 /// GPUs by class, and all together.
@@ -119,7 +122,16 @@ impl<'w> Level<'w> {
         let QuotaNode { limits, any_limit, bounds, .. } = node;
         let bound = any_limit.is_some() || bounds.max_gang.is_some() || bounds.max_jobs.is_some();
         let is_open = !bound && limits.is_empty() && ceilings.is_empty();
-        Level { path, node, held, scavenged, jobs: usage.active, ceilings, is_open }
+        Level {
+            path,
+            node,
+            held,
+            scavenged,
+            jobs: usage.active,
+            ceilings,
+            is_open,
+            has_refused: Cell::new(false),
+        }
     }
 
     /// Everything that binds the class, with what counts against it. A scavenger borrows from nobody.
@@ -203,10 +215,16 @@ impl<'w> Limits<'w> {
         let Some(levels) = &self.projects[project.0 as usize].levels else {
             return false;
         };
-        levels
-            .iter()
-            .map(|level| &self.levels[*level])
-            .all(|level| level.is_open || (level.allows_job() && level.allows(asked)))
+        levels.iter().map(|level| &self.levels[*level]).all(|level| {
+            let allows = level.is_open || (level.allows_job() && level.allows(asked));
+            level.has_refused.set(level.has_refused.get() || !allows);
+            allows
+        })
+    }
+
+    /// Nodes of the tree that kept something from somebody.
+    pub fn refusing(&self) -> impl Iterator<Item = &'w str> + '_ {
+        self.levels.iter().filter(|level| level.has_refused.get()).map(|level| level.path)
     }
 
     /// Whether a job that was counted may have so much more, which makes it a job of `whole`.

@@ -22,14 +22,15 @@ use std::sync::Arc;
 
 use backfill::Plans;
 use beforehand::Known;
+use event::FreshRoom;
 pub(super) use event::{Reach, Started};
 use recorded::{Entry, Recorder};
 use spot::Spot;
 
+use super::bearings::Bearings;
 use super::blocks::ranked;
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier};
-use super::bearings::Bearings;
 use super::fit::{Extent, Machine};
 use super::gang::Pick;
 use super::gather::{Gathered, gather};
@@ -47,7 +48,7 @@ use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Placement;
 use crate::fragmentation::Mix;
-use crate::ids::JobId;
+use crate::ids::{JobId, NodeName};
 use crate::job::Job;
 use crate::plan::{Blocker, Decision, Report};
 use crate::planned::PlannedStarts;
@@ -83,6 +84,10 @@ pub(super) struct Pass<'w> {
     recalls: Option<Recalls<'w>>,
     /// In a pass for an event, starts that are planned: those jobs wait for their nodes and look for no others.
     stand_by: Arc<PlannedStarts>,
+    /// Nodes that were kept for jobs which started elsewhere.
+    given_up: BTreeSet<NodeName>,
+    /// Room that there was not when the last pass had looked, in a pass for an event that goes by that.
+    fresh: Option<FreshRoom<'w>>,
     /// Classes of which somebody within a guarantee waits for room.
     contested: BTreeSet<ClassIndex>,
     /// Jobs that others stop for, by project and class.
@@ -228,6 +233,8 @@ impl<'w> Pass<'w> {
             demands: Vec::new(),
             recalls: None,
             stand_by: Arc::default(),
+            given_up: BTreeSet::new(),
+            fresh: None,
             contested: BTreeSet::new(),
             expecting: BTreeMap::new(),
             small: Vec::new(),
@@ -268,13 +275,18 @@ impl<'w> Pass<'w> {
 
     /// Starts what can start, in its order: what is reserved, what is planned, and everybody in line. What was planned
     /// before is taken over in its turn.
-    fn decide(&mut self, mut lines: Lines<'w>, take_over: impl FnOnce(&mut Self)) -> Turns<'w> {
+    fn decide(&mut self, lines: Lines<'w>, take_over: impl FnOnce(&mut Self)) -> Turns<'w> {
         if self.anything_reserved() {
             self.recorder.entry = Entry::Reserved;
             self.start_reserved(&lines);
         }
         self.recorder.entry = Entry::Planned;
         take_over(self);
+        self.take_turns(lines)
+    }
+
+    /// Everybody in line.
+    fn take_turns(&mut self, mut lines: Lines<'w>) -> Turns<'w> {
         self.recorder.entry = Entry::Turn;
         self.set_aside(&mut lines);
         let has_tiers = self.fair.as_ref().is_some_and(|fair| fair.has_tiers);
@@ -460,7 +472,8 @@ impl<'w> Pass<'w> {
             self.horizon.begin(*slot, held.clone(), until);
         }
         // What was kept for it elsewhere stays kept for the rest of the pass, in which room only shrinks.
-        self.plans.starts.take(job.id);
+        let elsewhere = self.plans.starts.take(job.id);
+        self.given_up.extend(elsewhere.into_iter().flat_map(|start| start.nodes));
     }
 
     /// The job of the same project that others stop for, if this one would use up the guarantee that it counts on.

@@ -22,23 +22,28 @@ pub(super) use members::Members;
 use ready::{Front, Place, Ready};
 
 use super::fair::{Fair, Tier, Wanted};
-use super::limits::ProjectIndex;
+use super::limits::{Limits, ProjectIndex};
 use super::pass::Want;
 use crate::amount::GpuMilli;
 use crate::fairshare::order::Burden;
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::quota::entitle::NodeIndex;
 use crate::spec::JobSpec;
-use crate::world::{CohortKey, CohortNumber, CohortPlace, Wish};
+use crate::world::{self, CohortKey, CohortNumber, CohortPlace, Wish};
 
 /// Jobs of one project that want the same, by cohorts.
 #[derive(Debug)]
 struct Line<'w> {
     /// `None` for a project that the tree has not; it starts nothing.
     node: Option<NodeIndex>,
-    project: ProjectIndex,
+    /// Once it was entered into the limits.
+    project: Option<ProjectIndex>,
     path: &'w ProjectPath,
     wanted: Wanted,
+    /// Cohorts that nobody has looked at; they are once the turn of the line comes.
+    unopened: Vec<CohortNumber>,
+    /// Whether any of them may find room where those that waited before did not.
+    roams: bool,
     /// The next job of each cohort whose turn it is in this tier.
     ready: Ready,
     /// Cohorts that must borrow.
@@ -139,6 +144,9 @@ pub(super) enum Fate {
 /// All lines.
 #[derive(Debug)]
 pub(super) struct Turns<'w> {
+    world: &'w world::Cohorts,
+    /// Only lines with something that roams have turns.
+    only_roaming: bool,
     lines: Vec<Line<'w>>,
     cohorts: Vec<Cohort<'w>>,
     heap: BinaryHeap<Reverse<Head>>,
@@ -148,7 +156,7 @@ pub(super) struct Turns<'w> {
 impl<'w> Turns<'w> {
     /// All lines. How far each is from its turn is found when it is looked at first.
     pub fn of(lines: Lines<'w>, has_tiers: bool) -> Self {
-        let (mut lines, cohorts) = lines.into_parts();
+        let (world, mut lines, cohorts) = lines.into_parts();
         // Collected first and ordered once: faster than one by one.
         let mut fronts = vec![Vec::new(); lines.len()];
         for (at, cohort) in cohorts.iter().enumerate() {
@@ -159,7 +167,8 @@ impl<'w> Turns<'w> {
         }
         // Where nothing is guaranteed, all compete alike.
         let tier = if has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
-        let mut turns = Turns { lines, cohorts, heap: BinaryHeap::new(), tier };
+        let heap = BinaryHeap::new();
+        let mut turns = Turns { world, only_roaming: false, lines, cohorts, heap, tier };
         turns.line_up();
         turns
     }
@@ -172,9 +181,9 @@ impl<'w> Turns<'w> {
 
     /// The next job, with the best tier it may start in. After all that are within a guarantee come those that
     /// are not, and those that were put off. Each must be settled before the next is asked for.
-    pub fn next(&mut self, fair: &Fair) -> Option<Turn> {
+    pub fn next(&mut self, fair: &Fair, limits: &mut Limits<'w>) -> Option<Turn> {
         loop {
-            let Some((line, Front { place, cohort })) = self.pop(fair) else {
+            let Some((line, Front { place, cohort })) = self.pop(fair, limits) else {
                 if self.tier == Tier::Borrowed {
                     return None;
                 }
@@ -263,18 +272,48 @@ impl<'w> Turns<'w> {
     }
 
     /// Takes the head of the line that is first, and the line out of the heap.
-    fn pop(&mut self, fair: &Fair) -> Option<(usize, Front)> {
+    fn pop(&mut self, fair: &Fair, limits: &mut Limits<'w>) -> Option<(usize, Front)> {
         loop {
             let mut first = self.heap.peek_mut()?;
             let line = first.0.line;
             let of = &mut self.lines[line];
+            if self.only_roaming && !of.roams {
+                PeekMut::pop(first);
+                continue;
+            }
             if of.refresh(fair) {
                 first.0.burdens = Arc::clone(&of.burdens);
                 continue;
             }
             PeekMut::pop(first);
+            if !self.lines[line].unopened.is_empty() {
+                self.open(line, limits);
+                self.enter_head(line);
+                continue;
+            }
             return self.lines[line].ready.pop().map(|front| (line, front));
         }
+    }
+
+    /// From now on only lines have turns in which something may find room where those that waited before did not.
+    pub fn keep_roaming(&mut self) {
+        self.only_roaming = true;
+    }
+
+    /// Looks at the cohorts of a line.
+    fn open(&mut self, line: usize, limits: &mut Limits<'w>) {
+        let of = &mut self.lines[line];
+        let project = *of.project.get_or_insert_with(|| limits.project(of.path));
+        let (mut fronts, mut unopened) = (Vec::new(), std::mem::take(&mut of.unopened));
+        unopened.sort_unstable();
+        unopened.dedup();
+        for number in unopened {
+            let Some(cohort) = self.world.get(number) else { continue };
+            let cohort = Cohort::open(number, cohort, (line, project));
+            fronts.extend(cohort.front(CohortId(self.cohorts.len())));
+            self.cohorts.push(cohort);
+        }
+        of.ready.add_all(fronts);
     }
 }
 
@@ -303,20 +342,18 @@ impl<'w> Cohort<'w> {
 }
 
 impl<'w> Line<'w> {
-    fn of(
-        node: Option<NodeIndex>,
-        project: ProjectIndex,
-        path: &'w ProjectPath,
-        wanted: Wanted,
-    ) -> Self {
+    fn of(node: Option<NodeIndex>, path: &'w ProjectPath, wanted: Wanted) -> Self {
+        let (project, unopened, roams) = (None, Vec::new(), false);
         let (ready, later) = (Ready::default(), Vec::new());
         // Found when the line is looked at first.
         let (burdens, taken): (Arc<[Burden]>, u64) = (Arc::new([]), u64::MAX);
-        Line { node, project, path, wanted, ready, later, burdens, taken }
+        Line { node, project, path, wanted, unopened, roams, ready, later, burdens, taken }
     }
 
     fn head(&self, line: usize, tier: Tier) -> Option<Head> {
-        let Front { place: front, .. } = self.ready.peek()?;
+        // Of those with equal burdens one that was not looked at comes first, and then finds its place.
+        let unopened = (!self.unopened.is_empty()).then_some(Place::FIRST);
+        let front = unopened.or_else(|| self.ready.peek().map(|front| front.place))?;
         let promised = Reverse(front.promised.0 && tier == Tier::Guaranteed);
         let place = Place { promised, ..front };
         Some(Head { promised, burdens: Arc::clone(&self.burdens), place, line })

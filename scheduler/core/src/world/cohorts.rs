@@ -45,9 +45,9 @@ pub struct Cohorts {
     free: Vec<CohortNumber>,
     kinds: Numbered<Kind>,
     projects: Numbered<ProjectPath>,
-    /// Kind, project and number of each cohort: those of one kind stand next to each other, and among those the ones of
-    /// one project.
-    by_kind: BTreeSet<(u32, u32, CohortNumber)>,
+    /// Kind, time limit in seconds, project and number of each cohort: those of one kind stand next to each other, the
+    /// shortest first.
+    by_kind: BTreeSet<(u32, i64, u32, CohortNumber)>,
     /// Jobs and arrays that wait for others.
     dependent: BTreeSet<JobId>,
     /// Jobs that may not start before a moment of their own.
@@ -147,12 +147,33 @@ impl Cohorts {
         self.kinds.iter().map(|(number, kind)| (number, &kind.0))
     }
 
-    /// Every cohort of a kind with its number; those of one project come one after the other.
+    /// Every cohort of a kind with its number, those with the shortest time limits first.
     pub fn of_kind(&self, kind: u32) -> impl Iterator<Item = (CohortNumber, &Cohort)> {
-        let first = (kind, 0, CohortNumber(0));
-        let last = (kind, u32::MAX, CohortNumber(u32::MAX));
-        let numbers = self.by_kind.range(first..=last).map(|(.., number)| *number);
-        numbers.filter_map(|number| Some((number, self.table.get(number.0 as usize)?.as_ref()?)))
+        let numbers = self.within(kind, i64::MAX);
+        numbers.filter_map(|(_, number)| Some((number, self.get(number)?)))
+    }
+
+    /// The numbers of cohorts of a kind that may take no longer than so many seconds, with those of their projects.
+    pub fn within(
+        &self,
+        kind: u32,
+        limit_s: i64,
+    ) -> impl Iterator<Item = (u32, CohortNumber)> + '_ {
+        let first = (kind, i64::MIN, 0, CohortNumber(0));
+        let last = (kind, limit_s, u32::MAX, CohortNumber(u32::MAX));
+        self.by_kind.range(first..=last).map(|(.., project, number)| (*project, *number))
+    }
+
+    /// The cohort of that number.
+    #[must_use]
+    pub fn get(&self, number: CohortNumber) -> Option<&Cohort> {
+        self.table.get(number.0 as usize)?.as_ref()
+    }
+
+    /// The path of the project of that number.
+    #[must_use]
+    pub fn project(&self, number: u32) -> Option<&ProjectPath> {
+        self.projects.get(number)
     }
 
     /// Jobs and arrays that stand beside the cohorts.
@@ -256,6 +277,7 @@ impl Cohorts {
     fn enter(&mut self, key: CohortKey) -> CohortNumber {
         let kind = self.kinds.enter(&Kind(key.clone()));
         let project = self.projects.enter(&key.spec().project);
+        let limit_s = key.spec().time_limit_s;
         let cohort = Some(Cohort::of(key.clone(), kind, project));
         let number = match self.free.pop() {
             Some(number) => {
@@ -268,7 +290,7 @@ impl Cohorts {
             }
         };
         self.numbers.insert(key, number);
-        self.by_kind.insert((kind, project, number));
+        self.by_kind.insert((kind, limit_s, project, number));
         number
     }
 
@@ -280,7 +302,7 @@ impl Cohorts {
         }
         if let Some(gone) = place.take_if(|cohort| cohort.jobs.is_empty()) {
             self.numbers.remove(key);
-            self.by_kind.remove(&(gone.kind, gone.project, number));
+            self.by_kind.remove(&(gone.kind, gone.wish.limit_s, gone.project, number));
             self.free.push(number);
             self.kinds.leave(gone.kind);
             self.projects.leave(gone.project);

@@ -57,6 +57,11 @@ impl<K: Ord + Clone> Numbered<K> {
         }
     }
 
+    /// The key of a number.
+    pub fn get(&self, number: u32) -> Option<&K> {
+        Some(&self.table.get(number as usize)?.as_ref()?.key)
+    }
+
     /// Every number in use with its key, in the order of the numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &K)> {
         let numbers = 0..u32::MAX;

@@ -41,9 +41,8 @@ fn hold_event(cluster: &TestCluster, bearings: &Bearings) -> Option<Plan> {
 fn only_turns_count(cluster: &TestCluster) -> bool {
     let TestCluster { world, policy, .. } = cluster;
     let mut nodes = world.quota.nodes.values();
-    let promises = nodes.any(|node| {
-        node.budget.is_some() || node.guarantees.values().any(|gpus| !gpus.is_zero())
-    });
+    let promises = nodes
+        .any(|node| node.budget.is_some() || node.guarantees.values().any(|gpus| !gpus.is_zero()));
     let avoids = world.jobs.values().any(|job| !job.status.avoid.is_empty());
     !promises && !avoids && policy.planned_gangs_per_project == 0
 }
@@ -70,9 +69,14 @@ fn what_ends_makes_room_for_the_first_in_turn_alone() {
     let second = cluster.job().gpus(8, "b200").submit();
     cluster.start_all();
     cluster.end(ending);
-    let plan = plan_event(&mut cluster.bearings.clone(), &cluster.world, &cluster.policy, cluster.now);
+    let plan =
+        plan_event(&mut cluster.bearings.clone(), &cluster.world, &cluster.policy, cluster.now);
     let plan = plan.unwrap();
-    assert_eq!(started(&plan), BTreeSet::from([first.0]), "not {gang}, which lacks a node, nor {second}");
+    assert_eq!(
+        started(&plan),
+        BTreeSet::from([first.0]),
+        "not {gang}, which lacks a node, nor {second}"
+    );
     assert!(plan.report.considered < 3, "the gang is not even looked at");
     cluster.check();
 }

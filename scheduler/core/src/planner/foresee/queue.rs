@@ -51,7 +51,7 @@ pub(super) fn in_turn<'w>(
     let mut turns = Turns::of(lines, fair.has_tiers);
     let (mut queue, mut known) = (Vec::new(), BTreeMap::new());
     while queue.len() < JOBS_MAX
-        && let Some(turn) = turns.next(&fair)
+        && let Some(turn) = turns.next(&fair, &mut limits)
     {
         let cohort = turns.cohort(turn.cohort);
         let spec = cohort.common.spec;

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Pass, Want};
+use super::{Pass, Scope, Want};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::ids::{JobId, NodeName};
@@ -249,7 +249,9 @@ impl<'w> Pass<'w> {
         let family = self.families.get(want.family);
         let serves = |id: &SlotId| family.would_serve(place, &self.machine, *id);
         let found: Vec<SlotId> = names.iter().filter_map(|name| self.machine.find(name)).collect();
-        found.iter().all(serves).then_some(found)
+        // A pass for an event does not see all of them, and the last full pass did.
+        let serve = self.scope == Scope::Event || found.iter().all(serves);
+        serve.then_some(found)
     }
 
     /// Finds by when a start can be, beside all others that are planned: as things end it comes nearer, and nobody's

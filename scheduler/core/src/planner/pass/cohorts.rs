@@ -16,10 +16,15 @@ impl<'w> Pass<'w> {
     /// By guarantees, and by use and shares.
     pub(super) fn run_turns(&mut self, turns: &mut Turns<'w>) {
         while !self.has_decided_enough() {
-            let Some(turn) = self.fair.as_ref().and_then(|fair| turns.next(fair)) else {
+            let (fair, limits) = (self.fair.as_ref(), &mut self.limits);
+            let Some(turn) = fair.and_then(|fair| turns.next(fair, limits)) else {
                 break;
             };
+            let before = self.decisions.len();
             let fate = self.take_turn(turns, &turn);
+            if self.decisions.len() > before && self.is_room_gone() {
+                turns.keep_roaming();
+            }
             if fate == Fate::Done {
                 self.pass_over(turns, &turn);
             }

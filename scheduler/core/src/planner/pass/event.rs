@@ -2,34 +2,51 @@
 //! full passes alone.
 //!
 //! It begins at the other end than a full one, with the room and not with the queue: of a hundred thousand cohorts only
-//! those come into line whose kind of request finds any place now, on those nodes alone on which a GPU is left. All others
-//! could not start in a full pass either, so who starts, where and in which order is what it would be if everybody had come
-//! into line on the whole machine ([`Reach::Everything`]); a test and the scheduler itself hold the two against each
-//! other.
+//! those come into line that find a place on a node on which something was freed since the last pass, and those that came
+//! since. All others waited then for something that has not changed. Where what was freed may have kept somebody from room
+//! that there was all along, as a limit of the quota tree does, or where guarantees count, all of those come into line
+//! for whose kind of request there is any place at all.
+//!
+//! So who starts, where and in which order is what it would be if everybody had come into line on the whole machine
+//! ([`Reach::Everything`]); tests and the scheduler itself hold the two against each other.
 //!
 //! What is planned stands as the last full pass left it: a job starts on the nodes that are kept for it once all of them
 //! are free, and until then nobody may be on them who would put it off. Better nodes are found for it by full passes.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::backfill::Standby;
-use super::{Decision, Pass, PassTurns, Scope, Tier, Want};
+use super::report::refusing;
+use super::{Decision, Entry, Pass, PassTurns, Scope, Tier, Want};
 use crate::amount::UnixMicros;
-use crate::ids::{JobId, NodeName};
-use crate::planner::bearings::Kept;
+use crate::ids::JobId;
+use crate::job::JobState;
+use crate::planner::bearings::{Fresh, Kept, Refusing};
 use crate::planner::closed::Closed;
-use crate::planner::fair::Fair;
 use crate::planner::fit::Extent;
-use crate::planner::gather::{Gathered, gather};
+use crate::planner::gang::{GpuNeed, Need};
+use crate::planner::gather::gather;
+use crate::planner::horizon::{Ask, Who as Asker};
 use crate::planner::lending::Lending;
-use crate::planner::score::SlotId;
-use crate::planner::turns::Claim;
+use crate::planner::request::FamilyId;
+use crate::planner::score::{ClassIndex, SlotId};
+use crate::planner::turns::{Claim, Lines};
 use crate::planner::unfold::Jobs;
 use crate::policy::Policy;
+use crate::quota::entitle::Arena;
 use crate::spec::{GpuRequest, JobSpec};
-use crate::world::{Cohort, CohortNumber, World};
+use crate::world::{Cohort, CohortKey, CohortNumber, World};
+
+/// Room that there was not when the last pass had looked.
+#[derive(Debug)]
+pub(super) struct FreshRoom<'w> {
+    /// On which nodes.
+    nodes: Vec<SlotId>,
+    /// For which kinds of requests, each with the specification of one of them.
+    kinds: Vec<(FamilyId, &'w JobSpec)>,
+}
 
 /// Who comes into line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,70 +87,174 @@ impl<'w> Pass<'w> {
 
     /// Starts what can start.
     pub fn run_event(mut self, kept: &mut Kept, reach: Reach) -> Started {
-        let fair = Fair::clone(&kept.fair);
         self.plans.plan_nothing();
         self.contested.clone_from(&kept.contested);
         self.stand_by = Arc::clone(&kept.planned);
         self.demands = std::mem::take(&mut kept.demands);
-        let cohorts = self.with_room(reach);
-        let (arena, starts_max) = (Arc::clone(fair.shape()), self.policy.max_starts_per_pass);
-        let (machine, limits) = (&self.machine, &mut self.limits);
-        let cohorts = cohorts.into_iter();
-        let gathered = gather(self.jobs, self.now, cohorts, &arena, machine, limits, starts_max);
-        let Gathered { lines, .. } = gathered;
+        let fair = Arc::clone(&kept.fair);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
-        self.fair = Some(fair);
+        self.fair = Some(Arc::unwrap_or_clone(fair));
         let planned = kept.planned_on(&self.machine);
-        self.decide(lines, |pass| pass.keep_planned(planned));
+        if reach == Reach::Room && self.is_narrow(kept) {
+            self.recorder.entry = Entry::Planned;
+            self.keep_planned(planned);
+            let mut fresh = std::mem::take(&mut kept.fresh);
+            // Who starts on nodes that were kept for it is gone from them sooner than was planned.
+            let started = self.started.iter().filter_map(|job| kept.planned.of(*job));
+            fresh.nodes.extend(started.flat_map(|start| start.nodes.iter().cloned()));
+            let lines = self.line_up_fresh(&fresh);
+            self.take_turns(lines);
+        } else {
+            let lines = self.line_up(reach);
+            self.decide(lines, |pass| pass.keep_planned(planned));
+        }
         self.give_rest();
+        self.finish_event(kept)
+    }
+
+    /// Whether only what is fresh can start: nothing that is reserved opens and closes by the clock.
+    fn is_narrow(&self, kept: &Kept) -> bool {
+        self.world.quota.reservations.is_empty() && kept.is_narrow()
+    }
+
+    fn finish_event(mut self, kept: &mut Kept) -> Started {
         let mut turns = self.finish_record();
         if let Some(turns) = &mut turns {
             // Why the others were passed over is for full passes to find.
             let waiting = self.world.waiting_jobs();
             turns.sheet.passed_more = u32::try_from(waiting).unwrap_or(u32::MAX);
         }
-        kept.demands = std::mem::take(&mut self.demands);
-        kept.note(&self.decisions, |job| self.jobs.get(job));
         let has_more = self.has_decided_enough();
+        kept.demands = std::mem::take(&mut self.demands);
+        kept.begin_anew(has_more);
+        kept.note(&self.decisions, |job| self.jobs.get(job));
+        let Refusing { paths, by_all } =
+            refusing(&self.limits, &self.budgets, self.lending.is_some());
+        kept.refusing.paths.extend(paths);
+        kept.refusing.by_all |= by_all;
         Started { decisions: self.decisions, turns, considered: self.considered, has_more }
     }
 
-    /// Cohorts that come into line.
-    fn with_room(&mut self, reach: Reach) -> Vec<(CohortNumber, &'w Cohort)> {
+    /// Everybody, or all of those for whose kind of request there is any place.
+    fn line_up(&mut self, reach: Reach) -> Lines<'w> {
         let cohorts = &self.world.cohorts;
-        if reach == Reach::Everything {
-            return cohorts.iter().collect();
-        }
-        let mut all = Vec::new();
-        for (kind, key) in cohorts.kinds() {
-            let nodes = self.nodes_for(kind, (key.spec(), key.avoid()));
-            if nodes > 0 {
-                let of_kind = cohorts.of_kind(kind);
-                all.extend(of_kind.filter(|(_, cohort)| cohort.wish.nodes <= nodes));
+        match reach {
+            Reach::Everything => self.line_up_all(cohorts.iter()),
+            Reach::Room => {
+                let with_room = self.kinds_with_room();
+                let of_kind = |kind| cohorts.of_kind(kind);
+                self.line_up_all(with_room.into_iter().flat_map(of_kind))
             }
         }
-        all
     }
 
-    /// On how many nodes a request of that kind finds a place now, whatever is reserved or planned there.
-    fn nodes_for(
+    /// These cohorts, and those jobs beside all cohorts whose moment has come.
+    fn line_up_all(
         &mut self,
-        kind: u32,
-        of: (&'w JobSpec, &'w BTreeSet<NodeName>),
-    ) -> u32 {
-        let family = self.families.of_kind(kind, of, Closed::default(), &self.machine);
+        cohorts: impl Iterator<Item = (CohortNumber, &'w Cohort)>,
+    ) -> Lines<'w> {
+        let own = || Arc::new(Arena::of(&self.world.quota));
+        let arena = self.fair.as_ref().map_or_else(own, |fair| Arc::clone(fair.shape()));
+        let (machine, limits) = (&self.machine, &mut self.limits);
+        let starts_max = self.policy.max_starts_per_pass;
+        gather(self.jobs, self.now, cohorts, &arena, machine, limits, starts_max).lines
+    }
+
+    /// Kinds of requests that find a place now, whatever is reserved or planned there.
+    fn kinds_with_room(&mut self) -> Vec<u32> {
+        let mut with_room = Vec::new();
+        for (kind, key) in self.world.cohorts.kinds() {
+            let family = self.family_anywhere(kind, key);
+            let family = self.families.get(family);
+            let mut places = family.tries.iter().filter_map(|attempt| {
+                family.territory.places(&self.machine, attempt.class, &family.need).next()
+            });
+            if places.next().is_some() {
+                with_room.push(kind);
+            }
+        }
+        with_room
+    }
+
+    /// Requests of a kind, as if nothing were closed to any.
+    fn family_anywhere(&mut self, kind: u32, key: &'w CohortKey) -> FamilyId {
+        let of = (key.spec(), key.avoid());
+        self.families.of_kind(kind, of, Closed::default(), &self.machine)
+    }
+
+    /// Those that find a place on a fresh node, as far as their time limits go, and those that are fresh themselves. All
+    /// others waited when the last pass had looked, and nothing that kept them from starting has changed.
+    fn line_up_fresh(&mut self, fresh: &Fresh) -> Lines<'w> {
+        let cohorts = &self.world.cohorts;
+        let mut lines = self.line_up_all(std::iter::empty());
+        let nodes = fresh.nodes.iter().filter_map(|name| self.machine.find(name)).collect();
+        self.fresh = Some(FreshRoom { nodes, kinds: Vec::new() });
+        for (kind, key) in cohorts.kinds() {
+            let family = self.family_anywhere(kind, key);
+            let Some(limit_s) = self.longest_s(family, key.spec()) else { continue };
+            if let Some(fresh) = &mut self.fresh {
+                fresh.kinds.push((family, key.spec()));
+            }
+            for (project, number) in cohorts.within(kind, limit_s) {
+                lines.add_number(number, (kind, project), key.spec(), &self.machine, false);
+            }
+        }
+        self.line_up_roaming(fresh, &mut lines);
+        lines
+    }
+
+    /// Cohorts of jobs that are fresh themselves.
+    fn line_up_roaming(&self, fresh: &Fresh, lines: &mut Lines<'w>) {
+        let records = fresh.jobs.iter().filter_map(|job| self.world.record(*job));
+        let keys = records.filter(|job| job.status.state == JobState::Pending).map(CohortKey::of);
+        let found = keys.filter_map(|key| self.world.cohorts.find(&key));
+        let found: BTreeMap<CohortNumber, &'w Cohort> = found.collect();
+        for (number, of) in found {
+            let spec = of.key.spec();
+            lines.add_number(number, (of.kind, of.project), spec, &self.machine, true);
+        }
+    }
+
+    /// For how long, seconds, a job of that kind may have a place on a fresh node; `None` if it has none.
+    fn longest_s(&self, family: FamilyId, spec: &JobSpec) -> Option<i64> {
         let family = self.families.get(family);
-        let nodes = family.tries.iter().map(|attempt| {
-            let places = family.territory.places(&self.machine, attempt.class, &family.need);
-            let slots: BTreeSet<SlotId> = places.map(|pick| pick.slot).collect();
-            u32::try_from(slots.len()).unwrap_or(u32::MAX)
+        let nodes = self.fresh.iter().flat_map(|fresh| &fresh.nodes);
+        let nodes = nodes.filter(|id| {
+            let slot = self.machine.slot(**id);
+            slot.takes_work && family.territory.would_contain(slot)
         });
-        nodes.max().unwrap_or(0)
+        let on_node = |id: &SlotId| {
+            let slot = self.machine.slot(*id);
+            let tries = family.tries.iter().map(|attempt| attempt.class);
+            let fitting = tries.filter(|class| slot.fits(*class, &family.need));
+            fitting.map(|class| self.open_s(*id, class, spec, &family.need)).max()
+        };
+        nodes.filter_map(on_node).max()
+    }
+
+    /// For how long, seconds, a job may be on the node before it puts off what is planned there.
+    fn open_s(&self, id: SlotId, class: Option<ClassIndex>, spec: &JobSpec, need: &Need) -> i64 {
+        // A share costs nothing where another one stays longer.
+        if matches!(need.gpus, GpuNeed::Share(_)) {
+            return i64::MAX;
+        }
+        let who = Asker { job: JobId(0), guaranteed: false, plans_gang: false };
+        let ask = Ask { who, project: &spec.project, class, need: *need, seconds: 0 };
+        let until = self.horizon.open_until(&self.machine, id, &ask);
+        let open_s = until.0.saturating_sub(self.now.0) / 1_000_000;
+        open_s.saturating_add(1).saturating_sub(self.policy.default_grace_s.into())
+    }
+
+    /// Whether nothing is left on fresh nodes for any kind of request that had a place there.
+    pub(super) fn is_room_gone(&self) -> bool {
+        let Some(fresh) = &self.fresh else { return false };
+        fresh.kinds.iter().all(|(family, spec)| self.longest_s(*family, spec).is_none())
     }
 
     /// Keeps nodes for those for whom a start is planned, and starts those whose nodes are all free.
     fn keep_planned(&mut self, planned: Vec<JobId>) {
-        let (mut standing, starts): (Vec<Standby<'w>>, _) = (Vec::new(), Arc::clone(&self.stand_by));
+        let (mut standing, starts): (Vec<Standby<'w>>, _) =
+            (Vec::new(), Arc::clone(&self.stand_by));
         for job in planned {
             let start = starts.of(job);
             standing.extend(start.and_then(|start| self.still_stands_here(job, start)));

@@ -7,7 +7,9 @@ use super::beforehand::Known;
 use super::{Ended, Pass, Waiting, Who};
 use crate::ids::JobId;
 use crate::plan::{Blocker, CohortLists, Report};
-use crate::planner::bearings::{Bearings, Kept};
+use crate::planner::bearings::{Bearings, Kept, Refusing};
+use crate::planner::budgets::Budgets;
+use crate::planner::limits::Limits;
 use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
 use crate::planner::shares::Shares;
@@ -50,11 +52,15 @@ impl<'w> Pass<'w> {
             planned: Arc::clone(&planned),
             crowded: self.families.crowded(usual),
         };
+        let refusing = refusing(&self.limits, &self.budgets, self.lending.is_some());
         let (whole, demands, contested) = (self.whole, self.demands, self.contested);
         let of = |fair| Kept::of(self.world.version, whole, fair, demands, planned, contested);
         let mut kept = fair.map(of);
         if let Some(kept) = &mut kept {
             kept.note(&self.decisions, |job| self.jobs.get(job));
+            kept.refusing = refusing;
+            kept.fresh.has_more = report.deferred > 0;
+            kept.fresh.nodes.append(&mut self.given_up);
         }
         let bearings = kept.filter(|_| is_calm).map(Bearings::of).unwrap_or_default();
         Ended { decisions: self.decisions, report, turns: record, bearings }
@@ -161,4 +167,10 @@ impl<'w> Lists<'w> {
         let ordered = self.in_order();
         (self.jobs.into_iter().collect(), CohortLists::of(ordered, self.apart), self.usual)
     }
+}
+
+/// What kept somebody from starting beside room.
+pub(super) fn refusing(limits: &Limits<'_>, budgets: &Budgets<'_>, by_all: bool) -> Refusing {
+    let paths = limits.refusing().chain(budgets.refusing()).map(str::to_owned).collect();
+    Refusing { paths, by_all }
 }

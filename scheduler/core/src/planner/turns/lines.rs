@@ -1,5 +1,6 @@
 //! Jobs that wait, by project and by what they want: who competes, before it is known whose turn it is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Claim, Cohort, Common, Line, Members, Name, burdens};
@@ -16,6 +17,7 @@ use crate::world::{self, CohortNumber, Cohorts};
 /// Jobs that wait, by project and by what they want.
 #[derive(Debug)]
 pub(in crate::planner) struct Lines<'w> {
+    world: &'w Cohorts,
     arena: Arc<Arena>,
     lines: Vec<Line<'w>>,
     /// By the numbers of projects in the world's cohorts.
@@ -27,14 +29,19 @@ pub(in crate::planner) struct Lines<'w> {
     plain: Vec<Plain<'w>>,
     /// Cohorts that have more members than the world says, or are none of its.
     cohorts: Vec<Cohort<'w>>,
+    /// Those of the world among them.
+    joined: BTreeSet<CohortNumber>,
 }
+
+/// In the limits, where a line has not been entered yet.
+const NOWHERE: ProjectIndex = ProjectIndex(u32::MAX);
 
 /// Lines of a project.
 #[derive(Debug, Clone, Default)]
 struct OfProject {
     lines: Vec<usize>,
-    /// Its place in the tree and in the limits, once it has a line.
-    whose: Option<(Option<NodeIndex>, ProjectIndex)>,
+    /// Its place in the tree, once it has a line.
+    node: Option<Option<NodeIndex>>,
 }
 
 /// A cohort as the world has it.
@@ -56,15 +63,17 @@ impl Plain<'_> {
 
 impl<'w> Lines<'w> {
     /// No lines yet, of projects in that tree and cohorts of that world.
-    pub fn new(arena: Arc<Arena>, cohorts: &Cohorts) -> Self {
+    pub fn new(arena: Arc<Arena>, cohorts: &'w Cohorts) -> Self {
         let [most, kinds, projects] = cohorts.sizes();
         Lines {
+            world: cohorts,
             arena,
             lines: Vec::new(),
             of_project: vec![OfProject::default(); projects],
             of_kind: vec![None; kinds],
             plain: Vec::with_capacity(most),
             cohorts: Vec::new(),
+            joined: BTreeSet::new(),
         }
     }
 
@@ -75,7 +84,9 @@ impl<'w> Lines<'w> {
         machine: &Machine<'_>,
         limits: &mut Limits<'w>,
     ) {
-        let line = self.line_of((of.kind, of.project), of.key.spec(), machine, limits);
+        let spec = of.key.spec();
+        let line = self.line_of((of.kind, of.project), (spec, &spec.project), machine);
+        self.enter_limits(line, limits);
         self.plain.push(Plain { number, of, line: u32::try_from(line).unwrap_or(u32::MAX) });
     }
 
@@ -88,28 +99,50 @@ impl<'w> Lines<'w> {
         limits: &mut Limits<'w>,
     ) {
         let line = match common.name {
-            Name::World { kind, project, .. } => {
-                self.line_of((kind, project), common.spec, machine, limits)
+            Name::World { number, kind, project } => {
+                self.joined.insert(number);
+                let path = &common.spec.project;
+                self.line_of((kind, project), (common.spec, path), machine)
             }
             Name::Apart(_) => {
                 let (wanted, path) = (wanted(common.spec, machine), &common.spec.project);
                 let alike = |line: &Line<'_>| line.wanted == wanted && line.path == path;
                 let known = self.lines.iter().position(alike);
-                let whose = (self.arena.find(path.as_str()), limits.project(path));
-                known.unwrap_or_else(|| self.begin_line(path, wanted, whose))
+                let node = self.arena.find(path.as_str());
+                known.unwrap_or_else(|| self.begin_line(path, wanted, node))
             }
         };
-        let project = self.lines[line].project;
+        let project = self.enter_limits(line, limits);
+        // Its moment has come by the clock, whatever was freed.
+        self.lines[line].roams = true;
         self.cohorts.push(Cohort { common, project, want: None, line, members });
+    }
+
+    /// Adds a cohort of that kind and project by its number alone; what it is is looked at once the turn of its line comes.
+    /// One that `roams` may find room where those that waited before did not.
+    pub fn add_number(
+        &mut self,
+        number: CohortNumber,
+        (kind, project): (u32, u32),
+        spec: &'w JobSpec,
+        machine: &Machine<'_>,
+        roams: bool,
+    ) {
+        let Some(path) = self.world.project(project).filter(|_| !self.joined.contains(&number))
+        else {
+            return;
+        };
+        let line = self.line_of((kind, project), (spec, path), machine);
+        self.lines[line].unopened.push(number);
+        self.lines[line].roams |= roams;
     }
 
     /// The line of jobs of that kind and project, which the world's cohorts have numbers for.
     fn line_of(
         &mut self,
         (kind, project): (u32, u32),
-        spec: &'w JobSpec,
+        (spec, path): (&'w JobSpec, &'w ProjectPath),
         machine: &Machine<'_>,
-        limits: &mut Limits<'w>,
     ) -> usize {
         let wanted = *self.of_kind[kind as usize].get_or_insert_with(|| wanted(spec, machine));
         let known = &mut self.of_project[project as usize];
@@ -118,20 +151,24 @@ impl<'w> Lines<'w> {
             return *line;
         }
         known.lines.push(self.lines.len());
-        let (arena, path) = (&self.arena, &spec.project);
-        let whose =
-            *known.whose.get_or_insert_with(|| (arena.find(path.as_str()), limits.project(path)));
-        self.begin_line(path, wanted, whose)
+        let node = *known.node.get_or_insert_with(|| self.arena.find(path.as_str()));
+        self.begin_line(path, wanted, node)
     }
 
     fn begin_line(
         &mut self,
         path: &'w ProjectPath,
         wanted: Wanted,
-        (node, project): (Option<NodeIndex>, ProjectIndex),
+        node: Option<NodeIndex>,
     ) -> usize {
-        self.lines.push(Line::of(node, project, path, wanted));
+        self.lines.push(Line::of(node, path, wanted));
         self.lines.len() - 1
+    }
+
+    /// The project of a line in the limits.
+    fn enter_limits(&mut self, line: usize, limits: &mut Limits<'w>) -> ProjectIndex {
+        let Line { project, path, .. } = &mut self.lines[line];
+        *project.get_or_insert_with(|| limits.project(path))
     }
 
     /// What each line asks for.
@@ -165,7 +202,7 @@ impl<'w> Lines<'w> {
         let line = &self.lines[plain.line as usize];
         let tier =
             if fair.has_tiers { line.tier(fair, plain.of.wish.gpus) } else { Tier::Borrowed };
-        (Claim { tier, node: line.node }, line.project)
+        (Claim { tier, node: line.node }, line.project.unwrap_or(NOWHERE))
     }
 
     /// Keeps the cohorts as the world has them of which this says that they need a turn.
@@ -195,25 +232,26 @@ impl<'w> Lines<'w> {
     }
 
     /// The lines, and all cohorts that are to have their turns.
-    pub(super) fn into_parts(mut self) -> (Vec<Line<'w>>, Vec<Cohort<'w>>) {
-        for plain in std::mem::take(&mut self.plain) {
-            let cohort = self.open(&plain);
-            self.cohorts.push(cohort);
+    pub(super) fn into_parts(mut self) -> (&'w Cohorts, Vec<Line<'w>>, Vec<Cohort<'w>>) {
+        for Plain { number, of, line } in std::mem::take(&mut self.plain) {
+            let project = self.lines[line as usize].project.unwrap_or(NOWHERE);
+            self.cohorts.push(Cohort::open(number, of, (line as usize, project)));
         }
-        (self.lines, self.cohorts)
+        (self.world, self.lines, self.cohorts)
     }
+}
 
-    fn open(&self, Plain { number, of, line }: &Plain<'w>) -> Cohort<'w> {
-        let line = *line as usize;
-        let name = Name::World { number: *number, kind: of.kind, project: of.project };
+impl<'w> Cohort<'w> {
+    /// A cohort of the world in a line of a project.
+    pub(super) fn open(
+        number: CohortNumber,
+        of: &'w world::Cohort,
+        (line, project): (usize, ProjectIndex),
+    ) -> Self {
+        let name = Name::World { number, kind: of.kind, project: of.project };
         let (spec, avoid, wish) = (of.key.spec(), of.key.avoid(), of.wish);
-        Cohort {
-            common: Common { name, spec, avoid, wish },
-            project: self.lines[line].project,
-            want: None,
-            line,
-            members: Members::of(&of.jobs),
-        }
+        let common = Common { name, spec, avoid, wish };
+        Cohort { common, project, want: None, line, members: Members::of(&of.jobs) }
     }
 }
 

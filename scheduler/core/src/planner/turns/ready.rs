@@ -25,6 +25,17 @@ pub(super) struct Place {
     pub job: JobId,
 }
 
+impl Place {
+    /// Before all others.
+    pub const FIRST: Place = Place {
+        promised: Reverse(true),
+        priority: Reverse(i32::MAX),
+        queued: UnixMicros(i64::MIN),
+        gpus: Reverse(GpuMilli(u64::MAX)),
+        job: JobId(0),
+    };
+}
+
 /// Jobs in a line. Nearly all are there from the beginning and leave one after the other; those that come in between are
 /// the next jobs of cohorts of which one started.
 #[derive(Debug, Default)]
@@ -48,6 +59,12 @@ impl Ready {
             (Some(first), None) | (None, Some(Reverse(first))) => Some(*first),
             (None, None) => None,
         }
+    }
+
+    /// Adds jobs of which none has had its turn.
+    pub fn add_all(&mut self, fronts: Vec<Front>) {
+        self.sorted.extend(fronts);
+        self.sorted.sort_unstable_by(|one, other| other.cmp(one));
     }
 
     /// Adds a job that was not there from the beginning.
