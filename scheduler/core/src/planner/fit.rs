@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::blocks::Topology;
 use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
+use super::reservations::{self, Reservation};
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
-use crate::fabric::{self, ReservationSet};
-use crate::ids::{GpuClass, NodeName, ReservationName};
+use crate::fabric;
+use crate::ids::{GpuClass, NodeName};
 use crate::node::Gpu;
 use crate::quota::Interval;
-use crate::quota::reserve::ReservationTerms;
 use crate::world::{NodeFree, Windows, World};
 
 /// All nodes during a pass.
@@ -28,8 +28,8 @@ pub(super) struct Machine<'w> {
     /// Those that take no work; spare ones that stand by are none of them, since as many others are there.
     pub unavailable: Vec<SlotId>,
     /// Reservations that are not over, by their places in a [`fabric::ReservationSet`].
-    pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
-    /// Maintenance that is planned or under way.
+    pub reservations: Vec<Reservation<'w>>,
+    /// Maintenance that is planned or under way, and reservations by command.
     pub windows: &'w Windows,
     /// Moments at which nodes go into it next, each once, in their order.
     pub closings: Vec<UnixMicros>,
@@ -65,7 +65,7 @@ impl<'w> Machine<'w> {
     pub fn of(world: &'w World) -> Self {
         let index = classes_of(world);
         let standby = fabric::standby(world);
-        let reserved = fabric::reserved(world, &standby);
+        let reserved = reservations::by_node(world, &standby);
         let slot = |(name, node)| {
             let reserved = reserved.get(name).copied().unwrap_or_default();
             slot_of(name, node, &index, (reserved, standby.contains(name)))
@@ -76,7 +76,7 @@ impl<'w> Machine<'w> {
             pools: index.iter().map(|_| Pool::default()).collect(),
             classes: index.into_keys().cloned().collect(),
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
-            reservations: world.quota.reservations.iter().collect(),
+            reservations: Reservation::all(world),
             windows: &world.windows,
             closings,
             topology: Topology::default(),
@@ -170,21 +170,17 @@ impl<'w> Machine<'w> {
     pub fn reserved_on(
         &self,
         slot: &Slot<'w>,
-    ) -> impl Iterator<Item = &'w ReservationTerms> + use<'_, 'w> {
+    ) -> impl Iterator<Item = Reservation<'w>> + use<'_, 'w> {
         let set = slot.reserved;
-        let own = move |place: &usize| {
-            let mut one = ReservationSet::EMPTY;
-            one.insert(*place);
-            !set.is_empty() && set.meets(one)
-        };
-        let all = self.reservations.iter().enumerate();
-        all.filter(move |(place, _)| own(place)).map(|(_, (_, terms))| *terms)
+        let all = if set.is_empty() { &[][..] } else { &self.reservations[..] };
+        let own = all.iter().enumerate().filter(move |(place, _)| set.has(*place));
+        own.map(|(_, reservation)| *reservation)
     }
 
     /// When the node is in maintenance, now or later.
     pub fn maintained(&self, slot: &Slot<'w>) -> impl Iterator<Item = Interval> + use<'_, 'w> {
         let has_any = !self.windows.is_empty();
-        let windows = has_any.then(|| self.windows.of_node(slot.name));
+        let windows = has_any.then(|| self.windows.maintenance_of(slot.name));
         windows.into_iter().flatten().map(|window| window.during)
     }
 

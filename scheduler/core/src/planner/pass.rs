@@ -37,7 +37,7 @@ use super::order::Order;
 use super::recall::Recalls;
 use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
-use super::turns::{Claim, CohortId, Turns};
+use super::turns::{Claim, CohortId, Name, Turns};
 use super::unfold::Jobs;
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
@@ -98,6 +98,8 @@ pub(super) struct Pass<'w> {
     /// Cohorts that wait whatever the turns bring.
     known: Vec<Known>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
+    /// Cohorts that do not compete.
+    outside: Vec<(Name, Arc<Vec<Blocker>>)>,
 }
 
 /// Jobs that competed and did not start; those with equal wants and orders wait for the same reasons.
@@ -194,6 +196,7 @@ impl<'w> Pass<'w> {
             waiting: Vec::new(),
             known: Vec::new(),
             lists: Vec::new(),
+            outside: Vec::new(),
         }
     }
 
@@ -204,6 +207,7 @@ impl<'w> Pass<'w> {
         let gathered =
             gather(self.jobs, self.now, &arena, &self.machine, &mut self.limits, starts_max);
         let Gathered { mut lines, scavengers, not_yet } = gathered;
+        self.outside = not_yet.cohorts;
         (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
         (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);

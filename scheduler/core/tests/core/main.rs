@@ -36,6 +36,7 @@ mod properties;
 mod quota;
 mod recall;
 mod reference;
+mod reservations;
 mod scale;
 mod scavenger;
 mod sketch;
