@@ -99,7 +99,7 @@ async fn a_job_that_asks_for_a_reservation_waits_until_it_begins_and_is_told_whe
     let api = &cluster.api;
     let gotgan = cluster.gotgan();
     let submit =
-        ["submit", "--project", BETA, "--reservation", "soon", "--time", "10m", "/bin/true"];
+        ["submit", "--project", BETA, "--reservation", "soon", "--time", "10m", "--", "/bin/true"];
     let missing = ["there is none of that name", "without --reservation"];
     gotgan.run(&submit).fails_with(INVALID, &missing);
     gotgan.run(&[&["submit", "--dry-run"], &submit[1..]].concat()).fails_with(INVALID, &missing);

@@ -133,7 +133,7 @@ impl NodeView {
     /// What is to be noted of it: that it was invented, that maintenance is to come, that it is reserved, or that it says it
     /// belongs to a cluster of another class.
     #[must_use]
-    pub fn note(&self) -> String {
+    pub fn note(&self, now_us: i64) -> String {
         let simulated = if self.simulated { "simulated" } else { "" };
         let class = &self.cluster_gpu_class;
         let misplaced =
@@ -141,7 +141,7 @@ impl NodeView {
         let planned = self.maintenance.as_ref().filter(|it| it.state == "planned");
         let maintenance = planned
             .map(|it| format!("maintenance from {}", time::local(it.from_us.unwrap_or_default())));
-        let reserved = self.reservation.as_ref().map(ReservationView::note);
+        let reserved = self.reservation.as_ref().map(|it| it.note(now_us));
         [simulated, &maintenance.unwrap_or_default(), &reserved.unwrap_or_default(), &misplaced]
             .into_iter()
             .filter(|note| !note.is_empty())

@@ -76,15 +76,16 @@ impl ReservationView {
         }
     }
 
-    /// For whom and until when, in words; from when, where it does not hold yet.
+    /// For whom and until when, in few words; from when, where it does not hold yet.
     #[must_use]
-    pub fn note(&self) -> String {
-        let local = |at: Option<i64>| time::local(at.unwrap_or_default());
+    pub fn note(&self, now_us: i64) -> String {
+        let moments = [self.from_us, self.until_us].map(Option::unwrap_or_default);
+        let (from, until) = time::between(moments[0], moments[1], now_us);
         let when = match self.state.as_str() {
-            "holds" => format!("until {}", local(self.until_us)),
-            _ => format!("from {}", local(self.from_us)),
+            "holds" => format!("until {until}"),
+            _ => format!("from {from}"),
         };
-        format!("reserved for {} {when}", self.holders.join(", "))
+        format!("reserved for {} {when}", self.holders.join(","))
     }
 }
 

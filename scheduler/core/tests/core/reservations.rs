@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::check;
+use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::explain::hint;
 use gotgan_core::ids::{Epoch, GpuClass, JobId, NodeName, ProjectPath, ReservationName, UserName};
 use gotgan_core::lifecycle::{
@@ -15,6 +16,7 @@ use gotgan_core::lifecycle::{
     turn_windows,
 };
 use gotgan_core::plan::{BlockerKind, Decision};
+use gotgan_core::planner::foresee;
 use gotgan_core::quota::Interval;
 use gotgan_core::reservation::Wanted;
 use gotgan_core::topology::Level;
@@ -429,6 +431,21 @@ fn a_planned_start_goes_behind_a_reservation_of_others_and_not_over_the_end_of_i
     let own = full(&mut cluster, TEAM, 6);
     cluster.expect_on(own, &["n1"]);
     cluster.start_all();
+}
+
+#[test]
+fn the_look_ahead_counts_on_no_node_that_is_reserved_now_and_says_nothing_of_who_asks_for_it() {
+    let mut cluster = pair();
+    reserved(&mut cluster, &["n2"], [0, 6 * HOUR_S]);
+    let first = full(&mut cluster, OTHER, 2);
+    let second = full(&mut cluster, OTHER, 2);
+    let asks = asking(&mut cluster, TEAM, 2);
+    cluster.check();
+    let TestCluster { world, policy, planned, now, .. } = &cluster;
+    let seen = foresee(&world.sketch(), policy, planned, &RunLengths::default(), *now);
+    assert_eq!(seen.jobs[&first].latest, Some(*now));
+    assert!(seen.jobs[&second].latest.is_some_and(|at| at > *now), "one node is open");
+    assert!(!seen.jobs.contains_key(&asks));
 }
 
 #[test]
