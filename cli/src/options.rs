@@ -100,6 +100,9 @@ pub struct JobOptions {
     /// Segments inside one block of this level instead
     #[arg(long, value_name = "LEVEL", help_heading = "Resources")]
     pub segment_level: Option<String>,
+    /// Only nodes of this reservation, while it holds; see gotgan admin reservation
+    #[arg(long, value_name = "NAME", help_heading = "Resources")]
+    pub reservation: Option<String>,
 
     /// One task a node or one a GPU, for a command [default: node]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Tasks")]
@@ -185,6 +188,7 @@ impl JobOptions {
             prefer: over.prefer.or(self.prefer),
             segment: over.segment.or(self.segment),
             segment_level: over.segment_level.or(self.segment_level),
+            reservation: over.reservation.or(self.reservation),
             tasks_per: over.tasks_per.or(self.tasks_per),
             tasks: over.tasks.or(self.tasks),
             tasks_per_node: over.tasks_per_node.or(self.tasks_per_node),
@@ -232,6 +236,7 @@ impl JobOptions {
                 prefer: self.prefer.unwrap_or_default(),
                 segment_nodes: self.segment.unwrap_or_default(),
                 segment_level: self.segment_level.unwrap_or_default(),
+                reservation: self.reservation.unwrap_or_default(),
             }),
             time_limit_s: self.time.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),

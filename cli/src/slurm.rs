@@ -21,7 +21,6 @@ pub enum Meaning {
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("--partition", "-p", "; name the class of GPUs: --gpu-class"),
     ("--qos", "-q", ""),
-    ("--reservation", "", ""),
     ("--licenses", "-L", ""),
     ("--clusters", "-M", ""),
     ("--mail-type", "", ""),

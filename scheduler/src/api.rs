@@ -14,6 +14,7 @@ mod maintenance;
 mod nodes;
 mod order;
 mod quota;
+mod reservation;
 mod starts;
 mod workers;
 

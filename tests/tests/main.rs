@@ -49,6 +49,7 @@ mod order;
 mod quota;
 mod quota_change;
 mod recall;
+mod reservation;
 mod roles;
 mod scale;
 mod steps;

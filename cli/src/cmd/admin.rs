@@ -1,9 +1,10 @@
-//! `gotgan admin`: tokens for people and for nodes that join.
+//! `gotgan admin`: tokens for people and for nodes that join, and nodes that are kept for projects.
 
 use clap::{Args, Subcommand, ValueEnum};
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use super::reservation::Reservation;
 use crate::{
     context::Context,
     error::{Error, Exit},
@@ -15,7 +16,7 @@ use crate::{
     view::cluster::TokenView,
 };
 
-/// Make and revoke tokens
+/// Make and revoke tokens, and reserve nodes
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Admin {
@@ -28,7 +29,8 @@ Examples:
   gotgan admin token create kim --role member --project public/nup/startup-042 --lifetime 90d
   gotgan admin token list
   gotgan admin token revoke TOKEN_ID
-  gotgan admin join-token --node gpu-001 --lifetime 1h";
+  gotgan admin join-token --node gpu-001 --lifetime 1h
+  gotgan admin reservation create course -A public/nup/ai-101 --count 4 --for 3h";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -36,6 +38,7 @@ enum Action {
     #[command(subcommand)]
     Token(TokenAction),
     JoinToken(JoinToken),
+    Reservation(Reservation),
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,6 +135,7 @@ impl Admin {
             Action::Token(TokenAction::List) => list(context).await?,
             Action::Token(TokenAction::Revoke { token_id }) => revoke(token_id, context).await?,
             Action::JoinToken(command) => command.run(context).await?,
+            Action::Reservation(command) => command.run(context).await?,
         }
         Ok(Exit::Ok.code())
     }

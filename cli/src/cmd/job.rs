@@ -71,6 +71,7 @@ fn summary(job: &JobView, now_us: i64) -> String {
         ("Work", work_text(job)),
         ("Asked for", resources_text(&job.resources)),
         ("Together", job.blocks.text()),
+        ("Reservation", job.reservation.clone()),
         ("Time limit", limit_text(job.time_limit_s)),
         ("Priority", if job.priority == 0 { String::new() } else { job.priority.to_string() }),
         ("After", dependencies.join(", ")),

@@ -65,9 +65,19 @@ enum Selector {
 
 /// When it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beginning {
+pub(super) enum Beginning {
     AtUs(i64),
     InS(i64),
+}
+
+impl Beginning {
+    /// The moment, microseconds.
+    pub(super) fn at_us(self, now_us: i64) -> i64 {
+        match self {
+            Beginning::AtUs(at) => at,
+            Beginning::InS(seconds) => now_us.saturating_add(seconds.saturating_mul(1_000_000)),
+        }
+    }
 }
 
 fn selector(text: &str) -> Result<Selector, String> {
@@ -77,7 +87,7 @@ fn selector(text: &str) -> Result<Selector, String> {
     units::parse_node_list(text).map(Selector::Names)
 }
 
-fn moment(text: &str) -> Result<Beginning, String> {
+pub(super) fn moment(text: &str) -> Result<Beginning, String> {
     if let Some(from_now) = text.strip_prefix('+') {
         return units::parse_time(from_now).map(Beginning::InS);
     }
@@ -127,11 +137,7 @@ impl Maintenance {
             nodes,
             labels: labels.into_iter().collect(),
             gpu_class: self.gpu_class.unwrap_or_default(),
-            from_us: match self.from {
-                None => 0,
-                Some(Beginning::AtUs(at)) => at,
-                Some(Beginning::InS(seconds)) => now_us.saturating_add(seconds * 1_000_000),
-            },
+            from_us: self.from.map_or(0, |from| from.at_us(now_us)),
             duration_s: self.duration_s.unwrap_or_default(),
             reason: self.reason.unwrap_or_default(),
             stop_running: self.stop_running,
@@ -211,7 +217,7 @@ fn table(listed: &[MaintenanceView]) -> Table {
     table
 }
 
-fn staying_table(staying: &[StayingView]) -> Table {
+pub(super) fn staying_table(staying: &[StayingView]) -> Table {
     let mut table = Table::new(&[
         column("JOB").right(),
         column("OWNER"),

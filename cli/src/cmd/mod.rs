@@ -13,6 +13,7 @@ pub mod node;
 pub mod nodes;
 pub mod order;
 pub mod quota;
+mod reservation;
 pub mod run;
 pub mod step;
 pub mod submit;

@@ -136,6 +136,18 @@ fn maintenance(node: &NodeView) -> String {
     format!("{from}until {}: {} (by {}; {})", local(it.until_us), it.reason, it.by, it.id)
 }
 
+/// For whom it is reserved now or next, and until when, in words.
+fn reservation(node: &NodeView) -> String {
+    let Some(it) = &node.reservation else { return String::new() };
+    let local = |at: Option<i64>| time::local(at.unwrap_or_default());
+    let from = match it.state.as_str() {
+        "holds" => String::new(),
+        _ => format!("from {} ", local(it.from_us)),
+    };
+    let until = local(it.until_us);
+    format!("for {} {from}until {until} ({}, by {})", it.holders.join(", "), it.name, it.by)
+}
+
 /// That its cluster is of another class, if it is.
 fn misplaced(node: &NodeView) -> String {
     match node.cluster_gpu_class.as_str() {
@@ -164,6 +176,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("State", node.state()),
         ("Reason", node.admin_reason.clone()),
         ("Maintenance", maintenance(node)),
+        ("Reserved", reservation(node)),
         ("Note", misplaced(node)),
         ("NVLink", node.nvlink_disagreement.clone()),
         ("Heard", time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us)),

@@ -71,7 +71,7 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
         column("FREE MEMORY").right().drop(6),
         column("JOBS").right().drop(3),
         column("HEARD").right().drop(7),
-        column("NOTE").drop(1),
+        column("NOTE").shrink(44).drop(1),
         column("REASON").shrink(12).drop(8),
         column("BLOCK").shrink(12).drop(9),
     ]);
@@ -86,7 +86,7 @@ fn table(nodes: &[NodeView], now_us: i64) -> Table {
             (amount::memory(node.free_memory_mib), Tone::Plain),
             (node.attempts.len().to_string(), Tone::Plain),
             (time::ago(node.last_heartbeat_us.unwrap_or_default(), now_us), Tone::Dim),
-            (node.note(), Tone::Warning),
+            (node.note(now_us), Tone::Warning),
             (node.admin_reason.clone(), Tone::Plain),
             (narrowest_block(node), Tone::Plain),
         ]);
@@ -151,5 +151,20 @@ mod tests {
         gpu-node-001  ready     b200      3.75/8     64/128     1  simulated
         gpu-node-002  draining  b200      3.75/8     64/128     1  simulated
         ");
+    }
+
+    #[test]
+    fn for_whom_a_node_is_reserved_is_seen_on_80_columns() {
+        let mut reserved = node("gpu-node-001", v1::NodeLiveness::Ready, v1::NodeAdmin::Active);
+        reserved.reservation = Some(v1::Reservation {
+            state: v1::ReservationState::Holds.into(),
+            holders: vec!["public/nup/ai-101".to_owned()],
+            from_us: 1_000_000,
+            until_us: 9_000_000,
+            ..Default::default()
+        });
+        let text = table(&[NodeView::of(&reserved)], 4_000_000).render(Some(80), false);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("reserved for public/nup/ai-101"), "{text}");
     }
 }

@@ -95,6 +95,9 @@ pub struct JobView {
     pub ended: Option<String>,
     pub paid_gpu_milli_seconds: i64,
     pub blocks: BlockTermsView,
+    /// The reservation whose nodes alone it may have.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reservation: String,
     /// Until when it may start, of a job with a deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_by_us: Option<i64>,
@@ -167,6 +170,7 @@ impl JobView {
     #[must_use]
     pub fn of(job: &v1::Job) -> Self {
         let spec = job.spec.clone().unwrap_or_default();
+        let constraints = spec.constraints.clone().unwrap_or_default();
         let (work, argv) = work_of(&spec);
         Self {
             job_id: job.job_id,
@@ -196,7 +200,8 @@ impl JobView {
             ended_us: time::set(job.ended_us),
             ended: time::rfc3339(job.ended_us),
             paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
-            blocks: BlockTermsView::of(&spec.constraints.unwrap_or_default()),
+            blocks: BlockTermsView::of(&constraints),
+            reservation: constraints.reservation,
             start_by_us: time::set(job.start_by_us),
             start: job.start.as_ref().map(StartView::of),
             array: job.array_tasks.map(|_| spec.array.clone()),

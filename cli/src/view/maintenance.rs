@@ -87,7 +87,9 @@ impl PlannedView {
 }
 
 impl StayingView {
-    fn of(it: v1::StayingAttempt) -> Self {
+    /// As the API has it.
+    #[must_use]
+    pub fn of(it: v1::StayingAttempt) -> Self {
         Self {
             job_id: it.job_id,
             attempt: it.attempt,

@@ -14,6 +14,7 @@ pub mod node;
 pub mod order;
 pub mod quota;
 pub mod quota_plan;
+pub mod reservation;
 pub mod standing;
 pub mod starts;
 pub mod statement;

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::{
     output::time,
-    view::{blocks, gpu::GpuDetail, maintenance::MaintenanceView, word},
+    view::{
+        blocks, gpu::GpuDetail, maintenance::MaintenanceView, reservation::ReservationView, word,
+    },
 };
 
 /// A node as listings have it.
@@ -44,6 +46,8 @@ pub struct NodeView {
     pub blocks: BTreeMap<String, String>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
+    /// The reservation by command that holds there, else the one that comes next.
+    pub reservation: Option<ReservationView>,
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
@@ -121,14 +125,15 @@ impl NodeView {
             cluster_gpu_class: node.cluster_gpu_class.clone(),
             blocks,
             maintenance: node.maintenance.clone().map(MaintenanceView::of),
+            reservation: node.reservation.clone().map(ReservationView::of),
             nvlink_disagreement: node.nvlink_disagreement.clone(),
         }
     }
 
-    /// What is to be noted of it: that it was invented, that maintenance is to come, or that it says it belongs to a
-    /// cluster of another class.
+    /// What is to be noted of it: that it was invented, that maintenance is to come, that it is reserved, or that it says it
+    /// belongs to a cluster of another class.
     #[must_use]
-    pub fn note(&self) -> String {
+    pub fn note(&self, now_us: i64) -> String {
         let simulated = if self.simulated { "simulated" } else { "" };
         let class = &self.cluster_gpu_class;
         let misplaced =
@@ -136,7 +141,8 @@ impl NodeView {
         let planned = self.maintenance.as_ref().filter(|it| it.state == "planned");
         let maintenance = planned
             .map(|it| format!("maintenance from {}", time::local(it.from_us.unwrap_or_default())));
-        [simulated, &maintenance.unwrap_or_default(), &misplaced]
+        let reserved = self.reservation.as_ref().map(|it| it.note(now_us));
+        [simulated, &maintenance.unwrap_or_default(), &reserved.unwrap_or_default(), &misplaced]
             .into_iter()
             .filter(|note| !note.is_empty())
             .collect::<Vec<_>>()

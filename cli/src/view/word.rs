@@ -40,6 +40,8 @@ words! {
     node_admin: NodeAdmin, "NODE_ADMIN_";
     /// As in "planned".
     maintenance_state: MaintenanceState, "MAINTENANCE_STATE_";
+    /// As in "holds".
+    reservation_state: ReservationState, "RESERVATION_STATE_";
     /// As in "passed_over".
     order_verdict: OrderVerdict, "ORDER_VERDICT_";
     /// As in "share".

@@ -228,6 +228,16 @@ event_kinds! {
     MaintenanceEnded => "maintenance_ended",
     /// Maintenance of a node was taken back.
     MaintenanceCancelled => "maintenance_cancelled",
+    /// A node is to be for some projects alone from one moment until another.
+    ReservationPlanned => "reservation_planned",
+    /// A node is for some projects alone until a moment.
+    ReservationBegan => "reservation_began",
+    /// That moment was put off.
+    ReservationExtended => "reservation_extended",
+    /// It has come.
+    ReservationEnded => "reservation_ended",
+    /// A reservation of a node was taken back.
+    ReservationCancelled => "reservation_cancelled",
     /// The quota tree was replaced.
     QuotaApplied => "quota_applied",
     /// Somebody approved a plan of the quota tree.

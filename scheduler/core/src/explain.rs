@@ -10,6 +10,7 @@ pub(crate) mod deadline;
 mod elastic;
 mod maintenance;
 mod planned;
+mod reservation;
 pub mod starts;
 
 use ahead::jobs_ahead;
@@ -121,6 +122,7 @@ fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
         | BlockerKind::Planned => true,
         BlockerKind::Held
         | BlockerKind::Dependency
+        | BlockerKind::AskedReservation
         | BlockerKind::ArrayLimit
         | BlockerKind::Deadline
         | BlockerKind::Elastic
@@ -215,7 +217,8 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Kept => terms::kept_sentence(blocker),
         BlockerKind::Constraints => constraints(blocker),
         BlockerKind::NodesUnavailable => nodes_unavailable(blocker),
-        BlockerKind::Reservation => reservation(blocker),
+        BlockerKind::AskedReservation => reservation::asked(blocker),
+        BlockerKind::Reservation => reservation::sentence(blocker),
         BlockerKind::Maintenance => maintenance::sentence(blocker),
         BlockerKind::Recall => recall(blocker),
         BlockerKind::Lent => lent(blocker),
@@ -236,17 +239,6 @@ pub fn sentence(blocker: &Blocker) -> String {
             format!("failed a moment ago and is tried again in {}", seconds(blocker.needed))
         }
     }
-}
-
-fn reservation(blocker: &Blocker) -> String {
-    let (holder, dates) = blocker.note.split_once(' ').unwrap_or((&blocker.note, ""));
-    let (from, until) = dates.split_once(' ').unwrap_or((dates, ""));
-    let nodes = if blocker.limit == 1 { "node" } else { "nodes" };
-    format!(
-        "{} {nodes} it could use are reserved for {holder} from {from} until {until} ({}), and its time limit is not \
-         over before then",
-        blocker.limit, blocker.subject
-    )
 }
 
 /// The note has the moment by which it is promised, if it is.
@@ -452,9 +444,8 @@ pub fn hint(blocker: &Blocker) -> String {
                 .to_owned()
         }
         BlockerKind::NodesUnavailable => "ask the operators of the nodes named".to_owned(),
-        BlockerKind::Reservation => {
-            "cancel it and submit it with a time limit that ends before then".to_owned()
-        }
+        BlockerKind::AskedReservation => reservation::asked_hint(blocker),
+        BlockerKind::Reservation => reservation::shorter(blocker),
         BlockerKind::Maintenance => maintenance::shorter(blocker),
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),

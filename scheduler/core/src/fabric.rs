@@ -98,42 +98,44 @@ fn down<'w>(world: &'w World, cluster: Option<&str>) -> BTreeMap<Option<&'w str>
     down
 }
 
-/// A set of the reservations of one tree, by their places in the order of names.
+/// A set of reservations by their places: those of the quota book in the order of names, and behind them those by
+/// command in the order of their numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReservationSet(u128);
+pub struct ReservationSet([u128; 2]);
 
 impl ReservationSet {
     /// None of them.
-    pub const EMPTY: Self = ReservationSet(0);
+    pub const EMPTY: Self = ReservationSet([0; 2]);
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self == Self::EMPTY
     }
 
     /// Whether any is in both.
     #[must_use]
     pub fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Whether all of the other one are in this.
-    #[must_use]
-    pub fn covers(self, other: Self) -> bool {
-        other.0 & !self.0 == 0
+        !self.both(other).is_empty()
     }
 
     /// Those that are in both.
     #[must_use]
     pub fn both(self, other: Self) -> Self {
-        ReservationSet(self.0 & other.0)
+        ReservationSet([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+
+    /// Whether the one at that place is in it.
+    #[must_use]
+    pub fn has(self, place: usize) -> bool {
+        self.0.get(place / 128).is_some_and(|word| word & (1 << (place % 128)) != 0)
     }
 
     /// Adds the one at that place.
     pub fn insert(&mut self, place: usize) {
-        self.0 |=
-            u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place)).unwrap_or(0);
+        if let Some(word) = self.0.get_mut(place / 128) {
+            *word |= 1 << (place % 128);
+        }
     }
 }
 

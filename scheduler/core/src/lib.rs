@@ -43,6 +43,7 @@ pub mod policy;
 pub mod precedence;
 pub mod profile;
 pub mod quota;
+pub mod reservation;
 pub mod retry;
 pub mod spec;
 pub mod statement;

@@ -19,6 +19,7 @@ pub mod orders;
 mod quota;
 mod record;
 mod report;
+mod reservation;
 mod settle;
 mod start;
 mod step;
@@ -39,10 +40,14 @@ pub use quota::{
 };
 pub use record::commit_plan;
 pub use report::{Folded, MemberEvent, Report, fold};
+pub use reservation::{
+    NodesWish, ReservationRefusal, ReservationWish, cancel_reservation, extend_reservation,
+    prepare_reservation, reserve,
+};
 pub use settle::settle_due;
 pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
-pub use submit::{Submission, SubmitRefusal, submit};
+pub use submit::{Submission, SubmitRefusal, check_reservation, submit};
 pub use window::{
     MaintenanceWish, WindowRefusal, cancel_maintenance, plan_maintenance, turn_windows,
 };

@@ -181,6 +181,9 @@ pub enum BlockerKind {
     Held,
     /// Waits for another job.
     Dependency,
+    /// It asks for a reservation that it cannot have nodes of now: the subject is the reservation; the note has why, and
+    /// what belongs to that.
+    AskedReservation,
     /// The project's own limit.
     ProjectLimit,
     /// The limit of a node above the project.
@@ -195,7 +198,8 @@ pub enum BlockerKind {
     /// Nodes that would fit are drained, suspect, lost or unknown.
     NodesUnavailable,
     /// Nodes that would fit are reserved for others: the subject is the reservation, the limit how many of them it
-    /// takes; the note has for whom, from when and until when.
+    /// takes; the note has for whom, from when and until when, and the longest time limit with which it could start
+    /// before, in seconds (0: none; `-` once it has begun).
     Reservation,
     /// Nodes that would fit go into maintenance before it would be over: the subject is the window of the one that
     /// decides, the limit how many nodes; the note has the longest time limit with which it could start now, in seconds

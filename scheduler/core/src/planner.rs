@@ -40,6 +40,7 @@ mod pass;
 mod reasons;
 mod recall;
 mod request;
+mod reservations;
 mod score;
 mod shares;
 mod slot;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::array::ArraySpec;
-use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
+use crate::ids::{GpuClass, JobId, NodeName, ProjectPath, ReservationName};
 use crate::topology::BlockTerms;
 
 /// A job as admitted: checked, every default filled in, never changed afterwards.
@@ -219,6 +219,9 @@ pub struct Constraints {
     /// How close its nodes are to be.
     #[serde(default, alias = "same_cluster", deserialize_with = "block_terms")]
     pub blocks: BlockTerms,
+    /// Only nodes of the reservation by command of that name, while it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationName>,
 }
 
 /// Blocks as they are stored now, or the one wish that older builds knew.

@@ -1,8 +1,9 @@
-//! Windows: nodes that take no jobs from one moment until another, for maintenance.
+//! Windows: nodes that take no jobs from one moment until another, for maintenance, or only those of some projects, where
+//! they are reserved by command ([`crate::reservation`]).
 //!
 //! Until a window opens, only that starts on its nodes which is over by then, grace included; while it is open, nothing
-//! does; when it is over, they take jobs again by themselves. What was there before it was planned goes on, unless it
-//! was said that it is to be stopped.
+//! does, or what it is for; when it is over, they take jobs again by themselves. What was there before it was planned goes
+//! on, unless it was said that it is to be stopped.
 //!
 //! ```text
 //!   planned ──► open ──► over
@@ -18,6 +19,7 @@ use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
 use crate::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use crate::quota::{Interval, show_moment};
+use crate::reservation::Reserved;
 use crate::world::World;
 
 /// Windows that are planned or open at a time: each is looked at with every change of one.
@@ -53,6 +55,9 @@ pub struct Window {
     pub during: Interval,
     /// Whether what still runs when it opens is stopped then.
     pub stop_running: bool,
+    /// For whom its nodes are meanwhile; `None`: for nobody, since they are in maintenance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
     /// Why.
     pub reason: String,
     /// Who planned it.
@@ -69,7 +74,7 @@ pub struct Window {
 pub enum WindowState {
     /// Its beginning is to come.
     Planned,
-    /// Its nodes take no jobs.
+    /// Its nodes take no jobs, or only those of its holders.
     Open,
     /// Its end has come.
     Over,
@@ -113,6 +118,12 @@ impl WindowState {
 }
 
 impl Window {
+    /// Whether its nodes take no jobs at all.
+    #[must_use]
+    pub fn is_maintenance(&self) -> bool {
+        self.reserved.is_none()
+    }
+
     /// The moment at which its state changes next; `None` if it is over.
     #[must_use]
     pub fn next_turn(&self) -> Option<UnixMicros> {
@@ -166,8 +177,7 @@ fn staying_one(
     now: UnixMicros,
 ) -> Option<Staying> {
     let job = world.jobs.get(&attempt.id.job)?;
-    let began = attempt.started.unwrap_or(now.max(attempt.leased));
-    let ends = began.plus_seconds(job.spec.longest_s());
+    let ends = ends_of(world, attempt, now)?;
     let held = &attempt.placement.nodes;
     let nodes = held.iter().filter(|held| window.nodes.contains(&held.node)).count();
     (ends > window.during.from).then(|| Staying {
@@ -177,4 +187,11 @@ fn staying_one(
         ends,
         nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
     })
+}
+
+/// When an attempt is over at the latest: its time limit and its grace.
+pub(crate) fn ends_of(world: &World, attempt: &Attempt, now: UnixMicros) -> Option<UnixMicros> {
+    let job = world.jobs.get(&attempt.id.job)?;
+    let began = attempt.started.unwrap_or(now.max(attempt.leased));
+    Some(began.plus_seconds(job.spec.longest_s()))
 }

@@ -408,6 +408,7 @@ fn wants_back(report: &Report) -> bool {
         BlockerKind::Lent | BlockerKind::Recall => true,
         BlockerKind::Held
         | BlockerKind::Dependency
+        | BlockerKind::AskedReservation
         | BlockerKind::ProjectLimit
         | BlockerKind::ParentLimit
         | BlockerKind::Constraints

@@ -131,6 +131,11 @@ fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
         SubmitRefusal::DeadlineTooSoon { .. } => {
             invalid(&format!("{prefix}spec.deadline_us"), "OUT_OF_RANGE", message)
         }
+        SubmitRefusal::Reservation(_) => invalid(
+            &format!("{prefix}spec.constraints.reservation"),
+            "RESERVATION_UNUSABLE",
+            message,
+        ),
         SubmitRefusal::TooManyNamesakes { .. } => {
             status(Code::ResourceExhausted, "TOO_MANY_NAMESAKES", message)
         }
@@ -188,12 +193,14 @@ pub fn log(error: &LogError) -> Status {
 mod tests {
     use super::*;
 
-    const SOURCES: [&str; 9] = [
+    const SOURCES: [&str; 11] = [
         include_str!("error.rs"),
         include_str!("cluster.rs"),
         include_str!("jobs.rs"),
         include_str!("jobs_streams.rs"),
+        include_str!("maintenance.rs"),
         include_str!("nodes.rs"),
+        include_str!("reservation.rs"),
         include_str!("quota.rs"),
         include_str!("workers.rs"),
         include_str!("../auth/error.rs"),

@@ -222,6 +222,7 @@ impl JobsService {
         }
         self.name_tasks(&mut submissions, prefix).await?;
         if dry_run {
+            self.check_reservations(&submissions, prefix).await?;
             let both = submissions.iter().zip(warnings);
             let answer = |(one, warnings): (&Submission, _)| {
                 let tasks = tasks_of(&one.spec);
@@ -240,6 +241,28 @@ impl JobsService {
                 tasks,
             })
             .collect())
+    }
+
+    /// Whether jobs may have nodes of the reservations that they ask for, as far as can be seen now.
+    async fn check_reservations(
+        &self,
+        submissions: &[Submission],
+        prefix: &(impl Fn(usize) -> String + Sync),
+    ) -> Result<(), Status> {
+        let asks = |spec: &JobSpec| spec.constraints.reservation.is_some();
+        let specs: Vec<Arc<JobSpec>> = submissions.iter().map(|it| Arc::clone(&it.spec)).collect();
+        if !specs.iter().any(|spec| asks(spec)) {
+            return Ok(());
+        }
+        let look = self.0.writer.read(move |world| {
+            let now = crate::clock::now();
+            let check = |spec: &Arc<JobSpec>| lifecycle::check_reservation(world, spec, now);
+            specs.iter().map(check).enumerate().find_map(|(at, found)| Some((at, found.err()?)))
+        });
+        match look.await.map_err(|e| error::flow(&e))? {
+            Some((at, refusal)) => Err(error::submit(&SubmitError::Refused(at, refusal), prefix)),
+            None => Ok(()),
+        }
     }
 
     /// Finds the numbers of the tasks of arrays that dependencies name.

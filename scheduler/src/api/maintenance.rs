@@ -17,7 +17,7 @@ use super::{Services, error};
 use crate::auth::Principal;
 
 /// Attempts listed in an answer; a window of thousands of nodes may have more.
-const STAYING_MAX: usize = 1_000;
+pub(super) const STAYING_MAX: usize = 1_000;
 
 /// Which nodes are meant.
 enum Selector {
@@ -110,7 +110,7 @@ pub(super) async fn cancel(
 pub(super) async fn list(services: &Services) -> Result<v1::ListMaintenanceResponse, Status> {
     let found = services.writer.read(|world| {
         let now = crate::clock::now();
-        let windows = world.windows.iter();
+        let windows = world.windows.iter().filter(|window| window.is_maintenance());
         let mut shown: Vec<_> =
             windows.map(|window| show(window, staying(world, window, now).len())).collect();
         shown.sort_by_key(|window| (window.from_us, window.id));
@@ -150,7 +150,7 @@ fn state(state: WindowState) -> v1::MaintenanceState {
     }
 }
 
-fn show_staying(staying: &Staying) -> v1::StayingAttempt {
+pub(super) fn show_staying(staying: &Staying) -> v1::StayingAttempt {
     v1::StayingAttempt {
         job_id: staying.attempt.job.0,
         attempt: staying.attempt.to_string(),

@@ -12,10 +12,10 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, maintenance, principal};
+use super::{Services, convert, error, maintenance, principal, reservation};
 
 /// Longest reason of a drain or of maintenance, in characters.
-const REASON_MAX: usize = 256;
+pub(super) const REASON_MAX: usize = 256;
 
 /// A page when none is asked for, and the largest.
 const PAGE_DEFAULT: usize = 100;
@@ -129,6 +129,37 @@ impl Nodes for NodesService {
         _request: Request<v1::ListMaintenanceRequest>,
     ) -> Result<Response<v1::ListMaintenanceResponse>, Status> {
         maintenance::list(&self.0).await.map(Response::new)
+    }
+
+    async fn create_reservation(
+        &self,
+        request: Request<v1::CreateReservationRequest>,
+    ) -> Result<Response<v1::CreateReservationResponse>, Status> {
+        let who = principal(&request)?;
+        reservation::create(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn extend_reservation(
+        &self,
+        request: Request<v1::ExtendReservationRequest>,
+    ) -> Result<Response<v1::ExtendReservationResponse>, Status> {
+        let who = principal(&request)?;
+        reservation::extend(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_reservation(
+        &self,
+        request: Request<v1::CancelReservationRequest>,
+    ) -> Result<Response<v1::CancelReservationResponse>, Status> {
+        let who = principal(&request)?;
+        reservation::cancel(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<v1::ListReservationsRequest>,
+    ) -> Result<Response<v1::ListReservationsResponse>, Status> {
+        reservation::list(&self.0, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -69,6 +69,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0008_passes.sql"),
         postgres: include_str!("../../../migrations/postgres/0008_passes.sql"),
     },
+    Step {
+        number: 9,
+        name: "reservations",
+        sqlite: include_str!("../../../migrations/sqlite/0009_reservations.sql"),
+        postgres: include_str!("../../../migrations/postgres/0009_reservations.sql"),
+    },
 ];
 
 /// What brings a database of `kind` up to date.

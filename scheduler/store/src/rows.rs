@@ -287,6 +287,7 @@ pub(crate) struct WindowRow<'r> {
     state: &'static str,
     from_us: i64,
     until_us: i64,
+    reservation: Option<&'r str>,
     #[serde(serialize_with = "as_text")]
     body: &'r Window,
 }
@@ -298,6 +299,7 @@ impl<'r> WindowRow<'r> {
             state: window.state.word(),
             from_us: window.during.from.0,
             until_us: window.during.until.0,
+            reservation: window.reserved.as_ref().map(|reserved| reserved.name.as_str()),
             body: window,
         }
     }

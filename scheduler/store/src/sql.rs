@@ -106,8 +106,13 @@ pub(crate) const START_RECORD: &str = "\
 
 pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
 
-pub(crate) const LIVE_WINDOWS: &str =
-    "SELECT body FROM windows WHERE state IN ('planned', 'open') ORDER BY id";
+/// With the last reservations that are over, for jobs that still ask for them: as many as a world remembers
+/// (`gotgan_core::reservation::ENDED_MAX`).
+pub(crate) const LIVE_WINDOWS: &str = "\
+    SELECT body FROM windows WHERE state IN ('planned', 'open') OR id IN ( \
+        SELECT id FROM windows WHERE reservation IS NOT NULL AND state IN ('over', 'cancelled') \
+        ORDER BY id DESC LIMIT 1000) \
+    ORDER BY id";
 
 pub(crate) const QUOTA: &str = "SELECT tree FROM quota ORDER BY revision DESC LIMIT 1";
 

@@ -108,6 +108,7 @@ promises! {
     access::an_answer_is_remembered_under_its_key,
     access::the_first_value_of_a_setting_stays,
     windows::windows_are_loaded_while_they_count,
+    windows::reservations_are_loaded_as_they_stand_and_once_over_for_those_who_ask,
     passes::a_start_is_read_back_with_what_its_pass_knew,
     passes::a_record_without_its_start_is_refused,
     access::a_setting_that_is_kept_replaces_the_one_before_and_is_there_after_a_restart,

@@ -8,7 +8,7 @@ use super::near::suggestion;
 use super::request::ConstraintsRequest;
 use super::together;
 use super::work::shown;
-use crate::ids::{NodeName, ProjectPath};
+use crate::ids::{NodeName, ProjectPath, ReservationName};
 use crate::quota::QuotaTree;
 use crate::spec::Constraints;
 
@@ -78,7 +78,21 @@ pub(super) fn constraints(
     }
     labels(&request.labels, fleet, findings);
     let blocks = together::block_terms(&request, nodes, fleet, findings);
-    Constraints { nodes: wanted, exclude_nodes: unwanted, labels: request.labels, blocks }
+    let reservation = reservation(&request.reservation, findings);
+    let labels = request.labels;
+    Constraints { nodes: wanted, exclude_nodes: unwanted, labels, blocks, reservation }
+}
+
+/// Whether there is such a reservation, and for whom, is seen when the job is stored, which knows the time.
+fn reservation(asked: &str, findings: &mut Findings) -> Option<ReservationName> {
+    if asked.is_empty() {
+        return None;
+    }
+    let name = ReservationName::new(asked);
+    if let Err(bad) = &name {
+        findings.fault("constraints.reservation", FaultReason::Malformed, bad.to_string());
+    }
+    name.ok()
 }
 
 fn node_list(

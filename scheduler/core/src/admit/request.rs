@@ -124,6 +124,8 @@ pub struct ConstraintsRequest {
     pub segment_nodes: u32,
     /// Word of the level whose blocks segments are inside of; empty: NVLink domains.
     pub segment_level: String,
+    /// Name of the reservation by command whose nodes alone it may have; empty: none.
+    pub reservation: String,
 }
 
 /// A job that must have come so far.

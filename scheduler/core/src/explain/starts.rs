@@ -57,6 +57,8 @@ fn keeps_for_good(kind: BlockerKind) -> bool {
     match kind {
         BlockerKind::Held
         | BlockerKind::Dependency
+        // Nodes of reservations are left out of the look ahead.
+        | BlockerKind::AskedReservation
         | BlockerKind::ArrayLimit
         | BlockerKind::Constraints
         | BlockerKind::Budget => true,

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use super::behind::{Counterparts, counterparts};
 use super::draft::Draft;
+use crate::amount::UnixMicros;
 use crate::array::ArrayTasks;
 use crate::change::{Change, EventKind};
 use crate::ids::{IdempotencyKey, JobId, UserName};
 use crate::job::{Digest, Job, JobState, JobStatus};
 use crate::quota::show_moment;
+use crate::reservation::unmet;
 use crate::spec::{Dependency, DependencyKind, JobSpec};
+use crate::world::World;
 
 /// An admitted job on its way into the store.
 #[derive(Debug, Clone)]
@@ -75,6 +78,9 @@ pub enum SubmitRefusal {
         /// When its time limit would be over, in words.
         ends: String,
     },
+    /// It asks for a reservation that it will never have nodes of.
+    #[error("{0}")]
+    Reservation(String),
     /// More jobs of its name are left than a singleton can wait for.
     #[error(
         "{others} other jobs named \"{name}\" are left, and a singleton can wait for {NAMESAKES_MAX}; wait until some have \
@@ -104,6 +110,8 @@ pub fn submit(
     for (index, submission) in submissions.iter().enumerate() {
         check_room(draft, &submission.spec, ahead).map_err(|refusal| (index, refusal))?;
         check_deadline(draft, &submission.spec).map_err(|refusal| (index, refusal))?;
+        check_reservation(draft.world, &submission.spec, draft.now)
+            .map_err(|refusal| (index, refusal))?;
         let before = submissions.get(..index).unwrap_or_default();
         check_namesakes(draft, submission, before).map_err(|refusal| (index, refusal))?;
         ahead += jobs_of(&submission.spec);
@@ -128,6 +136,25 @@ fn check_deadline(draft: &Draft<'_>, spec: &JobSpec) -> Result<(), SubmitRefusal
         return Err(SubmitRefusal::DeadlineTooSoon { deadline, ends });
     }
     Ok(())
+}
+
+/// Whether the reservation that a job asks for, if it does, is there, is for it, and has room for its nodes and its time
+/// limit.
+///
+/// # Errors
+/// [`SubmitRefusal::Reservation`] if it can never have nodes of it.
+pub fn check_reservation(
+    world: &World,
+    spec: &JobSpec,
+    now: UnixMicros,
+) -> Result<(), SubmitRefusal> {
+    let Some(name) = &spec.constraints.reservation else { return Ok(()) };
+    match unmet(&world.windows, spec, now) {
+        Some(unmet) if !unmet.passes() => {
+            Err(SubmitRefusal::Reservation(unmet.describe(name, spec.nodes)))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether a singleton has not too many others to wait for, those before it in the list included.

@@ -19,7 +19,8 @@ use crate::attempt::{Attempt, AttemptState, Cause, ExitStatus};
 use crate::change::Change;
 use crate::check;
 use crate::ids::{
-    AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName,
+    AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath,
+    ReservationName, UserName,
 };
 use crate::job::{Digest, JobState};
 use crate::ledger::{self, CounterAccount, LedgerEntry, LedgerKind};
@@ -27,6 +28,7 @@ use crate::node::{Gpu, Inventory};
 use crate::planner;
 use crate::policy::Policy;
 use crate::quota::{self, Consent, Interval, Proposal};
+use crate::reservation::Wanted;
 use crate::spec::{
     Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
     TaskLayout, Work,
@@ -47,6 +49,7 @@ limit = { b200 = 14 }
 limit = { b200 = 12 }
 budget = { period = "month", ngh = 2, carry = { percent = 50 } }
 overuse = { cap = 10 }
+[node."public/other"]
 "#;
 
 fn node_name(index: usize) -> NodeName {
@@ -263,15 +266,22 @@ impl Life {
         }
     }
 
-    /// An attempt that begins now is over, grace included, before any window of its nodes begins.
+    /// An attempt that begins now is over, grace included, before any window of its nodes begins, or by the end of one
+    /// that is for it.
     fn runs_into_no_window(&self, attempt: &Attempt) {
         let ends = attempt.leased.plus_seconds(601);
+        let held = |window: &Window| {
+            let own = window.reserved.as_ref();
+            own.is_some_and(|reserved| reserved.holders.contains(&attempt.project))
+                && attempt.leased.plus_seconds(600) <= window.during.until
+        };
         let on = |window: &Window| {
             let mut nodes = attempt.placement.nodes.iter();
             nodes.any(|held| window.nodes.contains(&held.node))
         };
         for window in self.world.windows.iter().filter(|window| on(window)) {
-            assert!(ends <= window.during.from, "{} runs into {window:?}", attempt.id);
+            let in_time = ends <= window.during.from || held(window);
+            assert!(in_time, "{} runs into {window:?}", attempt.id);
         }
     }
 
@@ -285,6 +295,26 @@ impl Life {
             by: UserName::new("kim").unwrap(),
         };
         self.draft(|draft| plan_maintenance(draft, wish)).unwrap();
+    }
+
+    fn reserve(&mut self, worker: usize, [ahead_s, length_s]: [i64; 2], own: bool) {
+        let from = self.now.plus_seconds(ahead_s);
+        // Long enough for the team's jobs where it is theirs.
+        let (holder, more_s) = if own { ("public/team", 600) } else { ("public/other", 0) };
+        let wish = ReservationWish {
+            name: ReservationName::new(&format!("r{worker}")).unwrap(),
+            holders: BTreeSet::from([ProjectPath::new(holder).unwrap()]),
+            nodes: if own {
+                NodesWish::Named(BTreeSet::from([node_name(worker)]))
+            } else {
+                NodesWish::Chosen(Wanted { count: 2, class: None, block: None })
+            },
+            during: Interval { from, until: from.plus_seconds(length_s + more_s) },
+            reason: "drawn".to_owned(),
+            by: UserName::new("kim").unwrap(),
+        };
+        // Where something else is in the way it is refused, and as good.
+        let _ = self.draft(|draft| reserve(draft, wish));
     }
 
     fn dispatch(&mut self, changes: &[Change]) {
@@ -573,6 +603,13 @@ enum Happening {
         stop_running: bool,
     },
     CancelMaintenance(u64),
+    Reserve {
+        worker: usize,
+        ahead_s: i64,
+        length_s: i64,
+        own: bool,
+    },
+    CancelReservation(usize),
     Wait(i64),
 }
 
@@ -606,6 +643,11 @@ fn happening() -> impl Strategy<Value = Happening> {
                 Happening::Maintain { worker, ahead_s, length_s, stop_running }
             }),
         1 => (1..4_u64).prop_map(Happening::CancelMaintenance),
+        1 => (0..NODES, 0..300_i64, 1..300_i64, any::<bool>())
+            .prop_map(|(worker, ahead_s, length_s, own)| {
+                Happening::Reserve { worker, ahead_s, length_s, own }
+            }),
+        1 => (0..NODES).prop_map(Happening::CancelReservation),
         3 => (0..3_000_000_i64).prop_map(Happening::Wait),
     ]
 }
@@ -649,6 +691,14 @@ fn live_through(life: &mut Life, happening: Happening) {
             let kim = UserName::new("kim").unwrap();
             // As with jobs, a refusal is as good as a change.
             let _ = life.draft(|draft| cancel_maintenance(draft, WindowId(number), &kim));
+        }
+        Happening::Reserve { worker, ahead_s, length_s, own } => {
+            life.reserve(worker, [ahead_s, length_s], own);
+        }
+        Happening::CancelReservation(number) => {
+            let kim = UserName::new("kim").unwrap();
+            let name = ReservationName::new(&format!("r{number}")).unwrap();
+            let _ = life.draft(|draft| cancel_reservation(draft, &name, &kim));
         }
         Happening::Wait(micros) => {
             life.now = UnixMicros(life.now.0 + micros);

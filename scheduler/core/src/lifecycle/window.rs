@@ -1,18 +1,22 @@
-//! Maintenance of nodes is planned, begins, ends and is taken back.
+//! Maintenance of nodes is planned, begins, ends and is taken back; reservations by command begin and end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::order_stop;
+use super::reservation::held;
+use crate::amount::UnixMicros;
 use crate::attempt::{Cause, Stop};
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName, UserName};
+use crate::policy::Policy;
 use crate::quota::{Interval, duration, show_moment};
 use crate::window::{
     WINDOW_AHEAD_MAX_S, WINDOW_LATE_MAX_S, WINDOW_NODES_MAX, WINDOWS_MAX, Window, WindowId,
     WindowState, attempts_on,
 };
+use crate::world::World;
 
 /// What somebody wants.
 #[derive(Debug, Clone)]
@@ -43,10 +47,10 @@ pub enum WindowRefusal {
     TooManyNodes(usize),
     /// It would have begun before now.
     #[error("would begin at {}, which is in the past", show_moment(*.0))]
-    Past(crate::amount::UnixMicros),
+    Past(UnixMicros),
     /// It is too far away.
     #[error("would begin at {}, which is more than a year ahead", show_moment(*.0))]
-    TooFar(crate::amount::UnixMicros),
+    TooFar(UnixMicros),
     /// It is too long, or has no length.
     #[error("takes 1s to {}", duration::show(*.0))]
     Length(i64),
@@ -81,8 +85,8 @@ pub fn plan_maintenance(
     draft: &mut Draft<'_>,
     wish: MaintenanceWish,
 ) -> Result<Arc<Window>, WindowRefusal> {
-    check_nodes(draft, &wish.nodes)?;
-    let during = check_time(draft, wish.during)?;
+    check_nodes(draft.world, &wish.nodes)?;
+    let during = check_time(draft.now, draft.policy, wish.during)?;
     if draft.world.windows.len() >= WINDOWS_MAX {
         return Err(WindowRefusal::TooMany);
     }
@@ -91,6 +95,7 @@ pub fn plan_maintenance(
         nodes: wish.nodes,
         during,
         stop_running: wish.stop_running,
+        reserved: None,
         reason: wish.reason,
         by: wish.by,
         made: draft.now,
@@ -105,8 +110,9 @@ pub fn plan_maintenance(
     Ok(window)
 }
 
-fn check_nodes(draft: &Draft<'_>, nodes: &BTreeSet<NodeName>) -> Result<(), WindowRefusal> {
-    let unknown = nodes.iter().find(|name| !draft.world.nodes.contains_key(*name));
+/// Whether there are such nodes.
+pub(super) fn check_nodes(world: &World, nodes: &BTreeSet<NodeName>) -> Result<(), WindowRefusal> {
+    let unknown = nodes.iter().find(|name| !world.nodes.contains_key(*name));
     match (unknown, nodes.len()) {
         (Some(name), _) => Err(WindowRefusal::UnknownNode(name.clone())),
         (None, 0) => Err(WindowRefusal::NoNodes),
@@ -116,8 +122,12 @@ fn check_nodes(draft: &Draft<'_>, nodes: &BTreeSet<NodeName>) -> Result<(), Wind
 }
 
 /// The span as it is stored.
-fn check_time(draft: &Draft<'_>, during: Interval) -> Result<Interval, WindowRefusal> {
-    let (now, longest_s) = (draft.now, draft.policy.max_window_s);
+pub(super) fn check_time(
+    now: UnixMicros,
+    policy: &Policy,
+    during: Interval,
+) -> Result<Interval, WindowRefusal> {
+    let longest_s = policy.max_window_s;
     let length_us = during.until.0.saturating_sub(during.from.0);
     if !(1_000_000..=longest_s.saturating_mul(1_000_000)).contains(&length_us) {
         return Err(WindowRefusal::Length(longest_s));
@@ -140,7 +150,8 @@ pub fn cancel_maintenance(
     id: WindowId,
     by: &UserName,
 ) -> Result<Arc<Window>, WindowRefusal> {
-    let window = draft.world.windows.get(id).ok_or(WindowRefusal::Unknown(id))?;
+    let window = draft.world.windows.get(id).filter(|window| window.is_maintenance());
+    let window = window.ok_or(WindowRefusal::Unknown(id))?;
     let state = WindowState::Cancelled;
     let window = Arc::new(Window { state, ..Window::clone(window) });
     draft.push(Change::WindowMoved(Arc::clone(&window)));
@@ -159,13 +170,13 @@ pub fn turn_windows(draft: &mut Draft<'_>) {
         match (before, state) {
             (WindowState::Planned, WindowState::Open) => open(draft, &window),
             (WindowState::Open, WindowState::Over) => {
-                let text = "takes work again: the maintenance is over";
-                tell_nodes(draft, &window, EventKind::MaintenanceEnded, text);
+                tell_end(draft, &window, "takes work again: the maintenance is over", "");
             }
             // It passed while no scheduler led.
             (WindowState::Planned, WindowState::Over) => {
-                let text = "the maintenance is over; no scheduler was there meanwhile";
-                tell_nodes(draft, &window, EventKind::MaintenanceEnded, text);
+                let meanwhile = "; no scheduler was there meanwhile";
+                let text = format!("the maintenance is over{meanwhile}");
+                tell_end(draft, &window, &text, meanwhile);
             }
             (
                 WindowState::Planned
@@ -178,7 +189,20 @@ pub fn turn_windows(draft: &mut Draft<'_>) {
     }
 }
 
+fn tell_end(draft: &mut Draft<'_>, window: &Window, maintenance: &str, more: &str) {
+    match &window.reserved {
+        None => tell_nodes(draft, window, EventKind::MaintenanceEnded, maintenance),
+        Some(reserved) => {
+            let text = format!("reservation {} is over{more}", reserved.name);
+            tell_nodes(draft, window, EventKind::ReservationEnded, &text);
+        }
+    }
+}
+
 fn open(draft: &mut Draft<'_>, window: &Window) {
+    if window.reserved.is_some() {
+        return tell_nodes(draft, window, EventKind::ReservationBegan, &held(window));
+    }
     tell_nodes(draft, window, EventKind::MaintenanceBegan, &window.describe());
     if window.stop_running {
         let there = attempts_on(draft.world, window);
@@ -194,7 +218,8 @@ fn stop(draft: &mut Draft<'_>, id: AttemptId, window: &Window) {
     order_stop(draft, id, stop);
 }
 
-fn tell_nodes(draft: &mut Draft<'_>, window: &Window, kind: EventKind, text: &str) {
+/// An event of each of its nodes.
+pub(super) fn tell_nodes(draft: &mut Draft<'_>, window: &Window, kind: EventKind, text: &str) {
     for node in &window.nodes {
         draft.tell_node(node, kind, text);
     }

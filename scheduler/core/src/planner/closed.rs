@@ -1,5 +1,5 @@
 //! What a job must stay off if it starts now: reservations that are not for it, and nodes that go into maintenance
-//! before it would be over.
+//! before it would be over. And the reservation that it asks for, whose nodes alone it may have.
 //!
 //! The moments at which nodes close are counted, not compared: a job that runs past the first so many of them may be on
 //! no node that closes at one of these. So jobs whose limits make no difference are alike.
@@ -19,20 +19,26 @@ pub(super) struct Closed {
     pub reservations: ReservationSet,
     /// So many of the moments at which nodes close, the first ones, come before it would be over.
     pub closings: u32,
-    /// What it may take to end beyond its time limit, seconds; 0 where it runs past no such moment, and it does not
-    /// matter.
+    /// What it may take to end beyond its time limit, seconds; 0 where it stays off nothing for which that matters.
     pub grace_s: u32,
+    /// Place of the reservation whose nodes alone it may have; `None` if it asks for none.
+    pub within: Option<u16>,
 }
 
 impl Closed {
     /// Whether it may be everywhere.
     pub fn is_nothing(self) -> bool {
-        self.closings == 0 && self.reservations.is_empty()
+        self.closings == 0 && self.reservations.is_empty() && self.within.is_none()
     }
 
     /// Whether it would still be there when the node closes.
     pub fn outstays(self, slot: &Slot<'_>) -> bool {
         slot.closes < self.closings
+    }
+
+    /// Whether the node belongs to the reservation that it asks for, or it asks for none.
+    pub fn admits(self, slot: &Slot<'_>) -> bool {
+        self.within.is_none_or(|place| slot.reserved.has(place.into()))
     }
 
     /// Whether it must stay off the node.

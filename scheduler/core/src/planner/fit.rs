@@ -7,15 +7,14 @@ use std::collections::BTreeSet;
 use super::blocks::Topology;
 use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
+use super::reservations::Reservation;
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
 use super::whole::Whole;
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
-use crate::fabric::ReservationSet;
-use crate::ids::{GpuClass, NodeName, ReservationName};
+use crate::ids::{GpuClass, NodeName};
 use crate::quota::Interval;
-use crate::quota::reserve::ReservationTerms;
 use crate::world::{Node, NodeFree, Windows, World};
 
 /// The nodes of a pass: all, or those that matter to it.
@@ -28,8 +27,8 @@ pub(super) struct Machine<'w> {
     /// Those that take no work; spare ones that stand by are none of them, since as many others are there.
     pub unavailable: Vec<SlotId>,
     /// Reservations that are not over, by their places in a [`fabric::ReservationSet`].
-    pub reservations: Vec<(&'w ReservationName, &'w ReservationTerms)>,
-    /// Maintenance that is planned or under way.
+    pub reservations: Vec<Reservation<'w>>,
+    /// Maintenance that is planned or under way, and reservations by command.
     pub windows: &'w Windows,
     /// Moments at which nodes go into it next, each once, in their order.
     pub closings: Vec<UnixMicros>,
@@ -89,7 +88,7 @@ impl<'w> Machine<'w> {
             pools: index.iter().map(|_| Pool::default()).collect(),
             classes: whole.classes.clone(),
             unavailable: ids(&slots).filter(|id| slots[id.0 as usize].is_unavailable()).collect(),
-            reservations: world.quota.reservations.iter().collect(),
+            reservations: Reservation::all(world),
             windows: &world.windows,
             closings,
             topology: Topology::of(world, whole, extent),
@@ -183,21 +182,17 @@ impl<'w> Machine<'w> {
     pub fn reserved_on(
         &self,
         slot: &Slot<'w>,
-    ) -> impl Iterator<Item = &'w ReservationTerms> + use<'_, 'w> {
+    ) -> impl Iterator<Item = Reservation<'w>> + use<'_, 'w> {
         let set = slot.reserved;
-        let own = move |place: &usize| {
-            let mut one = ReservationSet::EMPTY;
-            one.insert(*place);
-            !set.is_empty() && set.meets(one)
-        };
-        let all = self.reservations.iter().enumerate();
-        all.filter(move |(place, _)| own(place)).map(|(_, (_, terms))| *terms)
+        let all = if set.is_empty() { &[][..] } else { &self.reservations[..] };
+        let own = all.iter().enumerate().filter(move |(place, _)| set.has(*place));
+        own.map(|(_, reservation)| *reservation)
     }
 
     /// When the node is in maintenance, now or later.
     pub fn maintained(&self, slot: &Slot<'w>) -> impl Iterator<Item = Interval> + use<'_, 'w> {
         let has_any = !self.windows.is_empty();
-        let windows = has_any.then(|| self.windows.of_node(slot.name));
+        let windows = has_any.then(|| self.windows.maintenance_of(slot.name));
         windows.into_iter().flatten().map(|window| window.during)
     }
 

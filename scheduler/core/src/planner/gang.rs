@@ -87,12 +87,13 @@ impl Territory<'_> {
 
     /// Whether the node would belong to it if nothing were closed.
     pub fn would_contain(&self, slot: &Slot<'_>) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, blocks } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, blocks, reservation: _ } = self.constraints;
         let own = &slot.node.inventory.labels;
         (nodes.is_empty() || nodes.contains(slot.name))
             && !exclude_nodes.contains(slot.name)
             && labels.iter().all(|(key, value)| own.get(key) == Some(value))
             && blocks.admit(&slot.node.inventory)
+            && self.closed.admits(slot)
             && !self.avoid.is_some_and(|avoid| avoid.contains(slot.name))
     }
 
@@ -103,7 +104,7 @@ impl Territory<'_> {
 
     /// Whether no node is left out but those that belong to no block.
     fn leaves_out_no_node(&self) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, blocks: _ } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, .. } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
         let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
         !asks && !avoids && self.closed.is_nothing()

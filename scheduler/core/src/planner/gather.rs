@@ -14,6 +14,7 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Blocker;
 use crate::quota::entitle::Arena;
+use crate::reservation;
 use crate::world::{Cohort, CohortKey, CohortNumber, CohortPlace, Wish, World};
 
 /// Every pending job.
@@ -38,10 +39,13 @@ pub(super) fn gather<'w>(
     limits: &mut Limits<'w>,
     starts_max: usize,
 ) -> Gathered<'w> {
-    let (late, not_yet) = beside_cohorts(jobs.world, now);
+    let (late, mut not_yet) = beside_cohorts(jobs.world, now);
     let mut lines = Lines::new(Arc::clone(arena), &jobs.world.cohorts);
     let mut scavengers = Vec::new();
     let mut enter = |entrant: Entrant<'w>| {
+        if let Some(list) = entrant.unmet(jobs.world, now) {
+            return not_yet.add_cohort(entrant, list);
+        }
         if entrant.scavenges() {
             let members = entrant.members().iter(starts_max);
             return scavengers.extend(members.filter_map(|id| jobs.get(id)));
@@ -61,6 +65,8 @@ pub(super) fn gather<'w>(
 pub(super) struct NotYet {
     /// The reasons.
     pub lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
+    /// Those of whole cohorts.
+    pub cohorts: Vec<(Name, Arc<Vec<Blocker>>)>,
     /// How many jobs that are.
     pub jobs: usize,
 }
@@ -69,6 +75,11 @@ impl NotYet {
     fn add(&mut self, job: JobId, list: Arc<Vec<Blocker>>, jobs: u32) {
         self.lists.push((job, list));
         self.jobs = self.jobs.saturating_add(jobs as usize);
+    }
+
+    fn add_cohort(&mut self, entrant: Entrant<'_>, list: Arc<Vec<Blocker>>) {
+        self.jobs = self.jobs.saturating_add(entrant.members().len());
+        self.cohorts.push((entrant.into_name(), list));
     }
 }
 
@@ -133,6 +144,31 @@ impl<'w> Entrant<'w> {
         match self {
             Entrant::Plain(_, cohort) => cohort.wish.scavenger,
             Entrant::Other(common, _) => common.wish.scavenger,
+        }
+    }
+
+    /// Why it does not compete, if it asks for a reservation that it cannot have nodes of now.
+    fn unmet(&self, world: &World, now: UnixMicros) -> Option<Arc<Vec<Blocker>>> {
+        let wish = match self {
+            Entrant::Plain(_, cohort) => cohort.wish,
+            Entrant::Other(common, _) => common.wish,
+        };
+        if !wish.asks_reservation {
+            return None;
+        }
+        let spec = match self {
+            Entrant::Plain(_, cohort) => cohort.key.spec(),
+            Entrant::Other(common, _) => common.spec,
+        };
+        reservation::unmet_blocker(&world.windows, spec, now)
+    }
+
+    fn into_name(self) -> Name {
+        match self {
+            Entrant::Plain(number, cohort) => {
+                Name::World { number, kind: cohort.kind, project: cohort.project }
+            }
+            Entrant::Other(common, _) => common.name,
         }
     }
 

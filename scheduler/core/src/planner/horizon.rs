@@ -15,7 +15,6 @@ use crate::attempt::{Attempt, NodeAllocation};
 use crate::ids::{JobId, ProjectPath};
 use crate::profile::FOREVER;
 use crate::quota::Interval;
-use crate::quota::reserve::ReservationTerms;
 use crate::world::World;
 
 /// What ends later than it may, or is being stopped, is believed to need so much longer, seconds.
@@ -92,11 +91,6 @@ impl Ask<'_> {
     /// The same to plan a start on so many nodes.
     pub fn ahead(self, nodes: u32) -> Self {
         Ask { who: Who { plans_gang: nodes > 1, ..self.who }, ..self }
-    }
-
-    /// Whether the reservation is for others; of its own it must be gone when it is over, which is seen at the start.
-    fn is_shut_out(&self, terms: &ReservationTerms) -> bool {
-        !self.project.is_within(terms.holder.as_str())
     }
 }
 
@@ -215,8 +209,8 @@ impl<'w> Horizon<'w> {
     ) -> Option<UnixMicros> {
         let slot = machine.slot(id);
         let holds = self.holds.get(&id).map_or(&[][..], Vec::as_slice);
-        let reserved = machine.reserved_on(slot).filter(|terms| ask.is_shut_out(terms));
-        let closed = reserved.map(|terms| terms.during).chain(machine.maintained(slot)).collect();
+        let reserved = machine.reserved_on(slot).filter_map(|one| one.shut_to(ask.project));
+        let closed = reserved.chain(machine.maintained(slot)).collect();
         let ends = self.ends(machine, id);
         View { slot, ends, holds, closed, ask }.earliest(not_before.max(self.now))
     }

@@ -41,7 +41,7 @@ use super::order::Order;
 use super::recall::Recalls;
 use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
-use super::turns::{Claim, CohortId, Lines, Turns};
+use super::turns::{Claim, CohortId, Lines, Name, Turns};
 use super::unfold::Jobs;
 use super::whole::Whole;
 use crate::account::Standing;
@@ -113,6 +113,8 @@ pub(super) struct Pass<'w> {
     /// Cohorts that wait whatever the turns bring.
     known: Vec<Known>,
     lists: Vec<(JobId, Arc<Vec<Blocker>>)>,
+    /// Cohorts that do not compete.
+    outside: Vec<(Name, Arc<Vec<Blocker>>)>,
 }
 
 /// What a pass is for.
@@ -249,6 +251,7 @@ impl<'w> Pass<'w> {
             waiting: Vec::new(),
             known: Vec::new(),
             lists: Vec::new(),
+            outside: Vec::new(),
         }
     }
 
@@ -260,6 +263,7 @@ impl<'w> Pass<'w> {
         let gathered =
             gather(self.jobs, self.now, cohorts, &arena, machine, &mut self.limits, starts_max);
         let Gathered { lines, scavengers, not_yet } = gathered;
+        self.outside = not_yet.cohorts;
         (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
         (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);

@@ -308,7 +308,9 @@ impl<'w> Turns<'w> {
         unopened.sort_unstable();
         unopened.dedup();
         for number in unopened {
-            let Some(cohort) = self.world.get(number) else { continue };
+            // Who asks for a reservation by name comes into line only where there is any, and never unopened.
+            let cohort = self.world.get(number).filter(|of| !of.wish.asks_reservation);
+            let Some(cohort) = cohort else { continue };
             let cohort = Cohort::open(number, cohort, (line, project));
             fronts.extend(cohort.front(CohortId(self.cohorts.len())));
             self.cohorts.push(cohort);

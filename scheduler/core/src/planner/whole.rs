@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reservations;
 use super::score::ClassIndex;
 use crate::fabric::{self, ReservationSet};
 use crate::ids::{GpuClass, NodeName};
@@ -24,7 +25,7 @@ impl Whole {
     /// As the world has it.
     pub fn of(world: &World) -> Self {
         let standby = fabric::standby(world);
-        let reserved = fabric::reserved(world, &standby);
+        let reserved = reservations::by_node(world, &standby);
         Whole {
             classes: classes_of(world),
             reserved: reserved.into_iter().map(|(name, set)| (name.clone(), set)).collect(),

@@ -64,6 +64,8 @@ pub struct Wish {
     pub scavenger: bool,
     /// Whether each may be kept from starting by terms of its own.
     pub has_own_terms: bool,
+    /// Whether they ask for a reservation.
+    pub asks_reservation: bool,
 }
 
 impl Wish {
@@ -76,6 +78,7 @@ impl Wish {
             limit_s: spec.time_limit_s,
             scavenger: spec.scavenger,
             has_own_terms: spec.has_own_terms(),
+            asks_reservation: spec.constraints.reservation.is_some(),
         }
     }
 }

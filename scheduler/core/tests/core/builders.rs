@@ -6,7 +6,9 @@ use std::sync::Arc;
 use gotgan_core::amount::{CpuMilli, MemoryMib, UnixMicros};
 use gotgan_core::array::{ArraySpec, ArrayTasks};
 use gotgan_core::change::Change;
-use gotgan_core::ids::{GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, UserName};
+use gotgan_core::ids::{
+    GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, ReservationName, UserName,
+};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::spec::{
@@ -274,6 +276,11 @@ impl<'a> JobBuilder<'a> {
     pub fn never_on(self, names: &[&str]) -> Self {
         let names = names.iter().map(|name| NodeName::new(name).unwrap());
         self.spec(|spec| spec.constraints.exclude_nodes.extend(names))
+    }
+
+    /// Only on nodes of the reservation by command of that name.
+    pub fn reservation(self, name: &str) -> Self {
+        self.spec(|spec| spec.constraints.reservation = Some(ReservationName::new(name).unwrap()))
     }
 
     pub fn avoiding(mut self, names: &[&str]) -> Self {

@@ -37,6 +37,7 @@ mod properties;
 mod quota;
 mod recall;
 mod reference;
+mod reservations;
 mod scale;
 mod scavenger;
 mod sketch;

@@ -264,7 +264,12 @@ fn snapshot(
             })
             .collect(),
         alerts: alerts.to_vec(),
-        windows: world.windows.iter().map(|window| window.as_ref().clone()).collect(),
+        windows: world
+            .windows
+            .iter()
+            .chain(world.windows.ended())
+            .map(|window| window.as_ref().clone())
+            .collect(),
         jobs: world.jobs.values().cloned().collect(),
         attempts: world.attempts.values().map(|one| Attempt::clone(one)).collect(),
         steps: world.steps.values().map(|step| step.as_ref().clone()).collect(),

@@ -31,6 +31,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Constraints => v1::BlockerKind::Constraints,
         BlockerKind::NodesUnavailable => v1::BlockerKind::NodesUnavailable,
         BlockerKind::Reservation => v1::BlockerKind::Reservation,
+        BlockerKind::AskedReservation => v1::BlockerKind::AskedReservation,
         BlockerKind::Maintenance => v1::BlockerKind::Maintenance,
         BlockerKind::Recall => v1::BlockerKind::Recall,
         BlockerKind::Lent => v1::BlockerKind::Lent,

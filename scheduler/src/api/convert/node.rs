@@ -11,7 +11,7 @@ use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 
-use crate::api::maintenance;
+use crate::api::{maintenance, reservation};
 use crate::flow::telemetry::Heard;
 
 /// An inventory as a worker reports it.
@@ -65,6 +65,8 @@ pub struct NodeView {
     pub cluster_class: Option<GpuClass>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<Arc<Window>>,
+    /// The reservation by command that holds there, else the one that comes next.
+    pub reserved: Option<Arc<Window>>,
     /// What does not go together about its NVLink domain; looked for only where one node is shown.
     pub nvlink_disagreement: Option<nvlink::Disagreement>,
 }
@@ -87,16 +89,25 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let cluster_class = fabric::misplaced(world, &node.inventory).cloned();
     let windows = &world.windows;
     let maintenance = windows.open_on(name).or_else(|| windows.next_on(name)).cloned();
+    let reserved = windows.reserved_on(name).cloned();
     let node = node.clone();
     let nvlink_disagreement = None;
-    Some(NodeView { node, attempts, stands_by, cluster_class, maintenance, nvlink_disagreement })
+    Some(NodeView {
+        node,
+        attempts,
+        stands_by,
+        cluster_class,
+        maintenance,
+        reserved,
+        nvlink_disagreement,
+    })
 }
 
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
-    let NodeView { node, attempts, stands_by, cluster_class, maintenance, nvlink_disagreement } =
-        view;
+    let NodeView { node, attempts, stands_by, cluster_class, nvlink_disagreement, .. } = view;
+    let (maintenance, reserved) = (view.maintenance, view.reserved);
     let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
@@ -120,6 +131,8 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         stands_by,
         cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
         maintenance: maintenance.map(|window| maintenance::show_on(&window, &node.inventory.node)),
+        reservation: reserved
+            .and_then(|window| reservation::show_on(&window, &node.inventory.node)),
         nvlink_disagreement: nvlink_disagreement.map(|it| it.to_string()).unwrap_or_default(),
     }
 }

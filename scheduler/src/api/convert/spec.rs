@@ -88,6 +88,7 @@ fn constraints_request(constraints: v1::Constraints) -> ConstraintsRequest {
         prefer: constraints.prefer,
         segment_nodes: constraints.segment_nodes,
         segment_level: constraints.segment_level,
+        reservation: constraints.reservation,
     }
 }
 
@@ -153,6 +154,7 @@ fn constraints(constraints: &Constraints) -> v1::Constraints {
         prefer: word(prefer),
         segment_nodes: segment.map_or(0, |segment| segment.nodes),
         segment_level: word(segment.map(|segment| segment.level)),
+        reservation: constraints.reservation.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

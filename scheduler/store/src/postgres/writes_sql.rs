@@ -131,11 +131,11 @@ const ADMINS: &str = "\
     WHERE nodes.name = item.name";
 
 const WINDOWS: &str = "\
-    INSERT INTO windows (id, state, from_us, until_us, body) \
-    SELECT item.id, item.state, item.from_us, item.until_us, item.body \
+    INSERT INTO windows (id, state, from_us, until_us, reservation, body) \
+    SELECT item.id, item.state, item.from_us, item.until_us, item.reservation, item.body \
     FROM json_to_recordset($1::json) AS item(id bigint, state text, from_us bigint, until_us bigint, \
-    body text) WHERE true \
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
+    reservation text, body text) WHERE true \
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, until_us = excluded.until_us, body = excluded.body";
 
 const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \

@@ -177,11 +177,11 @@ const ADMINS: &str = "\
     WHERE nodes.name = item.value ->> '$.name'";
 
 const WINDOWS: &str = "\
-    INSERT INTO windows (id, state, from_us, until_us, body) \
+    INSERT INTO windows (id, state, from_us, until_us, reservation, body) \
     SELECT item.value ->> '$.id', item.value ->> '$.state', item.value ->> '$.from_us', item.value ->> \
-    '$.until_us', item.value ->> '$.body' \
+    '$.until_us', item.value ->> '$.reservation', item.value ->> '$.body' \
     FROM jsonb_each($1) AS item WHERE true \
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, until_us = excluded.until_us, body = excluded.body";
 
 const QUOTA: &str = "\
     INSERT INTO quota (revision, applied_us, tree) \

@@ -22,7 +22,7 @@ struct Place<'w> {
     kept: bool,
 }
 
-/// All nodes that take work.
+/// All nodes that take work, but those that are reserved by command now: whoever else starts there is no matter of turns.
 #[derive(Debug, Default)]
 pub(super) struct Floor<'w> {
     places: Vec<Place<'w>>,
@@ -35,10 +35,14 @@ pub(super) struct Floor<'w> {
 
 impl<'w> Floor<'w> {
     /// The nodes of the world, with what is free now.
-    pub fn of(world: &'w World) -> Self {
+    pub fn of(world: &'w World, now: UnixMicros) -> Self {
         let standby = fabric::standby(world);
-        let works =
-            |(name, node): &(&NodeName, &Node)| node.takes_work() && !standby.contains(*name);
+        let holding =
+            world.windows.reservations().filter(|(window, _)| window.during.contains(now));
+        let reserved: BTreeSet<&NodeName> = holding.flat_map(|(window, _)| &window.nodes).collect();
+        let works = |(name, node): &(&NodeName, &Node)| {
+            node.takes_work() && !standby.contains(*name) && !reserved.contains(*name)
+        };
         let mut floor = Floor::default();
         for (name, node) in world.nodes.iter().filter(works) {
             for (class, (free, all)) in by_class(node) {

@@ -91,7 +91,7 @@ impl<'w, 'a> Play<'w, 'a> {
             policy,
             jobs,
             ends_by,
-            floor: Floor::of(world),
+            floor: Floor::of(world, now),
             caps: Caps::of(world),
             lines: Lines::default(),
             now,

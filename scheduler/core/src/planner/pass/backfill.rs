@@ -375,7 +375,9 @@ impl<'w> Pass<'w> {
 
     /// Plans a start for a job that waits for room and for nothing else.
     pub(super) fn plan_start(&mut self, job: &'w Job, claim: Claim, want: Want) {
-        if self.plans.starts.of(job.id).is_some()
+        // What is planned could be after the end of the reservation that it asks for.
+        if job.spec.constraints.reservation.is_some()
+            || self.plans.starts.of(job.id).is_some()
             || !self.may_plan(competes_since(job), claim, want)
         {
             return;

@@ -105,7 +105,7 @@ impl<'w> Pass<'w> {
         if self.plans.has_any(want) {
             return None;
         }
-        let may_plan = self.may_plan(first.queued, claim, want);
+        let may_plan = !wish.asks_reservation && self.may_plan(first.queued, claim, want);
         let (mut lacks_room, mut could_plan) = (true, false);
         let least = least.get(plain.of.kind as usize).copied().unwrap_or_default();
         for place in 0..self.families.get(want.family).tries.len() {

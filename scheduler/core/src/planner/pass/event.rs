@@ -114,7 +114,7 @@ impl<'w> Pass<'w> {
 
     /// Whether only what is fresh can start: nothing that is reserved opens and closes by the clock.
     fn is_narrow(&self, kept: &Kept) -> bool {
-        self.world.quota.reservations.is_empty() && kept.is_narrow()
+        self.machine.reservations.is_empty() && kept.is_narrow()
     }
 
     fn finish_event(mut self, kept: &mut Kept) -> Started {

@@ -68,6 +68,9 @@ impl<'w> Pass<'w> {
 
     fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {
         let mut lists = Lists::of(self.world, std::mem::take(&mut self.lists));
+        for (name, list) in std::mem::take(&mut self.outside) {
+            lists.tell(&name, list);
+        }
         let mut waiting = std::mem::take(&mut self.waiting);
         let known = std::mem::take(&mut self.known);
         let mut recorder = std::mem::take(&mut self.recorder);
@@ -134,11 +137,15 @@ impl<'w> Lists<'w> {
     fn add(&mut self, turns: &Turns<'w>, waiting: &Waiting, list: List) {
         match waiting.who {
             Who::Job => self.jobs.push((waiting.job, list)),
-            Who::Cohort(cohort) => match &turns.cohort(cohort).common.name {
-                Name::World { number, .. } => self.of_world[number.0 as usize] = Some(list),
-                Name::Apart(key) => _ = self.apart.insert(key.clone(), list),
-            },
+            Who::Cohort(cohort) => self.tell(&turns.cohort(cohort).common.name, list),
             Who::Known(number) => self.of_world[number.0 as usize] = Some(list),
+        }
+    }
+
+    fn tell(&mut self, name: &Name, list: List) {
+        match name {
+            Name::World { number, .. } => self.of_world[number.0 as usize] = Some(list),
+            Name::Apart(key) => _ = self.apart.insert(key.clone(), list),
         }
     }
 

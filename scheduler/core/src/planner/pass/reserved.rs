@@ -6,36 +6,50 @@ use crate::fabric::ReservationSet;
 use crate::job::Job;
 use crate::planner::closed::Closed;
 use crate::planner::gang::{Pick, Territory};
+use crate::planner::reservations::Reservation;
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
 use crate::planner::turns::{Claim, Lines};
-use crate::quota::reserve::ReservationTerms;
 use crate::spec::JobSpec;
 use crate::world::QueueKey;
 
 impl<'w> Pass<'w> {
     /// What the job may not be on if it starts now.
     pub(super) fn closed_to(&self, spec: &JobSpec) -> Closed {
-        if self.world.quota.reservations.is_empty() && self.machine.closings.is_empty() {
+        if self.machine.reservations.is_empty() && self.machine.closings.is_empty() {
             return Closed::default();
         }
-        let ends = self.now.plus_seconds(spec.time_limit_s);
-        let reservations = self.reservations(|terms| terms.closes(&spec.project, self.now, ends));
+        let mut by_grace = false;
+        let reservations = self.reservations(|reservation| {
+            let closes = reservation.closes(spec, self.now);
+            by_grace |= closes && reservation.counts_grace();
+            closes
+        });
         let gone = self.now.plus_seconds(spec.longest_s());
         let closings = self.machine.closings.partition_point(|at| *at < gone);
         let closings = u32::try_from(closings).unwrap_or(u32::MAX);
-        Closed { reservations, closings, grace_s: if closings > 0 { spec.grace_s } else { 0 } }
+        let grace_s = if closings > 0 || by_grace { spec.grace_s } else { 0 };
+        Closed { reservations, closings, grace_s, within: self.place_asked(spec) }
+    }
+
+    /// Place of the reservation by command that the job asks for; one that nothing has if there is no such reservation.
+    fn place_asked(&self, spec: &JobSpec) -> Option<u16> {
+        let name = spec.constraints.reservation.as_ref()?;
+        let asked =
+            |one: &Reservation<'_>| matches!(one, Reservation::Command(..)) && one.name() == name;
+        let place = self.machine.reservations.iter().position(asked);
+        Some(place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX))
     }
 
     /// Whether any reservation holds now.
     pub(super) fn anything_reserved(&self) -> bool {
-        !self.reservations(|terms| terms.during.contains(self.now)).is_empty()
+        !self.reservations(|one| one.during().contains(self.now)).is_empty()
     }
 
-    fn reservations(&self, counts: impl Fn(&ReservationTerms) -> bool) -> ReservationSet {
+    fn reservations(&self, mut counts: impl FnMut(Reservation<'w>) -> bool) -> ReservationSet {
         let mut set = ReservationSet::EMPTY;
-        for (place, terms) in self.world.quota.reservations.values().enumerate() {
-            if counts(terms) {
+        for (place, reservation) in self.machine.reservations.iter().enumerate() {
+            if counts(*reservation) {
                 set.insert(place);
             }
         }
@@ -65,9 +79,7 @@ impl<'w> Pass<'w> {
 
     /// Reservations that hold now for the job's project or one above it.
     fn own_reservations(&self, spec: &JobSpec) -> ReservationSet {
-        self.reservations(|terms| {
-            terms.during.contains(self.now) && spec.project.is_within(terms.holder.as_str())
-        })
+        self.reservations(|one| one.during().contains(self.now) && one.is_for(&spec.project))
     }
 
     fn try_reserved(&mut self, job: &'w Job, own: ReservationSet) {

@@ -3,6 +3,7 @@
 use super::{Look, count};
 use crate::fabric::ReservationSet;
 use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::planner::reservations::Reservation;
 use crate::planner::score::SlotId;
 use crate::planner::slot::Slot;
 use crate::quota::show_moment;
@@ -36,16 +37,45 @@ impl<'w> Look<'_, 'w> {
         own.insert(place);
         let own = own.both(self.family.territory.closed.reservations);
         let nodes = closed.iter().filter(|id| self.slot(**id).reserved.meets(own));
-        let (limit, (name, terms)) = (count(nodes), self.machine.reservations[place]);
-        let [from, until] = [terms.during.from, terms.during.until].map(show_moment);
+        let nodes: Vec<SlotId> = nodes.copied().collect();
+        let (limit, reservation) = (count(nodes.iter()), self.machine.reservations[place]);
+        let during = reservation.during();
+        let [from, until] = [during.from, during.until].map(show_moment);
+        let open_s = self.open_before(reservation, own, &nodes);
         (limit > 0).then(|| Blocker {
             kind: BlockerKind::Reservation,
-            subject: name.to_string(),
+            subject: reservation.name().to_string(),
             needed: self.nodes.into(),
             available: count(self.fitting_now().iter()).into(),
             limit: limit.into(),
             unit: Unit::Nodes,
-            note: format!("{} {from} {until}", terms.holder),
+            note: format!("{} {from} {until} {open_s}", reservation.holders()),
         })
+    }
+
+    /// The longest time limit with which the job would be over when the reservation begins if it started now on nodes
+    /// that nothing else keeps it off, seconds; 0 if too few of them are free, `-` once it has begun.
+    fn open_before(
+        &self,
+        reservation: Reservation<'w>,
+        own: ReservationSet,
+        nodes: &[SlotId],
+    ) -> String {
+        let left_us = reservation.during().from.0.saturating_sub(self.now.0);
+        if left_us <= 0 {
+            return "-".to_owned();
+        }
+        let bounds = self.family.territory.closed;
+        let free = nodes.iter().filter(|id| {
+            let slot = self.slot(**id);
+            let alone = slot.reserved.both(bounds.reservations) == own && !bounds.outstays(slot);
+            alone && slot.takes_work && slot.fits(self.class, &self.family.need)
+        });
+        let open = count(self.fitting_now().iter());
+        if open.saturating_add(count(free)) < self.nodes {
+            return "0".to_owned();
+        }
+        let grace_s = if reservation.counts_grace() { i64::from(bounds.grace_s) } else { 0 };
+        (left_us / 1_000_000).saturating_sub(grace_s).max(0).to_string()
     }
 }
