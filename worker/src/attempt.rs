@@ -300,10 +300,14 @@ fn report_event(event: &ShimEvent) -> report::Event {
                 detail: detail.clone(),
             })
         }
+        ShimEvent::Unfit { reason } => {
+            report::Event::Unfit(v1::NodeUnfit { reason: reason.clone() })
+        }
         ShimEvent::Ended { ending, reason, exit } => report::Event::Ended(v1::AttemptEnded {
             cause: match ending {
                 Ending::Own => Cause::User.into(),
                 Ending::Limit => Cause::Limit.into(),
+                Ending::OutOfMemory => Cause::OutOfMemory.into(),
                 Ending::Stopped(cause) => *cause,
             },
             reason: reason.clone(),

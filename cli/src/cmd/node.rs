@@ -108,6 +108,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
+    for line in not_confined(&node) {
+        output.line(&line)?;
+    }
     if node.gpus.is_empty() {
         return Ok(());
     }
@@ -144,6 +147,23 @@ fn misplaced(node: &NodeView) -> String {
     }
 }
 
+/// What jobs on it are confined by.
+fn confined_by(node: &NodeView) -> String {
+    match &node.confinement {
+        None => String::new(),
+        Some(it) if it.applied.is_empty() => format!("by nothing ({})", it.mode),
+        Some(it) => it.applied.join(", "),
+    }
+}
+
+/// What they should be confined by and are not: loud, since nobody else says it.
+fn not_confined(node: &NodeView) -> Vec<String> {
+    let missing = node.confinement.iter().flat_map(|it| &it.missing);
+    let lines: Vec<String> = missing.map(|why| format!("  {why}")).collect();
+    let head = (!lines.is_empty()).then(|| "NOT CONFINED, though asked for:".to_owned());
+    head.into_iter().chain(lines).collect()
+}
+
 fn summary(node: &NodeView, now_us: i64) -> String {
     let own = node.labels.iter().filter(|(key, _)| !node.blocks.contains_key(*key));
     let labels: Vec<String> = own.map(|(key, value)| format!("{key}={value}")).collect();
@@ -178,6 +198,7 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Driver", node.driver_version.clone()),
         ("CUDA", node.cuda_version.clone()),
         ("Worker", node.worker_version.clone()),
+        ("Confined", confined_by(node)),
     ])
 }
 
@@ -305,6 +326,24 @@ mod tests {
     #[test]
     fn what_no_driver_tells_takes_no_room() {
         assert!(detail_table(&[view(Default::default())]).is_none());
+    }
+
+    #[test]
+    fn what_a_node_lacks_to_confine_jobs_is_said_loudly() {
+        let confinement = v1::Confinement {
+            mode: v1::ConfinementMode::BestEffort.into(),
+            applied: vec!["cgroup".to_owned(), "namespaces".to_owned()],
+            missing: vec!["memory limit: no memory controller in /sys/fs/cgroup/gotgan".to_owned()],
+        };
+        let inventory = v1::NodeInventory { confinement: Some(confinement), ..Default::default() };
+        let node = NodeView::of(&v1::Node { inventory: Some(inventory), ..Default::default() });
+        assert_eq!(confined_by(&node), "cgroup, namespaces");
+        insta::assert_snapshot!(not_confined(&node).join("\n"), @"
+        NOT CONFINED, though asked for:
+          memory limit: no memory controller in /sys/fs/cgroup/gotgan
+        ");
+        let silent = NodeView::of(&v1::Node::default());
+        assert!(confined_by(&silent).is_empty() && not_confined(&silent).is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::environment::ATTEMPT_DIRECTORY;
 use super::launcher::Launcher;
 use super::outbox::Outbox;
 use crate::shim::protocol::{EventLine, SOCKET, SPEC, ShimCommand, ShimEvent, ShimSpec, VERSION};
-use crate::shim::{events, tree};
+use crate::shim::{events, grip, tree};
 
 /// Pause between two rounds of killing what a dead shim has left.
 const KILL_PAUSE: Duration = Duration::from_millis(50);
@@ -23,6 +23,8 @@ const KILL_PAUSE: Duration = Duration::from_millis(50);
 /// has no file descriptor left.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the cgroup of a dead shim is waited for before that is said.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(10);
 /// A shim that has not ended this long after the grace of a stop hangs.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Times the events of a dead shim are tried to be read: five minutes and more.
@@ -286,9 +288,10 @@ impl ShimClient {
 fn started(events: &[EventLine]) -> Option<(i32, u64)> {
     events.iter().find_map(|line| match line.event {
         ShimEvent::Started { pid, start_ticks } => Some((pid, start_ticks)),
-        ShimEvent::TaskStarted { .. } | ShimEvent::TaskEnded { .. } | ShimEvent::Ended { .. } => {
-            None
-        }
+        ShimEvent::TaskStarted { .. }
+        | ShimEvent::TaskEnded { .. }
+        | ShimEvent::Unfit { .. }
+        | ShimEvent::Ended { .. } => None,
     })
 }
 
@@ -338,16 +341,25 @@ async fn kill_leftovers(directory: &Path, events: &[EventLine]) {
     let session = started(events).map(|(pid, _)| pid);
     let mark = format!("{ATTEMPT_DIRECTORY}={}", directory.display());
     loop {
-        let mark = mark.clone();
-        let look = move || tree::kill_all(|| tree::leftovers(session, &mark));
+        let (mark, directory) = (mark.clone(), directory.to_owned());
+        let look = move || kill_round(&directory, session, &mark);
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(killed)) if killed.is_empty() => return,
+            Ok(Ok(true)) => return,
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot look for what a dead shim has left"),
             Err(error) => tracing::warn!(%error, "cannot look for what a dead shim has left"),
         }
         tokio::time::sleep(KILL_PAUSE).await;
     }
+}
+
+/// Whether nothing was left.
+fn kill_round(directory: &Path, session: Option<i32>, mark: &str) -> io::Result<bool> {
+    if let Err(alive) = grip::clear_behind(directory, CLEAR_PATIENCE) {
+        tracing::error!(directory = %directory.display(), ?alive, "a job's processes do not end");
+        return Ok(false);
+    }
+    Ok(tree::kill_all(|| tree::leftovers(session, mark))?.is_empty())
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confine::spec::Confinement;
+
 /// Version of these messages.
 pub const VERSION: u32 = 1;
 /// Name of the socket in the attempt's directory; binding it is what makes a shim the only one.
@@ -33,6 +35,9 @@ pub struct ShimSpec {
     pub batch: bool,
     /// Tasks of step 0 on this node, perhaps none.
     pub step: StepSpec,
+    /// What confines it; nothing does if the worker is older than this.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 /// A signal ahead of the end.
@@ -149,7 +154,12 @@ pub enum ShimEvent {
         /// What kept it from starting, or ended it from outside.
         detail: String,
     },
-    /// Nothing is left; the last event.
+    /// What is left of it does not die: nothing new may start on this node until a person has looked.
+    Unfit {
+        /// For a person.
+        reason: String,
+    },
+    /// Nothing is left, or it was given up; the last event.
     Ended {
         /// Why.
         ending: Ending,
@@ -198,6 +208,8 @@ pub enum Ending {
     Own,
     /// Its time was over.
     Limit,
+    /// Its memory was out, by the kernel's own word.
+    OutOfMemory,
     /// It was told to stop; the cause's number in the API.
     Stopped(i32),
 }
