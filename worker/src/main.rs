@@ -292,7 +292,7 @@ fn as_table(inventory: &Inventory) -> String {
         true => "nothing".to_owned(),
         false => confinement.applied.join(", "),
     };
-    lines.push(format!("confined by {by}"));
+    lines.push(format!("confined {by}"));
     lines.extend(confinement.missing.iter().map(|missing| format!("NOT CONFINED  {missing}")));
     if !node.driver_version.is_empty() {
         lines.push(format!("driver   {}, CUDA {}", node.driver_version, node.cuda_version));

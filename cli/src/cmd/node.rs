@@ -108,7 +108,7 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
-    for line in not_confined(&node) {
+    for line in confinement(&node) {
         output.line(&line)?;
     }
     if node.gpus.is_empty() {
@@ -147,21 +147,36 @@ fn misplaced(node: &NodeView) -> String {
     }
 }
 
-/// What jobs on it are confined by.
-fn confined_by(node: &NodeView) -> String {
-    match &node.confinement {
-        None => String::new(),
-        Some(it) if it.applied.is_empty() => format!("by nothing ({})", it.mode),
-        Some(it) => it.applied.join(", "),
+/// What jobs on it are confined by; and what they should be and are not: loud, since nobody else says it.
+fn confinement(node: &NodeView) -> Vec<String> {
+    let Some(it) = &node.confinement else { return Vec::new() };
+    let by = match it.applied.is_empty() {
+        true => format!("nothing ({})", it.mode),
+        false => it.applied.join(", "),
+    };
+    let mut lines = filled("Jobs are confined by", &by);
+    if !it.missing.is_empty() {
+        lines.push("NOT CONFINED, though asked for:".to_owned());
+        lines.extend(it.missing.iter().flat_map(|why| filled(" ", why)));
     }
+    lines
 }
 
-/// What they should be confined by and are not: loud, since nobody else says it.
-fn not_confined(node: &NodeView) -> Vec<String> {
-    let missing = node.confinement.iter().flat_map(|it| &it.missing);
-    let lines: Vec<String> = missing.map(|why| format!("  {why}")).collect();
-    let head = (!lines.is_empty()).then(|| "NOT CONFINED, though asked for:".to_owned());
-    head.into_iter().chain(lines).collect()
+/// Words in lines of 80 columns, all but the first with two blanks more.
+fn filled(head: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(head.len() - head.trim_start().len() + 3);
+    let mut lines = vec![head.to_owned()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().map(|line| (line.chars().count(), line));
+        match line {
+            Some((width, line)) if width + 1 + word.chars().count() <= 80 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
@@ -198,7 +213,6 @@ fn summary(node: &NodeView, now_us: i64) -> String {
         ("Driver", node.driver_version.clone()),
         ("CUDA", node.cuda_version.clone()),
         ("Worker", node.worker_version.clone()),
-        ("Confined", confined_by(node)),
     ])
 }
 
@@ -330,20 +344,33 @@ mod tests {
 
     #[test]
     fn what_a_node_lacks_to_confine_jobs_is_said_loudly() {
-        let confinement = v1::Confinement {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let told = v1::Confinement {
             mode: v1::ConfinementMode::BestEffort.into(),
-            applied: vec!["cgroup".to_owned(), "namespaces".to_owned()],
-            missing: vec!["memory limit: no memory controller in /sys/fs/cgroup/gotgan".to_owned()],
+            applied: words(&[
+                "cgroup",
+                "CPU limit",
+                "namespaces",
+                "private /tmp",
+                "device filter",
+                "no new privileges",
+            ]),
+            missing: words(&[
+                "memory limit: no memory controller in /sys/fs/cgroup/system.slice/gotgan-jobs.service",
+                "own user: tasks run as root and can undo the rest; see [users]",
+            ]),
         };
-        let inventory = v1::NodeInventory { confinement: Some(confinement), ..Default::default() };
+        let inventory = v1::NodeInventory { confinement: Some(told), ..Default::default() };
         let node = NodeView::of(&v1::Node { inventory: Some(inventory), ..Default::default() });
-        assert_eq!(confined_by(&node), "cgroup, namespaces");
-        insta::assert_snapshot!(not_confined(&node).join("\n"), @"
+        insta::assert_snapshot!(confinement(&node).join("\n"), @"
+        Jobs are confined by cgroup, CPU limit, namespaces, private /tmp, device filter,
+           no new privileges
         NOT CONFINED, though asked for:
-          memory limit: no memory controller in /sys/fs/cgroup/gotgan
+          memory limit: no memory controller in
+            /sys/fs/cgroup/system.slice/gotgan-jobs.service
+          own user: tasks run as root and can undo the rest; see [users]
         ");
-        let silent = NodeView::of(&v1::Node::default());
-        assert!(confined_by(&silent).is_empty() && not_confined(&silent).is_empty());
+        assert!(confinement(&NodeView::of(&v1::Node::default())).is_empty());
     }
 
     #[test]

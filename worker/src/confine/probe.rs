@@ -195,7 +195,7 @@ fn namespaces() -> Can {
 fn try_room() -> io::Result<()> {
     let namespaces = Some(Namespaces { tmp: PrivateTmp::Memory });
     let confinement = Confinement { namespaces, ..Confinement::default() };
-    let grip = Grip::take(Path::new("."), &confinement)?;
+    let grip = Grip::take(&confinement)?;
     let entered = match grip.fork()? {
         ForkResult::Child => std::process::exit(i32::from(grip.become_one_of_it().is_err())),
         ForkResult::Parent { child } => waitpid(child, None)?,

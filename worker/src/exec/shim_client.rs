@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep_until};
 use super::environment::ATTEMPT_DIRECTORY;
 use super::launcher::Launcher;
 use super::outbox::Outbox;
+use crate::confine::cgroup;
 use crate::shim::protocol::{EventLine, SOCKET, SPEC, ShimCommand, ShimEvent, ShimSpec, VERSION};
-use crate::shim::{events, grip, tree};
+use crate::shim::{events, tree};
 
 /// Pause between two rounds of killing what a dead shim has left.
 const KILL_PAUSE: Duration = Duration::from_millis(50);
@@ -287,7 +288,18 @@ impl ShimClient {
 /// The process id and start of the shim, by its own word.
 fn started(events: &[EventLine]) -> Option<(i32, u64)> {
     events.iter().find_map(|line| match line.event {
-        ShimEvent::Started { pid, start_ticks } => Some((pid, start_ticks)),
+        ShimEvent::Started { pid, start_ticks, .. } => Some((pid, start_ticks)),
+        ShimEvent::TaskStarted { .. }
+        | ShimEvent::TaskEnded { .. }
+        | ShimEvent::Unfit { .. }
+        | ShimEvent::Ended { .. } => None,
+    })
+}
+
+/// The cgroup of what the shim has started, by its own word.
+fn cgroup_of(events: &[EventLine]) -> Option<PathBuf> {
+    events.iter().find_map(|line| match &line.event {
+        ShimEvent::Started { cgroup, .. } => cgroup.clone(),
         ShimEvent::TaskStarted { .. }
         | ShimEvent::TaskEnded { .. }
         | ShimEvent::Unfit { .. }
@@ -339,10 +351,11 @@ fn write_spec(path: &Path, spec: &ShimSpec) -> io::Result<()> {
 /// everything its tasks started.
 async fn kill_leftovers(directory: &Path, events: &[EventLine]) {
     let session = started(events).map(|(pid, _)| pid);
+    let cgroup = cgroup_of(events);
     let mark = format!("{ATTEMPT_DIRECTORY}={}", directory.display());
     loop {
-        let (mark, directory) = (mark.clone(), directory.to_owned());
-        let look = move || kill_round(&directory, session, &mark);
+        let (mark, cgroup) = (mark.clone(), cgroup.clone());
+        let look = move || kill_round(cgroup.as_deref(), session, &mark);
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(true)) => return,
             Ok(Ok(_)) => {}
@@ -354,9 +367,10 @@ async fn kill_leftovers(directory: &Path, events: &[EventLine]) {
 }
 
 /// Whether nothing was left.
-fn kill_round(directory: &Path, session: Option<i32>, mark: &str) -> io::Result<bool> {
-    if let Err(alive) = grip::clear_behind(directory, CLEAR_PATIENCE) {
-        tracing::error!(directory = %directory.display(), ?alive, "a job's processes do not end");
+fn kill_round(cgroup: Option<&Path>, session: Option<i32>, mark: &str) -> io::Result<bool> {
+    if let Some(path) = cgroup.filter(|path| !cgroup::clear(path, CLEAR_PATIENCE)) {
+        let alive = cgroup::processes(path);
+        tracing::error!(cgroup = %path.display(), ?alive, "processes of a job do not end");
         return Ok(false);
     }
     Ok(tree::kill_all(|| tree::leftovers(session, mark))?.is_empty())
@@ -440,7 +454,7 @@ mod tests {
         let pid = i32::try_from(hanging.id()).unwrap();
         let start_ticks = tree::process(pid).unwrap().start_ticks;
         let mut log = events::EventLog::create(directory.path());
-        log.push(ShimEvent::Started { pid, start_ticks });
+        log.push(ShimEvent::Started { pid, start_ticks, cgroup: None });
         let following = tokio::spawn(client.follow_to_the_end());
         commands.send(stop()).await.unwrap();
         // Time passes only while everybody waits.
@@ -457,7 +471,7 @@ mod tests {
         let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let mut log = events::EventLog::create(directory.path());
         let pid = i32::try_from(other.id()).unwrap();
-        log.push(ShimEvent::Started { pid, start_ticks: 1 });
+        log.push(ShimEvent::Started { pid, start_ticks: 1, cgroup: None });
         client.kill_shim().await;
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();

@@ -14,13 +14,11 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::room::{PRIVATE, Room};
-use crate::confine::cgroup::{self, Cgroup};
+use crate::confine::cgroup::Cgroup;
 use crate::confine::devices;
 use crate::confine::kernel;
 use crate::confine::spec::{Confinement, PrivateTmp, UnixUser};
 
-/// File in the attempt's directory with the path of its cgroup: for whoever clears up behind a shim that died.
-pub const CGROUP: &str = "cgroup";
 /// What files of tasks are open to unless their programs say otherwise.
 const UMASK: u32 = 0o022;
 const MIB: u64 = 1 << 20;
@@ -34,14 +32,11 @@ pub struct Grip {
 }
 
 impl Grip {
-    /// Puts it into force, for the attempt of this directory. What is told is told whole: an attempt that cannot be
-    /// confined as it should be does not run.
-    pub fn take(attempt: &Path, confinement: &Confinement) -> io::Result<Self> {
-        let mut grip = Self { confinement: confinement.clone(), ..Self::default() };
-        if let Some(spec) = &confinement.cgroup {
-            std::fs::write(attempt.join(CGROUP), spec.path.as_os_str().as_encoded_bytes())?;
-            grip.cgroup = Some(Cgroup::make(spec)?);
-        }
+    /// Puts it into force, for the attempt whose directory is the current one. All of it or none: an attempt that cannot
+    /// be confined as it should be does not run.
+    pub fn take(confinement: &Confinement) -> io::Result<Self> {
+        let cgroup = confinement.cgroup.as_ref().map(Cgroup::make).transpose()?;
+        let mut grip = Self { confinement: confinement.clone(), cgroup, room: None };
         let done = grip.fill();
         done.inspect_err(|_| grip.give_back())?;
         Ok(grip)
@@ -186,18 +181,6 @@ impl Grip {
             // What cannot be removed now goes with the attempt's directory.
             let _ = std::fs::remove_dir_all(attempt.join(PRIVATE));
         }
-    }
-}
-
-/// Clears the cgroup that a dead shim of this directory has left. `Err` names what does not die.
-pub fn clear_behind(attempt: &Path, patience: Duration) -> Result<(), Vec<i32>> {
-    let Ok(path) = std::fs::read_to_string(attempt.join(CGROUP)) else {
-        return Ok(());
-    };
-    let path = Path::new(&path);
-    match cgroup::clear(path, patience) {
-        true => Ok(()),
-        false => Err(cgroup::processes(path)),
     }
 }
 

@@ -119,8 +119,9 @@ impl<'a> Shim<'a> {
         };
         let pid = getpid().as_raw();
         let start_ticks = tree::process(pid).map_or(0, |own| own.start_ticks);
-        shim.events.push(ShimEvent::Started { pid, start_ticks });
-        match Grip::take(attempt, &shim.spec.confinement) {
+        let cgroup = shim.spec.confinement.cgroup.as_ref().map(|it| it.path.clone());
+        shim.events.push(ShimEvent::Started { pid, start_ticks, cgroup });
+        match Grip::take(&shim.spec.confinement) {
             Ok(grip) => shim.grip = grip,
             Err(error) => shim.cannot_confine(&error),
         }

@@ -4,6 +4,7 @@
 //! or given another meaning, as long as [`VERSION`] stays.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,9 @@ pub enum ShimEvent {
         pid: i32,
         /// Its start time in clock ticks since boot, which tells it from a later process of the same id.
         start_ticks: u64,
+        /// The cgroup of what it starts, if it makes one: for whoever clears up behind it.
+        #[serde(default)]
+        cgroup: Option<PathBuf>,
     },
     /// A process is there.
     TaskStarted {

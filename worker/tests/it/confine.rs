@@ -143,7 +143,7 @@ async fn a_job_neither_sees_nor_signals_a_process_of_another_job() {
     eventually("the victim is there", || find().is_some()).await;
     let victim = find().unwrap().pid;
     let body = format!(
-        "exec > {}\ncat /proc/[0-9]*/cmdline | grep -c victim-of-8\n\
+        "exec > {}\ncat /proc/[0-9]*/cmdline | grep -c '[v]ictim-of-8'\n\
          kill -9 {victim} 2> /dev/null && echo killed || echo refused\n\
          ls /proc | grep -c '^[0-9]'\necho end",
         out.display()
