@@ -88,10 +88,11 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let node = node_name(config, &state)?;
     join::claim_state_directory(&state, &node)?;
     let _lock = lock(&state)?;
-    let link = link(config, &state, &node).await?;
     let attempts = state.join(ATTEMPTS);
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
+    // Before it joins: a token that was used by a worker that then refuses to run is lost.
     let (inventory, confining) = look_at_machine(config, &state, &node)?;
+    let link = link(config, &state, &node).await?;
     let context = context(config, &state, &node, confining);
     let launcher = launcher(config)?;
     clear_up(&state, config.retention()).await;

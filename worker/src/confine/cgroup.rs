@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::shim::tree;
 
+/// Name of the directory that the worker makes in the root of version 2 where the site has named none.
+pub const OWN_ROOT: &str = "gotgan";
 /// Times a place is made anew that somebody else removes at the same moment.
 const MAKE_TRIES: u32 = 100;
 /// Times a cgroup is tried to be removed: the kernel may need a moment after its last process.
@@ -182,7 +184,17 @@ pub fn clear(path: &Path, patience: Duration) -> bool {
         std::thread::sleep(REMOVE_PAUSE);
     }
     remove(path);
+    if let Some(root) = path.parent().filter(|root| is_own_root(root)) {
+        // Refused as long as another attempt is in it.
+        let _ = fs::remove_dir(root);
+    }
     true
+}
+
+/// Whether a worker has made this root itself: by its name, directly in the root of version 2, which alone has no events.
+fn is_own_root(root: &Path) -> bool {
+    let above = root.parent().map(|above| above.join("cgroup.events"));
+    root.ends_with(OWN_ROOT) && above.is_some_and(|events| !events.exists())
 }
 
 /// What is in the cgroup of this path, and below it.

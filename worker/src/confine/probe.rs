@@ -11,15 +11,13 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{self, Cgroup, CgroupSpec};
+use super::cgroup::{self, Cgroup, CgroupSpec, OWN_ROOT};
 use super::devices::{self, DeviceRules};
 use super::kernel;
 use super::machine::{Can, CgroupPlace, Machine};
 use super::spec::{Confinement, Namespaces, PrivateTmp};
 use crate::shim::grip::Grip;
 
-/// Name of the directory that the worker makes where the site has named none.
-const OWN_ROOT: &str = "gotgan";
 /// Where processes go that are found in the root itself: the kernel gives limits only to cgroups beside processes.
 const HOLDER: &str = "holder";
 /// Kinds of limits that are looked for.

@@ -177,7 +177,12 @@ impl<'a> Shim<'a> {
 
     fn leftovers(&self) -> String {
         let seconds = self.grip.patience().unwrap_or_default().as_secs();
-        let found: Vec<String> = self.grip.leftovers().iter().map(ToString::to_string).collect();
+        let below = || tree::descendants(getpid().as_raw()).unwrap_or_default();
+        let mut found = self.grip.leftovers();
+        if found.is_empty() {
+            found = below().iter().map(|process| process.pid).collect();
+        }
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         let who = if found.is_empty() { "some".to_owned() } else { found.join(", ") };
         format!("processes of a job do not end, {seconds} s after SIGKILL: {who}")
     }

@@ -5,6 +5,7 @@
 //! ends with the shim: so nothing of an attempt outlives its shim.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -30,6 +31,8 @@ use crate::confine::spec::{Namespaces, PrivateTmp};
 /// `/tmp`.
 pub const PRIVATE: &str = "private";
 const TMP: &str = "private/tmp";
+/// What the first process is called in listings of processes: it is no shim.
+const NAME: &CStr = c"gotgan-room";
 /// What the first process says when the room is ready.
 const READY: &[u8] = b"ready";
 /// Longest word about what went wrong.
@@ -109,6 +112,7 @@ fn be_first(
     mut line: UnixStream,
 ) -> io::Result<Infallible> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_name(NAME)?;
     // An open listener would make a dead shim look alive.
     kernel::close_all_but(line.as_fd())?;
     if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.born_inside().is_none()) {
