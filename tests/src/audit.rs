@@ -69,7 +69,11 @@ fn check_job(job: &v1::Job) {
         assert!(charged >= held, "charge of {id}: {charged}, and it held {held}");
         let owed = match attempt.cause() {
             Cause::Hardware | Cause::Node | Cause::Network | Cause::Site => 0,
-            Cause::Unspecified | Cause::User | Cause::Preempted | Cause::Limit => held,
+            Cause::Unspecified
+            | Cause::User
+            | Cause::Preempted
+            | Cause::Limit
+            | Cause::OutOfMemory => held,
         };
         assert_eq!(charged - refunded, owed, "what {id} paid: {charged} less {refunded}");
     }

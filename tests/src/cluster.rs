@@ -192,6 +192,7 @@ impl Drop for Cluster {
         self.workers.clear();
         self.scheduler.kill();
         process::kill_strays(self.directory.path());
+        process::remove_cgroups(self.directory.path());
     }
 }
 

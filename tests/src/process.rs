@@ -131,6 +131,26 @@ pub fn strays(directory: &Path) -> Vec<u32> {
     ids.filter(|id| *id != std::process::id() && belongs(*id, directory)).collect()
 }
 
+/// Removes the empty cgroups of attempts whose workers and shims were killed at once: nobody else is left who would.
+pub fn remove_cgroups(directory: &Path) {
+    let below = |path: PathBuf| {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let attempts = below(directory.to_owned()).flat_map(|node| below(node.join("attempts")));
+    for cgroup in attempts.filter_map(|attempt| cgroup_of(&attempt)) {
+        // Gone already, as it should be; and the directory around them goes with the last.
+        let _ = fs::remove_dir(&cgroup);
+        let _ = cgroup.parent().map(fs::remove_dir);
+    }
+}
+
+/// By the first word of its shim.
+fn cgroup_of(attempt: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(attempt.join("events")).ok()?;
+    let first: serde_json::Value = serde_json::from_str(text.lines().next()?).ok()?;
+    first["event"]["started"]["cgroup"].as_str().map(PathBuf::from)
+}
+
 /// Name of a process's program, as the kernel keeps it; empty if it is gone.
 #[must_use]
 pub fn name(id: u32) -> String {

@@ -300,10 +300,14 @@ fn report_event(event: &ShimEvent) -> report::Event {
                 detail: detail.clone(),
             })
         }
+        ShimEvent::Unfit { reason } => {
+            report::Event::Unfit(v1::NodeUnfit { reason: reason.clone() })
+        }
         ShimEvent::Ended { ending, reason, exit } => report::Event::Ended(v1::AttemptEnded {
             cause: match ending {
                 Ending::Own => Cause::User.into(),
                 Ending::Limit => Cause::Limit.into(),
+                Ending::OutOfMemory => Cause::OutOfMemory.into(),
                 Ending::Stopped(cause) => *cause,
             },
             reason: reason.clone(),
@@ -364,7 +368,8 @@ mod tests {
             Just(Event::StartOrdered),
             Just(stop_order(Cause::Preempted)),
             (1..4u32).prop_map(tasks_order),
-            (1..6u64).prop_map(|n| shim(n, ShimEvent::Started { pid: 1, start_ticks: 1 })),
+            (1..6u64)
+                .prop_map(|n| shim(n, ShimEvent::Started { pid: 1, start_ticks: 1, cgroup: None })),
             (1..6u64).prop_map(|n| shim(n, ended_by_itself())),
             Just(Event::ShimLost("gone".into())),
             any::<bool>().prop_map(|rebooted| Event::Recovered { rebooted }),
@@ -483,7 +488,7 @@ mod tests {
         let (attempt, effects) = play([
             run_order(true),
             Event::Prepared(Ok(())),
-            shim(1, ShimEvent::Started { pid: 9, start_ticks: 1 }),
+            shim(1, ShimEvent::Started { pid: 9, start_ticks: 1, cgroup: None }),
             shim(2, ShimEvent::TaskStarted { step: 0, rank: 0, pid: 10 }),
             shim(3, ended_by_itself()),
         ]);

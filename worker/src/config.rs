@@ -9,7 +9,11 @@ use std::time::Duration;
 use gotgan_core::topology::Level;
 use serde::Deserialize;
 
+use crate::confine::config::{ConfinementConfig, UsersConfig};
 use crate::retention::Retention;
+
+/// A shim that gives up later is taken to hang by its worker.
+const GIVE_UP_MAX_S: u64 = 25;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,10 @@ pub struct Config {
     pub log_budget_mib: u64,
     /// Longest pause between two tries to reach a scheduler.
     pub reconnect_max_ms: u64,
+    /// What attempts are confined by.
+    pub confinement: ConfinementConfig,
+    /// Who attempts run as.
+    pub users: UsersConfig,
 }
 
 impl Default for Config {
@@ -107,6 +115,8 @@ impl Default for Config {
             log_retention_s: 7 * 86_400,
             log_budget_mib: 64 << 10,
             reconnect_max_ms: 10_000,
+            confinement: ConfinementConfig::default(),
+            users: UsersConfig::default(),
         }
     }
 }
@@ -135,6 +145,13 @@ impl Config {
         }
         if self.state_directory.to_str().is_none() {
             return bad("state_directory must be UTF-8".into());
+        }
+        let root = &self.confinement.cgroup_root;
+        if !root.as_os_str().is_empty() && !root.is_absolute() {
+            return bad("confinement.cgroup_root must be an absolute path, or empty".into());
+        }
+        if !(1..=GIVE_UP_MAX_S).contains(&self.confinement.give_up_s) {
+            return bad(format!("confinement.give_up_s must be from 1 to {GIVE_UP_MAX_S}"));
         }
         Ok(())
     }
@@ -180,8 +197,10 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
+        let sections = [&table["confinement"], &table["users"]].map(|it| it.as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
-            assert!(table.contains_key(key), "{key} is not documented");
+            let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));
+            assert!(shown, "{key} is not documented");
         }
     }
 

@@ -155,7 +155,7 @@ impl Held {
             Some(report::Event::Refused(_) | report::Event::Ended(_)) => self.ended = true,
             Some(report::Event::TaskStarted(task)) => self.shim_has(task.step, task.rank),
             Some(report::Event::TaskEnded(task)) => self.shim_has(task.step, task.rank),
-            Some(report::Event::Started(_)) | None => {}
+            Some(report::Event::Started(_) | report::Event::Unfit(_)) | None => {}
         }
         self.last_seq = self.last_seq.max(report.seq);
         self.shim_seen = self.shim_seen.max(reported.shim_seen);

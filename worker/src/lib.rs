@@ -4,12 +4,13 @@
 //! ([`journal`]), decides by a pure state machine ([`attempt`]) and acts through [`exec`], where every running
 //! attempt has a small process of its own ([`shim`]) that outlives the daemon.
 //!
-//! Tasks run as the worker's own user and without confinement: no namespaces, no cgroups, no device filter.
-//! `CUDA_VISIBLE_DEVICES` tells a task which GPUs are its own; nothing keeps it from using others.
+//! What keeps an attempt from what is not its own is [`confine`]: what the site asks for and the machine can. What is
+//! asked for and missing is said, or the worker does not start.
 
 pub mod attempt;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod exec;
 pub mod handle;
 pub mod held;

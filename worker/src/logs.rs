@@ -5,13 +5,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::{LogData, LogStream, ReadLog};
 use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::exec::NodeContext;
@@ -131,12 +132,19 @@ fn look(directory: &Path, read: &ReadLog) -> Look {
 
 /// A pipe would wait for a writer, and what it gives to one reader is gone for the next.
 fn open(path: &Path) -> io::Result<File> {
+    let link = std::fs::symlink_metadata(path)?;
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no regular file"));
     }
+    // A link that the shim has given to the job's user leads where they said, and the worker may read more than they.
+    let of_another_user = link.is_symlink() && link.uid() != geteuid().as_raw();
+    if of_another_user && found.uid() != link.uid() {
+        return Err(io::Error::other("it does not belong to the user that the job runs as"));
+    }
+    Ok(file)
 }
 
 fn stream_path(directory: &Path, read: &ReadLog) -> PathBuf {

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The daemon of a Gotgan node: reports the machine to the scheduler and runs attempts of jobs on it.
 ///
-/// Tasks run as the user of this daemon and without confinement.
+/// What attempts are confined by: `gotgan-worker inventory`, and docs/operations/confinement.md.
 #[derive(Debug, Parser)]
 #[command(name = "gotgan-worker", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -268,12 +268,13 @@ fn as_json(inventory: &Inventory) -> Result<String> {
             })
         })
         .collect();
+    let confinement = node.confinement.clone().unwrap_or_default();
     let value = serde_json::json!({
         "schema": "gotgan.worker.inventory/1", "node": node.node, "address": node.address,
         "simulated": node.simulated, "os": node.os, "kernel": node.kernel,
         "driver_version": node.driver_version, "cuda_version": node.cuda_version,
         "cpu_milli": node.cpu_milli, "memory_mib": node.memory_mib, "labels": node.labels,
-        "gpus": gpus,
+        "gpus": gpus, "confined_by": confinement.applied, "not_confined": confinement.missing,
     });
     Ok(serde_json::to_string_pretty(&value)?)
 }
@@ -286,6 +287,13 @@ fn as_table(inventory: &Inventory) -> String {
         format!("system   {}, kernel {}", node.os, node.kernel),
         format!("offers   {} CPUs, {} MiB memory", node.cpu_milli / 1000, node.memory_mib),
     ];
+    let confinement = node.confinement.clone().unwrap_or_default();
+    let by = match confinement.applied.is_empty() {
+        true => "nothing".to_owned(),
+        false => confinement.applied.join(", "),
+    };
+    lines.push(format!("confined {by}"));
+    lines.extend(confinement.missing.iter().map(|missing| format!("NOT CONFINED  {missing}")));
     if !node.driver_version.is_empty() {
         lines.push(format!("driver   {}, CUDA {}", node.driver_version, node.cuda_version));
     }

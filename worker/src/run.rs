@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,9 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::{Config, ConfigError, is_node_name};
+use crate::confine::ask;
+use crate::confine::plan::Plan;
+use crate::exec::confining::{Confining, number_of};
 use crate::exec::launcher::Launcher;
 use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
 use crate::handle::{Handle, Input};
@@ -61,6 +65,12 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// All was required.
+    #[error(
+        "confinement.mode is \"required\", and this machine lacks: {0}; give it what it lacks, switch that off under \
+         [confinement], or set mode to \"best_effort\""
+    )]
+    NotConfined(String),
     /// Nothing to say who this is.
     #[error(
         "no certificate in {0}: join first (gotgan-worker join), or give --join-token and --ca"
@@ -78,11 +88,12 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let node = node_name(config, &state)?;
     join::claim_state_directory(&state, &node)?;
     let _lock = lock(&state)?;
-    let link = link(config, &state, &node).await?;
-    let inventory = Arc::new(Inventory::take(&inventory_plan(config, &node))?);
     let attempts = state.join(ATTEMPTS);
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
-    let context = context(config, &state, &node);
+    // Before it joins: a token that was used by a worker that then refuses to run is lost.
+    let (inventory, confining) = look_at_machine(config, &state, &node)?;
+    let link = link(config, &state, &node).await?;
+    let context = context(config, &state, &node, confining);
     let launcher = launcher(config)?;
     clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
@@ -103,7 +114,46 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
 /// What this machine would report, for the settings given.
 pub fn inventory(config: &Config) -> Result<Inventory, RunError> {
     let node = if config.node.is_empty() { cpu::host_name() } else { config.node.clone() };
-    Ok(Inventory::take(&inventory_plan(config, &node))?)
+    let mut inventory = Inventory::take(&inventory_plan(config, &node))?;
+    let name = format!("{node}.inventory-{}", std::process::id());
+    let plan = confinement(config, &config.state_directory, &name);
+    inventory.node.confinement = Some(ask::reported(&plan));
+    Ok(inventory)
+}
+
+/// The machine, and how attempts are confined on it. Blocks while driver and kernel are asked.
+fn look_at_machine(
+    config: &Config,
+    state: &Path,
+    node: &str,
+) -> Result<(Arc<Inventory>, Confining), RunError> {
+    let prefix = format!("{node}-{:08x}", number_of(&state.to_string_lossy()));
+    let plan = confinement(config, state, &prefix);
+    ask::tell(&plan);
+    if let Some(missing) = plan.refusal() {
+        return Err(RunError::NotConfined(missing));
+    }
+    if config.users.is_set() {
+        open_for_users(state)?;
+    }
+    let mut inventory = Inventory::take(&inventory_plan(config, node))?;
+    inventory.node.confinement = Some(ask::reported(&plan));
+    let (users, gpu_nodes) = (config.users.clone(), inventory.gpu_nodes.clone());
+    Ok((Arc::new(inventory), Confining { plan, users, prefix, gpu_nodes }))
+}
+
+fn confinement(config: &Config, state: &Path, name: &str) -> Plan {
+    ask::find(&config.confinement, &config.users, state, &shim_path(config), name)
+}
+
+/// Tasks of other users reach their own directories, by name: nothing here can be listed, and what is the worker's own
+/// is open to nobody else.
+fn open_for_users(state: &Path) -> Result<(), RunError> {
+    for directory in [state.to_owned(), state.join(ATTEMPTS)] {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))
+            .map_err(|source| file_error(&directory, source))?;
+    }
+    Ok(())
 }
 
 /// What to join with, for the settings given.
@@ -175,28 +225,38 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
     }
 }
 
-fn context(config: &Config, state: &Path, node: &str) -> NodeContext {
+fn context(config: &Config, state: &Path, node: &str, confining: Confining) -> NodeContext {
+    let daemon = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut passed_through = environment::passed_through(daemon);
+    if config.users.is_set() {
+        // The worker's own are wrong for everybody else.
+        passed_through.retain(|name, _| !environment::OF_A_USER.contains(&name.as_str()));
+    }
     let ca_path = if config.insecure { PathBuf::new() } else { join::ca_path(state) };
     NodeContext {
         node: node.to_owned(),
         attempts: state.join(ATTEMPTS).to_string_lossy().into_owned(),
         server: config.schedulers.first().cloned().unwrap_or_default(),
         ca_path: ca_path.to_string_lossy().into_owned(),
-        passed_through: environment::passed_through(std::env::vars_os().filter_map(
-            |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
-        )),
+        passed_through,
+        confining: Arc::new(confining),
     }
 }
 
 fn launcher(config: &Config) -> Result<Launcher, RunError> {
-    let path = match config.shim.as_os_str().is_empty() {
-        false => config.shim.clone(),
-        true => beside_this_program("gotgan-shim"),
-    };
+    let path = shim_path(config);
     let open_files = limits::raise_open_files().inspect_err(|error| {
         tracing::warn!(%error, "cannot raise the limit on open files");
     });
     Launcher::start(&path, open_files.ok()).map_err(|source| RunError::Shim { path, source })
+}
+
+fn shim_path(config: &Config) -> PathBuf {
+    match config.shim.as_os_str().is_empty() {
+        false => config.shim.clone(),
+        true => beside_this_program("gotgan-shim"),
+    }
 }
 
 fn beside_this_program(name: &str) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::handle::{Attached, Handle, Input};
 use crate::held::{AttemptKey, Entry, Image};
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
-use crate::shim::protocol::{EventLine, ShimCommand};
+use crate::shim::protocol::{EventLine, ShimCommand, ShimSpec};
 
 /// Inputs waiting for the supervisor; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -302,8 +302,10 @@ impl Supervisor {
         let passing = tokio::spawn(pass_events_on(key, seen_events, self.handle.clone()));
         let handle = self.handle.clone();
         tokio::spawn(async move {
-            let spec = launch.then(|| exec::shim_spec(&context, &order));
-            let followed = client.run(&launcher, spec).await;
+            let followed = match spec_of(launch, context, order).await {
+                Ok(spec) => client.run(&launcher, spec).await,
+                Err(reason) => Followed::Lost(reason),
+            };
             // Its loss must not overtake what it said before.
             let _ = passing.await;
             if let Followed::Lost(reason) = followed {
@@ -399,6 +401,19 @@ impl Supervisor {
 fn claimed(image: &Image) -> BTreeSet<AttemptKey> {
     let accepted = image.attempts.values().filter(|held| held.accepted && !held.ended);
     accepted.map(|held| held.key).collect()
+}
+
+/// What a shim that is to be launched is told.
+async fn spec_of(
+    launch: bool,
+    context: Arc<NodeContext>,
+    order: RunAttempt,
+) -> Result<Option<ShimSpec>, String> {
+    if !launch {
+        return Ok(None);
+    }
+    let asking = tokio::task::spawn_blocking(move || exec::shim_spec(&context, &order));
+    asking.await.map_err(|error| error.to_string())?.map(Some)
 }
 
 /// Room in the session's queue; `None` if there is no session.

@@ -108,6 +108,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
+    for line in confinement(&node) {
+        output.line(&line)?;
+    }
     if node.gpus.is_empty() {
         return Ok(());
     }
@@ -154,6 +157,38 @@ fn misplaced(node: &NodeView) -> String {
         "" => String::new(),
         class => format!("its label says a cluster whose GPUs are {class}, and its own are not"),
     }
+}
+
+/// What jobs on it are confined by; and what they should be and are not: loud, since nobody else says it.
+fn confinement(node: &NodeView) -> Vec<String> {
+    let Some(it) = &node.confinement else { return Vec::new() };
+    let by = match it.applied.is_empty() {
+        true => format!("nothing ({})", it.mode),
+        false => it.applied.join(", "),
+    };
+    let mut lines = filled("Jobs are confined by", &by);
+    if !it.missing.is_empty() {
+        lines.push("NOT CONFINED, though asked for:".to_owned());
+        lines.extend(it.missing.iter().flat_map(|why| filled(" ", why)));
+    }
+    lines
+}
+
+/// Words in lines of 80 columns, all but the first with two blanks more.
+fn filled(head: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(head.len() - head.trim_start().len() + 3);
+    let mut lines = vec![head.to_owned()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().map(|line| (line.chars().count(), line));
+        match line {
+            Some((width, line)) if width + 1 + word.chars().count() <= 80 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
@@ -318,6 +353,37 @@ mod tests {
     #[test]
     fn what_no_driver_tells_takes_no_room() {
         assert!(detail_table(&[view(Default::default())]).is_none());
+    }
+
+    #[test]
+    fn what_a_node_lacks_to_confine_jobs_is_said_loudly() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let told = v1::Confinement {
+            mode: v1::ConfinementMode::BestEffort.into(),
+            applied: words(&[
+                "cgroup",
+                "CPU limit",
+                "namespaces",
+                "private /tmp",
+                "device filter",
+                "no new privileges",
+            ]),
+            missing: words(&[
+                "memory limit: no memory controller in /sys/fs/cgroup/system.slice/gotgan-jobs.service",
+                "own user: tasks run as root and can undo the rest; see [users]",
+            ]),
+        };
+        let inventory = v1::NodeInventory { confinement: Some(told), ..Default::default() };
+        let node = NodeView::of(&v1::Node { inventory: Some(inventory), ..Default::default() });
+        insta::assert_snapshot!(confinement(&node).join("\n"), @"
+        Jobs are confined by cgroup, CPU limit, namespaces, private /tmp, device filter,
+           no new privileges
+        NOT CONFINED, though asked for:
+          memory limit: no memory controller in
+            /sys/fs/cgroup/system.slice/gotgan-jobs.service
+          own user: tasks run as root and can undo the rest; see [users]
+        ");
+        assert!(confinement(&NodeView::of(&v1::Node::default())).is_empty());
     }
 
     #[test]

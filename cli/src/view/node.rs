@@ -44,6 +44,8 @@ pub struct NodeView {
     pub cluster_gpu_class: String,
     /// Names of the blocks it belongs to, by the word of their level.
     pub blocks: BTreeMap<String, String>,
+    /// What jobs on it are confined by; `null` if its worker does not tell.
+    pub confinement: Option<ConfinementView>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
     /// The reservation by command that holds there, else the one that comes next.
@@ -51,6 +53,21 @@ pub struct NodeView {
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
+}
+
+/// What keeps jobs on a node from what is not their own.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfinementView {
+    pub mode: String,
+    pub applied: Vec<String>,
+    pub missing: Vec<String>,
+}
+
+impl ConfinementView {
+    fn of(confinement: v1::Confinement) -> Self {
+        let v1::Confinement { mode, applied, missing } = confinement;
+        Self { mode: word::confinement_mode(mode), applied, missing }
+    }
 }
 
 /// A GPU with its latest reading; a value that could not be read is absent.
@@ -124,6 +141,7 @@ impl NodeView {
             stands_by: node.stands_by,
             cluster_gpu_class: node.cluster_gpu_class.clone(),
             blocks,
+            confinement: inventory.confinement.map(ConfinementView::of),
             maintenance: node.maintenance.clone().map(MaintenanceView::of),
             reservation: node.reservation.clone().map(ReservationView::of),
             nvlink_disagreement: node.nvlink_disagreement.clone(),

@@ -36,6 +36,8 @@ words! {
     dependency_kind: DependencyKind, "DEPENDENCY_KIND_";
     /// As in "suspect".
     liveness: NodeLiveness, "NODE_LIVENESS_";
+    /// As in "best_effort".
+    confinement_mode: ConfinementMode, "CONFINEMENT_MODE_";
     /// As in "draining".
     node_admin: NodeAdmin, "NODE_ADMIN_";
     /// As in "planned".

@@ -195,11 +195,13 @@ pub enum Cause {
     Preempted,
     /// The time limit.
     Limit,
+    /// More memory than it had asked for, by the word of the node's kernel.
+    OutOfMemory,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 8] = [
         Cause::User,
         Cause::Hardware,
         Cause::Node,
@@ -207,6 +209,7 @@ impl Cause {
         Cause::Site,
         Cause::Preempted,
         Cause::Limit,
+        Cause::OutOfMemory,
     ];
 
     /// The word in listings, in the store and in the ledger's accounts.
@@ -220,6 +223,7 @@ impl Cause {
             Cause::Site => "site",
             Cause::Preempted => "preempted",
             Cause::Limit => "limit",
+            Cause::OutOfMemory => "out_of_memory",
         }
     }
 

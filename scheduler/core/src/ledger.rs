@@ -145,7 +145,7 @@ pub fn cost(gpus: GpuMilli, from: UnixMicros, until: UnixMicros) -> GpuMilliSeco
 pub fn is_refunded(cause: Cause) -> bool {
     match cause {
         Cause::Hardware | Cause::Node | Cause::Network | Cause::Site => true,
-        Cause::User | Cause::Preempted | Cause::Limit => false,
+        Cause::User | Cause::Preempted | Cause::Limit | Cause::OutOfMemory => false,
     }
 }
 

@@ -36,6 +36,32 @@ pub struct Inventory {
     pub labels: BTreeMap<String, String>,
     /// Invented by the worker on request.
     pub simulated: bool,
+    /// What attempts there are confined by; absent if the worker does not know of it.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
+}
+
+/// What keeps attempts on a node from what is not their own, as its worker tells. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// How much the site asks for.
+    pub mode: ConfinementMode,
+    /// Applied to every attempt, a word each.
+    pub applied: Vec<String>,
+    /// Asked for and not to be had there, in words.
+    pub missing: Vec<String>,
+}
+
+/// How much confinement a site asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfinementMode {
+    /// None.
+    Off,
+    /// What the machine can.
+    BestEffort,
+    /// All, or the worker does not register.
+    Required,
 }
 
 /// A GPU of a node.

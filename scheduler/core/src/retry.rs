@@ -37,11 +37,11 @@ pub fn verdict(
 ) -> Verdict {
     match outcome.cause {
         Cause::User if outcome.exit.is_none_or(ExitStatus::is_success) => Verdict::Completed,
-        Cause::User if status.failures < spec.max_retries => Verdict::Retry {
+        Cause::User | Cause::OutOfMemory if status.failures < spec.max_retries => Verdict::Retry {
             not_before: now.plus_millis(delay_ms(policy, status.failures)),
             by_own_doing: true,
         },
-        Cause::User => Verdict::Failed,
+        Cause::User | Cause::OutOfMemory => Verdict::Failed,
         Cause::Limit => Verdict::TimedOut,
         _ if !spec.requeue => Verdict::Failed,
         Cause::Preempted => Verdict::Retry { not_before: now, by_own_doing: false },

@@ -58,6 +58,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         gpus: gpus.collect::<Result<_, _>>()?,
         labels: labels(cluster, number),
         simulated: true,
+        confinement: None,
         node,
     })
 }

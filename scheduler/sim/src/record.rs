@@ -64,7 +64,7 @@ impl AttemptEnd {
     #[must_use]
     pub fn is_stop(&self) -> bool {
         match self.cause {
-            Cause::User | Cause::Limit => false,
+            Cause::User | Cause::Limit | Cause::OutOfMemory => false,
             Cause::Hardware | Cause::Node | Cause::Network | Cause::Site | Cause::Preempted => true,
         }
     }

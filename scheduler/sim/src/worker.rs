@@ -298,7 +298,7 @@ impl Workers {
         let ran_ms = until.map_or(0, |until| until.millis_since(from)).max(0);
         let ran = played.pace.done_in_ms(ran_ms).min(work.left_ms);
         let saved = match (cause, work.checkpoint_ms) {
-            (Cause::User | Cause::Limit, _) => ran,
+            (Cause::User | Cause::Limit | Cause::OutOfMemory, _) => ran,
             (_, Some(every)) => ran - ran % every,
             (_, None) => 0,
         };

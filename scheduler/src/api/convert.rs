@@ -29,6 +29,7 @@ pub fn cause(cause: Cause) -> v1::Cause {
         Cause::Site => v1::Cause::Site,
         Cause::Preempted => v1::Cause::Preempted,
         Cause::Limit => v1::Cause::Limit,
+        Cause::OutOfMemory => v1::Cause::OutOfMemory,
     }
 }
 
@@ -43,6 +44,7 @@ pub fn cause_from(cause: v1::Cause) -> Cause {
         v1::Cause::Site => Cause::Site,
         v1::Cause::Preempted => Cause::Preempted,
         v1::Cause::Limit => Cause::Limit,
+        v1::Cause::OutOfMemory => Cause::OutOfMemory,
     }
 }
 

@@ -478,6 +478,7 @@ mod tests {
             Some(Event::TaskStarted(_)) => "task started",
             Some(Event::TaskEnded(_)) => "task ended",
             Some(Event::Ended(_)) => "ended",
+            Some(Event::Unfit(_)) => "unfit",
             None => "nothing",
         };
         reports.iter().map(|report| (report.seq, word(report))).collect()

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use gotgan_worker::confine::probe;
 use gotgan_worker::shim::launcher;
 
 fn main() -> ExitCode {
@@ -11,11 +12,29 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         [mode] if mode == "--launcher" => launcher::serve(None),
         [mode, open_files] if mode == "--launcher" => launcher::serve(open_files.parse().ok()),
+        [mode, question] if mode == "--probe" => return probe(question),
         [mode] if mode == "--version" => return version(),
         _ => return usage(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gotgan-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what this machine can, as JSON.
+#[expect(clippy::print_stdout, reason = "asked for by the worker")]
+fn probe(question: &str) -> ExitCode {
+    let answered = serde_json::from_str(question)
+        .and_then(|question| serde_json::to_string(&probe::look(&question)));
+    match answered {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("gotgan-shim: {error}");
             ExitCode::FAILURE

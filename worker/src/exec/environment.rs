@@ -18,6 +18,8 @@ pub const ATTEMPT_DIRECTORY: &str = "GOTGAN_ATTEMPT_DIR";
 /// Variables of the daemon that tasks see as well.
 const PASSED_THROUGH: [&str; 8] =
     ["HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ"];
+/// Those of them that are a user's own.
+pub const OF_A_USER: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Picks from the daemon's environment what tasks see.

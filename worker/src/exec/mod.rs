@@ -1,7 +1,6 @@
 //! Acting on the decisions of [`crate::attempt`]: directories, shims, tasks.
-//!
-//! Tasks run as the worker's own user and without confinement.
 
+pub mod confining;
 pub mod environment;
 pub mod launcher;
 mod outbox;
@@ -13,7 +12,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use confining::Confining;
 use gotgan_proto::v1::{Cause, RunAttempt, StartTasks, StopAttempt, job_spec::Work};
 
 use crate::attempt::Refusal;
@@ -36,6 +37,8 @@ pub struct NodeContext {
     pub ca_path: String,
     /// What tasks see of the daemon's environment.
     pub passed_through: environment::Environment,
+    /// How attempts are confined.
+    pub confining: Arc<Confining>,
 }
 
 impl NodeContext {
@@ -58,6 +61,7 @@ impl NodeContext {
             server: "https://127.0.0.1:1".into(),
             ca_path: "/state/tls/ca.pem".into(),
             passed_through: [("PATH".into(), "/usr/bin:/bin".into())].into(),
+            confining: Arc::new(Confining::off()),
         }
     }
 }
@@ -68,7 +72,11 @@ pub fn prepare(context: &NodeContext, order: &RunAttempt) -> Result<(), Refusal>
         return Err(Refusal { cause: Cause::Node, reason: "the order says nothing to run".into() });
     };
     let directory = PathBuf::from(context.attempt_directory(order));
-    make_directory(&directory, order, work).map_err(|error| Refusal {
+    let confining = &context.confining;
+    // Asked now, so that an attempt that has no user here is refused before anything of it runs.
+    confining.of(order).map_err(|reason| Refusal { cause: Cause::Node, reason })?;
+    let made = make_directory(&directory, order, work);
+    made.and_then(|()| confining.hand_over(&directory, order)).map_err(|error| Refusal {
         cause: Cause::Node,
         reason: format!("cannot make {}: {error}", directory.display()),
     })
@@ -94,9 +102,10 @@ fn write_script(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
-/// What the shim of an attempt is told at its start.
-pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
-    spec::shim_spec(context, order)
+/// What the shim of an attempt is told at its start. May ask the system for users; an error is for a person.
+pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> Result<ShimSpec, String> {
+    let confinement = context.confining.of(order)?;
+    Ok(ShimSpec { confinement, ..spec::shim_spec(context, order) })
 }
 
 /// The command that starts tasks of a further step.

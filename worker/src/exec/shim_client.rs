@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::environment::ATTEMPT_DIRECTORY;
 use super::launcher::Launcher;
 use super::outbox::Outbox;
+use crate::confine::cgroup;
 use crate::shim::protocol::{EventLine, SOCKET, SPEC, ShimCommand, ShimEvent, ShimSpec, VERSION};
 use crate::shim::{events, tree};
 
@@ -23,6 +24,8 @@ const KILL_PAUSE: Duration = Duration::from_millis(50);
 /// has no file descriptor left.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the cgroup of a dead shim is waited for before that is said.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(10);
 /// A shim that has not ended this long after the grace of a stop hangs.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Times the events of a dead shim are tried to be read: five minutes and more.
@@ -285,10 +288,22 @@ impl ShimClient {
 /// The process id and start of the shim, by its own word.
 fn started(events: &[EventLine]) -> Option<(i32, u64)> {
     events.iter().find_map(|line| match line.event {
-        ShimEvent::Started { pid, start_ticks } => Some((pid, start_ticks)),
-        ShimEvent::TaskStarted { .. } | ShimEvent::TaskEnded { .. } | ShimEvent::Ended { .. } => {
-            None
-        }
+        ShimEvent::Started { pid, start_ticks, .. } => Some((pid, start_ticks)),
+        ShimEvent::TaskStarted { .. }
+        | ShimEvent::TaskEnded { .. }
+        | ShimEvent::Unfit { .. }
+        | ShimEvent::Ended { .. } => None,
+    })
+}
+
+/// The cgroup of what the shim has started, by its own word.
+fn cgroup_of(events: &[EventLine]) -> Option<PathBuf> {
+    events.iter().find_map(|line| match &line.event {
+        ShimEvent::Started { cgroup, .. } => cgroup.clone(),
+        ShimEvent::TaskStarted { .. }
+        | ShimEvent::TaskEnded { .. }
+        | ShimEvent::Unfit { .. }
+        | ShimEvent::Ended { .. } => None,
     })
 }
 
@@ -336,18 +351,29 @@ fn write_spec(path: &Path, spec: &ShimSpec) -> io::Result<()> {
 /// everything its tasks started.
 async fn kill_leftovers(directory: &Path, events: &[EventLine]) {
     let session = started(events).map(|(pid, _)| pid);
+    let cgroup = cgroup_of(events);
     let mark = format!("{ATTEMPT_DIRECTORY}={}", directory.display());
     loop {
-        let mark = mark.clone();
-        let look = move || tree::kill_all(|| tree::leftovers(session, &mark));
+        let (mark, cgroup) = (mark.clone(), cgroup.clone());
+        let look = move || kill_round(cgroup.as_deref(), session, &mark);
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(killed)) if killed.is_empty() => return,
+            Ok(Ok(true)) => return,
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot look for what a dead shim has left"),
             Err(error) => tracing::warn!(%error, "cannot look for what a dead shim has left"),
         }
         tokio::time::sleep(KILL_PAUSE).await;
     }
+}
+
+/// Whether nothing was left.
+fn kill_round(cgroup: Option<&Path>, session: Option<i32>, mark: &str) -> io::Result<bool> {
+    if let Some(path) = cgroup.filter(|path| !cgroup::clear(path, CLEAR_PATIENCE)) {
+        let alive = cgroup::processes(path);
+        tracing::error!(cgroup = %path.display(), ?alive, "processes of a job do not end");
+        return Ok(false);
+    }
+    Ok(tree::kill_all(|| tree::leftovers(session, mark))?.is_empty())
 }
 
 #[cfg(test)]
@@ -428,7 +454,7 @@ mod tests {
         let pid = i32::try_from(hanging.id()).unwrap();
         let start_ticks = tree::process(pid).unwrap().start_ticks;
         let mut log = events::EventLog::create(directory.path());
-        log.push(ShimEvent::Started { pid, start_ticks });
+        log.push(ShimEvent::Started { pid, start_ticks, cgroup: None });
         let following = tokio::spawn(client.follow_to_the_end());
         commands.send(stop()).await.unwrap();
         // Time passes only while everybody waits.
@@ -445,7 +471,7 @@ mod tests {
         let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let mut log = events::EventLog::create(directory.path());
         let pid = i32::try_from(other.id()).unwrap();
-        log.push(ShimEvent::Started { pid, start_ticks: 1 });
+        log.push(ShimEvent::Started { pid, start_ticks: 1, cgroup: None });
         client.kill_shim().await;
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();

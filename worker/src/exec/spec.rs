@@ -6,6 +6,7 @@ use gotgan_proto::v1::{JobSpec, RunAttempt, StartTasks, TaskStart, job_spec::Wor
 
 use super::NodeContext;
 use super::environment::{self, Environment, is_batch};
+use crate::confine::spec::Confinement;
 use crate::shim::protocol::{ShimSpec, StepSpec, TaskSpec, VERSION, Warning};
 
 /// Name of the script's file in the attempt's directory.
@@ -13,7 +14,7 @@ pub const SCRIPT: &str = "script";
 /// Name of the working directory of an attempt whose user named none.
 pub const WORK: &str = "work";
 
-/// What the shim of an attempt is told at its start.
+/// What the shim of an attempt is told at its start, but for what confines it.
 pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
     let spec = order.spec.as_ref();
     let warning = spec.and_then(|spec| spec.warning_signal.as_ref()).map(|wanted| Warning {
@@ -28,6 +29,7 @@ pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
         warning,
         batch: is_batch(order),
         step: first_step(context, order),
+        confinement: Confinement::default(),
     }
 }
 

@@ -8,11 +8,13 @@ pub mod reader;
 mod reading;
 pub mod simulate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gotgan_proto::v1::{GpuReading, NodeInventory};
+use gotgan_proto::v1::{GpuDevice, GpuReading, NodeInventory};
 
+use crate::confine::devices::Device;
+use crate::confine::gpus::nodes_of;
 use crate::supervisor::GpuMilli;
 
 /// Thousandths of a CPU or GPU in a whole one.
@@ -65,6 +67,8 @@ pub struct InventoryPlan {
 pub struct Inventory {
     /// What is registered.
     pub node: NodeInventory,
+    /// Device nodes of its GPUs, by UUID.
+    pub gpu_nodes: BTreeMap<String, BTreeSet<Device>>,
     source: Source,
 }
 
@@ -90,12 +94,19 @@ impl Inventory {
             labels: plan.labels.clone().into_iter().collect(),
             ..Default::default()
         };
-        let source = find_gpus(plan, &mut node)?;
+        let (source, minors) = find_gpus(plan, &mut node)?;
         if let Some(cpus) = plan.cpus {
             node.cpu_milli = cpus.saturating_mul(u64::from(WHOLE_MILLI));
         }
         node.memory_mib = plan.memory_mib.unwrap_or(node.memory_mib);
-        Ok(Self { node, source })
+        let nodes = |gpu: &GpuDevice| {
+            let minor = minors.get(&gpu.uuid).copied();
+            (gpu.uuid.clone(), nodes_of(minor, &gpu.pci_bus_id))
+        };
+        // Invented ones have none.
+        let real = node.gpus.iter().filter(|_| matches!(source, Source::Nvml(_)));
+        let gpu_nodes = real.map(nodes).collect();
+        Ok(Self { node, gpu_nodes, source })
     }
 
     /// The latest reading of each GPU. Never blocks on the driver.
@@ -113,7 +124,12 @@ impl Inventory {
     }
 }
 
-fn find_gpus(plan: &InventoryPlan, node: &mut NodeInventory) -> Result<Source, InventoryError> {
+/// GPUs, and the numbers of their device nodes.
+fn find_gpus(
+    plan: &InventoryPlan,
+    node: &mut NodeInventory,
+) -> Result<(Source, BTreeMap<String, u32>), InventoryError> {
+    let none = BTreeMap::new();
     if let Some(wanted) = &plan.simulate {
         let simulation = simulate::Simulation::parse(wanted, &plan.node, &plan.gpu_classes)?;
         node.simulated = true;
@@ -121,14 +137,15 @@ fn find_gpus(plan: &InventoryPlan, node: &mut NodeInventory) -> Result<Source, I
         let count = node.gpus.len() as u64;
         node.cpu_milli = count * SIMULATED_CPUS_PER_GPU * u64::from(WHOLE_MILLI);
         node.memory_mib = count * SIMULATED_MEMORY_MIB_PER_GPU;
-        return Ok(Source::Simulated(simulation));
+        return Ok((Source::Simulated(simulation), none));
     }
     let Some((found, reader)) = reader::find(plan)? else {
-        return Ok(Source::None);
+        return Ok((Source::None, none));
     };
     node.gpus = found.gpus;
     node.driver_version = found.driver_version;
     node.cuda_version = found.cuda_version;
     node.simulated = found.double && !plan.nvml_double_as_real;
-    Ok(if node.gpus.is_empty() { Source::None } else { Source::Nvml(reader) })
+    let source = if node.gpus.is_empty() { Source::None } else { Source::Nvml(reader) };
+    Ok((source, found.minors))
 }

@@ -29,6 +29,8 @@ const BYTES_PER_MIB: u64 = 1 << 20;
 pub struct Found {
     /// GPUs, in the driver's order.
     pub gpus: Vec<GpuDevice>,
+    /// Numbers of their device nodes, by UUID, where the driver tells them.
+    pub minors: BTreeMap<String, u32>,
     /// As in "580.65.06".
     pub driver_version: String,
     /// As in "12.8".
@@ -132,8 +134,14 @@ fn take_inventory(driver: &Driver, classes: &BTreeMap<String, String>) -> Found 
             None
         }
     });
+    let gpus: Vec<GpuDevice> = gpus.collect();
+    let minor = |gpu: &GpuDevice| {
+        let minor = driver.gpu(&gpu.uuid).and_then(|found| found.minor_number()).ok()?;
+        Some((gpu.uuid.clone(), minor))
+    };
     Found {
-        gpus: gpus.collect(),
+        minors: gpus.iter().filter_map(minor).collect(),
+        gpus,
         driver_version: driver.driver_version().unwrap_or_default(),
         cuda_version: driver.cuda_version().unwrap_or_default(),
         double: driver.is_double(),

@@ -1,15 +1,17 @@
 //! The shim: one small process a running attempt, which starts its tasks and sees to its end.
 //!
 //! It outlives the daemon, enforces the time limit by its own monotonic clock, and ends only when nothing of the
-//! attempt is left: it is the subreaper of everything its tasks start, so no descendant can hide from it. One
-//! thread, no runtime, no network. What it does not do: confine its tasks.
+//! attempt is left: its tasks and all they start are in one cgroup and one namespace of processes where there are such
+//! ([`grip`]), and below the shim, their subreaper, everywhere. One thread, no runtime, no network.
 //!
 //! Once a task runs, nothing that goes wrong with a file ends the shim: that would end a healthy job.
 
 mod connection;
 pub mod events;
+pub mod grip;
 pub mod launcher;
 pub mod protocol;
+pub mod room;
 mod signals;
 mod stopping;
 pub mod task;
@@ -28,6 +30,7 @@ use nix::unistd::{Pid, getpid};
 
 use connection::Connection;
 use events::EventLog;
+use grip::Grip;
 use protocol::{Ending, Exit, SPEC, ShimCommand, ShimEvent, ShimSpec, StepSpec};
 use signals::{Received, Signals};
 use stopping::{Stopping, Why};
@@ -67,6 +70,8 @@ struct Shim<'a> {
     connections: Vec<Connection>,
     signals: Signals,
     events: EventLog,
+    /// What holds its processes together.
+    grip: Grip,
     running: Vec<RunningTask>,
     /// Tasks ever started, by step and rank.
     seen: std::collections::BTreeSet<(u32, u32)>,
@@ -77,8 +82,10 @@ struct Shim<'a> {
     stopping: Option<Stopping>,
     limit_at: Option<Instant>,
     warn_at: Option<Instant>,
-    /// No process of the attempt is left.
+    /// No process of the attempt is left below this one.
     childless: bool,
+    /// What is left does not die, and is waited for no longer.
+    given_up: bool,
     /// Since when the last event is out.
     ended_at: Option<Instant>,
 }
@@ -101,35 +108,83 @@ impl<'a> Shim<'a> {
             connections: Vec::new(),
             signals: Signals::block()?,
             events: EventLog::create(attempt),
+            grip: Grip::default(),
             running: Vec::new(),
             seen: std::collections::BTreeSet::new(),
             failed: None,
             stopping: None,
             childless: true,
+            given_up: false,
             ended_at: None,
         };
         let pid = getpid().as_raw();
         let start_ticks = tree::process(pid).map_or(0, |own| own.start_ticks);
-        shim.events.push(ShimEvent::Started { pid, start_ticks });
+        let cgroup = shim.spec.confinement.cgroup.as_ref().map(|it| it.path.clone());
+        shim.events.push(ShimEvent::Started { pid, start_ticks, cgroup });
+        match Grip::take(&shim.spec.confinement) {
+            Ok(grip) => shim.grip = grip,
+            Err(error) => shim.cannot_confine(&error),
+        }
         let step = std::mem::take(&mut shim.spec.step);
         shim.start_tasks(&step);
         Ok(shim)
     }
 
-    /// Step 0 lived here and has ended, or a stop was ordered; and nothing is left.
+    /// Nothing is started here then, and the scheduler looks for another node.
+    fn cannot_confine(&mut self, error: &io::Error) {
+        let reason = format!("this node cannot confine it: {error}");
+        self.stop(Why::Told(NODE_CAUSE), reason, Duration::ZERO, false);
+    }
+
+    /// Step 0 lived here and has ended, or a stop was ordered; and nothing is left, or it was given up.
     fn is_over(&self) -> bool {
-        self.stopping.is_some() && self.childless
+        self.stopping.is_some() && (self.given_up || self.nothing_is_left())
+    }
+
+    fn nothing_is_left(&self) -> bool {
+        self.childless && self.grip.is_empty()
     }
 
     fn end(&mut self) {
-        let (ending, reason) = match &self.stopping {
-            Some(stopping) => (stopping.ending(), stopping.reason.clone()),
-            None => (Ending::Own, String::new()),
-        };
+        let (ending, reason) = self.last_word();
         let exit = self.failed.unwrap_or_default();
+        match self.given_up {
+            true => self.events.push(ShimEvent::Unfit { reason: self.leftovers() }),
+            false => self.grip.let_go(),
+        }
         self.events.push(ShimEvent::Ended { ending, reason, exit });
         self.ended_at = Some(Instant::now());
         self.pump();
+        self.grip.sweep(self.attempt);
+    }
+
+    /// A failure of its own is looked at once more: the kernel may know better what it was.
+    fn last_word(&self) -> (Ending, String) {
+        let Some(stopping) = &self.stopping else {
+            return (Ending::Own, String::new());
+        };
+        let (ending, reason) = (stopping.ending(), stopping.reason.clone());
+        if ending != Ending::Own || self.failed.is_none() {
+            return (ending, reason);
+        }
+        match (self.grip.out_of_memory(), self.grip.out_of_processes()) {
+            (Some(why), _) => (Ending::OutOfMemory, why),
+            (None, Some(why)) if reason.is_empty() => (ending, why),
+            (None, Some(why)) => (ending, format!("{reason}; {why}")),
+            (None, None) => (ending, reason),
+        }
+    }
+
+    fn leftovers(&self) -> String {
+        let seconds = self.grip.patience().unwrap_or_default().as_secs();
+        let below = || tree::descendants(getpid().as_raw()).unwrap_or_default();
+        let mut found = self.grip.leftovers();
+        if found.is_empty() {
+            found = below().iter().map(|process| process.pid).collect();
+        }
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let who = if found.is_empty() { "some".to_owned() } else { found.join(", ") };
+        format!("processes of a job do not end, {seconds} s after SIGKILL: {who}")
     }
 
     /// The last word is where a worker finds it, or nobody has come for it in time.
@@ -143,6 +198,7 @@ impl<'a> Shim<'a> {
         self.wait();
         self.take_signals();
         self.reap();
+        self.leave_if_idle();
         self.accept();
         self.serve_connections();
         self.events.flush();
@@ -173,7 +229,8 @@ impl<'a> Shim<'a> {
         let behind = self.events.is_behind() || self.ended_at.is_some();
         let retry = behind.then(|| Instant::now() + RETRY_PAUSE);
         let own = if self.stopping.is_some() { None } else { self.limit_at };
-        let next_stop = self.stopping.as_ref().filter(|_| !self.childless).map(Stopping::next_at);
+        let next_stop =
+            self.stopping.as_ref().filter(|_| !self.nothing_is_left()).map(Stopping::next_at);
         match [own, self.warn_at, next_stop, retry].into_iter().flatten().min() {
             None => PollTimeout::NONE,
             // One more millisecond: the timeout is cut to whole ones, and waking early would spin.
@@ -227,6 +284,7 @@ impl<'a> Shim<'a> {
         let task = self.running.swap_remove(index);
         let detail = match &self.stopping {
             Some(stopping) if !exit.is_success() => stopping.reason.clone(),
+            None if exit.signal == KILL => self.grip.out_of_memory().unwrap_or_default(),
             Some(_) | None => String::new(),
         };
         self.task_ended(task.step, task.rank, exit, detail);
@@ -263,7 +321,7 @@ impl<'a> Shim<'a> {
 
     fn start_tasks(&mut self, step: &StepSpec) {
         let place = self.attempt.join(format!("step-{}", step.step));
-        let refused = match std::fs::create_dir_all(&place) {
+        let refused = match self.grip.make_place(&place) {
             Ok(()) => step.refused.clone(),
             Err(error) => format!("cannot start: no place for its output: {error}"),
         };
@@ -283,8 +341,7 @@ impl<'a> Shim<'a> {
             let detail = format!("not started: {}", stopping.reason);
             return self.task_ended(step.step, task.rank, NOT_STARTED, detail);
         }
-        // Tasks inherit the mask of blocked signals; a child's end missed meanwhile is found by `reap`.
-        match self.signals.unblocked(|| task::start(self.attempt, step, task)) {
+        match task::start(self.attempt, step, task, &self.grip) {
             Ok(pid) => {
                 self.childless = false;
                 self.running.push(RunningTask { step: step.step, rank: task.rank, pid });
@@ -292,6 +349,13 @@ impl<'a> Shim<'a> {
                 self.events.push(ShimEvent::TaskStarted { step, rank, pid });
             }
             Err(failure) => self.task_ended(step.step, task.rank, failure.exit, failure.detail),
+        }
+    }
+
+    /// Once no task runs and none can be started any more, the room needs nobody who waits for orphans.
+    fn leave_if_idle(&mut self) {
+        if self.stopping.is_some() && self.running.is_empty() {
+            self.grip.leave();
         }
     }
 
@@ -360,8 +424,13 @@ impl<'a> Shim<'a> {
             let reason = format!("the time limit of {seconds} s was reached");
             self.stop(Why::Limit, reason, Duration::from_millis(self.spec.grace_ms), false);
         }
-        if let Some(stopping) = self.stopping.as_mut().filter(|_| !self.childless) {
-            stopping.act(now);
+        if self.nothing_is_left() {
+            return;
+        }
+        if let Some(stopping) = &mut self.stopping {
+            stopping.act(now, &self.grip);
+            let patience = self.grip.patience();
+            self.given_up = patience.is_some_and(|patience| stopping.is_given_up(now, patience));
         }
     }
 
@@ -372,12 +441,14 @@ impl<'a> Shim<'a> {
             return;
         };
         let script = self.running.iter().find(|task| self.spec.batch && task.step == 0);
-        stopping::warn(warning, script.map(|task| task.pid), getpid().as_raw());
+        stopping::warn(warning, script.map(|task| task.pid), &self.grip);
     }
 }
 
 /// `CAUSE_NODE` of the API, which this process does not link.
 const NODE_CAUSE: i32 = 3;
+/// What kills without a word, and with what the kernel kills who takes too much memory.
+const KILL: i32 = 9;
 /// What a task counts as that was asked for after the end had begun.
 const NOT_STARTED: Exit = Exit { code: 126, signal: 0 };
 

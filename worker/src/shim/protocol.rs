@@ -4,8 +4,11 @@
 //! or given another meaning, as long as [`VERSION`] stays.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::confine::spec::Confinement;
 
 /// Version of these messages.
 pub const VERSION: u32 = 1;
@@ -33,6 +36,9 @@ pub struct ShimSpec {
     pub batch: bool,
     /// Tasks of step 0 on this node, perhaps none.
     pub step: StepSpec,
+    /// What confines it; nothing does if the worker is older than this.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 /// A signal ahead of the end.
@@ -128,6 +134,9 @@ pub enum ShimEvent {
         pid: i32,
         /// Its start time in clock ticks since boot, which tells it from a later process of the same id.
         start_ticks: u64,
+        /// The cgroup of what it starts, if it makes one: for whoever clears up behind it.
+        #[serde(default)]
+        cgroup: Option<PathBuf>,
     },
     /// A process is there.
     TaskStarted {
@@ -149,7 +158,12 @@ pub enum ShimEvent {
         /// What kept it from starting, or ended it from outside.
         detail: String,
     },
-    /// Nothing is left; the last event.
+    /// What is left of it does not die: nothing new may start on this node until a person has looked.
+    Unfit {
+        /// For a person.
+        reason: String,
+    },
+    /// Nothing is left, or it was given up; the last event.
     Ended {
         /// Why.
         ending: Ending,
@@ -198,6 +212,8 @@ pub enum Ending {
     Own,
     /// Its time was over.
     Limit,
+    /// Its memory was out, by the kernel's own word.
+    OutOfMemory,
     /// It was told to stop; the cause's number in the API.
     Stopped(i32),
 }

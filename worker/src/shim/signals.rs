@@ -19,7 +19,6 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
-    mask: SigSet,
 }
 
 impl Signals {
@@ -31,7 +30,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
         let descriptor =
             SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { descriptor, mask })
+        Ok(Self { descriptor })
     }
 
     /// The next signal received, if one was.
@@ -44,15 +43,6 @@ impl Signals {
             }
         }
         Ok(None)
-    }
-
-    /// Does something with the signals let through, so that a process started there does not inherit the block.
-    pub fn unblocked<T>(&self, work: impl FnOnce() -> T) -> T {
-        // Fails only for an unknown way of changing the mask.
-        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&self.mask), None);
-        let result = work();
-        let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&self.mask), None);
-        result
     }
 }
 

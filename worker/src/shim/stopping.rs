@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
+use super::grip::Grip;
 use super::protocol::{Ending, Warning};
-use super::tree;
+use super::tree::{self, Process};
 
 /// First pause between two rounds of KILL; a process may fork between a look at `/proc` and its death.
 const KILL_PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -35,6 +36,8 @@ pub struct Stopping {
     term_at: Option<Instant>,
     kill_at: Instant,
     kill_pause: Duration,
+    /// When KILL was first sent.
+    killing_since: Option<Instant>,
     /// What the last round of KILL found, by process id and start.
     killed: BTreeSet<(i32, u64)>,
 }
@@ -50,7 +53,8 @@ impl Stopping {
     ) -> Self {
         let wait = ahead.map_or(Duration::ZERO, |ahead| ahead.min(grace / 2));
         let (term_at, kill_at) = (Some(now + wait), now + grace);
-        Self { why, reason, term_at, kill_at, kill_pause: KILL_PAUSE_MIN, killed: BTreeSet::new() }
+        let (kill_pause, killing_since, killed) = (KILL_PAUSE_MIN, None, BTreeSet::new());
+        Self { why, reason, term_at, kill_at, kill_pause, killing_since, killed }
     }
 
     /// Another reason to end came: the earlier end counts, the sooner KILL is taken. An order that finds only
@@ -78,22 +82,30 @@ impl Stopping {
         self.term_at.map_or(self.kill_at, |term_at| term_at.min(self.kill_at))
     }
 
+    /// Whether what was killed so long ago is still there.
+    pub fn is_given_up(&self, now: Instant, patience: Duration) -> bool {
+        self.killing_since.is_some_and(|since| now.duration_since(since) >= patience)
+    }
+
     /// Does what is due.
-    pub fn act(&mut self, now: Instant) {
+    pub fn act(&mut self, now: Instant, grip: &Grip) {
         if self.kill_at <= now {
             self.term_at = None;
-            self.kill(now);
+            self.kill(now, grip);
         } else if self.term_at.is_some_and(|at| at <= now) {
             // A stopped process cannot obey.
-            let told = signal_all(Signal::SIGTERM).and_then(|()| signal_all(Signal::SIGCONT));
+            let told =
+                signal_all(Signal::SIGTERM, grip).and_then(|()| signal_all(Signal::SIGCONT, grip));
             // Who could not be found is asked again soon.
             self.term_at = told.is_err().then(|| now + KILL_PAUSE_MAX);
         }
     }
 
     /// One round; the next one comes soon as long as there is something that the last one had not found.
-    fn kill(&mut self, now: Instant) {
+    fn kill(&mut self, now: Instant, grip: &Grip) {
         let own = getpid().as_raw();
+        self.killing_since.get_or_insert(now);
+        grip.kill();
         let found = tree::kill_all(|| tree::descendants(own)).unwrap_or_default();
         let fresh = found.iter().any(|process| !self.killed.contains(process));
         self.kill_pause = match fresh {
@@ -107,7 +119,7 @@ impl Stopping {
 
 /// Sends the warning signal. Without `batch_only` it goes to everything the attempt runs; a script itself then gets
 /// it only if it has a handler, since it would die of the signal otherwise and take the job with it.
-pub fn warn(warning: &Warning, script: Option<i32>, root: i32) {
+pub fn warn(warning: &Warning, script: Option<i32>, grip: &Grip) {
     let Ok(signal) = Signal::try_from(warning.signal) else {
         return;
     };
@@ -117,16 +129,23 @@ pub fn warn(warning: &Warning, script: Option<i32>, root: i32) {
         tree::signal(script, signal);
         return;
     }
-    for process in tree::descendants(root).unwrap_or_default() {
+    for process in of_tasks(grip).unwrap_or_default() {
         if Some(process.pid) != script || tree::catches(process.pid, warning.signal) {
             tree::signal(process.pid, signal);
         }
     }
 }
 
-fn signal_all(signal: Signal) -> io::Result<()> {
-    for process in tree::descendants(getpid().as_raw())? {
+fn signal_all(signal: Signal, grip: &Grip) -> io::Result<()> {
+    for process in of_tasks(grip)? {
         tree::signal(process.pid, signal);
     }
     Ok(())
+}
+
+/// Tasks and what they have started.
+fn of_tasks(grip: &Grip) -> io::Result<Vec<Process>> {
+    let mut found = tree::descendants(getpid().as_raw())?;
+    found.retain(|process| Some(process.pid) != grip.first());
+    Ok(found)
 }

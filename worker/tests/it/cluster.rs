@@ -1,5 +1,6 @@
 //! A fake scheduler, and a daemon that talks to it, as a real process.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use gotgan_proto::v1::{
     ReportAck, RunAttempt, SchedulerMessage, StartTasks, StopAttempt, TaskStart, WorkerMessage,
     job_spec::Work, report::Event, scheduler_message::Message as Order, worker_message::Message,
 };
+use gotgan_worker::shim::tree;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
@@ -124,6 +126,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// One whose state directory is not below `/tmp`, which attempts can then have for their own.
+    pub async fn start_outside_tmp() -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self::start_in(directory).await
+    }
+
+    async fn start_in(directory: tempfile::TempDir) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
@@ -134,7 +146,7 @@ impl Cluster {
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
-        Self { epoch, address, peers, directory: tempfile::tempdir().unwrap() }
+        Self { epoch, address, peers, directory }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -152,12 +164,30 @@ impl Cluster {
 
     /// Starts a daemon with further arguments.
     pub fn daemon_with(&self, arguments: &[&str]) -> Daemon {
+        Daemon { child: self.command(arguments).spawn().unwrap() }
+    }
+
+    /// Starts a daemon as this user.
+    pub fn daemon_as(&self, user: u32) -> Daemon {
+        let mut command = self.command(&["--simulate", "2xB200"]);
+        Daemon { child: command.uid(user).gid(user).spawn().unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
         command.args(["run", "--insecure", "--node", "n1"]).args(arguments);
         command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
         command.env("GOTGAN_JOIN_TOKEN", "secret");
         command.env("RUST_LOG", "warn").stdin(Stdio::null());
-        Daemon { child: command.spawn().unwrap() }
+        command
+    }
+
+    /// Starts a daemon with settings of a file.
+    pub fn daemon_of(&self, settings: &str, arguments: &[&str]) -> Daemon {
+        let path = self.output("worker.toml");
+        std::fs::write(&path, settings).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        self.daemon_with(&[&["--config", &path], arguments].concat())
     }
 
     /// The next stream a worker opens.
@@ -349,11 +379,26 @@ pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The process whose number a file holds, if it lives.
+/// Whether the process lives whose own number a file holds. In its namespace: from here it is found by the attempt's mark
+/// in its environment.
 pub fn lives(pid_file: &Path) -> bool {
-    let text = std::fs::read_to_string(pid_file).unwrap();
-    let process = gotgan_worker::shim::tree::process(text.trim().parse().unwrap());
-    process.is_some_and(|process| !process.zombie)
+    let number = std::fs::read_to_string(pid_file).unwrap();
+    let mark = format!("GOTGAN_ATTEMPT_DIR={}/", pid_file.parent().unwrap().display());
+    let own = |process: &tree::Process| own_number(process.pid) == Some(number.trim().to_owned());
+    let found = tree::processes().unwrap();
+    found.iter().any(|process| !process.zombie && has(process.pid, &mark) && own(process))
+}
+
+/// What a process calls itself.
+fn own_number(pid: i32) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last().map(str::to_owned)
+}
+
+fn has(pid: i32, variable: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|it| it.starts_with(variable.as_bytes()))
 }
 
 /// Whether a file is there with a whole line in it.

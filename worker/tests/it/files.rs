@@ -68,7 +68,12 @@ async fn the_tokens_of_the_daemon_are_in_no_process_of_its_jobs() {
     let _daemon = cluster.daemon();
     let mut peer = cluster.peer().await;
     let out = cluster.output("out");
-    let body = format!("tr '\\0' '\\n' < /proc/$PPID/environ > {}; echo end >> {0}", out.display());
+    // The shim, or the first process of the attempt's namespace.
+    let body = format!(
+        "[ $PPID = 0 ] && parent=1 || parent=$PPID\n\
+         tr '\\0' '\\n' < /proc/$parent/environ > {}; echo end >> {0}",
+        out.display()
+    );
     peer.order(Order::RunAttempt(script(7, &body))).await;
     peer.reports_until_end().await;
     let seen = std::fs::read_to_string(&out).unwrap();

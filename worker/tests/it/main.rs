@@ -3,9 +3,11 @@
 
 mod attempts;
 mod cluster;
+mod confine;
 mod double;
 mod files;
 mod gpus;
+mod grip;
 mod joining;
 mod logs;
 mod nvml;

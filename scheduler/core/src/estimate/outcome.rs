@@ -94,7 +94,7 @@ impl Watcher {
     fn ended(&mut self, attempt: &Attempt) -> Option<Outcome> {
         let limit_s = self.limits.remove(&attempt.id)?;
         let cause = attempt.outcome.as_ref().map(|outcome| outcome.cause);
-        let by_itself = matches!(cause, Some(Cause::User | Cause::Limit));
+        let by_itself = matches!(cause, Some(Cause::User | Cause::Limit | Cause::OutOfMemory));
         let (started, ended) = attempt.started.zip(attempt.ended).filter(|_| by_itself)?;
         Some(Outcome::Ran { limit_s, ran_s: ended.millis_since(started).max(0) / 1000 })
     }

@@ -124,6 +124,25 @@ pub fn drain(draft: &mut Draft<'_>, node: &NodeName, by: &UserName, reason: &str
     Some(true)
 }
 
+/// The node's own worker says that nothing new may start there. What a person has ordered before stays, with the new
+/// reason beside the old one.
+pub(super) fn drain_unfit(draft: &mut Draft<'_>, node: &NodeName, reason: &str) {
+    let Some(known) = draft.world.nodes.get(node) else {
+        return;
+    };
+    let (by, reason) = match &known.admin {
+        Admin::Drain { reason: before, .. } if before.contains(reason) => return,
+        Admin::Drain { by, reason: before, .. } => (by.clone(), format!("{before}; {reason}")),
+        Admin::Active => (BY_WORKER.to_owned(), reason.to_owned()),
+    };
+    draft.tell_node(node, EventKind::NodeDrained, format!("drained by {BY_WORKER}: {reason}"));
+    let admin = Admin::Drain { by, reason, since: draft.now };
+    draft.push(Change::NodeAdministered { node: node.clone(), admin });
+}
+
+/// Who has drained a node that its own worker says is unfit.
+const BY_WORKER: &str = "its worker";
+
 /// New work again. Returns whether that changed anything; `None` if there is no such node.
 pub fn resume(draft: &mut Draft<'_>, node: &NodeName, by: &UserName) -> Option<bool> {
     let known = draft.world.nodes.get(node)?;

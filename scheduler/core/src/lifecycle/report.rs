@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::{end_member, meet_dependents};
-use super::node::is_live_on;
+use super::node::{drain_unfit, is_live_on};
 use crate::amount::UnixMicros;
 use crate::attempt::{Attempt, AttemptEvent, Cause, ExitStatus, MemberEnd, Progress, transition};
 use crate::change::{Change, EventKind};
@@ -59,7 +59,12 @@ pub enum MemberEvent {
         /// What kept it from starting or ended it from outside.
         detail: String,
     },
-    /// Nothing is left there.
+    /// What is left there does not die: nothing new may start on the node until a person has looked.
+    Unfit {
+        /// One line.
+        reason: String,
+    },
+    /// Nothing is left there, or it was given up.
     Ended {
         /// Why.
         cause: Cause,
@@ -86,6 +91,9 @@ pub enum Folded {
 /// Folds one report in. Everything but [`Folded::Gap`] may be acknowledged once the draft is durable.
 pub fn fold(draft: &mut Draft<'_>, report: &Report) -> Folded {
     if !is_live_on(draft.world, report.attempt, &report.node) {
+        if let MemberEvent::Unfit { reason } = &report.event {
+            drain_unfit(draft, &report.node, reason);
+        }
         forget_leftover(draft, report);
         return Folded::Settled;
     }
@@ -125,6 +133,10 @@ fn take_in(draft: &mut Draft<'_>, attempt: Attempt, rank: usize, report: &Report
         MemberEvent::TaskEnded { step, rank: task, exit, detail } => {
             draft.move_attempt(attempt);
             task_ended(draft, report, *step, *task, *exit, detail);
+        }
+        MemberEvent::Unfit { reason } => {
+            draft.move_attempt(attempt);
+            drain_unfit(draft, &report.node, reason);
         }
         MemberEvent::Ended { cause, reason, exit } => {
             let at = report.at.clamp(attempt.leased, draft.now.max(attempt.leased));

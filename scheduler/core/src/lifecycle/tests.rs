@@ -82,6 +82,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         gpus: (0..GPUS).map(gpu).collect(),
         labels: BTreeMap::new(),
         simulated: true,
+        confinement: None,
     }
 }
 

@@ -91,6 +91,7 @@ impl<'a> NodeBuilder<'a> {
             gpus,
             labels: self.labels,
             simulated: true,
+            confinement: None,
         };
         self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
@@ -256,6 +257,10 @@ impl<'a> JobBuilder<'a> {
 
     pub fn grace_s(self, grace_s: u32) -> Self {
         self.spec(|spec| spec.grace_s = grace_s)
+    }
+
+    pub fn max_retries(self, max_retries: u32) -> Self {
+        self.spec(|spec| spec.max_retries = max_retries)
     }
 
     pub fn priority(self, priority: i32) -> Self {

@@ -47,3 +47,4 @@ mod topology;
 mod turns;
 mod waiting;
 mod windows;
+mod workers_word;

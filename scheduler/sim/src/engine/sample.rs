@@ -48,9 +48,9 @@ impl Engine<'_> {
                 Found::Number(longest.unwrap_or(0))
             }
             Query::Preempted(of) => self.ends(of, |cause| cause == Cause::Preempted),
-            Query::Stopped(of) => {
-                self.ends(of, |cause| !matches!(cause, Cause::User | Cause::Limit))
-            }
+            Query::Stopped(of) => self.ends(of, |cause| {
+                !matches!(cause, Cause::User | Cause::Limit | Cause::OutOfMemory)
+            }),
             Query::MovedStarts(of) => self.first_starts(of),
             Query::ChargedGpuS(of) => self.booked(of, |booked| booked.charged),
             Query::OveruseGpuS(of) => self.booked(of, |booked| booked.overuse),

@@ -51,6 +51,7 @@ fn inventory(host: &Host) -> Inventory {
         gpus: (0..u32::try_from(host.room.gpus.len()).unwrap()).map(gpu).collect(),
         labels: BTreeMap::new(),
         simulated: true,
+        confinement: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
-use gotgan_core::node::{Admin, Gpu, Inventory, Liveness};
+use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
 use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
@@ -34,9 +34,21 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         gpus: gpus?,
         labels: inventory.labels.into_iter().collect(),
         simulated: inventory.simulated,
+        confinement: inventory.confinement.and_then(confinement_from),
     };
     nvlink::take_domain_of_gpus(&mut inventory);
     Ok(inventory)
+}
+
+/// Nothing, of a mode that is newer than this scheduler.
+fn confinement_from(confinement: v1::Confinement) -> Option<Confinement> {
+    let mode = match confinement.mode() {
+        v1::ConfinementMode::Unspecified => return None,
+        v1::ConfinementMode::Off => ConfinementMode::Off,
+        v1::ConfinementMode::BestEffort => ConfinementMode::BestEffort,
+        v1::ConfinementMode::Required => ConfinementMode::Required,
+    };
+    Some(Confinement { mode, applied: confinement.applied, missing: confinement.missing })
 }
 
 fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
@@ -172,7 +184,18 @@ fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
         gpus: inventory.gpus.iter().map(gpu).collect(),
         labels: inventory.labels.clone().into_iter().collect(),
         simulated: inventory.simulated,
+        confinement: inventory.confinement.as_ref().map(confinement),
     }
+}
+
+fn confinement(confinement: &Confinement) -> v1::Confinement {
+    let mode = match confinement.mode {
+        ConfinementMode::Off => v1::ConfinementMode::Off,
+        ConfinementMode::BestEffort => v1::ConfinementMode::BestEffort,
+        ConfinementMode::Required => v1::ConfinementMode::Required,
+    };
+    let Confinement { applied, missing, .. } = confinement.clone();
+    v1::Confinement { mode: mode.into(), applied, missing }
 }
 
 fn gpu(gpu: &Gpu) -> v1::GpuDevice {

@@ -41,6 +41,7 @@ fn event_from(event: Event) -> MemberEvent {
             exit: task.exit.map_or(ExitStatus::Code(0), exit_from),
             detail: cut(&task.detail),
         },
+        Event::Unfit(unfit) => MemberEvent::Unfit { reason: cut(&unfit.reason) },
         Event::Ended(ended) => MemberEvent::Ended {
             cause: cause_from(ended.cause()),
             reason: cut(&ended.reason),

@@ -153,6 +153,7 @@ pub fn inventory(node: &str) -> Inventory {
         gpus: gpus.collect(),
         labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         simulated: true,
+        confinement: None,
     }
 }
 
