@@ -25,9 +25,9 @@ use beforehand::Known;
 use event::FreshRoom;
 pub(super) use event::{Reach, Started};
 use recorded::{Entry, Recorder};
+pub(super) use report::Ended;
 use spot::Spot;
 
-use super::bearings::Bearings;
 use super::blocks::ranked;
 use super::budgets::Budgets;
 use super::fair::{Demand, Fair, Tier};
@@ -50,10 +50,9 @@ use crate::attempt::Placement;
 use crate::fragmentation::Mix;
 use crate::ids::{JobId, NodeName};
 use crate::job::Job;
-use crate::plan::{Blocker, Decision, Report};
+use crate::plan::{Blocker, Decision};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
-use crate::precedence::PassTurns;
 use crate::quota::entitle::{Arena, NodeIndex};
 use crate::world::{CohortNumber, World};
 
@@ -124,18 +123,6 @@ pub(super) enum Scope {
     Full,
     /// Who starts in the room that there is, and nothing else.
     Event,
-}
-
-/// What a full pass leaves behind.
-pub(super) struct Ended {
-    /// What to do.
-    pub decisions: Vec<Decision>,
-    /// Why the others wait.
-    pub report: Report,
-    /// By what order jobs start.
-    pub turns: Option<PassTurns>,
-    /// What passes for events go by.
-    pub bearings: Bearings,
 }
 
 /// Jobs that competed and did not start; those with equal wants and orders wait for the same reasons.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::backfill::Standby;
 use super::report::refusing;
-use super::{Decision, Entry, Pass, PassTurns, Scope, Tier, Want};
+use super::{Decision, Entry, Pass, Scope, Tier, Want};
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
 use crate::job::JobState;
@@ -35,6 +35,7 @@ use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Lines};
 use crate::planner::unfold::Jobs;
 use crate::policy::Policy;
+use crate::precedence::PassTurns;
 use crate::quota::entitle::Arena;
 use crate::spec::{GpuRequest, JobSpec};
 use crate::world::{Cohort, CohortKey, CohortNumber, World};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::beforehand::Known;
-use super::{Ended, Pass, Waiting, Who};
+use super::{Pass, Waiting, Who};
 use crate::ids::JobId;
-use crate::plan::{Blocker, CohortLists, Report};
+use crate::plan::{Blocker, CohortLists, Decision, Report};
 use crate::planner::bearings::{Bearings, Kept, Refusing};
 use crate::planner::budgets::Budgets;
 use crate::planner::limits::Limits;
@@ -14,10 +14,23 @@ use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
 use crate::planner::shares::Shares;
 use crate::planner::turns::{Name, Turns};
+use crate::precedence::PassTurns;
 use crate::world::{CohortKey, CohortNumber, World};
 
 /// Of fewer than one in so many cohorts, sorting what is said is faster than to look at them all in their order.
 const FEW: usize = 16;
+
+/// What a full pass leaves behind.
+pub(in crate::planner) struct Ended {
+    /// What to do.
+    pub decisions: Vec<Decision>,
+    /// Why the others wait.
+    pub report: Report,
+    /// By what order jobs start.
+    pub turns: Option<PassTurns>,
+    /// What passes for events go by.
+    pub bearings: Bearings,
+}
 
 /// Blockers.
 type List = Arc<Vec<Blocker>>;
