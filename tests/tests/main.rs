@@ -37,6 +37,7 @@ mod bad_request;
 mod books;
 mod durability;
 mod elastic;
+mod events;
 mod gang;
 mod layout;
 mod leadership;

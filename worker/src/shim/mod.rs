@@ -198,11 +198,12 @@ impl<'a> Shim<'a> {
         self.wait();
         self.take_signals();
         self.reap();
-        self.leave_if_idle();
         self.accept();
         self.serve_connections();
         self.events.flush();
         self.act_on_time();
+        // Last, since an order to stop may just have come to where nothing runs any more.
+        self.leave_if_idle();
     }
 
     fn wait(&self) {

@@ -253,7 +253,8 @@ async fn a_node_without_tasks_of_the_first_step_runs_until_it_is_stopped() {
     peer.order(Order::RunAttempt(order)).await;
     peer.order(step(7, 1, &["true"])).await;
     peer.reports_until(|event| matches!(event, Event::TaskEnded(_))).await;
-    peer.stop(7, Cause::User, 5).await;
+    // Where nothing runs any more there is nobody to wait for.
+    peer.stop(7, Cause::User, 3600).await;
     let (cause, ..) = end_of(&peer.reports_until_end().await);
     assert_eq!(cause, Cause::User);
 }
