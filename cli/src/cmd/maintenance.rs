@@ -72,12 +72,17 @@ pub(super) enum Beginning {
 
 impl Beginning {
     /// The moment, microseconds.
-    pub(super) fn at_us(self, now_us: i64) -> i64 {
+    fn at_us(self, now_us: i64) -> i64 {
         match self {
             Beginning::AtUs(at) => at,
             Beginning::InS(seconds) => now_us.saturating_add(seconds.saturating_mul(1_000_000)),
         }
     }
+}
+
+/// The moment, microseconds; 0 where none is said.
+pub(super) fn at_us(moment: Option<Beginning>, now_us: i64) -> i64 {
+    moment.map_or(0, |moment| moment.at_us(now_us))
 }
 
 fn selector(text: &str) -> Result<Selector, String> {
@@ -137,7 +142,7 @@ impl Maintenance {
             nodes,
             labels: labels.into_iter().collect(),
             gpu_class: self.gpu_class.unwrap_or_default(),
-            from_us: self.from.map_or(0, |from| from.at_us(now_us)),
+            from_us: at_us(self.from, now_us),
             duration_s: self.duration_s.unwrap_or_default(),
             reason: self.reason.unwrap_or_default(),
             stop_running: self.stop_running,

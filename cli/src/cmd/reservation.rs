@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use gotgan_proto::v1;
 
-use super::maintenance::{Beginning, moment, staying_table};
+use super::maintenance::{Beginning, at_us, moment, staying_table};
 use crate::{
     context::Context,
     error::Error,
@@ -149,10 +149,6 @@ impl Reservation {
             ReservationAction::Cancel { name } => cancel(name, context).await,
         }
     }
-}
-
-fn at_us(moment: Option<Beginning>, now_us: i64) -> i64 {
-    moment.map_or(0, |moment| moment.at_us(now_us))
 }
 
 impl Create {

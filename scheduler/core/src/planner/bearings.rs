@@ -14,8 +14,8 @@ use std::sync::Arc;
 use super::fair::{Demand, Fair};
 use super::fit::Machine;
 use super::score::ClassIndex;
-use super::whole::Whole;
-use crate::array::{self, ArrayTasks};
+use super::whole::{Whole, class_of};
+use crate::array::{self, ARRAY_TASKS_MAX, ArrayTasks};
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
@@ -26,9 +26,6 @@ use crate::world::World;
 
 /// Jobs beside the cohorts up to which a pass for an event looks at all of them; each takes longer than a cohort.
 const BESIDE_MAX: usize = 256;
-
-/// More tasks than any array may have.
-const TASKS_MAX: u32 = 1_000_000;
 
 /// What a full pass leaves behind for passes that follow events; nothing where the next pass must be a full one.
 #[derive(Debug, Clone, Default)]
@@ -89,9 +86,7 @@ impl Bearings {
 
     /// Takes notice of a change of the world.
     pub fn see(&mut self, change: &Change) {
-        if let Some(kept) = &mut self.0 {
-            kept.version += 1;
-        }
+        self.with(|kept| kept.version += 1);
         match change {
             Change::AttemptLeased(attempt) => {
                 self.touch(attempt);
@@ -182,7 +177,7 @@ fn no_longer_wait<'a>(
     array: JobId,
     tasks: &'a ArrayTasks,
 ) -> impl Iterator<Item = &'a PlannedStart> {
-    let (first, last) = (array::task_id(array, 0), array::task_id(array, TASKS_MAX));
+    let (first, last) = (array::task_id(array, 0), array::task_id(array, ARRAY_TASKS_MAX));
     let place = move |job: JobId| u32::try_from(job.0.saturating_sub(first.0)).unwrap_or(u32::MAX);
     let between = planned.between(first, last);
     between.filter(move |(job, _)| !tasks.waiting.contains(place(*job))).map(|(_, start)| start)
@@ -255,10 +250,8 @@ impl Kept {
         }
         let fair = Arc::make_mut(&mut self.fair);
         for (project, name) in touched {
-            let node = fair.find(&project);
-            let class = self.whole.classes.binary_search(&name).ok();
-            let class = class.and_then(|at| u16::try_from(at).ok()).map(ClassIndex);
-            let (Some(node), Some(class)) = (node, class) else { continue };
+            let class = class_of(&self.whole.classes, &name);
+            let Some((node, class)) = fair.find(&project).zip(class) else { continue };
             let path: Vec<_> = fair.self_and_ancestors(node).collect();
             for node in path {
                 let held = world.usage.held(fair.arena().path(node).as_str(), &name);

@@ -10,7 +10,7 @@ use super::gang::{GpuNeed, Need, Pick};
 use super::reservations::Reservation;
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
-use super::whole::Whole;
+use super::whole::{Whole, class_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::ids::{GpuClass, NodeName};
@@ -153,8 +153,7 @@ impl<'w> Machine<'w> {
 
     /// The class of that name.
     pub fn class(&self, name: &GpuClass) -> Option<ClassIndex> {
-        let found = self.classes.binary_search(name).ok()?;
-        u16::try_from(found).ok().map(ClassIndex)
+        class_of(&self.classes, name)
     }
 
     /// The name of that class.

@@ -39,6 +39,12 @@ impl Whole {
     }
 }
 
+/// The number of a class among all there are, which are in the order of names.
+pub(super) fn class_of(classes: &[GpuClass], name: &GpuClass) -> Option<ClassIndex> {
+    let found = classes.binary_search(name).ok()?;
+    u16::try_from(found).ok().map(ClassIndex)
+}
+
 /// Every class of the world's nodes.
 fn classes_of(world: &World) -> Vec<GpuClass> {
     let mut names = BTreeSet::new();
