@@ -37,8 +37,10 @@ pub(super) struct Kept {
     version: u64,
     /// What goes for all nodes together.
     pub whole: Whole,
-    /// How everybody stands.
-    pub fair: Arc<Fair>,
+    /// How everybody stands; with the pass while that is under way.
+    pub fair: Option<Arc<Fair>>,
+    /// Whether anybody is guaranteed anything.
+    has_tiers: bool,
     /// Who waited for what.
     pub demands: Vec<Demand>,
     /// Classes of which somebody within a guarantee waits for room: nobody borrows them in a pass for an event.
@@ -193,12 +195,13 @@ impl Kept {
         planned: Arc<PlannedStarts>,
         contested: BTreeSet<ClassIndex>,
     ) -> Self {
-        let (planned_on, touched) = (None, BTreeSet::new());
+        let (planned_on, touched, has_tiers) = (None, BTreeSet::new(), fair.has_tiers);
         let (fresh, refusing) = (Fresh::default(), Refusing::default());
         Kept {
             version,
             whole,
-            fair,
+            fair: Some(fair),
+            has_tiers,
             demands,
             contested,
             planned,
@@ -219,7 +222,7 @@ impl Kept {
         };
         let Fresh { projects, has_more, .. } = &self.fresh;
         let mut projects = projects.iter().chain(self.unsettled.values());
-        !has_more && !self.fair.has_tiers && !self.refusing.by_all && !projects.any(refused)
+        !has_more && !self.has_tiers && !self.refusing.by_all && !projects.any(refused)
     }
 
     /// A pass has looked at everything, or not at all of it.
@@ -248,7 +251,8 @@ impl Kept {
         if touched.is_empty() {
             return;
         }
-        let fair = Arc::make_mut(&mut self.fair);
+        let Some(fair) = &mut self.fair else { return };
+        let fair = Arc::make_mut(fair);
         for (project, name) in touched {
             let class = class_of(&self.whole.classes, &name);
             let Some((node, class)) = fair.find(&project).zip(class) else { continue };

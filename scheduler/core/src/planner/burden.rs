@@ -103,13 +103,16 @@ impl Burdens {
 
     /// Burdens from the top down to this node, for a class or for all together.
     pub fn path(&self, node: NodeIndex, class: Option<ClassIndex>) -> Arc<[Burden]> {
-        let table = self.table(class);
         let above = self.arena.self_and_ancestors(node);
         let deciding = above.filter(|node| self.decides(*node));
-        let mut burdens: Vec<Burden> =
-            deciding.map(|node| table.burden(self.arena.parent(node), node)).collect();
+        let mut burdens: Vec<Burden> = deciding.map(|node| self.burden(node, class)).collect();
         burdens.reverse();
         burdens.into()
+    }
+
+    /// How far one node is from its turn among its siblings.
+    pub fn burden(&self, node: NodeIndex, class: Option<ClassIndex>) -> Burden {
+        self.table(class).burden(self.arena.parent(node), node)
     }
 
     /// Whether anything can be decided by a node: under a single top nothing is by that.
@@ -165,11 +168,21 @@ impl Burdens {
 
     /// Counts what the pass gave.
     pub fn take(&mut self, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) {
-        let used = gpus.0.saturating_mul(self.always_s);
+        let more = gpus.0.saturating_mul(self.always_s);
+        self.each_used(node, class, |used| *used = used.saturating_add(more));
+    }
+
+    /// Counts that it was not given.
+    pub fn give_back(&mut self, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) {
+        let less = gpus.0.saturating_mul(self.always_s);
+        self.each_used(node, class, |used| *used = used.saturating_sub(less));
+    }
+
+    /// What the node and those above it used of the class, and of all together.
+    fn each_used(&mut self, node: NodeIndex, class: ClassIndex, change: impl Fn(&mut u64)) {
         for table in [&mut self.classes[usize::from(class.0)], &mut self.any] {
             for above in self.arena.self_and_ancestors(node) {
-                let standing = &mut table.standings[above.get()];
-                standing.used = standing.used.saturating_add(used);
+                change(&mut table.standings[above.get()].used);
             }
         }
     }

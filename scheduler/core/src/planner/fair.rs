@@ -42,8 +42,19 @@ pub(super) struct Fair {
     burdens: Burdens,
     /// Whether anybody is guaranteed anything.
     pub has_tiers: bool,
-    /// How often something was taken; as long as it is the same, so are all burdens.
-    pub taken: u64,
+    /// What the pass gave.
+    taken: Vec<Taken>,
+}
+
+/// What a project was given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Its project.
+    pub node: NodeIndex,
+    /// Of which class.
+    pub class: ClassIndex,
+    /// How much.
+    pub gpus: GpuMilli,
 }
 
 #[derive(Debug, Clone)]
@@ -133,7 +144,7 @@ impl Fair {
         };
         let classes = held.into_iter().enumerate().map(class_fair).collect();
         let (arena, has_tiers) = (Arc::clone(arena), has_guarantees(&world.quota));
-        Fair { arena, classes, burdens, has_tiers, taken: 0 }
+        Fair { arena, classes, burdens, has_tiers, taken: Vec::new() }
     }
 
     /// What is due, by class.
@@ -259,9 +270,14 @@ impl Fair {
         waiting.iter().zip(self.burdens.behind(waiting)).filter_map(turn).collect()
     }
 
+    /// What the pass gave, in the order in which it did.
+    pub fn taken(&self) -> &[Taken] {
+        &self.taken
+    }
+
     /// Counts what the pass gave.
     pub fn take(&mut self, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) {
-        self.taken += 1;
+        self.taken.push(Taken { node, class, gpus });
         self.burdens.take(node, class, gpus);
         let held = &mut self.classes[usize::from(class.0)].held;
         for above in self.arena.self_and_ancestors(node) {
@@ -269,11 +285,28 @@ impl Fair {
         }
     }
 
+    /// As it was when only so much of that had been given; what was given after it, the first first.
+    pub fn rewind(&mut self, to: usize) -> Vec<Taken> {
+        let later = self.taken.split_off(to);
+        for Taken { node, class, gpus } in &later {
+            self.burdens.give_back(*node, *class, *gpus);
+            let held = &mut self.classes[usize::from(class.0)].held;
+            for above in self.arena.self_and_ancestors(*node) {
+                held[above.get()] = held[above.get()].saturating_sub(gpus.0);
+            }
+        }
+        later
+    }
+
+    /// What was given is no longer told apart from what was held.
+    pub fn settle(&mut self) {
+        self.taken.clear();
+    }
+
     /// Puts right what a node holds now, whatever was counted before.
     pub fn put_right(&mut self, node: NodeIndex, class: ClassIndex, now: GpuMilli) {
         let held = &mut self.classes[usize::from(class.0)].held[node.get()];
         let before = std::mem::replace(held, now.0);
-        self.taken += 1;
         self.burdens.put_right(node, class, (GpuMilli(before), now));
     }
 

@@ -280,8 +280,7 @@ impl<'w> Pass<'w> {
     fn take_turns(&mut self, mut lines: Lines<'w>) -> Turns<'w> {
         self.recorder.entry = Entry::Turn;
         self.set_aside(&mut lines);
-        let has_tiers = self.fair.as_ref().is_some_and(|fair| fair.has_tiers);
-        let mut turns = Turns::of(lines, has_tiers);
+        let mut turns = Turns::of(lines, self.fair.as_ref());
         self.run_turns(&mut turns);
         turns
     }

@@ -4,28 +4,27 @@
 //!
 //! Jobs of one project that want the same class stand in one line, so that only the heads of lines are compared; in a
 //! line, jobs that nothing but their order tells apart are one [`Cohort`], of which only the first is looked at: where it
-//! cannot start, none of them can, since within a pass what there is only shrinks. A
-//! start moves its line, and those near it in the tree, back and never forward; so a line is looked at again only
-//! when it comes to the front.
+//! cannot start, none of them can, since within a pass what there is only shrinks. A start moves its line, and those near
+//! it in the tree, back ([`Tournament`]).
 
 mod lines;
 mod members;
 mod ready;
+mod tournament;
 
 use std::cmp::Reverse;
-use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeSet, BinaryHeap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 pub(super) use lines::{Lines, Plain, wanted};
 pub(super) use members::Members;
 use ready::{Front, Place, Ready};
+use tournament::Tournament;
 
 use super::fair::{Fair, Tier, Wanted};
 use super::limits::{Limits, ProjectIndex};
 use super::pass::Want;
+use super::score::ClassIndex;
 use crate::amount::GpuMilli;
-use crate::fairshare::order::Burden;
 use crate::ids::{JobId, NodeName, ProjectPath};
 use crate::quota::entitle::NodeIndex;
 use crate::spec::JobSpec;
@@ -48,9 +47,6 @@ struct Line<'w> {
     ready: Ready,
     /// Cohorts that must borrow.
     later: Vec<CohortId>,
-    burdens: Arc<[Burden]>,
-    /// What had been taken when they were found.
-    taken: u64,
 }
 
 /// A cohort of the pass.
@@ -100,16 +96,6 @@ pub(super) struct Cohort<'w> {
     members: Members<'w>,
 }
 
-/// Place of the head of a line. Its derived order is the order of turns.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
-    promised: Reverse<bool>,
-    burdens: Arc<[Burden]>,
-    /// By which those with equal burdens are in order.
-    place: Place,
-    line: usize,
-}
-
 /// What a job comes with when it is its turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
@@ -149,13 +135,15 @@ pub(super) struct Turns<'w> {
     only_roaming: bool,
     lines: Vec<Line<'w>>,
     cohorts: Vec<Cohort<'w>>,
-    heap: BinaryHeap<Reverse<Head>>,
+    tournament: Tournament,
+    /// Of what was taken, so much is known to the tournament.
+    seen: usize,
     tier: Tier,
 }
 
 impl<'w> Turns<'w> {
-    /// All lines. How far each is from its turn is found when it is looked at first.
-    pub fn of(lines: Lines<'w>, has_tiers: bool) -> Self {
+    /// All lines; without shares nothing but places tells them apart.
+    pub fn of(lines: Lines<'w>, fair: Option<&Fair>) -> Self {
         let (world, mut lines, cohorts) = lines.into_parts();
         // Collected first and ordered once: faster than one by one.
         let mut fronts = vec![Vec::new(); lines.len()];
@@ -166,24 +154,33 @@ impl<'w> Turns<'w> {
             line.ready = Ready::of(fronts);
         }
         // Where nothing is guaranteed, all compete alike.
+        let has_tiers = fair.is_some_and(|fair| fair.has_tiers);
         let tier = if has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
-        let heap = BinaryHeap::new();
-        let mut turns = Turns { world, only_roaming: false, lines, cohorts, heap, tier };
+        let tournament = Tournament::of(&lines, fair);
+        let seen = fair.map_or(0, |fair| fair.taken().len());
+        let mut turns =
+            Turns { world, only_roaming: false, lines, cohorts, tournament, seen, tier };
         turns.line_up();
         turns
     }
 
-    /// Puts the head of every line into the heap.
+    /// Gives the head of every line its place.
     fn line_up(&mut self) {
-        let heads = self.lines.iter().enumerate().filter_map(|(line, of)| of.head(line, self.tier));
-        self.heap = heads.map(Reverse).collect();
+        let (only_roaming, tier) = (self.only_roaming, self.tier);
+        let lines = self.lines.iter();
+        let heads = lines.map(|line| line.head(tier).filter(|_| line.roams || !only_roaming));
+        self.tournament.seat_all(heads);
     }
 
     /// The next job, with the best tier it may start in. After all that are within a guarantee come those that
     /// are not, and those that were put off. Each must be settled before the next is asked for.
     pub fn next(&mut self, fair: &Fair, limits: &mut Limits<'w>) -> Option<Turn> {
+        for taken in &fair.taken()[self.seen..] {
+            self.tournament.burdened(fair, taken.node, taken.class);
+        }
+        self.seen = fair.taken().len();
         loop {
-            let Some((line, Front { place, cohort })) = self.pop(fair, limits) else {
+            let Some((line, Front { place, cohort })) = self.pop(limits) else {
                 if self.tier == Tier::Borrowed {
                     return None;
                 }
@@ -228,9 +225,11 @@ impl<'w> Turns<'w> {
         self.lines[line].ready.pop();
     }
 
-    /// Puts the head of a line into the heap.
+    /// Gives the head of a line its place.
     fn enter_head(&mut self, line: usize) {
-        self.heap.extend(self.lines[line].head(line, self.tier).map(Reverse));
+        let of = &self.lines[line];
+        let head = of.head(self.tier).filter(|_| of.roams || !self.only_roaming);
+        self.tournament.seat(line, head);
     }
 
     /// Notes what became of a turn, and lets its line go on.
@@ -271,33 +270,28 @@ impl<'w> Turns<'w> {
         self.line_up();
     }
 
-    /// Takes the head of the line that is first, and the line out of the heap.
-    fn pop(&mut self, fair: &Fair, limits: &mut Limits<'w>) -> Option<(usize, Front)> {
+    /// Takes the head of the line that is first. Its line has no place until it is settled.
+    fn pop(&mut self, limits: &mut Limits<'w>) -> Option<(usize, Front)> {
         loop {
-            let mut first = self.heap.peek_mut()?;
-            let line = first.0.line;
-            let of = &mut self.lines[line];
-            if self.only_roaming && !of.roams {
-                PeekMut::pop(first);
-                continue;
-            }
-            if of.refresh(fair) {
-                first.0.burdens = Arc::clone(&of.burdens);
-                continue;
-            }
-            PeekMut::pop(first);
+            let line = self.tournament.first()?;
             if !self.lines[line].unopened.is_empty() {
                 self.open(line, limits);
                 self.enter_head(line);
                 continue;
             }
-            return self.lines[line].ready.pop().map(|front| (line, front));
+            self.tournament.seat(line, None);
+            if let Some(front) = self.lines[line].ready.pop() {
+                return Some((line, front));
+            }
         }
     }
 
     /// From now on only lines have turns in which something may find room where those that waited before did not.
     pub fn keep_roaming(&mut self) {
-        self.only_roaming = true;
+        if !self.only_roaming {
+            self.only_roaming = true;
+            self.line_up();
+        }
     }
 
     /// Looks at the cohorts of a line.
@@ -347,28 +341,27 @@ impl<'w> Line<'w> {
     fn of(node: Option<NodeIndex>, path: &'w ProjectPath, wanted: Wanted) -> Self {
         let (project, unopened, roams) = (None, Vec::new(), false);
         let (ready, later) = (Ready::default(), Vec::new());
-        // Found when the line is looked at first.
-        let (burdens, taken): (Arc<[Burden]>, u64) = (Arc::new([]), u64::MAX);
-        Line { node, project, path, wanted, unopened, roams, ready, later, burdens, taken }
+        Line { node, project, path, wanted, unopened, roams, ready, later }
     }
 
-    fn head(&self, line: usize, tier: Tier) -> Option<Head> {
+    /// The node by whose burdens, and those of the nodes above it, it is compared with others, for a class or for all
+    /// together; `None`: by nothing, and it comes before all others. Jobs without GPUs have their turn by what their project
+    /// used of all classes.
+    fn compared_by(&self) -> Option<(Option<ClassIndex>, NodeIndex)> {
+        match (self.wanted, self.node) {
+            (Wanted::Class(None), _) | (_, None) => None,
+            (Wanted::Class(class), Some(node)) => Some((class, node)),
+            (Wanted::Any | Wanted::Nothing, Some(node)) => Some((None, node)),
+        }
+    }
+
+    /// The place of its next job.
+    fn head(&self, tier: Tier) -> Option<Place> {
         // Of those with equal burdens one that was not looked at comes first, and then finds its place.
         let unopened = (!self.unopened.is_empty()).then_some(Place::FIRST);
         let front = unopened.or_else(|| self.ready.peek().map(|front| front.place))?;
         let promised = Reverse(front.promised.0 && tier == Tier::Guaranteed);
-        let place = Place { promised, ..front };
-        Some(Head { promised, burdens: Arc::clone(&self.burdens), place, line })
-    }
-
-    /// Finds the burdens again if something was taken since; whether they changed.
-    fn refresh(&mut self, fair: &Fair) -> bool {
-        if self.taken == fair.taken {
-            return false;
-        }
-        self.taken = fair.taken;
-        let before = std::mem::replace(&mut self.burdens, burdens(self.node, self.wanted, fair));
-        before != self.burdens
+        Some(Place { promised, ..front })
     }
 
     /// The best tier the job may start in; one without GPUs takes nothing from anybody's guarantee.
@@ -383,14 +376,5 @@ impl<'w> Line<'w> {
                 tiers.min().unwrap_or(Tier::Borrowed)
             }
         }
-    }
-}
-
-/// Jobs without GPUs have their turn by what their project used of all classes.
-fn burdens(node: Option<NodeIndex>, wanted: Wanted, fair: &Fair) -> Arc<[Burden]> {
-    match (wanted, node) {
-        (Wanted::Class(None), _) | (_, None) => Arc::new([]),
-        (Wanted::Class(class), Some(node)) => fair.burdens(node, class),
-        (Wanted::Any | Wanted::Nothing, Some(node)) => fair.burdens(node, None),
     }
 }

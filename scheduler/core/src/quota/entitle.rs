@@ -47,6 +47,8 @@ pub struct Arena {
     places: Vec<Place>,
     tops: Vec<NodeIndex>,
     by_path: BTreeMap<ProjectPath, NodeIndex>,
+    /// By node, its place where everything below a node comes right behind it.
+    in_order: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +63,8 @@ impl Arena {
     /// The shape of `tree`.
     #[must_use]
     pub fn of(tree: &QuotaTree) -> Self {
-        let mut arena = Arena { places: Vec::new(), tops: Vec::new(), by_path: BTreeMap::new() };
+        let (places, tops, in_order) = (Vec::new(), Vec::new(), vec![0; tree.nodes.len()]);
+        let mut arena = Arena { places, tops, by_path: BTreeMap::new(), in_order };
         for (number, (path, node)) in (0..u32::MAX).zip(&tree.nodes) {
             let index = NodeIndex(number);
             let parent = path.parent().and_then(|parent| arena.by_path.get(parent)).copied();
@@ -73,6 +76,12 @@ impl Arena {
             let (path, children) = (path.clone(), Vec::new());
             arena.by_path.insert(path.clone(), index);
             arena.places.push(Place { path, parent, children, weight });
+        }
+        let mut next: Vec<NodeIndex> = arena.tops.iter().rev().copied().collect();
+        for place in 0..u32::MAX {
+            let Some(node) = next.pop() else { break };
+            arena.in_order[node.get()] = place;
+            next.extend(arena.places[node.get()].children.iter().rev());
         }
         arena
     }
@@ -127,6 +136,12 @@ impl Arena {
     /// The node, the one above it, and so on up to the top.
     pub fn self_and_ancestors(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> + '_ {
         std::iter::successors(Some(node), |node| self.parent(*node))
+    }
+
+    /// The place of a node in an order in which everything below a node comes right behind it, before its siblings.
+    #[must_use]
+    pub fn place_in_order(&self, node: NodeIndex) -> u32 {
+        self.in_order[node.get()]
     }
 
     /// The children of a node; of `None`: the tops.

@@ -9,14 +9,14 @@
     reason = "measures the pass from outside and prints what it found"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gotgan_core::check;
 use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
-use gotgan_core::ids::ProjectPath;
+use gotgan_core::ids::{JobId, ProjectPath};
 use gotgan_core::plan::{Decision, Plan};
 use gotgan_core::planner::{foresee, plan, plan_after, plan_event, plan_event_in_full};
 use gotgan_core::topology::Level;
@@ -340,17 +340,52 @@ fn a_nation_waits() {
     println!("{}: p50 {:?}, p99 {:?}", told(&cluster, &plan), took[50], took[99]);
 }
 
-/// The same where every project, programme and domain is guaranteed some GPUs of every class.
-#[test]
-#[ignore = "takes a while and asserts no times"]
-fn a_nation_with_guarantees_waits() {
+/// A nation where every project, programme and domain is guaranteed some GPUs of every class.
+fn guaranteed_nation() -> TestCluster {
     let mut cluster = nation(NODES, WAITING);
     for path in national_paths() {
         let gpus = [2000, 100, 4][path.matches('/').count()];
         cluster.guarantee(&path, 1, &CLASSES.map(|class| (class, gpus)));
     }
-    let (took, plan) = passes(&mut cluster, 60, 40);
-    println!("{}: p50 {:?}, at most {:?}", told(&cluster, &plan), took[20], took[39]);
+    cluster
+}
+
+/// The guarantees come all at once, and are taken: what stops for somebody ends ten seconds later, and a few jobs end by
+/// themselves every second.
+#[test]
+#[ignore = "takes a while and asserts no times"]
+fn a_nation_with_guarantees_waits() {
+    let mut cluster = guaranteed_nation();
+    let (mut took, mut recalled) = (Vec::new(), VecDeque::new());
+    for second in 0..60 {
+        let began = Instant::now();
+        let plan = plan_after(&cluster.planned, &cluster.world, &cluster.policy, cluster.now);
+        took.push(began.elapsed());
+        let stops = plan.decisions.iter().filter_map(|decision| match decision {
+            Decision::Preempt { attempt, .. } => Some(attempt.job),
+            Decision::Start { .. } => None,
+        });
+        let stops: BTreeSet<JobId> = stops.collect();
+        let starts = plan.decisions.len() - stops.len();
+        println!("{second:2} s: {:?}, {} recalls, {starts} starts", took[second], stops.len());
+        recalled.push_back(stops);
+        cluster.planned = Arc::clone(&plan.report.planned);
+        cluster.take(&plan);
+        cluster.later(1);
+        if recalled.len() == 10 {
+            recalled.pop_front().unwrap().into_iter().for_each(|job| cluster.end(job));
+        }
+        for at in 0..5 {
+            let at = (second * 7_919 + at * 1_009) % cluster.world.attempts.len();
+            let attempt = cluster.world.attempts.values().nth(at).unwrap();
+            if attempt.stop.is_none() {
+                let job = attempt.id.job;
+                cluster.end(job);
+            }
+        }
+    }
+    took.sort_unstable();
+    println!("p50 {:?}, at most {:?}", took[30], took[59]);
 }
 
 /// Jobs of a nation end one after the other, and others start: how long a pass for each event takes, the changes of the

@@ -48,7 +48,7 @@ pub(super) fn in_turn<'w>(
     let demands = lines.demands();
     let mut fair = Fair::of(world, &arena, machine, &demands, policy.fair_share_rule, now);
     let behind = fair.turns(&machine.classes, &Demand::of_gpus(&demands));
-    let mut turns = Turns::of(lines, fair.has_tiers);
+    let mut turns = Turns::of(lines, Some(&fair));
     let (mut queue, mut known) = (Vec::new(), BTreeMap::new());
     while queue.len() < JOBS_MAX
         && let Some(turn) = turns.next(&fair, &mut limits)

@@ -92,9 +92,9 @@ impl<'w> Pass<'w> {
         self.contested.clone_from(&kept.contested);
         self.stand_by = Arc::clone(&kept.planned);
         self.demands = std::mem::take(&mut kept.demands);
-        let fair = Arc::clone(&kept.fair);
-        self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
-        self.fair = Some(Arc::unwrap_or_clone(fair));
+        self.fair = kept.fair.take().map(Arc::unwrap_or_clone);
+        let lending = |fair| Lending::of(&self.world.quota, fair, &self.machine);
+        self.lending = self.fair.as_ref().and_then(lending);
         let planned = kept.planned_on(&self.machine);
         if reach == Reach::Room && self.is_narrow(kept) {
             self.recorder.entry = Entry::Planned;
@@ -127,6 +127,11 @@ impl<'w> Pass<'w> {
         }
         let has_more = self.has_decided_enough();
         kept.demands = std::mem::take(&mut self.demands);
+        kept.fair = self.fair.take().map(|mut fair| {
+            // It is seen in the world whether what was decided happens.
+            fair.rewind(0);
+            Arc::new(fair)
+        });
         kept.begin_anew(has_more);
         kept.note(&self.decisions, |job| self.jobs.get(job));
         let Refusing { paths, by_all } =

@@ -42,8 +42,8 @@ pub(super) struct Recorder {
     promised: Vec<JobId>,
     /// Of those that wait so many had their turn before the last start.
     looked: usize,
-    /// How everything stood before anything was given.
-    before: Option<Fair>,
+    /// So much had been given when the record began.
+    before: usize,
     /// Levels of the tree on the paths to the projects of those that started, each by what is compared there.
     levels: BTreeSet<LevelKey>,
 }
@@ -127,9 +127,13 @@ impl Pass<'_> {
     pub(super) fn finish_record(&mut self) -> Option<PassTurns> {
         let recorder = std::mem::take(&mut self.recorder);
         let mut turns = recorder.turns.filter(|turns| !turns.starts.is_empty())?;
-        if let Some(before) = &recorder.before {
-            turns.sheet.levels = self.levels(before, &recorder.levels);
-            turns.sheet.guaranteed = self.guaranteed_rows(before, &recorder.levels);
+        if let Some(mut fair) = self.fair.take() {
+            // How everything stood before anything was given.
+            let given = fair.rewind(recorder.before);
+            turns.sheet.levels = self.levels(&fair, &recorder.levels);
+            turns.sheet.guaranteed = self.guaranteed_rows(&fair, &recorder.levels);
+            given.iter().for_each(|taken| fair.take(taken.node, taken.class, taken.gpus));
+            self.fair = Some(fair);
         }
         turns.sheet.promised = recorder.promised;
         Some(turns)
@@ -161,7 +165,7 @@ impl Pass<'_> {
     /// Keeps how everything stands before anything is given.
     fn begin_record(&mut self) {
         if let (None, Some(fair)) = (&self.recorder.turns, &self.fair) {
-            let (sheet, before) = (self.sheet(fair), Some(fair.clone()));
+            let (sheet, before) = (self.sheet(fair), fair.taken().len());
             self.recorder.turns = Some(PassTurns { sheet, starts: Vec::new() });
             self.recorder.before = before;
         }
@@ -242,7 +246,8 @@ impl Pass<'_> {
         let (arena, burdens) = (fair.arena(), fair.all_burdens());
         let mut levels: Vec<LevelSheet> = Vec::new();
         let mut last = None;
-        let concerns = |level: LevelKey| !self.is_large() || of_starts.contains(&level);
+        let is_large = self.is_large();
+        let concerns = |level: LevelKey| !is_large || of_starts.contains(&level);
         for (_, above, class, node) in nearest_first(arena, burdens, &self.demands, concerns) {
             let (standing, level) = burdens.standing(node, class);
             if last != Some((above, class)) {
@@ -300,11 +305,12 @@ fn nearest_first(
     let mut places: Vec<Place> = Vec::new();
     for demand in demands {
         let (Some(node), Some(class)) = (demand.node, table_of(demand.wanted)) else { continue };
-        let path: Vec<NodeIndex> = arena.self_and_ancestors(node).collect();
-        for (below, node) in path.iter().enumerate().filter(|(_, node)| burdens.decides(**node)) {
-            let above = arena.parent(*node);
+        let path = arena.self_and_ancestors(node);
+        for node in path.filter(|node| burdens.decides(*node)) {
+            let above = arena.parent(node);
             if concerns((class, above)) {
-                places.push((path.len() - below, above, class, *node));
+                let depth = arena.self_and_ancestors(node).count();
+                places.push((depth, above, class, node));
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::ids::JobId;
 use crate::plan::{Blocker, CohortLists, Decision, Report};
 use crate::planner::bearings::{Bearings, Kept, Refusing};
 use crate::planner::budgets::Budgets;
+use crate::planner::fair::Fair;
 use crate::planner::limits::Limits;
 use crate::planner::reasons::{Ground, Outlook, Reasons};
 use crate::planner::request::UsualReasons;
@@ -52,7 +53,9 @@ impl<'w> Pass<'w> {
         let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
         let record = self.finish_record();
-        let (fair, planned) = (self.fair.take().map(Arc::new), Arc::new(self.plans.starts));
+        let mut fair = self.fair.take();
+        fair.iter_mut().for_each(Fair::settle);
+        let (fair, planned) = (fair.map(Arc::new), Arc::new(self.plans.starts));
         let of_fair = |fair| Shares::of(fair, &self.machine, &self.demands);
         let shares = fair.clone().map(of_fair);
         let (jobs, cohorts, usual) = lists.into_parts();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Claim, Cohort, Common, Line, Members, Name, burdens};
+use super::{Claim, Cohort, Common, Line, Members, Name};
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::fairshare::order::Burden;
 use crate::ids::ProjectPath;
@@ -219,8 +219,10 @@ impl<'w> Lines<'w> {
 
     /// How far such a cohort is from its turn.
     pub fn burdens(&self, plain: &Plain<'_>, fair: &Fair) -> Arc<[Burden]> {
-        let line = &self.lines[plain.line as usize];
-        burdens(line.node, line.wanted, fair)
+        match self.lines[plain.line as usize].compared_by() {
+            Some((table, node)) => fair.burdens(node, table),
+            None => Arc::new([]),
+        }
     }
 
     /// What the jobs of every cohort have in common, and who they are.
