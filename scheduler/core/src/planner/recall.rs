@@ -259,6 +259,10 @@ impl<'w> Recalls<'w> {
             Givers::Scavengers { .. } => &[],
         };
         for _ in phases {
+            // What stops already is enough for most.
+            if search.is_enough(self.room()) {
+                break;
+            }
             let lack = search.lack();
             let mut candidates = self.candidates(search, &gone);
             while !search.is_enough(self.room()) && search.lack() == lack {
