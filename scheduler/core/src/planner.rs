@@ -37,6 +37,7 @@ mod lending;
 pub(crate) mod limits;
 pub(crate) mod order;
 mod pass;
+mod places;
 mod reasons;
 mod recall;
 mod request;
@@ -51,7 +52,6 @@ mod unfold;
 mod whole;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 pub use bearings::Bearings;
 pub use foresee::foresee;
@@ -64,7 +64,7 @@ use crate::ids::GpuClass;
 use crate::plan::{Plan, Report};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
-use crate::quota::entitle::{Arena, Entitlements};
+use crate::quota::entitle::Entitlements;
 use crate::world::World;
 
 /// Plans one pass over the queue of `world` at the moment `now`, with no start planned before.
@@ -132,11 +132,12 @@ fn plan_event_in(
 #[must_use]
 pub fn entitlements(world: &World, now: UnixMicros) -> BTreeMap<GpuClass, Entitlements> {
     let machine = fit::Machine::of(world, &whole::Whole::of(world), fit::Extent::All);
-    let (arena, mut limits) = (Arc::new(Arena::of(&world.quota)), limits::Limits::of(world));
+    let (places, mut limits) = (places::Places::of(world), limits::Limits::of(world));
     let (made, starts_max) = (MadeJobs::default(), 0);
     let (jobs, cohorts) = (Jobs::new(world, &made), world.cohorts.iter());
-    let gathered = gather::gather(jobs, now, cohorts, &arena, &machine, &mut limits, starts_max);
+    let gathered = gather::gather(jobs, now, cohorts, &places, &machine, &mut limits, starts_max);
     let rule = OrderRule::default();
-    let fair = fair::Fair::of(world, &arena, &machine, &gathered.lines.demands(), rule, now);
+    let demands = gathered.lines.demands();
+    let fair = fair::Fair::of(world, places.arena(), &machine, &demands, rule, now);
     fair.into_entitlements(&machine)
 }

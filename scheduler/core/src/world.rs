@@ -38,7 +38,7 @@ use crate::window::Window;
 pub use alerts::Alerts;
 pub use audit::QuotaAudit;
 pub use cohort::{CohortJobs, CohortKey, CohortPlace, Wish};
-pub use cohorts::{Cohort, CohortNumber, Cohorts};
+pub use cohorts::{Cohort, CohortNumber, Cohorts, Wants};
 pub use node::{Node, NodeFree};
 pub use people::People;
 pub use requests::Requests;

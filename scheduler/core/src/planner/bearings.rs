@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::fair::{Demand, Fair};
 use super::fit::Machine;
+use super::places::Places;
 use super::score::ClassIndex;
 use super::whole::{Whole, class_of};
 use crate::array::{self, ARRAY_TASKS_MAX, ArrayTasks};
@@ -37,8 +38,10 @@ pub(super) struct Kept {
     version: u64,
     /// What goes for all nodes together.
     pub whole: Whole,
+    /// Where projects stand in the quota tree.
+    pub places: Arc<Places>,
     /// How everybody stands; with the pass while that is under way.
-    pub fair: Option<Arc<Fair>>,
+    pub fair: Option<Box<Fair>>,
     /// Whether anybody is guaranteed anything.
     has_tiers: bool,
     /// Who waited for what.
@@ -47,8 +50,8 @@ pub(super) struct Kept {
     pub contested: BTreeSet<ClassIndex>,
     /// Starts that are planned.
     pub planned: Arc<PlannedStarts>,
-    /// The same by node, each with its place in their order; found once asked for.
-    planned_on: Option<BTreeMap<NodeName, Vec<(usize, JobId)>>>,
+    /// The same by node, each with its place in their order.
+    planned_on: BTreeMap<NodeName, Vec<(usize, JobId)>>,
     /// Of whom something of a class started or ended since it was put right.
     touched: BTreeSet<(ProjectPath, GpuClass)>,
     /// Starts that were decided and have not been seen to happen, with their projects: they may be refused.
@@ -190,18 +193,19 @@ impl Kept {
     pub fn of(
         version: u64,
         whole: Whole,
-        fair: Arc<Fair>,
+        (places, fair): (Arc<Places>, Fair),
         demands: Vec<Demand>,
         planned: Arc<PlannedStarts>,
         contested: BTreeSet<ClassIndex>,
     ) -> Self {
-        let (planned_on, touched, has_tiers) = (None, BTreeSet::new(), fair.has_tiers);
+        let (planned_on, touched) = (by_node(&planned), BTreeSet::new());
         let (fresh, refusing) = (Fresh::default(), Refusing::default());
         Kept {
             version,
             whole,
-            fair: Some(fair),
-            has_tiers,
+            places,
+            has_tiers: fair.has_tiers,
+            fair: Some(Box::new(fair)),
             demands,
             contested,
             planned,
@@ -252,7 +256,6 @@ impl Kept {
             return;
         }
         let Some(fair) = &mut self.fair else { return };
-        let fair = Arc::make_mut(fair);
         for (project, name) in touched {
             let class = class_of(&self.whole.classes, &name);
             let Some((node, class)) = fair.find(&project).zip(class) else { continue };
@@ -265,19 +268,20 @@ impl Kept {
     }
 
     /// Jobs for which a start is planned on any node of the machine, in the order in which they were planned.
-    pub fn planned_on(&mut self, machine: &Machine<'_>) -> Vec<JobId> {
-        let planned = &self.planned;
-        let by_node = self.planned_on.get_or_insert_with(|| {
-            let mut by_node: BTreeMap<NodeName, Vec<(usize, JobId)>> = BTreeMap::new();
-            for (place, (job, start)) in planned.iter().enumerate() {
-                for node in &start.nodes {
-                    by_node.entry(node.clone()).or_default().push((place, job));
-                }
-            }
-            by_node
-        });
-        let here = machine.slots.iter().filter_map(|slot| by_node.get(slot.name));
+    pub fn planned_on(&self, machine: &Machine<'_>) -> Vec<JobId> {
+        let here = machine.slots.iter().filter_map(|slot| self.planned_on.get(slot.name));
         let places: BTreeSet<(usize, JobId)> = here.flatten().copied().collect();
         places.into_iter().map(|(_, job)| job).collect()
     }
+}
+
+/// Planned starts by node, each with its place in their order.
+fn by_node(planned: &PlannedStarts) -> BTreeMap<NodeName, Vec<(usize, JobId)>> {
+    let mut by_node: BTreeMap<NodeName, Vec<(usize, JobId)>> = BTreeMap::new();
+    for (place, (job, start)) in planned.iter().enumerate() {
+        for node in &start.nodes {
+            by_node.entry(node.clone()).or_default().push((place, job));
+        }
+    }
+    by_node
 }

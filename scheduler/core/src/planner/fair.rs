@@ -203,11 +203,6 @@ impl Fair {
         &self.arena
     }
 
-    /// The same, to keep.
-    pub fn shape(&self) -> &Arc<Arena> {
-        &self.arena
-    }
-
     /// Every node beside the path from the top to this one.
     pub fn beside(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> + '_ {
         self.arena.self_and_ancestors(node).flat_map(|on_path| {
@@ -365,6 +360,21 @@ impl Wanted {
             Wanted::Nothing | Wanted::Class(None) => None,
             Wanted::Class(class) => Some(class),
             Wanted::Any => Some(None),
+        }
+    }
+
+    /// How many different things can be wanted where there are so many classes.
+    pub fn kinds(classes: usize) -> usize {
+        classes + 3
+    }
+
+    /// A number of its own.
+    pub fn number(self) -> usize {
+        match self {
+            Wanted::Nothing => 0,
+            Wanted::Any => 1,
+            Wanted::Class(None) => 2,
+            Wanted::Class(Some(class)) => usize::from(class.0) + 3,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::fit::Machine;
 use super::limits::Limits;
 use super::order::{DependencyLists, array_limit};
+use super::places::Places;
 use super::turns::{Common, Lines, Members, Name};
 use super::unfold::Jobs;
 use crate::amount::UnixMicros;
@@ -13,7 +14,6 @@ use crate::array::ArrayTasks;
 use crate::ids::JobId;
 use crate::job::Job;
 use crate::plan::Blocker;
-use crate::quota::entitle::Arena;
 use crate::reservation;
 use crate::world::{Cohort, CohortKey, CohortNumber, CohortPlace, Wish, World};
 
@@ -34,13 +34,14 @@ pub(super) fn gather<'w>(
     jobs: Jobs<'w>,
     now: UnixMicros,
     cohorts: impl Iterator<Item = (CohortNumber, &'w Cohort)>,
-    arena: &Arc<Arena>,
+    places: &Arc<Places>,
     machine: &Machine<'_>,
     limits: &mut Limits<'w>,
     starts_max: usize,
 ) -> Gathered<'w> {
     let (late, mut not_yet) = beside_cohorts(jobs.world, now);
-    let mut lines = Lines::new(Arc::clone(arena), &jobs.world.cohorts);
+    let (classes, most) = (machine.classes.len(), cohorts.size_hint().1.unwrap_or(0));
+    let mut lines = Lines::new(Arc::clone(places), &jobs.world.cohorts, classes, most);
     let mut scavengers = Vec::new();
     let mut enter = |entrant: Entrant<'w>| {
         if let Some(list) = entrant.unmet(jobs.world, now) {

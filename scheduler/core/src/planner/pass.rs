@@ -38,6 +38,7 @@ use super::horizon::Horizon;
 use super::lending::Lending;
 use super::limits::{Asked, Limits, ProjectIndex};
 use super::order::Order;
+use super::places::Places;
 use super::recall::Recalls;
 use super::request::{Families, FamilyId};
 use super::score::{ClassIndex, SlotId};
@@ -53,7 +54,7 @@ use crate::job::Job;
 use crate::plan::{Blocker, Decision};
 use crate::planned::PlannedStarts;
 use crate::policy::Policy;
-use crate::quota::entitle::{Arena, NodeIndex};
+use crate::quota::entitle::NodeIndex;
 use crate::world::{CohortNumber, World};
 
 /// A pass under way.
@@ -73,6 +74,8 @@ pub(super) struct Pass<'w> {
     plans: Plans,
     /// Jobs as they come, for choosing among places.
     mix: Mix,
+    /// Where projects stand in the quota tree; `None` until jobs are in line.
+    places: Option<Arc<Places>>,
     /// `None` until jobs are in line.
     fair: Option<Fair>,
     /// `None` where no node keeps anything from others.
@@ -217,6 +220,7 @@ impl<'w> Pass<'w> {
                 Scope::Event => Families::always_avoiding(),
             },
             plans: Plans::none(),
+            places: None,
             fair: None,
             lending: None,
             demands: Vec::new(),
@@ -244,19 +248,19 @@ impl<'w> Pass<'w> {
 
     /// Looks at jobs until enough is decided, and says what came of it.
     pub fn run(mut self, before: &PlannedStarts) -> Ended {
-        let arena = Arc::new(Arena::of(&self.world.quota));
+        let places = Places::of(self.world);
         let starts_max = self.policy.max_starts_per_pass;
         let (cohorts, machine) = (self.world.cohorts.iter(), &self.machine);
         let gathered =
-            gather(self.jobs, self.now, cohorts, &arena, machine, &mut self.limits, starts_max);
+            gather(self.jobs, self.now, cohorts, &places, machine, &mut self.limits, starts_max);
         let Gathered { lines, scavengers, not_yet } = gathered;
         self.outside = not_yet.cohorts;
         (self.scavengers, self.considered) = (scavengers, not_yet.jobs);
         (self.demands, self.lists) = (lines.demands(), not_yet.lists);
         let (demands, rule) = (&self.demands, self.policy.fair_share_rule);
-        let fair = Fair::of(self.world, &arena, &self.machine, demands, rule, self.now);
+        let fair = Fair::of(self.world, places.arena(), &self.machine, demands, rule, self.now);
         self.lending = Lending::of(&self.world.quota, &fair, &self.machine);
-        self.fair = Some(fair);
+        (self.places, self.fair) = (Some(places), Some(fair));
         let mut turns = self.decide(lines, |pass| pass.take_over(before));
         self.run_beyond_budgets(&mut turns);
         self.give_rest();

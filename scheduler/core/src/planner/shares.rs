@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::fair::{Demand, Fair};
 use super::fit::Machine;
@@ -22,7 +22,7 @@ type Turns = BTreeMap<(ProjectPath, Option<GpuClass>), Blocker>;
 pub struct Shares(Option<Box<Left>>);
 
 struct Left {
-    fair: Arc<Fair>,
+    fair: Fair,
     classes: Vec<GpuClass>,
     /// Who waited for what.
     waiting: Vec<(NodeIndex, Option<ClassIndex>)>,
@@ -32,7 +32,7 @@ struct Left {
 
 impl Shares {
     /// What is left, where these waited.
-    pub(super) fn of(fair: Arc<Fair>, machine: &Machine<'_>, demands: &[Demand]) -> Self {
+    pub(super) fn of(fair: Fair, machine: &Machine<'_>, demands: &[Demand]) -> Self {
         let (classes, waiting) = (machine.classes.clone(), Demand::of_gpus(demands));
         Shares(Some(Box::new(Left { fair, classes, waiting, turns: OnceLock::new() })))
     }

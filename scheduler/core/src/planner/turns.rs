@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 pub(super) use lines::{Lines, Plain, wanted};
+use lines::{Parts, Unopened};
 pub(super) use members::Members;
 use ready::{Front, Place, Ready};
 use tournament::Tournament;
@@ -39,8 +40,10 @@ struct Line<'w> {
     project: Option<ProjectIndex>,
     path: &'w ProjectPath,
     wanted: Wanted,
-    /// Cohorts that nobody has looked at; they are once the turn of the line comes.
-    unopened: Vec<CohortNumber>,
+    /// That of its project in the world's cohorts; `None` if it stands beside them.
+    number: Option<u32>,
+    /// Whether it has cohorts that nobody has looked at; they are once its turn comes.
+    is_unopened: bool,
     /// Whether any of them may find room where those that waited before did not.
     roams: bool,
     /// The next job of each cohort whose turn it is in this tier.
@@ -135,6 +138,7 @@ pub(super) struct Turns<'w> {
     only_roaming: bool,
     lines: Vec<Line<'w>>,
     cohorts: Vec<Cohort<'w>>,
+    unopened: Unopened,
     tournament: Tournament,
     /// Of what was taken, so much is known to the tournament.
     seen: usize,
@@ -144,7 +148,7 @@ pub(super) struct Turns<'w> {
 impl<'w> Turns<'w> {
     /// All lines; without shares nothing but places tells them apart.
     pub fn of(lines: Lines<'w>, fair: Option<&Fair>) -> Self {
-        let (world, mut lines, cohorts) = lines.into_parts();
+        let Parts { world, mut lines, cohorts, unopened } = lines.into_parts();
         // Collected first and ordered once: faster than one by one.
         let mut fronts = vec![Vec::new(); lines.len()];
         for (at, cohort) in cohorts.iter().enumerate() {
@@ -158,8 +162,9 @@ impl<'w> Turns<'w> {
         let tier = if has_tiers { Tier::Guaranteed } else { Tier::Borrowed };
         let tournament = Tournament::of(&lines, fair);
         let seen = fair.map_or(0, |fair| fair.taken().len());
+        let only_roaming = false;
         let mut turns =
-            Turns { world, only_roaming: false, lines, cohorts, tournament, seen, tier };
+            Turns { world, only_roaming, lines, cohorts, unopened, tournament, seen, tier };
         turns.line_up();
         turns
     }
@@ -274,7 +279,7 @@ impl<'w> Turns<'w> {
     fn pop(&mut self, limits: &mut Limits<'w>) -> Option<(usize, Front)> {
         loop {
             let line = self.tournament.first()?;
-            if !self.lines[line].unopened.is_empty() {
+            if std::mem::take(&mut self.lines[line].is_unopened) {
                 self.open(line, limits);
                 self.enter_head(line);
                 continue;
@@ -298,10 +303,8 @@ impl<'w> Turns<'w> {
     fn open(&mut self, line: usize, limits: &mut Limits<'w>) {
         let of = &mut self.lines[line];
         let project = *of.project.get_or_insert_with(|| limits.project(of.path));
-        let (mut fronts, mut unopened) = (Vec::new(), std::mem::take(&mut of.unopened));
-        unopened.sort_unstable();
-        unopened.dedup();
-        for number in unopened {
+        let mut fronts = Vec::new();
+        for number in self.unopened.of_line(line, of, self.world) {
             // Who asks for a reservation by name comes into line only where there is any, and never unopened.
             let cohort = self.world.get(number).filter(|of| !of.wish.asks_reservation);
             let Some(cohort) = cohort else { continue };
@@ -339,9 +342,10 @@ impl<'w> Cohort<'w> {
 
 impl<'w> Line<'w> {
     fn of(node: Option<NodeIndex>, path: &'w ProjectPath, wanted: Wanted) -> Self {
-        let (project, unopened, roams) = (None, Vec::new(), false);
+        let (project, number) = (None, None);
+        let (is_unopened, roams) = (false, false);
         let (ready, later) = (Ready::default(), Vec::new());
-        Line { node, project, path, wanted, unopened, roams, ready, later }
+        Line { node, project, path, wanted, number, is_unopened, roams, ready, later }
     }
 
     /// The node by whose burdens, and those of the nodes above it, it is compared with others, for a class or for all
@@ -358,7 +362,7 @@ impl<'w> Line<'w> {
     /// The place of its next job.
     fn head(&self, tier: Tier) -> Option<Place> {
         // Of those with equal burdens one that was not looked at comes first, and then finds its place.
-        let unopened = (!self.unopened.is_empty()).then_some(Place::FIRST);
+        let unopened = self.is_unopened.then_some(Place::FIRST);
         let front = unopened.or_else(|| self.ready.peek().map(|front| front.place))?;
         let promised = Reverse(front.promised.0 && tier == Tier::Guaranteed);
         Some(Place { promised, ..front })

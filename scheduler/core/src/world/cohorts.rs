@@ -4,14 +4,15 @@
 //! and when their time comes is a matter of the clock. So do arrays that say how many of their tasks may run at once.
 
 use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cohort::{CohortJobs, CohortKey, CohortPlace, Wish};
 use super::numbered::Numbered;
 use crate::array::ArrayTasks;
-use crate::ids::{JobId, NodeName, ProjectPath};
+use crate::ids::{GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
-use crate::spec::{Constraints, NodeRequest};
+use crate::spec::{Constraints, GpuRequest, NodeRequest};
 
 /// Jobs that wait for the same, with what is found once and used in every pass.
 #[derive(Debug, Clone)]
@@ -45,9 +46,13 @@ pub struct Cohorts {
     free: Vec<CohortNumber>,
     kinds: Numbered<Kind>,
     projects: Numbered<ProjectPath>,
-    /// Kind, time limit in seconds, project and number of each cohort: those of one kind stand next to each other, the
-    /// shortest first.
-    by_kind: BTreeSet<(u32, i64, u32, CohortNumber)>,
+    /// Kind, project, time limit in seconds and number of each cohort: those of one kind stand next to each other, and of
+    /// them those of one project, the shortest first.
+    by_kind: BTreeSet<(u32, u32, i64, CohortNumber)>,
+    /// Kind, time limit in seconds and number of each cohort: of one kind the shortest first.
+    by_limit: BTreeSet<(u32, i64, CohortNumber)>,
+    /// By what they want and for which project, how many cohorts there are.
+    wanting: BTreeMap<(Wants, u32), u32>,
     /// Jobs and arrays that wait for others.
     dependent: BTreeSet<JobId>,
     /// Jobs that may not start before a moment of their own.
@@ -56,6 +61,29 @@ pub struct Cohorts {
     limited: BTreeSet<JobId>,
     /// Arrays of which only some tasks compete, since others wait for tasks of another array.
     behind: BTreeSet<JobId>,
+}
+
+/// Which GPUs jobs want.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wants {
+    /// None.
+    Nothing,
+    /// Those of any one class.
+    Any,
+    /// Those of this class.
+    Class(GpuClass),
+}
+
+impl Wants {
+    /// What that request wants.
+    #[must_use]
+    pub fn of(request: &GpuRequest) -> Self {
+        match (request, request.class()) {
+            (GpuRequest::None, _) => Wants::Nothing,
+            (_, None) => Wants::Any,
+            (_, Some(class)) => Wants::Class(class.clone()),
+        }
+    }
 }
 
 /// Where a pending job stands.
@@ -147,21 +175,37 @@ impl Cohorts {
         self.kinds.iter().map(|(number, kind)| (number, &kind.0))
     }
 
-    /// Every cohort of a kind with its number, those with the shortest time limits first.
+    /// Every cohort of a kind with its number.
     pub fn of_kind(&self, kind: u32) -> impl Iterator<Item = (CohortNumber, &Cohort)> {
-        let numbers = self.within(kind, i64::MAX);
-        numbers.filter_map(|(_, number)| Some((number, self.get(number)?)))
+        let first = (kind, 0, i64::MIN, CohortNumber(0));
+        let last = (kind, u32::MAX, i64::MAX, CohortNumber(u32::MAX));
+        let numbers = self.by_kind.range(first..=last).map(|(.., number)| *number);
+        numbers.filter_map(|number| Some((number, self.get(number)?)))
     }
 
-    /// The numbers of cohorts of a kind that may take no longer than so many seconds, with those of their projects.
-    pub fn within(
+    /// Every cohort of a kind that may take no longer than so many seconds, with its number, the shortest first.
+    pub fn within(&self, kind: u32, limit_s: i64) -> impl Iterator<Item = (CohortNumber, &Cohort)> {
+        let first = (kind, i64::MIN, CohortNumber(0));
+        let last = (kind, limit_s, CohortNumber(u32::MAX));
+        let numbers = self.by_limit.range(first..=last).map(|(.., number)| *number);
+        numbers.filter_map(|number| Some((number, self.get(number)?)))
+    }
+
+    /// The numbers of a project's cohorts of a kind that may take no longer than so many seconds.
+    pub fn of_project_within(
         &self,
-        kind: u32,
+        (kind, project): (u32, u32),
         limit_s: i64,
-    ) -> impl Iterator<Item = (u32, CohortNumber)> + '_ {
-        let first = (kind, i64::MIN, 0, CohortNumber(0));
-        let last = (kind, limit_s, u32::MAX, CohortNumber(u32::MAX));
-        self.by_kind.range(first..=last).map(|(.., project, number)| (*project, *number))
+    ) -> impl Iterator<Item = CohortNumber> + '_ {
+        let first = (kind, project, i64::MIN, CohortNumber(0));
+        let last = (kind, project, limit_s, CohortNumber(u32::MAX));
+        self.by_kind.range(first..=last).map(|(.., number)| *number)
+    }
+
+    /// The numbers of projects for which any job wants this.
+    pub fn projects_wanting(&self, wants: &Wants) -> impl Iterator<Item = u32> + '_ {
+        let (first, last) = ((wants.clone(), 0), (wants.clone(), u32::MAX));
+        self.wanting.range(first..=last).map(|((_, project), _)| *project)
     }
 
     /// The cohort of that number.
@@ -289,8 +333,10 @@ impl Cohorts {
                 CohortNumber(u32::try_from(self.table.len() - 1).unwrap_or(u32::MAX))
             }
         };
+        *self.wanting.entry((Wants::of(&key.spec().per_node.gpus), project)).or_default() += 1;
         self.numbers.insert(key, number);
-        self.by_kind.insert((kind, limit_s, project, number));
+        self.by_kind.insert((kind, project, limit_s, number));
+        self.by_limit.insert((kind, limit_s, number));
         number
     }
 
@@ -302,10 +348,21 @@ impl Cohorts {
         }
         if let Some(gone) = place.take_if(|cohort| cohort.jobs.is_empty()) {
             self.numbers.remove(key);
-            self.by_kind.remove(&(gone.kind, gone.wish.limit_s, gone.project, number));
+            self.by_kind.remove(&(gone.kind, gone.project, gone.wish.limit_s, number));
+            self.by_limit.remove(&(gone.kind, gone.wish.limit_s, number));
+            self.no_longer_wants((Wants::of(&key.spec().per_node.gpus), gone.project));
             self.free.push(number);
             self.kinds.leave(gone.kind);
             self.projects.leave(gone.project);
+        }
+    }
+
+    fn no_longer_wants(&mut self, one: (Wants, u32)) {
+        if let Entry::Occupied(mut cohorts) = self.wanting.entry(one) {
+            *cohorts.get_mut() -= 1;
+            if *cohorts.get() == 0 {
+                cohorts.remove();
+            }
         }
     }
 }

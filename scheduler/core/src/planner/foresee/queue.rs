@@ -2,7 +2,6 @@
 //! by use and shares, where each start moves its project back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::amount::UnixMicros;
 use crate::ids::JobId;
@@ -10,11 +9,11 @@ use crate::planner::fair::{Demand, Fair};
 use crate::planner::fit::Machine;
 use crate::planner::gather::{Gathered, gather};
 use crate::planner::limits::Limits;
+use crate::planner::places::Places;
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::{Fate, Turns};
 use crate::planner::unfold::Jobs;
 use crate::policy::Policy;
-use crate::quota::entitle::Arena;
 use crate::spec::JobSpec;
 
 /// Most jobs that are looked at; what stands behind them waits so long that nothing can be said of it.
@@ -41,12 +40,12 @@ pub(super) fn in_turn<'w>(
     machine: &Machine<'_>,
 ) -> Vec<Queued<'w>> {
     let world = jobs.world;
-    let arena = Arc::new(Arena::of(&world.quota));
+    let places = Places::of(world);
     let mut limits = Limits::of(world);
     let cohorts = world.cohorts.iter();
-    let Gathered { lines, .. } = gather(jobs, now, cohorts, &arena, machine, &mut limits, 0);
+    let Gathered { lines, .. } = gather(jobs, now, cohorts, &places, machine, &mut limits, 0);
     let demands = lines.demands();
-    let mut fair = Fair::of(world, &arena, machine, &demands, policy.fair_share_rule, now);
+    let mut fair = Fair::of(world, places.arena(), machine, &demands, policy.fair_share_rule, now);
     let behind = fair.turns(&machine.classes, &Demand::of_gpus(&demands));
     let mut turns = Turns::of(lines, Some(&fair));
     let (mut queue, mut known) = (Vec::new(), BTreeMap::new());

@@ -30,13 +30,13 @@ use crate::planner::gang::{GpuNeed, Need};
 use crate::planner::gather::gather;
 use crate::planner::horizon::{Ask, Who as Asker};
 use crate::planner::lending::Lending;
+use crate::planner::places::Places;
 use crate::planner::request::FamilyId;
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Lines};
 use crate::planner::unfold::Jobs;
 use crate::policy::Policy;
 use crate::precedence::PassTurns;
-use crate::quota::entitle::Arena;
 use crate::spec::{GpuRequest, JobSpec};
 use crate::world::{Cohort, CohortKey, CohortNumber, World};
 
@@ -92,7 +92,8 @@ impl<'w> Pass<'w> {
         self.contested.clone_from(&kept.contested);
         self.stand_by = Arc::clone(&kept.planned);
         self.demands = std::mem::take(&mut kept.demands);
-        self.fair = kept.fair.take().map(Arc::unwrap_or_clone);
+        self.places = Some(Arc::clone(&kept.places));
+        self.fair = kept.fair.take().map(|fair| *fair);
         let lending = |fair| Lending::of(&self.world.quota, fair, &self.machine);
         self.lending = self.fair.as_ref().and_then(lending);
         let planned = kept.planned_on(&self.machine);
@@ -130,7 +131,7 @@ impl<'w> Pass<'w> {
         kept.fair = self.fair.take().map(|mut fair| {
             // It is seen in the world whether what was decided happens.
             fair.rewind(0);
-            Arc::new(fair)
+            Box::new(fair)
         });
         kept.begin_anew(has_more);
         kept.note(&self.decisions, |job| self.jobs.get(job));
@@ -159,11 +160,10 @@ impl<'w> Pass<'w> {
         &mut self,
         cohorts: impl Iterator<Item = (CohortNumber, &'w Cohort)>,
     ) -> Lines<'w> {
-        let own = || Arc::new(Arena::of(&self.world.quota));
-        let arena = self.fair.as_ref().map_or_else(own, |fair| Arc::clone(fair.shape()));
+        let places = self.places.get_or_insert_with(|| Places::of(self.world));
         let (machine, limits) = (&self.machine, &mut self.limits);
         let starts_max = self.policy.max_starts_per_pass;
-        gather(self.jobs, self.now, cohorts, &arena, machine, limits, starts_max).lines
+        gather(self.jobs, self.now, cohorts, places, machine, limits, starts_max).lines
     }
 
     /// Kinds of requests that find a place now, whatever is reserved or planned there.
@@ -201,9 +201,7 @@ impl<'w> Pass<'w> {
             if let Some(fresh) = &mut self.fresh {
                 fresh.kinds.push((family, key.spec()));
             }
-            for (project, number) in cohorts.within(kind, limit_s) {
-                lines.add_number(number, (kind, project), key.spec(), &self.machine, false);
-            }
+            lines.add_kind(kind, limit_s, key.spec(), &self.machine);
         }
         self.line_up_roaming(fresh, &mut lines);
         lines
@@ -216,8 +214,7 @@ impl<'w> Pass<'w> {
         let found = keys.filter_map(|key| self.world.cohorts.find(&key));
         let found: BTreeMap<CohortNumber, &'w Cohort> = found.collect();
         for (number, of) in found {
-            let spec = of.key.spec();
-            lines.add_number(number, (of.kind, of.project), spec, &self.machine, true);
+            lines.add_roaming(number, of, &self.machine);
         }
     }
 

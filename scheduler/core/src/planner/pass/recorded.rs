@@ -10,7 +10,7 @@ use crate::job::Job;
 use crate::plan::Blocker;
 use crate::planned::PlannedStarts;
 use crate::planner::burden::Burdens;
-use crate::planner::fair::{Demand, Fair, Wanted};
+use crate::planner::fair::{Fair, Wanted};
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::{Claim, wanted};
 use crate::precedence::{
@@ -248,7 +248,13 @@ impl Pass<'_> {
         let mut last = None;
         let is_large = self.is_large();
         let concerns = |level: LevelKey| !is_large || of_starts.contains(&level);
-        for (_, above, class, node) in nearest_first(arena, burdens, &self.demands, concerns) {
+        let tables: BTreeSet<Option<ClassIndex>> =
+            of_starts.iter().map(|(table, _)| *table).collect();
+        let compared = self.demands.iter().filter_map(|demand| {
+            let table = table_of(demand.wanted)?;
+            (!is_large || tables.contains(&table)).then_some((demand.node?, table))
+        });
+        for (_, above, class, node) in nearest_first(arena, burdens, compared, concerns) {
             let (standing, level) = burdens.standing(node, class);
             if last != Some((above, class)) {
                 last = Some((above, class));
@@ -299,12 +305,11 @@ type Place = (usize, Option<NodeIndex>, Option<ClassIndex>, NodeIndex);
 fn nearest_first(
     arena: &Arena,
     burdens: &Burdens,
-    demands: &[Demand],
+    compared: impl Iterator<Item = (NodeIndex, Option<ClassIndex>)>,
     concerns: impl Fn(LevelKey) -> bool,
 ) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for demand in demands {
-        let (Some(node), Some(class)) = (demand.node, table_of(demand.wanted)) else { continue };
+    for (node, class) in compared {
         let path = arena.self_and_ancestors(node);
         for node in path.filter(|node| burdens.decides(*node)) {
             let above = arena.parent(node);

@@ -7,6 +7,7 @@ use super::beforehand::Known;
 use super::{Pass, Waiting, Who};
 use crate::ids::JobId;
 use crate::plan::{Blocker, CohortLists, Decision, Report};
+use crate::planned::PlannedStarts;
 use crate::planner::bearings::{Bearings, Kept, Refusing};
 use crate::planner::budgets::Budgets;
 use crate::planner::fair::Fair;
@@ -53,11 +54,11 @@ impl<'w> Pass<'w> {
         let lists = self.lists(turns);
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
         let record = self.finish_record();
-        let mut fair = self.fair.take();
+        let (mut fair, planned) =
+            (self.fair.take(), Arc::new(std::mem::take(&mut self.plans.starts)));
         fair.iter_mut().for_each(Fair::settle);
-        let (fair, planned) = (fair.map(Arc::new), Arc::new(self.plans.starts));
-        let of_fair = |fair| Shares::of(fair, &self.machine, &self.demands);
-        let shares = fair.clone().map(of_fair);
+        let kept = fair.clone().filter(|_| is_calm).and_then(|fair| self.keep(fair, &planned));
+        let shares = fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
         let (jobs, cohorts, usual) = lists.into_parts();
         let report = Report {
             jobs,
@@ -65,21 +66,25 @@ impl<'w> Pass<'w> {
             considered: self.considered,
             deferred: waiting.saturating_sub(self.considered),
             shares: Arc::new(shares.unwrap_or_default()),
-            planned: Arc::clone(&planned),
+            planned,
             crowded: self.families.crowded(usual),
         };
-        let refusing = refusing(&self.limits, &self.budgets, self.lending.is_some());
-        let (whole, demands, contested) = (self.whole, self.demands, self.contested);
-        let of = |fair| Kept::of(self.world.version, whole, fair, demands, planned, contested);
-        let mut kept = fair.map(of);
-        if let Some(kept) = &mut kept {
-            kept.note(&self.decisions, |job| self.jobs.get(job));
-            kept.refusing = refusing;
-            kept.fresh.has_more = report.deferred > 0;
-            kept.fresh.nodes.append(&mut self.given_up);
-        }
-        let bearings = kept.filter(|_| is_calm).map(Bearings::of).unwrap_or_default();
+        let bearings = kept.map(Bearings::of).unwrap_or_default();
         Ended { decisions: self.decisions, report, turns: record, bearings }
+    }
+
+    /// What passes for events go by. It is made here, since people wait for those.
+    fn keep(&mut self, fair: Fair, planned: &Arc<PlannedStarts>) -> Option<Kept> {
+        let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
+        let (whole, demands) = (self.whole.clone(), self.demands.clone());
+        let (places, contested) = (self.places.clone()?, std::mem::take(&mut self.contested));
+        let (version, planned) = (self.world.version, Arc::clone(planned));
+        let mut kept = Kept::of(version, whole, (places, fair), demands, planned, contested);
+        kept.note(&self.decisions, |job| self.jobs.get(job));
+        kept.refusing = refusing(&self.limits, &self.budgets, self.lending.is_some());
+        kept.fresh.has_more = waiting > self.considered;
+        kept.fresh.nodes.append(&mut self.given_up);
+        Some(kept)
     }
 
     fn lists(&mut self, turns: &Turns<'w>) -> Lists<'w> {

@@ -10,18 +10,21 @@ use crate::ids::ProjectPath;
 use crate::planner::fair::{Demand, Fair, Tier, Wanted};
 use crate::planner::fit::Machine;
 use crate::planner::limits::{Limits, ProjectIndex};
-use crate::quota::entitle::{Arena, NodeIndex};
+use crate::planner::places::Places;
+use crate::quota::entitle::NodeIndex;
 use crate::spec::{GpuRequest, JobSpec};
-use crate::world::{self, CohortNumber, Cohorts};
+use crate::world::{self, CohortNumber, Cohorts, Wants};
 
 /// Jobs that wait, by project and by what they want.
 #[derive(Debug)]
 pub(in crate::planner) struct Lines<'w> {
     world: &'w Cohorts,
-    arena: Arc<Arena>,
+    places: Arc<Places>,
     lines: Vec<Line<'w>>,
-    /// By the numbers of projects in the world's cohorts.
-    of_project: Vec<OfProject>,
+    /// By the numbers of projects in the world's cohorts, and by what is wanted.
+    of_project: Vec<u32>,
+    /// Classes of the machine.
+    classes: usize,
     /// What each kind of request asks for, by its number there.
     of_kind: Vec<Option<Wanted>>,
     /// Cohorts as the world has them. There are a hundred thousand, so what a turn needs is only made for those that get
@@ -29,20 +32,17 @@ pub(in crate::planner) struct Lines<'w> {
     plain: Vec<Plain<'w>>,
     /// Cohorts that have more members than the world says, or are none of its.
     cohorts: Vec<Cohort<'w>>,
-    /// Those of the world among them.
-    joined: BTreeSet<CohortNumber>,
+    unopened: Unopened,
 }
 
 /// In the limits, where a line has not been entered yet.
 const NOWHERE: ProjectIndex = ProjectIndex(u32::MAX);
 
-/// Lines of a project.
-#[derive(Debug, Clone, Default)]
-struct OfProject {
-    lines: Vec<usize>,
-    /// Its place in the tree, once it has a line.
-    node: Option<Option<NodeIndex>>,
-}
+/// Up to so many cohorts of a kind it is faster to add them one by one than to look into every line for them.
+const FEW: usize = 64;
+
+/// No line yet.
+const NO_LINE: u32 = u32::MAX;
 
 /// A cohort as the world has it.
 #[derive(Debug, Clone, Copy)]
@@ -62,18 +62,20 @@ impl Plain<'_> {
 }
 
 impl<'w> Lines<'w> {
-    /// No lines yet, of projects in that tree and cohorts of that world.
-    pub fn new(arena: Arc<Arena>, cohorts: &'w Cohorts) -> Self {
-        let [most, kinds, projects] = cohorts.sizes();
+    /// No lines yet, of projects in that tree and cohorts of that world, for a machine with so many classes. There is
+    /// place for `plain` cohorts as the world has them.
+    pub fn new(places: Arc<Places>, cohorts: &'w Cohorts, classes: usize, plain: usize) -> Self {
+        let [_, kinds, projects] = cohorts.sizes();
         Lines {
             world: cohorts,
-            arena,
+            places,
             lines: Vec::new(),
-            of_project: vec![OfProject::default(); projects],
+            of_project: vec![NO_LINE; projects * Wanted::kinds(classes)],
+            classes,
             of_kind: vec![None; kinds],
-            plain: Vec::with_capacity(most),
+            plain: Vec::with_capacity(plain),
             cohorts: Vec::new(),
-            joined: BTreeSet::new(),
+            unopened: Unopened::default(),
         }
     }
 
@@ -100,7 +102,7 @@ impl<'w> Lines<'w> {
     ) {
         let line = match common.name {
             Name::World { number, kind, project } => {
-                self.joined.insert(number);
+                self.unopened.joined.insert(number);
                 let path = &common.spec.project;
                 self.line_of((kind, project), (common.spec, path), machine)
             }
@@ -108,7 +110,7 @@ impl<'w> Lines<'w> {
                 let (wanted, path) = (wanted(common.spec, machine), &common.spec.project);
                 let alike = |line: &Line<'_>| line.wanted == wanted && line.path == path;
                 let known = self.lines.iter().position(alike);
-                let node = self.arena.find(path.as_str());
+                let node = self.places.arena().find(path.as_str());
                 known.unwrap_or_else(|| self.begin_line(path, wanted, node))
             }
         };
@@ -118,23 +120,61 @@ impl<'w> Lines<'w> {
         self.cohorts.push(Cohort { common, project, want: None, line, members });
     }
 
-    /// Adds a cohort of that kind and project by its number alone; what it is is looked at once the turn of its line comes.
-    /// One that `roams` may find room where those that waited before did not.
-    pub fn add_number(
+    /// Adds the cohorts of that kind whose jobs may take no longer than so many seconds. If they are many, which they are is
+    /// looked up once the turn of their lines comes.
+    pub fn add_kind(&mut self, kind: u32, limit_s: i64, spec: &'w JobSpec, machine: &Machine<'_>) {
+        let mut within = self.world.within(kind, limit_s);
+        let few: Vec<_> = within.by_ref().take(FEW).collect();
+        if within.next().is_some() {
+            return self.add_whole_kind(kind, limit_s, spec, machine);
+        }
+        for (number, of) in few {
+            self.add_number(number, of, machine);
+        }
+    }
+
+    fn add_whole_kind(
         &mut self,
-        number: CohortNumber,
-        (kind, project): (u32, u32),
+        kind: u32,
+        limit_s: i64,
         spec: &'w JobSpec,
         machine: &Machine<'_>,
-        roams: bool,
     ) {
-        let Some(path) = self.world.project(project).filter(|_| !self.joined.contains(&number))
-        else {
-            return;
-        };
-        let line = self.line_of((kind, project), (spec, path), machine);
-        self.lines[line].unopened.push(number);
-        self.lines[line].roams |= roams;
+        let wanted = self.wanted_by((kind, spec), machine);
+        let is_first = self.unopened.kinds.iter().all(|other| other.wanted != wanted);
+        self.unopened.kinds.push(OpenKind { wanted, kind, limit_s });
+        let world = self.world;
+        for project in world.projects_wanting(&Wants::of(&spec.per_node.gpus)).filter(|_| is_first)
+        {
+            let Some(path) = world.project(project) else { continue };
+            let line = self.line_of((kind, project), (spec, path), machine);
+            self.lines[line].is_unopened = true;
+        }
+    }
+
+    /// Adds a cohort that may find room where those that waited before did not.
+    pub fn add_roaming(
+        &mut self,
+        number: CohortNumber,
+        of: &'w world::Cohort,
+        machine: &Machine<'_>,
+    ) {
+        let line = self.add_number(number, of, machine);
+        self.lines[line].roams = true;
+    }
+
+    /// Adds a cohort that is looked at once the turn of its line comes; returns the line.
+    fn add_number(
+        &mut self,
+        number: CohortNumber,
+        of: &'w world::Cohort,
+        machine: &Machine<'_>,
+    ) -> usize {
+        let spec = of.key.spec();
+        let line = self.line_of((of.kind, of.project), (spec, &spec.project), machine);
+        self.lines[line].is_unopened = true;
+        self.unopened.numbers.insert((line, number));
+        line
     }
 
     /// The line of jobs of that kind and project, which the world's cohorts have numbers for.
@@ -144,15 +184,19 @@ impl<'w> Lines<'w> {
         (spec, path): (&'w JobSpec, &'w ProjectPath),
         machine: &Machine<'_>,
     ) -> usize {
-        let wanted = *self.of_kind[kind as usize].get_or_insert_with(|| wanted(spec, machine));
-        let known = &mut self.of_project[project as usize];
-        let alike = |line: &&usize| self.lines[**line].wanted == wanted;
-        if let Some(line) = known.lines.iter().find(alike) {
-            return *line;
+        let wanted = self.wanted_by((kind, spec), machine);
+        let place = project as usize * Wanted::kinds(self.classes) + wanted.number();
+        if self.of_project[place] == NO_LINE {
+            self.of_project[place] = u32::try_from(self.lines.len()).unwrap_or(NO_LINE);
+            let node = self.places.find(project, path);
+            let line = self.begin_line(path, wanted, node);
+            self.lines[line].number = Some(project);
         }
-        known.lines.push(self.lines.len());
-        let node = *known.node.get_or_insert_with(|| self.arena.find(path.as_str()));
-        self.begin_line(path, wanted, node)
+        self.of_project[place] as usize
+    }
+
+    fn wanted_by(&mut self, (kind, spec): (u32, &JobSpec), machine: &Machine<'_>) -> Wanted {
+        *self.of_kind[kind as usize].get_or_insert_with(|| wanted(spec, machine))
     }
 
     fn begin_line(
@@ -234,12 +278,55 @@ impl<'w> Lines<'w> {
     }
 
     /// The lines, and all cohorts that are to have their turns.
-    pub(super) fn into_parts(mut self) -> (&'w Cohorts, Vec<Line<'w>>, Vec<Cohort<'w>>) {
+    pub(super) fn into_parts(mut self) -> Parts<'w> {
         for Plain { number, of, line } in std::mem::take(&mut self.plain) {
             let project = self.lines[line as usize].project.unwrap_or(NOWHERE);
             self.cohorts.push(Cohort::open(number, of, (line as usize, project)));
         }
-        (self.world, self.lines, self.cohorts)
+        let Lines { world, lines, cohorts, unopened, .. } = self;
+        Parts { world, lines, cohorts, unopened }
+    }
+}
+
+/// What turns are made from.
+pub(super) struct Parts<'w> {
+    pub world: &'w Cohorts,
+    pub lines: Vec<Line<'w>>,
+    /// All cohorts that are to have their turns, but for those below.
+    pub cohorts: Vec<Cohort<'w>>,
+    /// Cohorts that nobody has looked at.
+    pub unopened: Unopened,
+}
+
+/// Cohorts that are looked at once the turn of their lines comes.
+#[derive(Debug, Default)]
+pub(super) struct Unopened {
+    kinds: Vec<OpenKind>,
+    /// Others, each with its line.
+    numbers: BTreeSet<(usize, CohortNumber)>,
+    /// Cohorts that are in line already.
+    joined: BTreeSet<CohortNumber>,
+}
+
+/// All cohorts of a kind up to a time limit.
+#[derive(Debug, Clone, Copy)]
+struct OpenKind {
+    wanted: Wanted,
+    kind: u32,
+    limit_s: i64,
+}
+
+impl Unopened {
+    /// Those of a line.
+    pub fn of_line(&self, at: usize, line: &Line<'_>, world: &Cohorts) -> BTreeSet<CohortNumber> {
+        let numbers = (at, CohortNumber(0))..=(at, CohortNumber(u32::MAX));
+        let numbers = self.numbers.range(numbers).map(|(_, number)| *number);
+        let kinds = self.kinds.iter().filter(|kind| kind.wanted == line.wanted);
+        let kinds = kinds.flat_map(|of| {
+            let project = line.number.into_iter();
+            project.flat_map(|project| world.of_project_within((of.kind, project), of.limit_s))
+        });
+        numbers.chain(kinds).filter(|number| !self.joined.contains(number)).collect()
     }
 }
 
