@@ -37,7 +37,7 @@ pub(super) struct Kept {
     /// The version of the world up to which every change was seen.
     version: u64,
     /// What goes for all nodes together.
-    pub whole: Whole,
+    pub whole: Arc<Whole>,
     /// Where projects stand in the quota tree.
     pub places: Arc<Places>,
     /// How everybody stands; with the pass while that is under way.
@@ -192,7 +192,7 @@ impl Kept {
     /// What a pass leaves behind that knew this.
     pub fn of(
         version: u64,
-        whole: Whole,
+        whole: Arc<Whole>,
         (places, fair): (Arc<Places>, Fair),
         demands: Vec<Demand>,
         planned: Arc<PlannedStarts>,

@@ -8,15 +8,15 @@
 use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::fit::{Extent, Machine};
 use super::gang::Pick;
 use super::score::SlotId;
 use super::slot::Slot;
 use super::whole::Whole;
-use crate::ids::NodeName;
 use crate::topology::{BlockTerms, Level};
-use crate::world::{Node, World};
+use crate::world::World;
 
 /// A block of some level, numbered in the order of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,53 +35,33 @@ struct Blocks {
 #[derive(Debug)]
 pub(super) struct Topology<'w> {
     levels: [OnceCell<Blocks>; Level::ALL.len()],
-    others: Option<Others<'w>>,
-}
-
-/// Nodes beside those of the machine, which are of its blocks too.
-#[derive(Debug)]
-struct Others<'w> {
-    world: &'w World,
-    standby: BTreeSet<NodeName>,
+    /// Where there are nodes beside those of the machine, which are of its blocks too.
+    others: Option<(&'w World, Arc<Whole>)>,
 }
 
 impl<'w> Topology<'w> {
     /// Nothing is found yet, for a machine of so many of the world's nodes.
-    pub fn of(world: &'w World, whole: &Whole, extent: Extent) -> Self {
+    pub fn of(world: &'w World, whole: &Arc<Whole>, extent: Extent) -> Self {
         let others = match extent {
             Extent::All => None,
-            Extent::GpusLeft => Some(Others { world, standby: whole.standby.clone() }),
+            Extent::GpusLeft => Some((world, Arc::clone(whole))),
         };
         Topology { levels: Default::default(), others }
     }
 }
 
-impl Others<'_> {
-    /// By block: nodes of it that take work, those of the machine among them.
-    fn in_use(&self, numbers: &BTreeMap<&str, BlockId>, level: Level) -> Vec<u32> {
-        let mut in_use = vec![0; numbers.len()];
-        let takes_work =
-            |name: &NodeName, node: &Node| node.takes_work() && !self.standby.contains(name);
-        for (name, node) in &self.world.nodes {
-            let block = node.inventory.block(level).and_then(|block| numbers.get(block));
-            if let Some(block) = block.filter(|_| takes_work(name, node)) {
-                in_use[block.0 as usize] += 1;
-            }
-        }
-        in_use
-    }
-}
-
 impl Blocks {
-    fn of(slots: &[Slot<'_>], others: Option<&Others<'_>>, level: Level) -> Self {
+    fn of(slots: &[Slot<'_>], others: Option<&(&World, Arc<Whole>)>, level: Level) -> Self {
         let name = |slot: &Slot<'_>| slot.node.inventory.block(level).map(str::to_owned);
         let names: BTreeSet<String> = slots.iter().filter_map(name).collect();
         let numbers: BTreeMap<&str, BlockId> =
             names.iter().map(String::as_str).zip((0..).map(BlockId)).collect();
         let block = |slot: &Slot<'_>| numbers.get(slot.node.inventory.block(level)?).copied();
         let of: Vec<Option<BlockId>> = slots.iter().map(block).collect();
-        if let Some(others) = others {
-            return Blocks { of, in_use: others.in_use(&numbers, level) };
+        if let Some((world, whole)) = others {
+            let all = whole.in_use(world, level);
+            let in_use = names.iter().map(|name| all.get(name).copied().unwrap_or(0)).collect();
+            return Blocks { of, in_use };
         }
         let mut in_use = vec![0; names.len()];
         for (slot, block) in slots.iter().zip(&of) {
@@ -332,33 +312,42 @@ pub(super) fn aims(
     open: &BTreeSet<SlotId>,
     fitting: &BTreeSet<SlotId>,
     nodes: u32,
-) -> Vec<BTreeSet<SlotId>> {
-    let Some(level) = terms.one.or(terms.segment.map(|segment| segment.level)) else {
-        return Vec::new();
-    };
-    let picks = open.iter().map(|slot| Pick { slot: *slot, gpu: None }).collect();
-    let blocks = machine.rooms(level, picks).filter(|room| room.block.is_some());
-    let mut blocks: Vec<(usize, Tightness, BTreeSet<SlotId>)> = blocks
-        .map(|room| {
-            let all: BTreeSet<SlotId> = room.picks.iter().map(|pick| pick.slot).collect();
-            let serving = all.intersection(fitting).count();
-            ((nodes as usize).saturating_sub(serving), room.tightness(nodes), all)
-        })
-        .collect();
-    blocks.sort_by_key(|(missing, tightness, _)| (*missing, *tightness));
-    let enough =
-        |slots: &BTreeSet<SlotId>| together(machine, terms, slots.clone()).len() >= nodes as usize;
-    if terms.one.is_some() {
-        return blocks.into_iter().map(|(_, _, slots)| slots).filter(enough).collect();
-    }
+) -> impl Iterator<Item = BTreeSet<SlotId>> {
+    let level = terms.one.or(terms.segment.map(|segment| segment.level));
+    let blocks = level.map(|level| nearest_blocks(machine, level, open, fitting, nodes));
     let mut aim = BTreeSet::new();
-    for (_, _, slots) in blocks {
-        aim.extend(slots);
-        if enough(&aim) {
-            return vec![aim];
+    let mut aims = blocks.into_iter().flatten().map(move |slots| {
+        if terms.one.is_some() {
+            return slots.collect();
         }
-    }
-    Vec::new()
+        aim.extend(slots);
+        aim.clone()
+    });
+    let enough = move |slots: &BTreeSet<SlotId>| {
+        together(machine, terms, slots.clone()).len() >= nodes as usize
+    };
+    // Of segments one aim is enough: all others have it in them.
+    let most = if terms.one.is_some() { usize::MAX } else { 1 };
+    std::iter::from_fn(move || aims.find(|aim| enough(aim))).take(most)
+}
+
+/// The nodes of each block, those blocks first of which most nodes serve already.
+fn nearest_blocks(
+    machine: &Machine<'_>,
+    level: Level,
+    open: &BTreeSet<SlotId>,
+    fitting: &BTreeSet<SlotId>,
+    nodes: u32,
+) -> impl Iterator<Item = impl Iterator<Item = SlotId> + use<>> + use<> {
+    let picks = open.iter().map(|slot| Pick { slot: *slot, gpu: None }).collect();
+    let rooms = machine.rooms(level, picks).filter(|room| room.block.is_some());
+    let missing = |room: Room| {
+        let serving = room.picks.iter().filter(|pick| fitting.contains(&pick.slot)).count();
+        ((nodes as usize).saturating_sub(serving), room)
+    };
+    let mut rooms: Vec<(usize, Room)> = rooms.map(missing).collect();
+    rooms.sort_by_key(|(missing, room)| (*missing, room.tightness(nodes)));
+    rooms.into_iter().map(|(_, room)| room.picks.into_iter().map(|pick| pick.slot))
 }
 
 /// The order of ranks: nodes of one block are neighbours, at the level that is asked for always, at the others as far

@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::blocks::Topology;
 use super::closed;
@@ -70,7 +71,7 @@ pub(super) enum Extent {
 
 impl<'w> Machine<'w> {
     /// The machine as the world has it, of which that goes for all nodes together.
-    pub fn of(world: &'w World, whole: &Whole, extent: Extent) -> Self {
+    pub fn of(world: &'w World, whole: &Arc<Whole>, extent: Extent) -> Self {
         let index = whole.class_indexes();
         let slot = |(name, node): (&'w NodeName, &'w Node)| {
             let reserved = whole.reserved.get(name).copied().unwrap_or_default();

@@ -65,7 +65,7 @@ pub(super) struct Pass<'w> {
     policy: &'w Policy,
     now: UnixMicros,
     scope: Scope,
-    whole: Whole,
+    whole: Arc<Whole>,
     machine: Machine<'w>,
     limits: Limits<'w>,
     budgets: Budgets<'w>,
@@ -199,7 +199,7 @@ impl<'w> Pass<'w> {
         policy: &'w Policy,
         now: UnixMicros,
         (scope, extent): (Scope, Extent),
-        whole: Whole,
+        whole: Arc<Whole>,
     ) -> Self {
         let world = jobs.world;
         let machine = Machine::of(world, &whole, extent);

@@ -83,7 +83,7 @@ impl<'w> Pass<'w> {
             Reach::Room if !asks_for_no_gpus(jobs.world) => Extent::GpusLeft,
             Reach::Room | Reach::Everything => Extent::All,
         };
-        Pass::on(jobs, policy, now, (Scope::Event, extent), kept.whole.clone())
+        Pass::on(jobs, policy, now, (Scope::Event, extent), Arc::clone(&kept.whole))
     }
 
     /// Starts what can start.

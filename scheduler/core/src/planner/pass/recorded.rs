@@ -308,21 +308,27 @@ fn nearest_first(
     compared: impl Iterator<Item = (NodeIndex, Option<ClassIndex>)>,
     concerns: impl Fn(LevelKey) -> bool,
 ) -> Vec<Place> {
-    let mut places: Vec<Place> = Vec::new();
+    let mut tables: BTreeMap<Option<ClassIndex>, Vec<bool>> = BTreeMap::new();
     for (node, class) in compared {
-        let path = arena.self_and_ancestors(node);
-        for node in path.filter(|node| burdens.decides(*node)) {
-            let above = arena.parent(node);
-            if concerns((class, above)) {
-                let depth = arena.self_and_ancestors(node).count();
-                places.push((depth, above, class, node));
+        let marked = tables.entry(class).or_insert_with(|| vec![false; arena.len()]);
+        // Whatever is above a node that was marked was marked with it.
+        for node in arena.self_and_ancestors(node) {
+            if std::mem::replace(&mut marked[node.get()], true) {
+                break;
             }
+        }
+    }
+    let mut places: Vec<Place> = Vec::new();
+    for (class, marked) in tables {
+        let nodes = arena.indexes().filter(|node| marked[node.get()] && burdens.decides(*node));
+        let nodes = nodes.map(|node| (arena.parent(node), node));
+        for (above, node) in nodes.filter(|(above, _)| concerns((class, *above))) {
+            places.push((arena.self_and_ancestors(node).count(), above, class, node));
         }
     }
     places.sort_unstable_by_key(|(depth, above, class, node)| {
         (*depth, *above, class.map(|class| class.0), *node)
     });
-    places.dedup();
     places.truncate(RUNGS_MAX);
     places
 }

@@ -76,7 +76,7 @@ impl<'w> Pass<'w> {
     /// What passes for events go by. It is made here, since people wait for those.
     fn keep(&mut self, fair: Fair, planned: &Arc<PlannedStarts>) -> Option<Kept> {
         let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
-        let (whole, demands) = (self.whole.clone(), self.demands.clone());
+        let (whole, demands) = (Arc::clone(&self.whole), self.demands.clone());
         let (places, contested) = (self.places.clone()?, std::mem::take(&mut self.contested));
         let (version, planned) = (self.world.version, Arc::clone(planned));
         let mut kept = Kept::of(version, whole, (places, fair), demands, planned, contested);

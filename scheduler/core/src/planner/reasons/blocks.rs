@@ -59,9 +59,9 @@ impl<'w> Look<'_, 'w> {
     /// The block that is large enough and has most of these nodes; the largest if none is large enough now.
     fn aim(&self, serving: &BTreeSet<SlotId>) -> BTreeSet<SlotId> {
         let open = self.could_serve(|slot| slot.takes_work);
-        let aims = blocks::aims(self.machine, self.terms(), &open, serving, self.nodes);
-        let largest = || self.family.territory.together(self.machine, open.into_iter());
-        aims.into_iter().next().unwrap_or_else(largest)
+        let nearest = blocks::aims(self.machine, self.terms(), &open, serving, self.nodes).next();
+        let largest = || self.family.territory.together(self.machine, open.iter().copied());
+        nearest.unwrap_or_else(largest)
     }
 
     /// Nodes of the territory that would serve if they were empty.

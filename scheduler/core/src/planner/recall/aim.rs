@@ -43,7 +43,7 @@ impl Search<'_, '_> {
         let machine = self.scene.machine;
         let open = machine.ids().filter(|slot| self.is_open(*slot)).collect();
         let aims = blocks::aims(machine, self.terms(), &open, &self.fitting, self.want.nodes);
-        aims.into_iter().take(AIMS_MAX)
+        aims.take(AIMS_MAX).collect::<Vec<_>>().into_iter()
     }
 
     /// From now on only these nodes are looked at.
