@@ -12,3 +12,4 @@ pub mod config;
 pub mod flow;
 pub mod loops;
 pub mod metrics;
+pub mod standby;

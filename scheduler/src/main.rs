@@ -19,8 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The scheduler of Gotgan.
 ///
-/// Prints one line, "ready URL", on standard output once it serves; logs go to standard error. SIGTERM and SIGINT
-/// stop it without touching any job.
+/// Prints one line, "ready URL", on standard output once it leads and serves, before it "standby URL" if another leads
+/// now; logs go to standard error. SIGTERM and SIGINT stop it without touching any job.
 #[derive(Debug, Parser)]
 #[command(
     version,

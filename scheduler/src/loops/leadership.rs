@@ -12,8 +12,8 @@ use crate::clock;
 /// Between looks of a standby at whether the leader's lease has run out.
 const STANDBY_LOOK: Duration = Duration::from_millis(200);
 
-/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` once if
-/// another leads.
+/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` with each
+/// leader it finds, once for its epoch.
 ///
 /// # Errors
 /// [`StoreError`] if the store fails.
@@ -23,17 +23,17 @@ pub async fn take(
     address: &str,
     lease_ms: i64,
     stop: &CancellationToken,
-    mut on_standby: impl FnMut(),
+    mut on_standby: impl FnMut(Leadership),
 ) -> Result<Option<Leadership>, StoreError> {
-    let mut told = false;
+    let mut told = None;
     loop {
         match store.take_leadership(holder, address, clock::now(), lease_ms).await {
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
-                if !told {
+                if told != Some(leader.epoch) {
                     tracing::info!(leader = leader.holder, address = leader.address, "standing by");
-                    told = true;
-                    on_standby();
+                    told = Some(leader.epoch);
+                    on_standby(leader);
                 }
             }
             Err(error) => return Err(error),
