@@ -9,6 +9,7 @@ pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod flow;
 pub mod loops;
 pub mod metrics;

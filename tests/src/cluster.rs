@@ -108,6 +108,20 @@ impl Cluster {
         urls.join(",")
     }
 
+    /// A scheduler on another database that goes on where this cluster's was, with its authority; waits until it leads.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn start_scheduler_on(&self, url: &str) -> SchedulerProcess {
+        let directory = self.directory().join("scheduler-elsewhere");
+        let url = Some(url.to_owned());
+        let mut elsewhere = SchedulerProcess::new(directory, url, &self.settings, self.insecure);
+        copy_directory(&self.scheduler.directory().join("tls"), &elsewhere.directory().join("tls"));
+        elsewhere.start();
+        elsewhere
+    }
+
     /// Starts one more scheduler on the data of the first, which cannot go well.
     #[must_use]
     pub fn start_rival_scheduler(&self) -> SchedulerProcess {
