@@ -434,6 +434,8 @@ pub fn new_idempotency_key() -> Result<String, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::Sourced;
+    use tonic_types::ErrorDetails;
 
     #[test]
     fn keys_are_128_bits_and_differ() {
@@ -450,5 +452,46 @@ mod tests {
         {
             assert!(!passes(&status));
         }
+    }
+
+    fn client(servers: &str) -> Client {
+        let none = || Sourced { value: None, source: "not set" };
+        let settings = Settings {
+            server: Sourced { value: Some(servers.to_owned()), source: "--server" },
+            ca: none(),
+            token_file: none(),
+            token: None,
+            token_source: "token file",
+            config_path: None,
+            config_found: false,
+            insecure: true,
+        };
+        Client::new(&settings, Duration::ZERO, Progress::new(false)).unwrap()
+    }
+
+    fn led_by(address: &str) -> Status {
+        let mut details = ErrorDetails::new();
+        let metadata = [(LEADER_ADDRESS.to_owned(), address.to_owned())];
+        details.set_error_info(NOT_LEADER, "gotgan", metadata);
+        Status::with_error_details(Code::Unavailable, "stands by", details)
+    }
+
+    #[tokio::test]
+    async fn the_leader_that_a_standby_names_is_tried_next_and_begun_with_after() {
+        let client = client("http://a:1,http://b:1");
+        assert!(client.follow(&led_by("http://b:1")));
+        assert_eq!(client.state.borrow().next, 1);
+        assert!(client.state.borrow().hinted.is_none());
+        assert!(client.follow(&led_by("http://c:1")), "one that nobody told of");
+        assert!(client.state.borrow().hinted.is_some());
+        assert!(!client.follow(&Status::unavailable("restarting")));
+    }
+
+    #[tokio::test]
+    async fn a_hint_never_leads_from_an_encrypted_address_to_one_that_is_not() {
+        let mut client = client("http://a:1");
+        client.ca_pem = Some(String::new());
+        assert!(!client.follow(&led_by("http://c:1")));
+        assert!(client.state.borrow().hinted.is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! Two schedulers: on one PostgreSQL one leads and the other stands by; on the same data there is but one.
 
+use std::time::Instant;
+
 use gotgan_proto::v1::{JobState, NodeLiveness};
 use gotgan_proto::{LEADER_ADDRESS, NOT_LEADER};
 use gotgan_tests::api::{Api, channel, told};
@@ -18,6 +20,39 @@ const LEASE_US: i64 = 1_500_000;
 
 on_each_database! {
     a_second_scheduler_on_the_same_data_is_refused,
+    nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported,
+    a_leader_that_was_paused_past_its_lease_leads_on_if_nobody_took_it,
+}
+
+/// Nodes are awaited for as long as a test can take.
+const PATIENT: &str = "[timing]\nquorum_grace_ms = 600000\n";
+
+async fn nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported(database: Database) {
+    let mut cluster = Cluster::builder(database).settings(PATIENT).start().await;
+    let mut nodes = Vec::new();
+    for number in 0..4 {
+        let name = format!("v{number}");
+        nodes.push(cluster.add_virtual(&name, "b200", 1, Script::forever()).await);
+    }
+    let running = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    cluster.api.wait_for_state(running, JobState::Running).await;
+    nodes.iter_mut().for_each(VirtualWorker::cut);
+    cluster.scheduler.kill();
+    cluster.scheduler.start();
+    nodes[0].connect();
+    cluster.api.wait_for_node("v0", NodeLiveness::Ready).await;
+    let fresh = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    deadline::until("the job to wait for nodes", async || {
+        let told = cluster.api.explain(fresh).await.map_err(|status| told(&status))?.summary;
+        if told.contains("1 of 4 nodes have reported") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    assert_eq!(cluster.api.job(fresh).await.state(), JobState::Pending);
+    nodes[1].connect();
+    cluster.api.wait_for_state(fresh, JobState::Running).await;
+    nodes[2..].iter_mut().for_each(VirtualWorker::connect);
+    let still = cluster.api.wait_for_state(running, JobState::Running).await;
+    assert_eq!(still.attempt, 1, "{still:?}");
 }
 
 async fn a_second_scheduler_on_the_same_data_is_refused(database: Database) {
@@ -28,6 +63,31 @@ async fn a_second_scheduler_on_the_same_data_is_refused(database: Database) {
     let said = rival.output();
     assert!(said.contains("another scheduler"), "it says why:\n{said}");
     cluster.api.submit(command(&["/bin/true"])).await;
+}
+
+async fn a_leader_that_was_paused_past_its_lease_leads_on_if_nobody_took_it(database: Database) {
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    let before = cluster.api.status().await.unwrap();
+    cluster.scheduler.pause();
+    more_than_a_lease().await;
+    cluster.scheduler.resume();
+    more_than_a_lease().await;
+    assert_eq!(cluster.scheduler.ended(), None, "{}", cluster.scheduler.output());
+    assert_eq!(cluster.api.status().await.unwrap().epoch, before.epoch);
+    cluster.api.submit(command(&["/bin/true"])).await;
+}
+
+async fn more_than_a_lease() {
+    let began = Instant::now();
+    deadline::until("a lease to run out", async || {
+        let passed_us = began.elapsed().as_micros();
+        if passed_us > LEASE_US.unsigned_abs().into() {
+            Ok(())
+        } else {
+            Err(format!("{passed_us} us"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

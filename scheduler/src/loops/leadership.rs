@@ -47,8 +47,9 @@ pub async fn take(
 
 /// Renews the lease three times in its length; returns when it is lost or when asked to stop.
 ///
-/// The time is counted from before the last renewal that worked, by the monotonic clock: a process that was
-/// paused past its lease finds out here before it answers anybody, and the store refuses its writes in any case.
+/// The time is counted from before the last renewal that worked, by the monotonic clock. A process that was paused past its
+/// lease asks the store once more: it leads on if nobody took over, and ends if somebody did. Until it knows, the store
+/// refuses its writes if they are too late.
 pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: CancellationToken) {
     let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut renewed = Instant::now();
@@ -58,7 +59,11 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             () = tokio::time::sleep(lease / 3) => {}
         }
         let began = Instant::now();
-        let left = lease.saturating_sub(renewed.elapsed());
+        let left = match lease.saturating_sub(renewed.elapsed()) {
+            // Paused past it. As long as nobody has taken the lease it is still this one's, which only the store can say.
+            Duration::ZERO => lease / 3,
+            left => left,
+        };
         let renewal = store.renew_leadership(epoch, clock::now(), lease_ms);
         let Ok(outcome) = tokio::time::timeout(left, renewal).await else {
             tracing::error!(%epoch, "the store does not answer and the lease has run out");
