@@ -5,7 +5,7 @@
 use std::{cell::RefCell, error::Error as _, time::Duration};
 
 use gotgan_proto::{
-    MESSAGE_MAX_BYTES,
+    LEADER_ADDRESS, MESSAGE_MAX_BYTES, NOT_LEADER,
     v1::{
         cluster_client::ClusterClient, jobs_client::JobsClient, nodes_client::NodesClient,
         quota_client::QuotaClient,
@@ -29,6 +29,9 @@ use crate::{
 
 /// Longest wait for a connection; a scheduler that is there answers in milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same where another can be tried: the host of a dead leader may say nothing at all.
+const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(2);
 
 /// Longest wait for one answer that is not a stream; commits take milliseconds, even in a crowd.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -104,6 +107,7 @@ impl Api {
 #[derive(Debug)]
 pub struct Client {
     endpoints: Vec<Endpoint>,
+    ca_pem: Option<String>,
     bearer: Bearer,
     retry_for: Duration,
     progress: Progress,
@@ -114,6 +118,8 @@ pub struct Client {
 struct State {
     /// Index of the endpoint to try first.
     next: usize,
+    /// The leader, by what a standby said; tried before the others, once.
+    hinted: Option<Endpoint>,
     api: Option<Api>,
 }
 
@@ -130,7 +136,8 @@ impl Client {
         let servers = settings.servers()?;
         let secure = servers.iter().any(|server| server.starts_with("https://"));
         let ca_pem = if secure { Some(settings.ca_pem()?) } else { None };
-        let endpoint = |server: &String| endpoint(server, ca_pem.as_deref());
+        let patience = if servers.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };
+        let endpoint = |server: &String| endpoint(server, ca_pem.as_deref(), patience);
         let bearer = settings.token()?.and_then(|token| {
             let mut value = MetadataValue::try_from(format!("Bearer {}", token.0)).ok()?;
             value.set_sensitive(true);
@@ -138,6 +145,7 @@ impl Client {
         });
         Ok(Self {
             endpoints: servers.iter().map(endpoint).collect::<Result<_, _>>()?,
+            ca_pem,
             bearer: Bearer(bearer),
             retry_for,
             progress,
@@ -170,6 +178,7 @@ impl Client {
         request: impl AsyncFn(Api) -> Result<Response<T>, Status>,
     ) -> Result<T, Error> {
         let mut patience = Patience::new(self.retry_for);
+        let mut was_led = false;
         loop {
             let problem = match self.connected().await {
                 Ok(api) => match request(api).await {
@@ -179,6 +188,11 @@ impl Client {
                     }
                     Err(status) if passes(&status) => {
                         self.disconnect();
+                        // The first hint is followed at once; one that led to another standby is old news.
+                        if self.follow(&status) && !was_led {
+                            was_led = true;
+                            continue;
+                        }
                         Error::from(status)
                     }
                     Err(status) => {
@@ -199,6 +213,7 @@ impl Client {
     pub fn sibling(&self) -> Self {
         Self {
             endpoints: self.endpoints.clone(),
+            ca_pem: self.ca_pem.clone(),
             bearer: self.bearer.clone(),
             retry_for: self.retry_for,
             progress: Progress::new(false),
@@ -221,10 +236,16 @@ impl Client {
         Ok(api)
     }
 
-    /// Tries each scheduler once, beginning with the last good one.
+    /// Tries each scheduler once, beginning with the last good one, or with the one that is said to lead.
     async fn connect(&self) -> Result<Api, Attempt> {
         let (count, first) = (self.endpoints.len(), self.state.borrow().next);
         let mut failures = Vec::new();
+        let hinted = self.state.borrow_mut().hinted.take();
+        if let Some(endpoint) = hinted
+            && let Ok(channel) = endpoint.connect().await
+        {
+            return Ok(Api { channel, bearer: self.bearer.clone() });
+        }
         for index in (0..count).map(|step| (first + step) % count) {
             match self.endpoints[index].connect().await {
                 Ok(channel) => {
@@ -237,6 +258,24 @@ impl Client {
             }
         }
         Err(unreachable(&failures))
+    }
+
+    /// Whether the refusal names the leader; then that one is tried next. Never from an encrypted address to one that is
+    /// not, and the leader proves its name by the same authority.
+    fn follow(&self, status: &Status) -> bool {
+        let Some(leader) = leader_of(status) else { return false };
+        let mut state = self.state.borrow_mut();
+        let known = self.endpoints.iter().position(|endpoint| same_place(endpoint, &leader));
+        if let Some(index) = known {
+            state.next = index;
+            return true;
+        }
+        let encrypted = leader.starts_with("https://");
+        if !encrypted && self.ca_pem.is_some() {
+            return false;
+        }
+        state.hinted = endpoint(&leader, self.ca_pem.as_deref(), CONNECT_TIMEOUT_OF_SEVERAL).ok();
+        state.hinted.is_some()
     }
 
     /// Forgets the connection, and begins with the next scheduler: this one may be gone or not lead.
@@ -252,7 +291,17 @@ enum Attempt {
     Hopeless(Error),
 }
 
-fn endpoint(server: &str, ca_pem: Option<&str>) -> Result<Endpoint, Error> {
+/// The leader's address, where the refusal of a standby names it.
+fn leader_of(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info().filter(|info| info.reason == NOT_LEADER)?;
+    info.metadata.get(LEADER_ADDRESS).cloned()
+}
+
+fn same_place(endpoint: &Endpoint, address: &str) -> bool {
+    endpoint.uri().to_string().trim_end_matches('/') == address.trim_end_matches('/')
+}
+
+fn endpoint(server: &str, ca_pem: Option<&str>, patience: Duration) -> Result<Endpoint, Error> {
     let wrong = |problem: tonic::transport::Error| {
         Error::invalid(
             format!("{server}: {}", chain(&problem)),
@@ -261,7 +310,7 @@ fn endpoint(server: &str, ca_pem: Option<&str>) -> Result<Endpoint, Error> {
     };
     let endpoint = Endpoint::from_shared(server.to_owned())
         .map_err(wrong)?
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(patience)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
@@ -280,9 +329,6 @@ fn endpoint(server: &str, ca_pem: Option<&str>) -> Result<Endpoint, Error> {
 pub fn passes(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
-        Code::FailedPrecondition => {
-            status.get_details_error_info().is_some_and(|info| info.reason == "NOT_LEADER")
-        }
         // A connection that broke in mid-answer shows as one of these, with the cause as its source.
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
@@ -388,6 +434,8 @@ pub fn new_idempotency_key() -> Result<String, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::Sourced;
+    use tonic_types::ErrorDetails;
 
     #[test]
     fn keys_are_128_bits_and_differ() {
@@ -404,5 +452,46 @@ mod tests {
         {
             assert!(!passes(&status));
         }
+    }
+
+    fn client(servers: &str) -> Client {
+        let none = || Sourced { value: None, source: "not set" };
+        let settings = Settings {
+            server: Sourced { value: Some(servers.to_owned()), source: "--server" },
+            ca: none(),
+            token_file: none(),
+            token: None,
+            token_source: "token file",
+            config_path: None,
+            config_found: false,
+            insecure: true,
+        };
+        Client::new(&settings, Duration::ZERO, Progress::new(false)).unwrap()
+    }
+
+    fn led_by(address: &str) -> Status {
+        let mut details = ErrorDetails::new();
+        let metadata = [(LEADER_ADDRESS.to_owned(), address.to_owned())];
+        details.set_error_info(NOT_LEADER, "gotgan", metadata);
+        Status::with_error_details(Code::Unavailable, "stands by", details)
+    }
+
+    #[tokio::test]
+    async fn the_leader_that_a_standby_names_is_tried_next_and_begun_with_after() {
+        let client = client("http://a:1,http://b:1");
+        assert!(client.follow(&led_by("http://b:1")));
+        assert_eq!(client.state.borrow().next, 1);
+        assert!(client.state.borrow().hinted.is_none());
+        assert!(client.follow(&led_by("http://c:1")), "one that nobody told of");
+        assert!(client.state.borrow().hinted.is_some());
+        assert!(!client.follow(&Status::unavailable("restarting")));
+    }
+
+    #[tokio::test]
+    async fn a_hint_never_leads_from_an_encrypted_address_to_one_that_is_not() {
+        let mut client = client("http://a:1");
+        client.ca_pem = Some(String::new());
+        assert!(!client.follow(&led_by("http://c:1")));
+        assert!(client.state.borrow().hinted.is_none());
     }
 }

@@ -16,9 +16,26 @@ const SYSTEM_BUNDLES: [&str; 2] =
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
-    server: Option<String>,
+    server: Option<Servers>,
     ca: Option<String>,
     token_file: Option<String>,
+}
+
+/// One address, several with commas, or a list.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged, expecting = "an address, or a list of addresses")]
+enum Servers {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Servers {
+    fn text(self) -> String {
+        match self {
+            Self::One(server) => server,
+            Self::Several(servers) => servers.join(","),
+        }
+    }
 }
 
 /// A setting with where it came from.
@@ -94,7 +111,11 @@ impl Settings {
         };
         let (token, token_source) = direct_token(flags, &lookup);
         Self {
-            server: pick((&flags.server, "--server"), "GOTGAN_SERVER", file.server),
+            server: pick(
+                (&flags.server, "--server"),
+                "GOTGAN_SERVER",
+                file.server.map(Servers::text),
+            ),
             ca: pick((&flags.ca, "--ca"), "GOTGAN_CA", file.ca),
             token_file: pick(
                 (&flags.token_file, "--token-file"),
@@ -282,6 +303,17 @@ mod tests {
         let flags = Global { server: plain, insecure: true, ..Global::default() };
         let settings = Settings::resolve(&flags, |_| None, ConfigFile::default());
         assert_eq!(settings.servers().unwrap(), ["http://here:1"]);
+    }
+
+    #[test]
+    fn the_file_may_list_several_schedulers() {
+        let listed = parse_config("server = [\"https://a:1\", \"https://b:1\"]").unwrap();
+        let commas = parse_config("server = \"https://a:1, https://b:1\"").unwrap();
+        for file in [listed, commas] {
+            let settings = Settings::resolve(&Global::default(), |_| None, file);
+            assert_eq!(settings.servers().unwrap(), ["https://a:1", "https://b:1"]);
+        }
+        assert!(parse_config("server = 1").unwrap_err().contains("a list of addresses"));
     }
 
     #[test]

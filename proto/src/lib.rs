@@ -15,6 +15,15 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Domain of every `google.rpc.ErrorInfo` the scheduler sends.
 pub const ERROR_DOMAIN: &str = "gotgan";
 
+/// Reason of the refusal by a scheduler that does not lead. Its metadata says who does, where that is known.
+pub const NOT_LEADER: &str = "NOT_LEADER";
+
+/// Key in the metadata of [`NOT_LEADER`]: the address of the leader, as in `https://host:port`.
+pub const LEADER_ADDRESS: &str = "leader";
+
+/// Key in the metadata of [`NOT_LEADER`]: the leader's epoch, in decimal digits.
+pub const LEADER_EPOCH: &str = "epoch";
+
 /// Largest message a client may send or receive, in bytes.
 pub const MESSAGE_MAX_BYTES: usize = 4 << 20;
 

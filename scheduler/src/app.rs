@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -20,6 +21,7 @@ use gotgan_proto::{FILE_DESCRIPTOR_SET, MESSAGE_MAX_BYTES, WORKER_MESSAGE_MAX_BY
 use gotgan_store::{Leadership, Round, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -42,6 +44,7 @@ use crate::flow::telemetry::Telemetry;
 use crate::flow::writer::{self, WriterParts};
 use crate::loops;
 use crate::metrics::{self, Metrics, Readiness, RpcMetricsLayer};
+use crate::standby::Standby;
 
 /// Name of the setting that keeps the secret behind jobs' own tokens.
 const JOB_SECRET: &str = "job_token_secret";
@@ -78,21 +81,51 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let bound = listener.local_addr().context("cannot tell the listening address")?;
     let address = announced(&config, bound, insecure);
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
-    let holder = holder(&data_dir)?;
+    let (metrics, leads) = (Metrics::new(), Arc::new(AtomicBool::new(false)));
+    serve_http(&config, &metrics, &leads, &stop).await?;
+    let listener = listener.into_std().context("cannot share the listening socket")?;
+    let candidate = Candidate { store: &store, holder: &holder(&data_dir)?, address: &address };
     let lease_ms = config.timing.leader_lease_ms;
-    // Closed while standing by, so that clients do not wait here for somebody who does not lead.
-    let mut listener = Some(listener);
-    let give_way = || listener = None;
-    let taken =
-        loops::leadership::take(&store, &holder, &address, lease_ms, &stop, give_way).await?;
+    let taken = candidate.wait(&listener, identity.as_ref(), lease_ms, &stop).await?;
     let Some(leadership) = taken else { return Ok(Ended::Asked) };
-    let listener = match listener {
-        Some(listener) => listener,
-        None => listen(bound).await?,
-    };
+    let listener = TcpListener::from_std(listener).context("cannot share the listening socket")?;
     tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
-    let parts = Parts { config, store, identity, address, leadership };
+    let parts = Parts { config, store, identity, address, leadership, metrics, leads };
     lead(parts, listener, stop).await
+}
+
+/// One that would lead.
+struct Candidate<'a> {
+    store: &'a Arc<dyn Store>,
+    holder: &'a str,
+    address: &'a str,
+}
+
+impl Candidate<'_> {
+    /// Takes the leadership, answering as a standby as long as another has it; `None` if asked to stop first.
+    async fn wait(
+        &self,
+        listener: &std::net::TcpListener,
+        identity: Option<&Arc<ServerIdentity>>,
+        lease_ms: i64,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Leadership>> {
+        let (found, leader) = watch::channel(None);
+        let mut seen = leader.clone();
+        let Self { store, holder, address } = *self;
+        let note = |leader| drop(found.send_replace(Some(leader)));
+        let taking = loops::leadership::take(store, holder, address, lease_ms, stop, note);
+        tokio::pin!(taking);
+        tokio::select! {
+            taken = &mut taking => return Ok(taken?),
+            _ = seen.changed() => {}
+        }
+        let standby = Standby::start(listener, identity, leader).await?;
+        announce("standby", address);
+        let taken = taking.await;
+        standby.end().await;
+        Ok(taken?)
+    }
 }
 
 /// What leading needs.
@@ -102,6 +135,8 @@ struct Parts {
     identity: Option<Arc<ServerIdentity>>,
     address: String,
     leadership: Leadership,
+    metrics: Arc<Metrics>,
+    leads: Arc<AtomicBool>,
 }
 
 async fn lead(
@@ -126,7 +161,7 @@ async fn run_leader(
     let lost = CancellationToken::new();
     let services = start_flow(parts, &lost).await?;
     spawn_loops(parts, &services, &lost, stop);
-    serve_http(parts, &services, stop).await?;
+    parts.leads.store(true, Ordering::Relaxed);
     serve(parts, services, listener, stop, &lost).await
 }
 
@@ -134,7 +169,7 @@ async fn run_leader(
 async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<Arc<Services>> {
     let Parts { config, store, leadership, .. } = parts;
     let authenticator = authenticator(store, leadership, &config.server.data_dir).await?;
-    let metrics = Metrics::new();
+    let metrics = Arc::clone(&parts.metrics);
     let policy = Arc::new(config.policy.clone());
     let admission = Admission::new(Arc::clone(&policy));
     let orders = OrderWriter { authenticator: authenticator.clone() };
@@ -338,21 +373,25 @@ fn spawn_loops(
     });
 }
 
+/// The HTTP port answers from the start, so that a standby is seen to live and not to be ready.
 async fn serve_http(
-    parts: &Parts,
-    services: &Arc<Services>,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    leads: &Arc<AtomicBool>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let address = &parts.config.server.http_listen;
+    let address = &config.server.http_listen;
     if address == "off" {
         return Ok(());
     }
     let listener = TcpListener::bind(address.as_str())
         .await
         .with_context(|| format!("cannot listen on {address} (server.http_listen)"))?;
-    let readiness = Readiness::new(|| Ok(()));
-    let metrics = Arc::clone(&services.metrics);
-    let stop = stop.clone();
+    let leads = Arc::clone(leads);
+    let readiness = Readiness::new(move || {
+        leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "it does not lead".to_owned())
+    });
+    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = metrics::serve(listener, metrics, readiness, stop).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the metrics page ended");
@@ -394,7 +433,7 @@ async fn serve(
             closing.cancelled().await;
         });
     let mut serving = tokio::spawn(serving);
-    announce(&parts.address);
+    announce("ready", &parts.address);
     let why = tokio::select! {
         () = stop.cancelled() => Ended::Asked,
         () = lost.cancelled() => Ended::LostLeadership,
@@ -446,9 +485,9 @@ async fn routes(services: Arc<Services>) -> anyhow::Result<Routes> {
         .add_service(workers))
 }
 
-/// Tells whoever started this program where it serves.
-fn announce(address: &str) {
+/// Tells whoever started this program where it serves, or stands by.
+fn announce(word: &str, address: &str) {
     let mut out = std::io::stdout().lock();
     // Whoever started it may have closed the pipe; then nobody wants to know.
-    let _ = writeln!(out, "ready {address}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{word} {address}").and_then(|()| out.flush());
 }

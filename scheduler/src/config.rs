@@ -78,6 +78,10 @@ pub struct Timing {
     pub confirm_within_ms: i64,
     /// How long the lease of the leader runs; renewed three times in it.
     pub leader_lease_ms: i64,
+    /// After a start or a take-over no job starts until this part of the nodes in service has reported, in hundredths.
+    pub quorum_percent: u32,
+    /// Nodes that have not reported by then are awaited no longer.
+    pub quorum_grace_ms: u32,
     /// How often the repair loops look.
     pub repair_every_ms: u64,
     /// Once a full pass of the planner takes this long, passes that only ask who starts in what was freed go between.
@@ -95,7 +99,9 @@ impl Default for Timing {
             suspect_after_ms: 15_000,
             lost_after_ms: 120_000,
             confirm_within_ms: 60_000,
-            leader_lease_ms: 5_000,
+            leader_lease_ms: 3_000,
+            quorum_percent: 50,
+            quorum_grace_ms: 5_000,
             repair_every_ms: 500,
             event_passes_beyond_ms: 5,
             cross_check_every_s: 60,
@@ -171,6 +177,9 @@ impl Config {
                 "must be at least 300, and timing.repair_every_ms above 0",
             );
         }
+        if self.timing.quorum_percent > 100 {
+            return value("timing.quorum_percent", "must be 0 up to 100");
+        }
         let policy = &self.policy;
         if policy.default_time_limit_s < 1 || policy.default_time_limit_s > policy.max_time_limit_s
         {
@@ -241,6 +250,14 @@ mod tests {
             let error = config.check().unwrap_err().to_string();
             assert!(error.ends_with(&bounds) && error.starts_with("policy.fair_share"), "{error}");
         }
+    }
+
+    #[test]
+    fn more_than_all_nodes_cannot_be_awaited() {
+        let mut config = Config::default();
+        config.timing.quorum_percent = 101;
+        let error = config.check().unwrap_err().to_string();
+        assert_eq!(error, "timing.quorum_percent: must be 0 up to 100");
     }
 
     #[test]

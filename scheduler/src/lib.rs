@@ -9,6 +9,8 @@ pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod flow;
 pub mod loops;
 pub mod metrics;
+pub mod standby;

@@ -5,6 +5,7 @@
 //! The measuring side shares the machine with what it measures, so it is kept light: one thread, one connection a
 //! client, requests made of a template.
 
+pub mod failover;
 pub mod lifecycle;
 pub mod load;
 pub mod machine;

@@ -36,6 +36,8 @@ pub struct Cluster {
     /// The API as the administrator that the scheduler made on its first start.
     pub api: Api,
     workers: BTreeMap<String, WorkerProcess>,
+    /// Addresses of schedulers that workers are told of besides the first.
+    others: Vec<String>,
     settings: String,
     insecure: bool,
     // After the processes, because databases and directories in use cannot be removed.
@@ -81,6 +83,43 @@ impl Cluster {
         copy_directory(&from.join("tls"), &to.join("tls"));
         second.spawn();
         second
+    }
+
+    /// A scheduler that stands by; workers and command lines that are started later know of both.
+    #[must_use]
+    pub fn add_standby(&mut self) -> SchedulerProcess {
+        let mut second = self.start_second_scheduler();
+        second.wait_until_standby();
+        self.others.push(second.url());
+        second
+    }
+
+    /// Addresses of the schedulers besides the first.
+    #[must_use]
+    pub fn others(&self) -> &[String] {
+        &self.others
+    }
+
+    /// Addresses of all schedulers, as people write them.
+    #[must_use]
+    pub fn servers(&self) -> String {
+        let mut urls = vec![self.scheduler.url()];
+        urls.extend(self.others.iter().cloned());
+        urls.join(",")
+    }
+
+    /// A scheduler on another database that goes on where this cluster's was, with its authority; waits until it leads.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn start_scheduler_on(&self, url: &str) -> SchedulerProcess {
+        let directory = self.directory().join("scheduler-elsewhere");
+        let url = Some(url.to_owned());
+        let mut elsewhere = SchedulerProcess::new(directory, url, &self.settings, self.insecure);
+        copy_directory(&self.scheduler.directory().join("tls"), &elsewhere.directory().join("tls"));
+        elsewhere.start();
+        elsewhere
     }
 
     /// Starts one more scheduler on the data of the first, which cannot go well.
@@ -161,7 +200,7 @@ impl Cluster {
     /// The command line as the holder of a token.
     #[must_use]
     pub fn gotgan_as(&self, token: &str) -> Gotgan {
-        Gotgan::new(self.directory(), &self.scheduler.url(), &self.scheduler.ca_path(), token)
+        Gotgan::new(self.directory(), &self.servers(), &self.scheduler.ca_path(), token)
     }
 
     /// A directory of the test's own.

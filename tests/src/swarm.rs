@@ -76,6 +76,8 @@ struct Door {
     api: crate::Api,
     channel: Channel,
     url: String,
+    /// Of schedulers that stand by.
+    others: Vec<String>,
     /// Without TLS there are no certificates and nobody joins.
     insecure: bool,
 }
@@ -86,12 +88,14 @@ impl Door {
         let url = scheduler.url();
         let insecure = !url.starts_with("https");
         let ca = (!insecure).then(|| scheduler.ca_pem());
-        Self { api: cluster.api.clone(), channel: channel(&url, ca.as_deref()), url, insecure }
+        let channel = channel(&url, ca.as_deref());
+        let others = cluster.others().to_vec();
+        Self { api: cluster.api.clone(), channel, url, others, insecure }
     }
 
     async fn admit(self, site: Site, board: Arc<Board>) -> VirtualWorker {
         let inventory = site.inventory();
-        let link = self.link(&inventory.node).await;
+        let link = self.link(&inventory.node).await.also_at(&self.others);
         let journal = Journal::new(inventory, words::script()).noting_on(&board);
         VirtualWorker::start(link, journal)
     }

@@ -1,17 +1,58 @@
 //! Two schedulers: on one PostgreSQL one leads and the other stands by; on the same data there is but one.
 
+use std::time::Instant;
+
 use gotgan_proto::v1::{JobState, NodeLiveness};
+use gotgan_proto::{LEADER_ADDRESS, NOT_LEADER};
 use gotgan_tests::api::{Api, channel, told};
-use gotgan_tests::cluster::QUICK_TO_GIVE_UP;
-use gotgan_tests::jobs::{Shape, command};
+use gotgan_tests::cluster::{QUICK_TO_GIVE_UP, SchedulerProcess};
+use gotgan_tests::jobs::{ALPHA, Shape, command, shell};
 use gotgan_tests::virtual_worker::{Journal, Script, VirtualWorker, inventory};
 use gotgan_tests::{Cluster, Database, audit, deadline};
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 /// Lease of a leader with the settings used here.
 const LEASE_US: i64 = 1_500_000;
 
 on_each_database! {
     a_second_scheduler_on_the_same_data_is_refused,
+    nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported,
+    a_leader_that_was_paused_past_its_lease_leads_on_if_nobody_took_it,
+}
+
+/// Nodes are awaited for as long as a test can take.
+const PATIENT: &str = "[timing]\nquorum_grace_ms = 600000\n";
+
+async fn nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported(database: Database) {
+    let mut cluster = Cluster::builder(database).settings(PATIENT).start().await;
+    let mut nodes = Vec::new();
+    for number in 0..4 {
+        let name = format!("v{number}");
+        nodes.push(cluster.add_virtual(&name, "b200", 1, Script::forever()).await);
+    }
+    let running = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    cluster.api.wait_for_state(running, JobState::Running).await;
+    nodes.iter_mut().for_each(VirtualWorker::cut);
+    cluster.scheduler.kill();
+    cluster.scheduler.start();
+    nodes[0].connect();
+    cluster.api.wait_for_node("v0", NodeLiveness::Ready).await;
+    let fresh = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    deadline::until("the job to wait for nodes", async || {
+        let told = cluster.api.explain(fresh).await.map_err(|status| told(&status))?.summary;
+        if told.contains("1 of 4 nodes have reported") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    assert_eq!(cluster.api.job(fresh).await.state(), JobState::Pending);
+    nodes[1].connect();
+    cluster.api.wait_for_state(fresh, JobState::Running).await;
+    nodes[2..].iter_mut().for_each(VirtualWorker::connect);
+    let still = cluster.api.wait_for_state(running, JobState::Running).await;
+    assert_eq!(still.attempt, 1, "{still:?}");
 }
 
 async fn a_second_scheduler_on_the_same_data_is_refused(database: Database) {
@@ -22,6 +63,31 @@ async fn a_second_scheduler_on_the_same_data_is_refused(database: Database) {
     let said = rival.output();
     assert!(said.contains("another scheduler"), "it says why:\n{said}");
     cluster.api.submit(command(&["/bin/true"])).await;
+}
+
+async fn a_leader_that_was_paused_past_its_lease_leads_on_if_nobody_took_it(database: Database) {
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    let before = cluster.api.status().await.unwrap();
+    cluster.scheduler.pause();
+    more_than_a_lease().await;
+    cluster.scheduler.resume();
+    more_than_a_lease().await;
+    assert_eq!(cluster.scheduler.ended(), None, "{}", cluster.scheduler.output());
+    assert_eq!(cluster.api.status().await.unwrap().epoch, before.epoch);
+    cluster.api.submit(command(&["/bin/true"])).await;
+}
+
+async fn more_than_a_lease() {
+    let began = Instant::now();
+    deadline::until("a lease to run out", async || {
+        let passed_us = began.elapsed().as_micros();
+        if passed_us > LEASE_US.unsigned_abs().into() {
+            Ok(())
+        } else {
+            Err(format!("{passed_us} us"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +127,124 @@ async fn a_second_scheduler_stands_by_and_takes_over_from_a_dead_leader() {
     assert_eq!((job.state(), job.attempt), (JobState::Running, 1), "it has not noticed: {job:?}");
     let fresh = api.submit(command(&["/bin/true"]).gpus(1)).await;
     api.wait_for_state(fresh, JobState::Running).await;
+    for job in [running, fresh] {
+        api.jobs().cancel(Api::action(job, "")).await.unwrap();
+        api.wait_for_state(job, JobState::Cancelled).await;
+    }
+    audit::runs(&node.runs());
+    audit::ledger(&api).await;
+}
+
+/// What a balancer is told of the scheduler's services.
+async fn health(scheduler: &SchedulerProcess, ca_pem: &str, service: &str) -> ServingStatus {
+    let mut client = HealthClient::new(channel(&scheduler.url(), Some(ca_pem)));
+    let request = HealthCheckRequest { service: service.to_owned() };
+    client.check(request).await.unwrap().into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_names_the_leader_to_clients_and_says_to_balancers_that_it_does_not_serve() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    let mut second = cluster.add_standby();
+    let ca = cluster.scheduler.ca_pem();
+    for service in ["", "gotgan.v1.Jobs"] {
+        assert_eq!(health(&second, &ca, service).await, ServingStatus::NotServing);
+        assert_eq!(health(&cluster.scheduler, &ca, service).await, ServingStatus::Serving);
+    }
+    let aside = Api::new(channel(&second.url(), Some(&ca)), Some(&cluster.scheduler.admin_token()));
+    let refused = aside.status().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.reason, NOT_LEADER);
+    assert_eq!(info.metadata[LEADER_ADDRESS], cluster.scheduler.url());
+
+    // Told of the standby alone, people and nodes come to the leader.
+    let only_second = cluster.gotgan().with("GOTGAN_SERVER", &second.url());
+    only_second.run(&["admin", "join-token"]).ok();
+    let told_wrongly = cluster.link("v0").await.at(&second.url());
+    let refused = told_wrongly.register(Default::default()).await.unwrap_err();
+    assert_eq!(refused.get_details_error_info().unwrap().reason, NOT_LEADER);
+
+    assert_eq!(cluster.scheduler.terminate().code(), Some(0));
+    second.wait_until_ready().expect("it leads");
+    assert_eq!(health(&second, &ca, "gotgan.v1.Jobs").await, ServingStatus::Serving);
+    aside.status().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_run_on_and_everybody_finds_the_leader_after_the_first_was_killed() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    let mut second = cluster.add_standby();
+    for node in ["node-a", "node-b"] {
+        cluster.add_worker(node, "2xB200").await;
+    }
+    let release = cluster.directory().join("release");
+    let line = format!("echo begun; until [ -e {} ]; do sleep 0.1; done", release.display());
+    let running = cluster.api.submit(shell(&line).gpus(1)).await;
+    cluster.api.wait_for_state(running, JobState::Running).await;
+    let acknowledged = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+
+    cluster.scheduler.kill();
+    let submit = |key: &str| {
+        let words = ["submit", "--project", ALPHA, "--gpus", "1", "--idempotency-key", key];
+        let words = [&words[..], &["--json", "--", "/bin/true"]].concat();
+        cluster.gotgan().run(&words).json()["job_id"].as_u64().unwrap()
+    };
+    // Nobody leads yet; the command waits until somebody does.
+    let fresh = submit("over-the-edge");
+    assert_eq!(submit("over-the-edge"), fresh, "the same key is the same job");
+    second.wait_until_ready().expect("it takes over");
+    let line = channel(&second.url(), Some(&cluster.scheduler.ca_pem()));
+    let api = Api::new(line, Some(&cluster.scheduler.admin_token()));
+    assert_eq!(api.wait_for_end(fresh).await.state(), JobState::Completed);
+    let still = api.job(running).await;
+    assert_eq!((still.state(), still.attempt), (JobState::Running, 1), "{still:?}");
+    std::fs::write(&release, "").unwrap();
+    for job in [running, acknowledged] {
+        let ended = api.wait_for_end(job).await;
+        assert_eq!((ended.state(), ended.attempts.len()), (JobState::Completed, 1), "{ended:?}");
+    }
+    assert_eq!(api.output(running, 0, 0).await, "begun\n", "it was begun once");
+    assert_eq!(api.all_jobs().await.len(), 3);
+    audit::ledger(&api).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_paused_past_its_lease_stores_nothing_and_steps_down() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    let mut second = cluster.add_standby();
+    let link = cluster.link("v0").await;
+    let journal = Journal::new(inventory("v0", "b200", 2), Script::forever());
+    let mut node = VirtualWorker::start(link.clone(), journal);
+    cluster.api.wait_for_node("v0", NodeLiveness::Ready).await;
+    let running = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    cluster.api.wait_for_state(running, JobState::Running).await;
+
+    cluster.scheduler.pause();
+    second.wait_until_ready().expect("it takes over");
+    let line = channel(&second.url(), Some(&cluster.scheduler.ca_pem()));
+    let api = Api::new(line, Some(&cluster.scheduler.admin_token()));
+    node.reconnect_to(&link.at(&second.url()));
+    api.wait_for_node("v0", NodeLiveness::Ready).await;
+    let fresh = api.submit(command(&["/bin/true"]).gpus(1)).await;
+    api.wait_for_state(fresh, JobState::Running).await;
+
+    cluster.scheduler.resume();
+    let late = cluster.api.try_submit(command(&["/bin/true"]).gpus(1)).await;
+    assert!(late.is_err(), "a leader of old acknowledged job {late:?}");
+    let ended = deadline::until("the leader of old to step down", async || {
+        cluster.scheduler.ended().ok_or_else(|| "it runs".to_owned())
+    });
+    assert_eq!(
+        ended.await.code(),
+        Some(3),
+        "so that whoever keeps it starts it again, to stand by"
+    );
+    let known: Vec<u64> = api.all_jobs().await.iter().map(|job| job.job_id).collect();
+    assert_eq!(known, [fresh, running], "nothing of it was stored");
     for job in [running, fresh] {
         api.jobs().cancel(Api::action(job, "")).await.unwrap();
         api.wait_for_state(job, JobState::Cancelled).await;

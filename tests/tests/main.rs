@@ -31,6 +31,7 @@ macro_rules! on_each_database {
 mod abuse;
 mod actions;
 mod arrays;
+mod backup;
 mod bad_command_line;
 mod bad_identity;
 mod bad_request;

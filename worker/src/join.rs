@@ -12,6 +12,7 @@ use gotgan_proto::v1::JoinRequest;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use rcgen::{CertificateParams, DnType, KeyPair};
 
+use crate::route;
 use crate::session::{SessionError, TlsMaterial, connect};
 
 /// A scheduler that takes longer to sign a certificate hangs.
@@ -152,20 +153,29 @@ async fn ask(
         certificate_pem: String::new(),
         key_pem: String::new(),
     };
-    let mut unreached = SessionError::Silent;
+    let mut unreached = JoinError::from(SessionError::Silent);
     for address in &plan.schedulers {
-        match connect(address, Some(&tls)).await {
-            Ok(channel) => {
-                let mut client = WorkersClient::new(channel);
-                let answer = tokio::time::timeout(ANSWER_LIMIT, client.join(request)).await;
-                let answer = answer.map_err(|_| SessionError::Silent)?;
-                let refused = |status| JoinError::Refused(Box::new(status));
-                return answer.map(tonic::Response::into_inner).map_err(refused);
+        match ask_one(address, &tls, request.clone()).await {
+            // One that stands by, or that is not there: another may lead.
+            Err(JoinError::Refused(status)) if route::is_standby(&status) => {
+                unreached = JoinError::Refused(status);
             }
-            Err(error) => unreached = error,
+            Err(JoinError::Session(error)) => unreached = error.into(),
+            answer => return answer,
         }
     }
-    Err(unreached.into())
+    Err(unreached)
+}
+
+async fn ask_one(
+    address: &str,
+    tls: &TlsMaterial,
+    request: JoinRequest,
+) -> Result<gotgan_proto::v1::JoinResponse, JoinError> {
+    let mut client = WorkersClient::new(connect(address, Some(tls)).await?);
+    let answer = tokio::time::timeout(ANSWER_LIMIT, client.join(request)).await;
+    let answer = answer.map_err(|_| SessionError::Silent)?;
+    answer.map(tonic::Response::into_inner).map_err(|status| JoinError::Refused(Box::new(status)))
 }
 
 fn tls_directory(state_directory: &Path) -> PathBuf {

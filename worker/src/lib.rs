@@ -22,6 +22,7 @@ pub mod logs;
 pub mod nvml;
 pub mod orders;
 pub mod retention;
+pub mod route;
 pub mod run;
 pub mod session;
 pub mod shim;

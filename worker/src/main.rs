@@ -55,8 +55,8 @@ struct SmokeArguments {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// Address of a scheduler; may be repeated, they are tried in turn.
-    #[arg(long = "scheduler", value_name = "URL", env = "GOTGAN_SCHEDULER")]
+    /// Address of a scheduler; may be repeated or hold several with commas: any of them leads to the leader.
+    #[arg(long = "scheduler", value_name = "URL", env = "GOTGAN_SCHEDULER", value_delimiter = ',')]
     schedulers: Vec<String>,
     /// Directory for journal, certificates and output.
     #[arg(long, value_name = "DIR")]
@@ -107,9 +107,9 @@ struct NodeArguments {
 
 #[derive(Debug, Args)]
 struct JoinArguments {
-    /// Address of a scheduler.
-    #[arg(long, value_name = "URL")]
-    scheduler: String,
+    /// Address of a scheduler; may be repeated or hold several with commas: the one that leads is asked.
+    #[arg(long = "scheduler", value_name = "URL", required = true, value_delimiter = ',')]
+    schedulers: Vec<String>,
     /// Certificate of the authority that signs the scheduler's.
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
@@ -172,7 +172,7 @@ async fn run_daemon(arguments: RunArguments) -> Result<()> {
 
 async fn join_cluster(arguments: JoinArguments) -> Result<()> {
     let config = Config {
-        schedulers: vec![arguments.scheduler],
+        schedulers: arguments.schedulers,
         ca: arguments.ca,
         join_token: arguments.token,
         node: arguments.node.unwrap_or_default(),

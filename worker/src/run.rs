@@ -237,7 +237,7 @@ fn context(config: &Config, state: &Path, node: &str, confining: Confining) -> N
     NodeContext {
         node: node.to_owned(),
         attempts: state.join(ATTEMPTS).to_string_lossy().into_owned(),
-        server: config.schedulers.first().cloned().unwrap_or_default(),
+        server: config.schedulers.join(","),
         ca_path: ca_path.to_string_lossy().into_owned(),
         passed_through,
         confining: Arc::new(confining),

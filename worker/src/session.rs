@@ -22,6 +22,7 @@ use crate::clock::now_us;
 use crate::handle::{Attached, Handle, Input, Stopped};
 use crate::inventory::Inventory;
 use crate::logs::Logs;
+use crate::route::{self, Ended, Route};
 
 /// Messages on their way out; the supervisor's own queue is behind it.
 const OUTPUT_QUEUE: usize = 256;
@@ -29,10 +30,8 @@ const OUTPUT_QUEUE: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone, whatever TCP thinks.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// First pause after a stream that ended.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// A stream that lasted this long was a good one: the next one is opened without much of a pause.
-const GOOD_STREAM: Duration = Duration::from_secs(30);
+/// One that ends sooner was none: two workers of one name would throw each other out without rest.
+const GOOD_STREAM: Duration = Duration::from_secs(5);
 /// Heartbeats when the scheduler names no interval, and bounds of what it may name.
 const HEARTBEAT_DEFAULT_MS: u32 = 5000;
 const HEARTBEAT_MIN_MS: u32 = 50;
@@ -129,20 +128,21 @@ pub struct Session {
 impl Session {
     /// Connects again and again; returns only when the supervisor has ended.
     pub async fn run(&self) -> Stopped {
-        let mut pause = BACKOFF_MIN;
-        for address in self.link.schedulers.iter().cycle() {
+        let Link { schedulers, backoff_max, .. } = &self.link;
+        let mut route = Route::new(&self.inventory.node.node, schedulers, *backoff_max);
+        while let Some(address) = route.address().map(str::to_owned) {
             let mut registered_at = None;
-            match self.stream(address, &mut registered_at).await {
-                Ok(()) => {}
+            let ended = match self.stream(&address, &mut registered_at).await {
                 Err(SessionError::Stopped(stopped)) => return stopped,
+                Ok(()) => Ended::Served,
                 Err(error) => {
+                    let ended = ended(&error, registered_at);
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(scheduler = address, error, "no stream to the scheduler");
+                    ended
                 }
-            }
-            let good = registered_at.is_some_and(|at: Instant| at.elapsed() > GOOD_STREAM);
-            pause = if good { BACKOFF_MIN } else { (pause * 2).min(self.link.backoff_max) };
-            tokio::time::sleep(jittered(pause)).await;
+            };
+            tokio::time::sleep(route.rest(ended, chance())).await;
         }
         Stopped
     }
@@ -296,9 +296,18 @@ fn heartbeat_interval(wanted_ms: u32) -> Duration {
     Duration::from_millis(u64::from(wanted_ms.max(HEARTBEAT_MIN_MS)))
 }
 
-/// Between half of a pause and all of it: thousands of workers must not come back in step.
-fn jittered(pause: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0u8) % 1000;
-    let half = pause / 2;
-    half + half.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+fn ended(error: &SessionError, registered_at: Option<Instant>) -> Ended {
+    let good = registered_at.is_some_and(|at| at.elapsed() > GOOD_STREAM);
+    match error {
+        SessionError::Status(status) if route::is_standby(status) => {
+            Ended::StandsBy(route::leader_of(status))
+        }
+        _ if good => Ended::Served,
+        _ => Ended::Failed,
+    }
+}
+
+/// Thousands of workers must not come back in step.
+fn chance() -> u32 {
+    u32::try_from(RandomState::new().hash_one(0u8) % 1_000).unwrap_or(0)
 }

@@ -31,9 +31,10 @@ const ON_SQLITE_ALONE: &str = "scale";
 #[command(after_help = "Examples:
   cargo xtask bench submit
   cargo xtask bench lifecycle --json target/lifecycle.json
-  cargo xtask bench scale --nodes 200 --waiting 2000 --seconds 5")]
+  cargo xtask bench scale --nodes 200 --waiting 2000 --seconds 5
+  cargo xtask bench failover --nodes 40 --waiting 1000 --runs 3")]
 pub struct Options {
-    /// Which benchmark: submit, lifecycle, quota or scale
+    /// Which benchmark: submit, lifecycle, quota, scale or failover
     name: String,
     /// Write the results as JSON as well
     #[arg(long, value_name = "FILE")]

@@ -1,9 +1,10 @@
-//! `gotgan admin`: tokens for people and for nodes that join, and nodes that are kept for projects.
+//! `gotgan admin`: tokens for people and for nodes that join, nodes that are kept for projects, and backups.
 
 use clap::{Args, Subcommand, ValueEnum};
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use super::custody::{Backup, Restore, Verify};
 use super::reservation::Reservation;
 use crate::{
     context::Context,
@@ -16,7 +17,7 @@ use crate::{
     view::cluster::TokenView,
 };
 
-/// Make and revoke tokens, and reserve nodes
+/// Tokens, reservations of nodes, backups
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Admin {
@@ -30,7 +31,9 @@ Examples:
   gotgan admin token list
   gotgan admin token revoke TOKEN_ID
   gotgan admin join-token --node gpu-001 --lifetime 1h
-  gotgan admin reservation create course -A public/nup/ai-101 --count 4 --for 3h";
+  gotgan admin reservation create course -A public/nup/ai-101 --count 4 --for 3h
+  gotgan admin backup /backup/gotgan.jsonl          on a scheduler's host
+  gotgan admin verify";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -39,6 +42,9 @@ enum Action {
     Token(TokenAction),
     JoinToken(JoinToken),
     Reservation(Reservation),
+    Backup(Backup),
+    Restore(Restore),
+    Verify(Verify),
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,6 +142,9 @@ impl Admin {
             Action::Token(TokenAction::Revoke { token_id }) => revoke(token_id, context).await?,
             Action::JoinToken(command) => command.run(context).await?,
             Action::Reservation(command) => command.run(context).await?,
+            Action::Backup(command) => return Err(command.run()),
+            Action::Restore(command) => return Err(command.run()),
+            Action::Verify(command) => return Err(command.run(context.output.json)),
         }
         Ok(Exit::Ok.code())
     }

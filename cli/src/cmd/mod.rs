@@ -5,6 +5,7 @@ pub mod admin;
 pub mod cluster;
 pub mod completions;
 pub mod config;
+mod custody;
 pub mod job;
 pub mod jobs;
 pub mod logs;

@@ -18,6 +18,7 @@ use ahead::jobs_ahead;
 use crate::amount::{GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
+use crate::muster;
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
 use crate::planner::budgets::OVERUSE;
 use crate::planner::limits::ANY_CLASS;
@@ -71,7 +72,7 @@ pub fn explain(
                 blockers.extend(elastic::blocker(job));
                 pending(world, job, blockers, planned)
             }
-            None => not_yet_planned(world, job),
+            None => not_yet_planned(world, job, planned),
         },
         JobState::Starting => starting(world, job),
         JobState::Running => plain(job, running(world, job)),
@@ -162,8 +163,17 @@ fn pending(
     }
 }
 
-fn not_yet_planned(world: &World, job: &Job) -> Explanation {
-    let summary = "waits; no planning pass has looked at it yet".to_owned();
+fn not_yet_planned(world: &World, job: &Job, planned: Option<UnixMicros>) -> Explanation {
+    let count = muster::count(world);
+    // Before the first pass of a scheduler its nodes come back.
+    let summary = if planned.is_none() && count.heard < count.known {
+        format!(
+            "waits; this scheduler has just begun to lead and {} of {} nodes have reported so far",
+            count.heard, count.known
+        )
+    } else {
+        "waits; no planning pass has looked at it yet".to_owned()
+    };
     Explanation { jobs_ahead: jobs_ahead(world, job), ..plain(job, summary) }
 }
 

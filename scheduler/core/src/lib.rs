@@ -33,6 +33,7 @@ pub mod job;
 pub mod ledger;
 pub mod lifecycle;
 pub mod meter;
+pub mod muster;
 pub mod node;
 pub mod nvlink;
 pub mod overview;

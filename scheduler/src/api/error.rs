@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use gotgan_core::admit::Fault;
 use gotgan_core::ids::BadName;
 use gotgan_core::lifecycle::{ActionRefusal, StepRefusal, SubmitRefusal};
-use gotgan_proto::ERROR_DOMAIN;
-use gotgan_store::StoreError;
+use gotgan_proto::{ERROR_DOMAIN, LEADER_ADDRESS, LEADER_EPOCH, NOT_LEADER};
+use gotgan_store::{Leadership, StoreError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -83,10 +83,27 @@ pub fn foreign_project(project: &str) -> Status {
 pub fn flow(error: &FlowError) -> Status {
     let reason = match error {
         FlowError::NotCommitted => "NOT_COMMITTED",
-        FlowError::NotLeader => "NOT_LEADER",
+        FlowError::NotLeader => NOT_LEADER,
         FlowError::Stopping => "STOPPING",
     };
     status(Code::Unavailable, reason, error.to_string())
+}
+
+/// This scheduler stands by. Where the leader is, as far as it is known, is said so that programs can follow it.
+#[must_use]
+pub fn led_by_another(leader: Option<&Leadership>) -> Status {
+    let mut metadata = HashMap::new();
+    let message = match leader {
+        Some(leader) => {
+            metadata.insert(LEADER_ADDRESS.to_owned(), leader.address.clone());
+            metadata.insert(LEADER_EPOCH.to_owned(), leader.epoch.to_string());
+            format!("this scheduler stands by; {} leads", leader.address)
+        }
+        None => "this scheduler stands by and knows of no leader yet".to_owned(),
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(NOT_LEADER, ERROR_DOMAIN, metadata);
+    Status::with_error_details(Code::Unavailable, message, details)
 }
 
 /// The store failed to read. Logged here, since the caller learns only that it failed.

@@ -15,6 +15,7 @@ use gotgan_core::attempt::AttemptState;
 use gotgan_core::change::Change;
 use gotgan_core::job::JobState;
 use gotgan_core::lifecycle;
+use gotgan_core::muster::{self, Count, Standing, Terms};
 use gotgan_core::plan::{Plan, Report};
 use gotgan_core::planner::{self, Bearings};
 use gotgan_core::policy::Policy;
@@ -34,6 +35,9 @@ const FEED_MAX: usize = 16_384;
 
 /// A pass at least this often while jobs wait, for retry delays that run out and starts that are to be planned.
 const IDLE_PASS: Duration = Duration::from_secs(1);
+
+/// While nodes come back, the end of their grace is looked for this often.
+const MUSTER_LOOK: Duration = Duration::from_millis(100);
 
 /// What the planner's thread is told.
 #[derive(Debug)]
@@ -148,6 +152,23 @@ impl Drop for Settled {
     }
 }
 
+/// How far the nodes are in coming back to a scheduler that has just begun to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Muster {
+    /// The world is not here yet.
+    Unbegun,
+    /// Jobs do not start.
+    Awaiting { began: Instant },
+    /// They do.
+    Over,
+}
+
+impl Muster {
+    fn is_over(self) -> bool {
+        self == Muster::Over
+    }
+}
+
 /// What the thread knows.
 #[derive(Debug)]
 struct Replica {
@@ -157,6 +178,8 @@ struct Replica {
     pace: Pace,
     /// A plan is on its way through the writer.
     in_flight: bool,
+    /// Whether enough nodes have reported for jobs to start.
+    muster: Muster,
     /// When a pass for an event was last held against the long way.
     cross_checked: Instant,
 }
@@ -187,6 +210,7 @@ impl Planner {
             bearings: Bearings::default(),
             pace: Pace::new(beyond),
             in_flight: false,
+            muster: Muster::Unbegun,
             cross_checked: Instant::now(),
         };
         while self.absorb(&mut replica) {
@@ -200,7 +224,7 @@ impl Planner {
                     return;
                 }
             }
-            if replica.next_pass().is_none() {
+            if replica.muster.is_over() && replica.next_pass().is_none() {
                 self.lookout.look_if_due(&replica.world, &self.last.get().report.planned);
             }
         }
@@ -209,7 +233,8 @@ impl Planner {
     /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
     fn absorb(&mut self, replica: &mut Replica) -> bool {
         let until_due = |due: Instant| due.saturating_duration_since(Instant::now());
-        let wait = replica.next_pass().map_or(IDLE_PASS, |(due, _)| until_due(due));
+        let idle = if replica.muster.is_over() { IDLE_PASS } else { MUSTER_LOOK };
+        let wait = replica.next_pass().map_or(idle, |(due, _)| until_due(due));
         match self.inputs.recv_timeout(wait) {
             Ok(input) => replica.take(input, &self.last, &mut self.lookout),
             Err(RecvTimeoutError::Timeout) => {}
@@ -218,12 +243,18 @@ impl Planner {
         while let Ok(input) = self.inputs.try_recv() {
             replica.take(input, &self.last, &mut self.lookout);
         }
+        replica.look_around(self.terms());
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
         let overdue = replica.pace.last_full().elapsed() >= IDLE_PASS;
         if overdue && !replica.world.queue.is_empty() {
             replica.pace.note(News::Ground);
         }
         true
+    }
+
+    fn terms(&self) -> Terms {
+        let Timing { quorum_percent, quorum_grace_ms, .. } = self.timing;
+        Terms { quorum_percent, grace_ms: u64::from(quorum_grace_ms) }
     }
 
     fn pass(&self, replica: &mut Replica, depth: Depth) -> Plan {
@@ -313,7 +344,24 @@ impl Replica {
     /// What pass comes next, and when; `None` while there is nothing to plan or a plan is on its way.
     fn next_pass(&self) -> Option<(Instant, Depth)> {
         let can_event = || self.bearings.suffice_for(&self.world);
-        if self.in_flight { None } else { self.pace.next(can_event) }
+        let waits = self.in_flight || !self.muster.is_over();
+        if waits { None } else { self.pace.next(can_event) }
+    }
+
+    /// Looks whether enough nodes have reported, until they have once.
+    fn look_around(&mut self, terms: Terms) {
+        let Muster::Awaiting { began } = self.muster else { return };
+        let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match muster::standing(terms, muster::count(&self.world), waited_ms) {
+            Standing::Awaiting { .. } => return,
+            Standing::Gathered(Count { known, heard }) => {
+                tracing::info!(known, heard, "enough nodes have reported, jobs may start");
+            }
+            Standing::GraceOver(Count { known, heard }) => {
+                tracing::warn!(known, heard, "jobs may start though few nodes have reported");
+            }
+        }
+        self.muster = Muster::Over;
     }
 
     fn take(&mut self, input: PlannerInput, last: &LastPass, lookout: &mut Lookout) {
@@ -330,6 +378,9 @@ impl Replica {
             }
             PlannerInput::Reset(world) => {
                 self.world = *world;
+                if let Muster::Unbegun = self.muster {
+                    self.muster = Muster::Awaiting { began: Instant::now() };
+                }
                 self.bearings = Bearings::default();
                 lookout.reset(&self.world);
                 self.pace.note(News::Ground);

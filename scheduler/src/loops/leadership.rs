@@ -12,8 +12,8 @@ use crate::clock;
 /// Between looks of a standby at whether the leader's lease has run out.
 const STANDBY_LOOK: Duration = Duration::from_millis(200);
 
-/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` once if
-/// another leads.
+/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` with each
+/// leader it finds, once for its epoch.
 ///
 /// # Errors
 /// [`StoreError`] if the store fails.
@@ -23,17 +23,17 @@ pub async fn take(
     address: &str,
     lease_ms: i64,
     stop: &CancellationToken,
-    mut on_standby: impl FnMut(),
+    mut on_standby: impl FnMut(Leadership),
 ) -> Result<Option<Leadership>, StoreError> {
-    let mut told = false;
+    let mut told = None;
     loop {
         match store.take_leadership(holder, address, clock::now(), lease_ms).await {
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
-                if !told {
+                if told != Some(leader.epoch) {
                     tracing::info!(leader = leader.holder, address = leader.address, "standing by");
-                    told = true;
-                    on_standby();
+                    told = Some(leader.epoch);
+                    on_standby(leader);
                 }
             }
             Err(error) => return Err(error),
@@ -47,8 +47,9 @@ pub async fn take(
 
 /// Renews the lease three times in its length; returns when it is lost or when asked to stop.
 ///
-/// The time is counted from before the last renewal that worked, by the monotonic clock: a process that was
-/// paused past its lease finds out here before it answers anybody, and the store refuses its writes in any case.
+/// The time is counted from before the last renewal that worked, by the monotonic clock. A process that was paused past its
+/// lease asks the store once more: it leads on if nobody took over, and ends if somebody did. Until it knows, the store
+/// refuses its writes if they are too late.
 pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: CancellationToken) {
     let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut renewed = Instant::now();
@@ -58,7 +59,11 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             () = tokio::time::sleep(lease / 3) => {}
         }
         let began = Instant::now();
-        let left = lease.saturating_sub(renewed.elapsed());
+        let left = match lease.saturating_sub(renewed.elapsed()) {
+            // Paused past it. As long as nobody has taken the lease it is still this one's, which only the store can say.
+            Duration::ZERO => lease / 3,
+            left => left,
+        };
         let renewal = store.renew_leadership(epoch, clock::now(), lease_ms);
         let Ok(outcome) = tokio::time::timeout(left, renewal).await else {
             tracing::error!(%epoch, "the store does not answer and the lease has run out");

@@ -42,6 +42,17 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database is of another version of the program, and was to be taken as it is.
+    #[error(
+        "the database has tables of form {found}, and this program knows form {known}; \
+         use the program of the scheduler that runs on it"
+    )]
+    OtherForm {
+        /// Number of its last migration; 0 if it has none.
+        found: i64,
+        /// And of this program.
+        known: i64,
+    },
     /// The migrations could not be applied.
     #[error("cannot bring the database's tables up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),

@@ -18,6 +18,8 @@
 )]
 
 mod audit;
+pub mod backup;
+mod consistency;
 mod decode;
 mod error;
 mod groups;
@@ -50,7 +52,7 @@ pub use error::StoreError;
 pub use records::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
     LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, StartRecord, TaskFilter,
-    TokenRecord,
+    TokenRecord, Verification,
 };
 
 /// What a store answers.
@@ -171,6 +173,10 @@ pub trait Store: Send + Sync + Debug {
     /// every hold released at the end, no line that belongs to nothing.
     async fn audit_ledger(&self) -> Result<LedgerAudit>;
 
+    /// Recomputes from the rows of one moment the ledger, what GPUs are given to, and the audit chain with every book that
+    /// follows from it.
+    async fn verify(&self) -> Result<Verification>;
+
     /// All tokens of people and programs, revoked and expired ones included.
     async fn tokens(&self) -> Result<Vec<TokenRecord>>;
 
@@ -203,8 +209,21 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     }
 }
 
+/// Opens the store of a URL that is there, as it is: nothing is made and no migration applied.
+///
+/// # Errors
+/// As [`open`], and [`StoreError::OtherForm`] if the tables are not those this program knows.
+pub async fn open_as_it_is(url: &str) -> Result<Arc<dyn Store>> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => sqlite::open_as_it_is(path).await,
+        Some(("postgres" | "postgresql", _)) => postgres::open_as_it_is(url).await,
+        _ => Err(StoreError::Unsupported(without_password(url))),
+    }
+}
+
 /// The URL as it may appear in an error.
-fn without_password(url: &str) -> String {
+#[must_use]
+pub fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
         _ => url.to_owned(),

@@ -77,6 +77,15 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// Number of the last step.
+pub(crate) const NEWEST: i64 = STEPS[STEPS.len() - 1].number;
+
+/// What brings an empty database of `kind` to an earlier form.
+pub(crate) fn migrator_until(kind: DatabaseKind, last: i64) -> Migrator {
+    let steps = STEPS.iter().filter(|step| step.number <= last);
+    Migrator::with_migrations(steps.map(|step| migration(step, kind)).collect())
+}
+
 /// What brings a database of `kind` up to date.
 pub(crate) fn migrator(kind: DatabaseKind) -> Migrator {
     Migrator::with_migrations(STEPS.iter().map(|step| migration(step, kind)).collect())

@@ -7,8 +7,12 @@ mod reads;
 mod sql;
 #[path = "shared/states.rs"]
 mod states;
+#[path = "shared/transfer.rs"]
+mod transfer;
 #[path = "shared/turns.rs"]
 mod turns;
+#[path = "shared/verify.rs"]
+mod verify;
 #[path = "shared/writes.rs"]
 mod writes;
 mod writes_sql;
@@ -22,6 +26,8 @@ use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection as _};
 
+use crate::backup::file::{BackupReader, BackupWriter};
+use crate::backup::{BackupError, Summary};
 use crate::migrations::migrator;
 use crate::sheets::Sheet;
 use crate::write_op::refused;
@@ -43,18 +49,53 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects and brings the tables up to date.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
-    let failed = |source| StoreError::Database { doing: "connect", source };
-    let options = PgConnectOptions::from_str(url)
-        .map_err(failed)?
-        .application_name("gotgan-scheduler")
-        .disable_statement_logging();
+    let options = options(url).map_err(failed)?;
     let mut writer = connect(&options).await.map_err(failed)?;
     migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
+    Ok(backend(options, writer))
+}
+
+/// Connects and changes nothing.
+pub(crate) async fn open_as_it_is(url: &str) -> Result<Arc<dyn Store>> {
+    let options = options(url).map_err(failed)?;
+    let mut writer = connect(&options).await.map_err(failed)?;
+    transfer::check_form(&mut writer).await?;
+    Ok(backend(options, writer))
+}
+
+/// Writes all rows of a database.
+pub(crate) async fn backup(
+    url: &str,
+    out: &mut BackupWriter<'_>,
+) -> std::result::Result<(), BackupError> {
+    let options = options(url).map_err(failed)?;
+    transfer::backup(&mut connect(&options).await.map_err(failed)?, out).await
+}
+
+/// Fills an empty database.
+pub(crate) async fn restore(
+    url: &str,
+    input: &mut BackupReader<'_>,
+) -> std::result::Result<Summary, BackupError> {
+    let options = options(url).map_err(failed)?;
+    transfer::restore(&mut connect(&options).await.map_err(failed)?, input).await
+}
+
+fn failed(source: sqlx::Error) -> StoreError {
+    StoreError::Database { doing: "connect", source }
+}
+
+fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url)?;
+    Ok(options.application_name("gotgan-scheduler").disable_statement_logging())
+}
+
+fn backend(options: Options, writer: Connection) -> Arc<dyn Store> {
     let readers = PoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone());
-    Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+    Arc::new(backend::Backend::new(options, writer, readers))
 }
 
 async fn connect(options: &Options) -> sqlx::Result<Connection> {

@@ -269,6 +269,34 @@ pub struct LedgerAudit {
     pub differences: Vec<String>,
 }
 
+/// Whether what is stored agrees with itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Attempts compared with the ledger.
+    pub attempts: u64,
+    /// Attempts that live.
+    pub live_attempts: u64,
+    /// GPUs they hold.
+    pub gpus: u64,
+    /// Entries of the audit chain that follow each other.
+    pub audit_entries: u64,
+    /// Quota trees compared with the chain.
+    pub revisions: u64,
+    /// What differs, one line each, at most [`Verification::DIFFERENCES_MAX`].
+    pub differences: Vec<String>,
+}
+
+impl Verification {
+    /// Most differences listed.
+    pub const DIFFERENCES_MAX: usize = 100;
+
+    pub(crate) fn differ(&mut self, text: String) {
+        if self.differences.len() < Self::DIFFERENCES_MAX {
+            self.differences.push(text);
+        }
+    }
+}
+
 impl LedgerAudit {
     /// Most differences listed; one is enough to act, a few show the pattern.
     pub const DIFFERENCES_MAX: usize = 20;

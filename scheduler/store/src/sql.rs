@@ -92,9 +92,11 @@ pub(crate) const RESIGN: &str =
 
 pub(crate) const LEADERSHIP: &str = "SELECT epoch, holder, address, expires_us FROM leadership";
 
+/// A backup that was restored has the numbers of jobs that may have been given out since in a setting.
 pub(crate) const SEQUENCES: &str = "\
     SELECT (SELECT coalesce(max(numbers.last), 0) + 1 FROM (SELECT max(id) AS last FROM jobs UNION ALL \
-            SELECT max(array_last) AS last FROM jobs WHERE array_last IS NOT NULL) AS numbers), \
+            SELECT max(array_last) AS last FROM jobs WHERE array_last IS NOT NULL UNION ALL \
+            SELECT CAST(value AS BIGINT) AS last FROM settings WHERE name = 'jobs_skipped_until') AS numbers), \
         (SELECT coalesce(max(seq), 0) + 1 FROM events), \
         (SELECT coalesce(max(seq), 0) + 1 FROM ledger), \
         (SELECT coalesce(max(id), 0) + 1 FROM windows), \
@@ -278,6 +280,28 @@ pub(crate) const INSERT_SETTING: &str =
 
 pub(crate) const KEEP_SETTING: &str = "INSERT INTO settings (name, value) VALUES ($1, $2) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// Number of the last migration.
+pub(crate) const FORM: &str = "SELECT CAST(max(version) AS BIGINT) FROM _sqlx_migrations";
+
+/// After a restore: nobody leads, and the next to lead has an epoch that no worker has seen.
+pub(crate) const END_LEADERSHIP: &str =
+    "UPDATE leadership SET epoch = epoch + $1, holder = 'nobody, after a restore', expires_us = 0";
+
+/// After a restore: the next job has a number that nobody has seen.
+pub(crate) const SKIP_JOBS: &str = "\
+    INSERT INTO settings (name, value) \
+    SELECT 'jobs_skipped_until', CAST(coalesce(max(numbers.last), 0) + $1 AS TEXT) FROM ( \
+        SELECT max(id) AS last FROM jobs UNION ALL SELECT max(array_last) AS last FROM jobs UNION ALL \
+        SELECT CAST(value AS BIGINT) AS last FROM settings WHERE name = 'jobs_skipped_until') AS numbers \
+    WHERE true ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// What every GPU is given to.
+pub(crate) const OCCUPIED: &str =
+    "SELECT node, uuid, used_milli FROM gpu_occupancy ORDER BY node, uuid";
+
+/// Every book there was.
+pub(crate) const ALL_QUOTA: &str = "SELECT tree FROM quota ORDER BY revision";
 
 pub(crate) const SETTING: &str = "SELECT value FROM settings WHERE name = $1";
 

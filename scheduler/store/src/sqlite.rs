@@ -7,8 +7,12 @@ mod reads;
 mod sql;
 #[path = "shared/states.rs"]
 mod states;
+#[path = "shared/transfer.rs"]
+mod transfer;
 #[path = "shared/turns.rs"]
 mod turns;
+#[path = "shared/verify.rs"]
+mod verify;
 #[path = "shared/writes.rs"]
 mod writes;
 mod writes_sql;
@@ -21,6 +25,8 @@ use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
+use crate::backup::file::{BackupReader, BackupWriter};
+use crate::backup::{BackupError, Summary};
 use crate::migrations::migrator;
 use crate::sheets::{Sheet, Target};
 use crate::write_op::refused;
@@ -62,6 +68,38 @@ pub(crate) async fn open(path: &str) -> Result<Arc<dyn Store>> {
         .test_before_acquire(false)
         .connect_lazy_with(options.clone().read_only(true));
     Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+}
+
+/// Opens a file that is there, for reading alone.
+pub(crate) async fn open_as_it_is(path: &str) -> Result<Arc<dyn Store>> {
+    let options = options(path).create_if_missing(false).read_only(true);
+    let failed = |source| StoreError::Database { doing: "open the file", source };
+    let mut writer = options.connect().await.map_err(failed)?;
+    transfer::check_form(&mut writer).await?;
+    let readers = PoolOptions::new()
+        .max_connections(READERS_MAX)
+        .test_before_acquire(false)
+        .connect_lazy_with(options.clone());
+    Ok(Arc::new(backend::Backend::new(options, writer, readers)))
+}
+
+/// Writes all rows of a file that is there.
+pub(crate) async fn backup(
+    path: &str,
+    out: &mut BackupWriter<'_>,
+) -> std::result::Result<(), BackupError> {
+    let options = options(path).create_if_missing(false).read_only(true);
+    let failed = |source| StoreError::Database { doing: "open the file", source };
+    transfer::backup(&mut options.connect().await.map_err(failed)?, out).await
+}
+
+/// Fills a file that is empty or not there.
+pub(crate) async fn restore(
+    path: &str,
+    input: &mut BackupReader<'_>,
+) -> std::result::Result<Summary, BackupError> {
+    let failed = |source| StoreError::Database { doing: "open the file", source };
+    transfer::restore(&mut options(path).connect().await.map_err(failed)?, input).await
 }
 
 fn options(path: &str) -> SqliteConnectOptions {

@@ -82,6 +82,7 @@ pub(crate) fn is_broken(error: &StoreError) -> bool {
         | StoreError::Conflict(_)
         | StoreError::Unsupported(_)
         | StoreError::Corrupt { .. }
+        | StoreError::OtherForm { .. }
         | StoreError::Migrate(_) => false,
     }
 }

@@ -12,6 +12,8 @@ mod access;
 mod arrays;
 #[path = "conformance/audit.rs"]
 mod audit;
+#[path = "conformance/backup.rs"]
+mod backup;
 #[path = "conformance/bench.rs"]
 mod bench;
 #[path = "conformance/books.rs"]
@@ -117,4 +119,10 @@ promises! {
     crashes::many_writers_at_once_all_get_through,
     crashes::a_transaction_killed_before_its_commit_leaves_nothing,
     schema::an_empty_database_has_its_tables_after_opening,
+    backup::a_backup_restores_on_sqlite,
+    backup::a_backup_of_sqlite_restores_here,
+    backup::nothing_is_restored_over_what_is_there,
+    backup::a_backup_that_was_cut_off_leaves_nothing_and_the_whole_one_goes_in_after,
+    backup::a_database_that_no_scheduler_has_used_is_not_backed_up,
+    backup::every_row_that_was_tampered_with_is_found,
 }

@@ -6,8 +6,8 @@
 //! long queue. A figure that is not wanted is left out, and so is what only it needs.
 
 mod beats;
-mod country;
-mod fill;
+pub(super) mod country;
+pub(super) mod fill;
 mod gang;
 mod instruction;
 mod listing;
@@ -62,7 +62,7 @@ impl Default for Dose {
 
 /// The figures so far.
 #[derive(Debug)]
-struct Figures {
+pub(super) struct Figures {
     only: String,
     measures: Vec<Measure>,
 }

@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use gotgan_tests::bench::machine::{self, Machine};
 use gotgan_tests::bench::report::Report;
 use gotgan_tests::bench::scale::{self, Dose};
-use gotgan_tests::bench::{Backend, Measure, Setup, lifecycle, quota, submit};
+use gotgan_tests::bench::{Backend, Measure, Setup, failover, lifecycle, quota, submit};
 use gotgan_tests::database::SERVER_VARIABLE;
 
 // The measuring side shares the machine with what it measures; see the scheduler's.
@@ -20,7 +20,7 @@ use gotgan_tests::database::SERVER_VARIABLE;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures acknowledged durable submissions or whole lifecycles a second, how long quotas take to compute, or what a
-/// scheduler does with the nodes and the queue of a country.
+/// scheduler does with the nodes and the queue of a country, or how soon another takes its place.
 ///
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
 /// change the exit code, because machines differ.
@@ -31,7 +31,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
   gotgan-bench submit
   gotgan-bench lifecycle --database sqlite --seconds 10 --json lifecycle.json
   gotgan-bench scale --nodes 200 --waiting 2000 --seconds 5
-  gotgan-bench scale --only gang"
+  gotgan-bench scale --only gang
+  gotgan-bench failover --nodes 40 --waiting 1000 --runs 3"
 )]
 struct Arguments {
     /// What to measure
@@ -43,9 +44,9 @@ struct Arguments {
     /// How long each run submits [default: 5; of scale 60]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
-    /// Runs of which the median counts
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
+    /// Runs of which the median counts; of failover, how often a scheduler is killed [default: 3; of failover 20]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
     /// Decides the mix of jobs
     #[arg(long, default_value_t = 20_260)]
     seed: u64,
@@ -61,10 +62,10 @@ struct Arguments {
     /// Measure only what has this in its name, as the table shows it
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Nodes of eight GPUs, for scale
+    /// Nodes of eight GPUs, for scale and failover
     #[arg(long, default_value_t = Dose::default().nodes)]
     nodes: usize,
-    /// Jobs that wait, for scale
+    /// Jobs that wait, for scale and failover
     #[arg(long, default_value_t = Dose::default().waiting)]
     waiting: usize,
     /// Where databases lie while measured; on a disk [default: /var/tmp]
@@ -78,6 +79,7 @@ enum What {
     Lifecycle,
     Quota,
     Scale,
+    Failover,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -91,9 +93,19 @@ impl Arguments {
     fn seconds(&self) -> f64 {
         let usual = match self.what {
             What::Scale => 60.0,
-            What::Submit | What::Lifecycle | What::Quota => 5.0,
+            What::Submit | What::Lifecycle | What::Quota | What::Failover => 5.0,
         };
         self.seconds.unwrap_or(usual).clamp(0.1, 3600.0)
+    }
+}
+
+impl Arguments {
+    fn runs(&self) -> u16 {
+        let usual = match self.what {
+            What::Failover => 20,
+            What::Submit | What::Lifecycle | What::Quota | What::Scale => 3,
+        };
+        self.runs.unwrap_or(usual)
     }
 }
 
@@ -152,6 +164,7 @@ async fn measure(arguments: &Arguments, setup: &Setup, backends: &[Backend]) -> 
     let mut results = match what {
         What::Quota => quota::measure(setup),
         What::Scale => return scale::measure(setup, Dose { nodes, waiting }).await,
+        What::Failover => return failover::measure(setup, Dose { nodes, waiting }).await,
         What::Submit | What::Lifecycle => Vec::new(),
     };
     for &backend in backends {
@@ -160,7 +173,7 @@ async fn measure(arguments: &Arguments, setup: &Setup, backends: &[Backend]) -> 
             What::Lifecycle => lifecycle::measure(setup, backend).await,
             What::Quota => quota::measure_plan(setup, backend).await.into_iter().collect(),
             // Measured above, and on one database.
-            What::Scale => Vec::new(),
+            What::Scale | What::Failover => Vec::new(),
         });
     }
     results
@@ -171,7 +184,7 @@ fn setup(arguments: &Arguments) -> Setup {
     let usual = if on_disk.is_dir() { on_disk.to_path_buf() } else { env::temp_dir() };
     Setup {
         duration: Duration::from_secs_f64(arguments.seconds()),
-        runs: usize::from(arguments.runs),
+        runs: usize::from(arguments.runs()),
         seed: arguments.seed,
         plaintext: arguments.plaintext,
         held: arguments.held,
@@ -184,6 +197,7 @@ fn setup(arguments: &Arguments) -> Setup {
 fn backends(arguments: &Arguments) -> Option<Vec<Backend>> {
     let which = match arguments.what {
         What::Scale => Which::Sqlite,
+        What::Failover => Which::Postgres,
         What::Submit | What::Lifecycle | What::Quota => arguments.database,
     };
     let has_server = env::var_os(SERVER_VARIABLE).is_some();

@@ -80,6 +80,7 @@ impl ClusterBuilder {
             scheduler,
             api,
             workers: std::collections::BTreeMap::new(),
+            others: Vec::new(),
             settings: self.settings,
             insecure: self.insecure,
             database: self.database,

@@ -11,6 +11,8 @@ use crate::{deadline, programs};
 
 /// What the line that says it serves begins with.
 const READY: &str = "ready ";
+/// And the line that says that another leads.
+const STANDBY: &str = "standby ";
 /// The settings file, in its directory.
 const SETTINGS: &str = "settings.toml";
 /// Starts when another process has taken the port of a scheduler that was down for a moment.
@@ -103,6 +105,22 @@ impl SchedulerProcess {
         Ok(())
     }
 
+    /// Waits until it says that it stands by.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait_until_standby(&mut self) {
+        let address = deadline::until_blocking("the scheduler to stand by", || {
+            self.said_address(STANDBY).ok_or_else(|| "it is starting".to_owned())
+        });
+        self.listen = address;
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
     /// Whether it has said that it serves.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -110,8 +128,12 @@ impl SchedulerProcess {
     }
 
     fn ready_address(&self) -> Option<String> {
+        self.said_address(READY)
+    }
+
+    fn said_address(&self, word: &str) -> Option<String> {
         let output = self.output();
-        let line = output.lines().find_map(|line| line.strip_prefix(READY))?;
+        let line = output.lines().find_map(|line| line.strip_prefix(word))?;
         let (_, address) = line.trim().split_once("://")?;
         // A line that is not finished may hold half an address.
         output.contains(&format!("{line}\n")).then(|| address.to_owned())

@@ -18,7 +18,7 @@ const NODE_VARIABLE: &str = "GOTGAN_TEST_NODE";
 #[derive(Debug)]
 pub struct WorkerProcess {
     node: String,
-    url: String,
+    urls: Vec<String>,
     ca: Option<PathBuf>,
     state: PathBuf,
     log: PathBuf,
@@ -30,7 +30,7 @@ impl WorkerProcess {
     pub(super) fn start(cluster: &Cluster, node: &str, gpus: &str, join_token: &str) -> Self {
         let mut worker = Self {
             node: node.to_owned(),
-            url: cluster.scheduler.url(),
+            urls: std::iter::once(cluster.scheduler.url()).chain(cluster.others.clone()).collect(),
             ca: (!cluster.insecure).then(|| cluster.scheduler.ca_path()),
             state: cluster.directory().join(node),
             log: cluster.directory().join(format!("{node}.log")),
@@ -48,7 +48,10 @@ impl WorkerProcess {
 
     fn spawn(&mut self, join_token: Option<&str>) {
         let mut command = Command::new(programs::path("gotgan-worker"));
-        command.args(["run", "--scheduler", &self.url, "--node", &self.node]);
+        command.args(["run", "--node", &self.node]);
+        for url in &self.urls {
+            command.args(["--scheduler", url]);
+        }
         command.arg("--state-dir").arg(&self.state).args(["--address", "127.0.0.1"]);
         match self.gpus.as_str() {
             "" => {}

@@ -21,6 +21,8 @@ const NODE_HEADER: &str = "x-gotgan-node";
 pub struct Link {
     node: String,
     url: String,
+    /// Of schedulers that may lead instead.
+    others: Vec<String>,
     tls: Option<ClientTlsConfig>,
 }
 
@@ -101,19 +103,38 @@ impl Link {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca_pem))
             .identity(Identity::from_pem(certificate_pem, key_pem));
-        Self { node: node.to_owned(), url: url.to_owned(), tls: Some(tls) }
+        Self { node: node.to_owned(), url: url.to_owned(), others: Vec::new(), tls: Some(tls) }
     }
 
     /// Without TLS, to a scheduler that allows it.
     #[must_use]
     pub fn insecure(url: &str, node: &str) -> Self {
-        Self { node: node.to_owned(), url: url.to_owned(), tls: None }
+        Self { node: node.to_owned(), url: url.to_owned(), others: Vec::new(), tls: None }
     }
 
     /// The same node at another address.
     #[must_use]
     pub fn at(&self, url: &str) -> Self {
-        Self { url: url.to_owned(), ..self.clone() }
+        Self { url: url.to_owned(), others: Vec::new(), ..self.clone() }
+    }
+
+    /// The same node, told of more schedulers: it finds the one that leads.
+    #[must_use]
+    pub fn also_at(mut self, urls: &[String]) -> Self {
+        self.others = urls.to_vec();
+        self
+    }
+
+    /// Name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Addresses of the schedulers it was told of.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        std::iter::once(&self.url).chain(&self.others).cloned().collect()
     }
 
     /// Opens a connection.

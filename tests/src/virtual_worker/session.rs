@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message;
 use gotgan_proto::v1::{Heartbeat, LogData, Report, SchedulerMessage, WorkerMessage};
+use gotgan_worker::route::{Ended, Route, is_standby, leader_of};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -20,6 +21,8 @@ use super::{lock, readings};
 const OUTPUT_QUEUE: usize = 64;
 /// Pause before a broken stream is opened again.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// Longest pause of one that was told of several schedulers.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Reports that were not acknowledged for that long are sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
 /// When the scheduler names no interval.
@@ -27,30 +30,56 @@ const HEARTBEAT_DEFAULT_MS: u32 = 5000;
 
 /// Keeps a stream until the task is aborted.
 pub async fn run(link: Link, journal: Arc<Mutex<Journal>>) {
+    let addresses = link.addresses();
+    if addresses.len() > 1 {
+        return follow_the_leader(link, &addresses, &journal).await;
+    }
     loop {
         // Why a stream broke does not matter: what it lost is sent again by the next one.
-        let _ = stream(&link, &journal).await;
+        let _ = stream(&link, &journal, &mut false).await;
         tokio::time::sleep(BACKOFF).await;
     }
 }
 
+/// Goes from scheduler to scheduler as the real worker does, by its own rule.
+async fn follow_the_leader(link: Link, addresses: &[String], journal: &Mutex<Journal>) {
+    let mut route = Route::new(link.node(), addresses, BACKOFF_MAX);
+    while let Some(address) = route.address().map(str::to_owned) {
+        let mut registered = false;
+        let ended = match stream(&link.at(&address), journal, &mut registered).await {
+            Err(Broken(Some(status))) if is_standby(&status) => Ended::StandsBy(leader_of(&status)),
+            _ if registered => Ended::Served,
+            _ => Ended::Failed,
+        };
+        let chance = rand::random_range(0..1_000);
+        tokio::time::sleep(route.rest(ended, chance)).await;
+    }
+}
+
+/// With what the scheduler refused, if it was that.
 #[derive(Debug)]
-struct Broken;
+struct Broken(Option<Box<tonic::Status>>);
 
 /// Messages not yet handed to the transport. As long as the journal's attempts at most, so it needs no limit.
 type Outbox = VecDeque<WorkerMessage>;
 
-async fn stream(link: &Link, journal: &Mutex<Journal>) -> Result<(), Broken> {
-    let mut client = link.connect().await.map_err(|_| Broken)?;
+async fn stream(
+    link: &Link,
+    journal: &Mutex<Journal>,
+    registered: &mut bool,
+) -> Result<(), Broken> {
+    let mut client = link.connect().await.map_err(|_| Broken(None))?;
     let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
     let register = lock(journal).register();
-    output.send(message(Message::Register(register))).await.map_err(|_| Broken)?;
+    output.send(message(Message::Register(register))).await.map_err(|_| Broken(None))?;
     let request = link.request(ReceiverStream::new(outgoing));
-    let mut orders = client.session(request).await.map_err(|_| Broken)?.into_inner();
-    let first = orders.message().await.map_err(|_| Broken)?;
+    let refused = |status| Broken(Some(Box::new(status)));
+    let mut orders = client.session(request).await.map_err(refused)?.into_inner();
+    let first = orders.message().await.map_err(refused)?;
     let Some(Order::Registered(welcome)) = first.and_then(|first| first.message) else {
-        return Err(Broken);
+        return Err(Broken(None));
     };
+    *registered = true;
     let heartbeat_ms = match welcome.heartbeat_ms {
         0 => HEARTBEAT_DEFAULT_MS,
         named => named,
@@ -80,13 +109,13 @@ async fn speak(
         let due = next_end.unwrap_or_else(Instant::now);
         tokio::select! {
             permit = output.reserve(), if !outbox.is_empty() => {
-                let permit = permit.map_err(|_| Broken)?;
+                let permit = permit.map_err(|_| Broken(None))?;
                 if let Some(message) = outbox.pop_front() {
                     permit.send(message);
                 }
             }
             order = orders.message() => {
-                let Ok(Some(order)) = order else { return Err(Broken) };
+                let Ok(Some(order)) = order else { return Err(Broken(None)) };
                 obey(journal, order, &mut outbox);
             }
             () = tokio::time::sleep_until(due.into()), if next_end.is_some() => {

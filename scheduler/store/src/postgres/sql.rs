@@ -14,6 +14,29 @@ pub(crate) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ 
 /// The lock keeps another from taking over between this check and the commit.
 pub(crate) const EPOCH: &str = "SELECT epoch FROM leadership WHERE single = 1 FOR SHARE";
 
+/// Name and type of each column of table `$1`.
+pub(crate) const COLUMNS: &str = "\
+    SELECT column_name::text, data_type::text FROM information_schema.columns \
+    WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position";
+
+/// Every row of a table as an array of JSON.
+pub(crate) fn export_rows(table: &str, columns: &[String]) -> String {
+    format!("SELECT json_build_array({})::text FROM {table}", columns.join(", "))
+}
+
+/// Writes rows, an array of arrays of JSON in `$1`; the columns with their types and where in a row they stand.
+pub(crate) fn import_rows(table: &str, columns: &[(usize, &(String, String))]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(_, (name, _))| name.as_str()).collect();
+    let values: Vec<String> = columns
+        .iter()
+        .map(|(place, (_, kind))| format!("(item.value ->> {place})::{kind}"))
+        .collect();
+    let (names, values) = (names.join(", "), values.join(", "));
+    format!(
+        "INSERT INTO {table} ({names}) SELECT {values} FROM json_array_elements($1::json) AS item"
+    )
+}
+
 pub(crate) const SUBMISSIONS: &str = "\
     SELECT jobs.owner, jobs.idempotency_key, jobs.digest, jobs.id FROM json_array_elements($1::json) AS item \
     JOIN jobs ON jobs.owner = item.value ->> 0 AND jobs.idempotency_key = item.value ->> 1 ORDER BY jobs.id";

@@ -18,18 +18,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
-use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, turns, writes};
-use crate::audit::Audit;
+use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, turns, verify, writes};
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
 use crate::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
     LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, StartRecord, Store,
-    StoreError, TokenRecord,
+    StoreError, TokenRecord, Verification,
 };
-
-/// Attempts compared with the ledger at a time; keeps a few megabytes in memory however long the history is.
-const AUDIT_ATTEMPTS: u32 = 1000;
 
 /// A store on this database.
 pub(super) struct Backend {
@@ -227,21 +223,11 @@ impl Store for Backend {
     }
 
     async fn audit_ledger(&self) -> Result<LedgerAudit> {
-        let mut transaction = self.read().await?;
-        let mut audit = Audit::default();
-        let mut after = (JobId(0), 0);
-        loop {
-            let attempts = reads::attempts_after(&mut transaction, after, AUDIT_ATTEMPTS).await?;
-            let (Some(first), Some(last)) = (attempts.first(), attempts.last()) else {
-                break;
-            };
-            after = (last.id.job, last.id.number);
-            let lines = reads::ledger_of_jobs(&mut transaction, first.id.job, last.id.job).await?;
-            audit.compare(&attempts, &lines);
-        }
-        let orphans = LedgerAudit::DIFFERENCES_MAX;
-        audit.report_orphans(&reads::ledger_orphans(&mut transaction, orphans).await?);
-        Ok(audit.finish())
+        verify::ledger(&mut *self.read().await?).await
+    }
+
+    async fn verify(&self) -> Result<Verification> {
+        verify::verify(&mut *self.read().await?).await
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRecord>> {

@@ -67,8 +67,7 @@ pub(super) async fn load(
     let windows = rows!(connection, "load the windows", sql::LIVE_WINDOWS);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
     let audit = quota_audit(connection).await?;
-    let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
-    let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
+    let (jobs, attempts) = living(connection).await?;
     let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
     let tasks = rows!(connection, "load the tasks", sql::LIVE_TASKS);
     let used = rows!(connection, "load what was used", sql::USED);
@@ -79,14 +78,21 @@ pub(super) async fn load(
         nodes: each(nodes, decode::node)?,
         book: Arc::new(tree.transpose()?.unwrap_or_default()),
         audit,
-        jobs: each(jobs, decode::job)?,
-        attempts: each(attempts, decode::attempt)?,
+        jobs,
+        attempts,
         steps: decode::steps(steps, tasks)?,
         history: history(connection, half_life, now).await?,
         used: each(used, decode::used)?,
         alerts: each(alerts, decode::alert)?,
         windows: each(windows, decode::window)?,
     })
+}
+
+/// Jobs that have not ended, and attempts that have not.
+pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Job>, Vec<Attempt>)> {
+    let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
+    let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
+    Ok((each(jobs, decode::job)?, each(attempts, decode::attempt)?))
 }
 
 /// Where the audit chain ends, and what stands for its next entry.

@@ -14,6 +14,25 @@ pub(crate) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// `BEGIN IMMEDIATE` has locked out every other writer already.
 pub(crate) const EPOCH: &str = "SELECT epoch FROM leadership WHERE single = 1";
 
+/// Name and type of each column of table `$1`.
+pub(crate) const COLUMNS: &str = "SELECT name, type FROM pragma_table_info($1) ORDER BY cid";
+
+/// Every row of a table as an array of JSON.
+pub(crate) fn export_rows(table: &str, columns: &[String]) -> String {
+    format!("SELECT json_array({}) FROM {table}", columns.join(", "))
+}
+
+/// Writes rows, an array of arrays of JSON in `$1`; the columns with their types and where in a row they stand.
+pub(crate) fn import_rows(table: &str, columns: &[(usize, &(String, String))]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(_, (name, _))| name.as_str()).collect();
+    let values: Vec<String> = columns
+        .iter()
+        .map(|(place, _)| format!("json_extract(item.value, '$[{place}]')"))
+        .collect();
+    let (names, values) = (names.join(", "), values.join(", "));
+    format!("INSERT INTO {table} ({names}) SELECT {values} FROM json_each($1) AS item")
+}
+
 pub(crate) const SUBMISSIONS: &str = "\
     SELECT jobs.owner, jobs.idempotency_key, jobs.digest, jobs.id FROM json_each($1) AS item \
     JOIN jobs ON jobs.owner = item.value ->> '$[0]' AND jobs.idempotency_key = item.value ->> '$[1]' \

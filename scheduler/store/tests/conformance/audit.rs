@@ -17,19 +17,19 @@ use crate::things::{Leader, at};
 
 const ALL: Page = Page { size: 1000, after: None };
 
-const TREE: &str = "approval = [{ above_gpus = 1, approvers = 1 }]\n[class.b200]\n[cluster.north]\nclass = \"b200\"\n\
+pub const TREE: &str = "approval = [{ above_gpus = 1, approvers = 1 }]\n[class.b200]\n[cluster.north]\nclass = \"b200\"\n\
                     [lot.first]\ncluster = \"north\"\ndue = \"2026-01-01\"\nbatch = [{ gpus = 1 }, { gpus = 8 }]\n\
                     [node.\"public\"]\nlimit = { b200 = 4 }\n";
 
 /// The office at work, as the writer would let it.
-struct Office {
-    leader: Leader,
+pub struct Office {
+    pub leader: Leader,
     world: World,
     now: UnixMicros,
 }
 
 impl Office {
-    async fn at(place: &Place) -> Self {
+    pub async fn at(place: &Place) -> Self {
         Office { leader: Leader::at(place).await, world: World::default(), now: at(0) }
     }
 
@@ -54,7 +54,7 @@ impl Office {
         }
     }
 
-    async fn apply(&mut self, text: &str) {
+    pub async fn apply(&mut self, text: &str) {
         let proposal = self.proposal(text);
         self.draft(|draft| apply_quota(draft, proposal, &user("kim"))).await.unwrap();
     }
