@@ -97,9 +97,7 @@ impl Arguments {
         };
         self.seconds.unwrap_or(usual).clamp(0.1, 3600.0)
     }
-}
 
-impl Arguments {
     fn runs(&self) -> u16 {
         let usual = match self.what {
             What::Failover => 20,

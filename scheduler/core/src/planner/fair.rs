@@ -274,10 +274,7 @@ impl Fair {
     pub fn take(&mut self, node: NodeIndex, class: ClassIndex, gpus: GpuMilli) {
         self.taken.push(Taken { node, class, gpus });
         self.burdens.take(node, class, gpus);
-        let held = &mut self.classes[usize::from(class.0)].held;
-        for above in self.arena.self_and_ancestors(node) {
-            held[above.get()] = held[above.get()].saturating_add(gpus.0);
-        }
+        self.each_held(node, class, |held| *held = held.saturating_add(gpus.0));
     }
 
     /// As it was when only so much of that had been given; what was given after it, the first first.
@@ -285,12 +282,17 @@ impl Fair {
         let later = self.taken.split_off(to);
         for Taken { node, class, gpus } in &later {
             self.burdens.give_back(*node, *class, *gpus);
-            let held = &mut self.classes[usize::from(class.0)].held;
-            for above in self.arena.self_and_ancestors(*node) {
-                held[above.get()] = held[above.get()].saturating_sub(gpus.0);
-            }
+            self.each_held(*node, *class, |held| *held = held.saturating_sub(gpus.0));
         }
         later
+    }
+
+    /// What the node and those above it hold of the class.
+    fn each_held(&mut self, node: NodeIndex, class: ClassIndex, change: impl Fn(&mut u64)) {
+        let held = &mut self.classes[usize::from(class.0)].held;
+        for above in self.arena.self_and_ancestors(node) {
+            change(&mut held[above.get()]);
+        }
     }
 
     /// What was given is no longer told apart from what was held.

@@ -57,14 +57,16 @@ impl<'w> Pass<'w> {
         let (mut fair, planned) =
             (self.fair.take(), Arc::new(std::mem::take(&mut self.plans.starts)));
         fair.iter_mut().for_each(Fair::settle);
-        let kept = fair.clone().filter(|_| is_calm).and_then(|fair| self.keep(fair, &planned));
+        let deferred = waiting.saturating_sub(self.considered);
+        let kept = fair.as_ref().filter(|_| is_calm).cloned();
+        let kept = kept.and_then(|fair| self.keep(fair, &planned, deferred > 0));
         let shares = fair.map(|fair| Shares::of(fair, &self.machine, &self.demands));
         let (jobs, cohorts, usual) = lists.into_parts();
         let report = Report {
             jobs,
             cohorts,
             considered: self.considered,
-            deferred: waiting.saturating_sub(self.considered),
+            deferred,
             shares: Arc::new(shares.unwrap_or_default()),
             planned,
             crowded: self.families.crowded(usual),
@@ -73,16 +75,16 @@ impl<'w> Pass<'w> {
         Ended { decisions: self.decisions, report, turns: record, bearings }
     }
 
-    /// What passes for events go by. It is made here, since people wait for those.
-    fn keep(&mut self, fair: Fair, planned: &Arc<PlannedStarts>) -> Option<Kept> {
-        let waiting = usize::try_from(self.world.waiting_jobs()).unwrap_or(usize::MAX);
+    /// What passes for events go by, where some jobs may not have been looked at. It is made here, since people wait for
+    /// those passes.
+    fn keep(&mut self, fair: Fair, planned: &Arc<PlannedStarts>, has_more: bool) -> Option<Kept> {
         let (whole, demands) = (Arc::clone(&self.whole), self.demands.clone());
         let (places, contested) = (self.places.clone()?, std::mem::take(&mut self.contested));
         let (version, planned) = (self.world.version, Arc::clone(planned));
         let mut kept = Kept::of(version, whole, (places, fair), demands, planned, contested);
         kept.note(&self.decisions, |job| self.jobs.get(job));
         kept.refusing = refusing(&self.limits, &self.budgets, self.lending.is_some());
-        kept.fresh.has_more = waiting > self.considered;
+        kept.fresh.has_more = has_more;
         kept.fresh.nodes.append(&mut self.given_up);
         Some(kept)
     }

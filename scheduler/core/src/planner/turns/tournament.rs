@@ -110,9 +110,7 @@ impl Tournament {
                 self.winners[half + *seat as usize] = count(line);
             }
         }
-        for game in (1..half).rev() {
-            self.winners[game] = self.winner(self.winners[2 * game], self.winners[2 * game + 1]);
-        }
+        (1..half).rev().for_each(|game| self.play(game));
     }
 
     /// Gives a line the place of its next job.
@@ -152,20 +150,20 @@ impl Tournament {
             games.iter_mut().for_each(|game| *game /= 2);
             games.dedup();
             level /= 2;
-            for game in &games {
-                let game = level + *game as usize;
-                self.winners[game] =
-                    self.winner(self.winners[2 * game], self.winners[2 * game + 1]);
-            }
+            games.iter().for_each(|game| self.play(level + *game as usize));
         }
     }
 
     fn play_above(&mut self, seat: usize) {
         let mut game = seat / 2;
         while game > 0 {
-            self.winners[game] = self.winner(self.winners[2 * game], self.winners[2 * game + 1]);
+            self.play(game);
             game /= 2;
         }
+    }
+
+    fn play(&mut self, game: usize) {
+        self.winners[game] = self.winner(self.winners[2 * game], self.winners[2 * game + 1]);
     }
 
     /// Which of two lines comes before the other.
