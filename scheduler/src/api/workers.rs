@@ -244,6 +244,8 @@ impl Session {
                 self.services.logs.answered(&self.node, data);
                 Ok(())
             }
+            // Not acknowledged, so the worker keeps it.
+            Some(Said::Finding(_)) => Ok(()),
             Some(Said::Register(_)) => Err("registered twice on one stream".to_owned()),
             // From a newer worker; nothing to do.
             None => Ok(()),
