@@ -6,6 +6,7 @@
 mod cluster;
 pub mod convert;
 pub mod error;
+mod health;
 mod idempotent;
 mod jobs;
 mod jobs_actions;

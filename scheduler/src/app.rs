@@ -71,6 +71,7 @@ pub enum Ended {
 /// Anything that keeps it from starting, with what was being done.
 pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> anyhow::Result<Ended> {
     config.check()?;
+    let config = config.with_rules()?;
     let data_dir = config.server.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
@@ -361,6 +362,7 @@ fn spawn_loops(
         timing,
     ));
     tokio::spawn(loops::repair::run(writer.clone(), timing));
+    tokio::spawn(loops::health::run(writer.clone(), parts.config.health.clone(), timing));
     let metrics = Arc::clone(&services.metrics);
     tokio::spawn(loops::gauges::run(writer.clone(), Arc::clone(dispatcher), metrics));
     let (store, epoch) = (Arc::clone(&parts.store), parts.leadership.epoch);

@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gotgan_core::fairshare::HalfLife;
+use gotgan_core::health::Rules;
 use gotgan_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +20,10 @@ pub struct Config {
     pub tls: Tls,
     /// Beats and patience.
     pub timing: Timing,
-    /// Limits and defaults for jobs.
+    /// Limits and defaults for jobs, and about the health of hardware.
     pub policy: Policy,
+    /// Rules and repairs of hardware that is not well.
+    pub health: Health,
 }
 
 /// Where it listens and keeps things.
@@ -110,6 +114,45 @@ impl Default for Timing {
     }
 }
 
+/// Rules and repairs of hardware that is not well. Numbers about it are in `policy.health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// The site's own rules, which come after those that Gotgan has; empty: none.
+    pub rules: PathBuf,
+    /// The site's own program that resets GPUs and reboots nodes, with its first arguments; empty: people do.
+    pub repair_command: Vec<String>,
+    /// When it is given up, seconds.
+    pub repair_timeout_s: u64,
+    /// How many repairs go on at once.
+    pub repairs_at_once: usize,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let (rules, repair_command) = Default::default();
+        Health { rules, repair_command, repair_timeout_s: 900, repairs_at_once: 4 }
+    }
+}
+
+impl Health {
+    /// The rules: Gotgan's own, changed by those of the site.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the site's file cannot be read or has a rule that cannot be.
+    pub fn rules(&self) -> Result<Rules, ConfigError> {
+        if self.rules.as_os_str().is_empty() {
+            return Ok(Rules::default());
+        }
+        let path = self.rules.clone();
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        Rules::default()
+            .changed_by(&text)
+            .map_err(|error| ConfigError::Parse { path, message: error.to_string() })
+    }
+}
+
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -194,7 +237,38 @@ impl Config {
                 "must be above 0, or nothing would ever start",
             );
         }
+        self.check_health()
+    }
+
+    fn check_health(&self) -> Result<(), ConfigError> {
+        let value =
+            |key, message: &str| Err(ConfigError::Value { key, message: message.to_owned() });
+        let terms = &self.policy.health;
+        if terms.verify_s < 0 {
+            return value("policy.health.verify_s", "must be 0 or more");
+        }
+        if terms.breaker_percent > 100 {
+            return value("policy.health.breaker_percent", "must be 0 up to 100");
+        }
+        if terms.facility_percent > 100 {
+            return value("policy.health.facility_percent", "must be 0 up to 100");
+        }
+        if self.health.repair_timeout_s == 0 {
+            return value("health.repair_timeout_s", "must be above 0");
+        }
+        if self.health.repairs_at_once == 0 {
+            return value("health.repairs_at_once", "must be above 0");
+        }
         Ok(())
+    }
+
+    /// With the site's rules for signs of bad health read from their file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if that cannot be read, or has a rule that cannot be.
+    pub fn with_rules(mut self) -> Result<Self, ConfigError> {
+        self.policy.health.rules = Arc::new(self.health.rules()?);
+        Ok(self)
     }
 
     /// The database's URL.
@@ -258,6 +332,21 @@ mod tests {
         config.timing.quorum_percent = 101;
         let error = config.check().unwrap_err().to_string();
         assert_eq!(error, "timing.quorum_percent: must be 0 up to 100");
+    }
+
+    #[test]
+    fn a_site_rule_that_cannot_be_is_refused_with_its_file_its_number_and_its_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let rules = directory.path().join("rules.toml");
+        std::fs::write(
+            &rules,
+            "version = \"1\"\n[[rule]]\non = []\nresponse = \"log\"\nwhy = \"\"",
+        )
+        .unwrap();
+        let health = Health { rules: rules.clone(), ..Health::default() };
+        let config = Config { health, ..Config::default() };
+        let error = config.with_rules().unwrap_err().to_string();
+        assert_eq!(error, format!("{}: rule 1: on: names no sign", rules.display()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Exit},
     output::{
         table::{Table, Tone, column, fields},
+        text::filled,
         time,
     },
     view::{amount, cluster::ClusterView},
@@ -47,6 +48,9 @@ async fn status(context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     output.text(&summary(&view, time::now_us()))?;
+    for line in alarms(&view) {
+        output.line(&line)?;
+    }
     if !view.classes.is_empty() {
         output.line("")?;
         output.table(&class_table(&view))?;
@@ -69,8 +73,32 @@ fn summary(view: &ClusterView, now_us: i64) -> String {
         ("Nodes", format!("{} ready, {} not", view.nodes_ready, view.nodes_unavailable)),
         ("Jobs", jobs),
         ("Planning", format!("{} passes, the last in {} us", view.passes, view.last_pass_us)),
+        ("Hardware", hardware(view)),
         ("Note", simulated.to_owned()),
     ])
+}
+
+/// GPUs that are not sound, in words; empty if all are.
+fn hardware(view: &ClusterView) -> String {
+    match (view.gpus_out, view.gpus_suspect) {
+        (0, 0) => String::new(),
+        (out, 0) => format!("{out} GPUs out"),
+        (0, suspect) => format!("{suspect} GPUs suspect"),
+        (out, suspect) => format!("{out} GPUs out, {suspect} suspect"),
+    }
+}
+
+/// What somebody has to look at now.
+fn alarms(view: &ClusterView) -> Vec<String> {
+    let breakers = view.broken_breakers.iter().map(|it| {
+        format!(
+            "{}: nothing is taken out by itself any more: {}. Once that is mended: \
+             gotgan node reset-breaker '{}'",
+            it.scope, it.reason, it.scope
+        )
+    });
+    let building = view.facility_alarms.iter().cloned();
+    breakers.chain(building).flat_map(|text| filled("ALARM", &text)).collect()
 }
 
 fn class_table(view: &ClusterView) -> Table {

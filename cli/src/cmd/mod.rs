@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 mod custody;
+mod health;
 pub mod job;
 pub mod jobs;
 pub mod logs;

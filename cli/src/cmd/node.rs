@@ -4,12 +4,14 @@ use clap::{Args, Subcommand};
 use gotgan_proto::v1;
 use serde::Serialize;
 
+use super::health::{History, ResetBreaker, Verify, health_table, reasons};
 use super::maintenance::Maintenance;
 use crate::{
     context::Context,
     error::{Error, Exit},
     output::{
         table::{Table, Tone, column, fields},
+        text::filled,
         time,
     },
     view::{
@@ -19,9 +21,9 @@ use crate::{
     },
 };
 
-/// Show a node, drain it or put it back, or plan maintenance of some
+/// Show a node, drain it or put it back, verify its hardware, or plan maintenance of some
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node verify NAME [--gpu GPU]\n       gotgan node reset-breaker SCOPE\n       gotgan node history NAME\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
 pub struct NodeCommand {
     /// Name of the node
     #[arg(required = true)]
@@ -35,6 +37,8 @@ Examples:
   gotgan node gpu-001
   gotgan node drain gpu-001 --reason 'fan of GPU 3'    (what runs goes on)
   gotgan node resume gpu-001
+  gotgan node verify gpu-001 --gpu 3    (it was repaired)
+  gotgan node history gpu-001
   gotgan node maintenance rack=r12 --from +6h --for 2h --reason 'new fans'";
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +56,9 @@ enum Action {
     Resume {
         name: String,
     },
+    Verify(Verify),
+    ResetBreaker(ResetBreaker),
+    History(History),
     Maintenance(Box<Maintenance>),
 }
 
@@ -67,6 +74,9 @@ impl NodeCommand {
         match (self.action, self.name) {
             (Some(Action::Drain { name, reason }), _) => drain(name, reason, context).await?,
             (Some(Action::Resume { name }), _) => resume(name, context).await?,
+            (Some(Action::Verify(command)), _) => command.run(context).await?,
+            (Some(Action::ResetBreaker(command)), _) => command.run(context).await?,
+            (Some(Action::History(command)), _) => command.run(context).await?,
             (Some(Action::Maintenance(command)), _) => command.run(context).await?,
             (None, name) => show(name.unwrap_or_default(), context).await?,
         }
@@ -110,6 +120,13 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
     output.text(&summary(&node, time::now_us()))?;
     for line in confinement(&node) {
         output.line(&line)?;
+    }
+    if let Some(health) = health_table(&node, time::now_us()) {
+        output.line("")?;
+        output.table(&health)?;
+        for line in reasons(&node) {
+            output.line(&line)?;
+        }
     }
     if node.gpus.is_empty() {
         return Ok(());
@@ -170,23 +187,6 @@ fn confinement(node: &NodeView) -> Vec<String> {
     if !it.missing.is_empty() {
         lines.push("NOT CONFINED, though asked for:".to_owned());
         lines.extend(it.missing.iter().flat_map(|why| filled(" ", why)));
-    }
-    lines
-}
-
-/// Words in lines of 80 columns, all but the first with two blanks more.
-fn filled(head: &str, text: &str) -> Vec<String> {
-    let indent = " ".repeat(head.len() - head.trim_start().len() + 3);
-    let mut lines = vec![head.to_owned()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().map(|line| (line.chars().count(), line));
-        match line {
-            Some((width, line)) if width + 1 + word.chars().count() <= 80 => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(format!("{indent}{word}")),
-        }
     }
     lines
 }

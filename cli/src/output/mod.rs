@@ -3,6 +3,7 @@
 pub mod json;
 pub mod progress;
 pub mod table;
+pub mod text;
 pub mod time;
 
 use std::io::{self, IsTerminal, Write};

@@ -25,6 +25,26 @@ pub struct ClusterView {
     pub last_pass_us: u64,
     pub event_seq: u64,
     pub classes: Vec<CapacityView>,
+    /// GPUs that are out for their health or are verified.
+    pub gpus_out: u64,
+    /// GPUs that are watched.
+    pub gpus_suspect: u64,
+    /// Halls in which nothing is taken out by itself any more.
+    pub broken_breakers: Vec<BreakerView>,
+    /// Racks and halls that are slowed down by heat or by their power, a line each.
+    pub facility_alarms: Vec<String>,
+    /// Version of the rules for signs of bad health.
+    pub health_rules: String,
+}
+
+/// A circuit breaker that is broken.
+#[derive(Clone, Debug, Serialize)]
+pub struct BreakerView {
+    /// Of what, as in "hall h2".
+    pub scope: String,
+    pub since_us: Option<i64>,
+    pub since: Option<String>,
+    pub reason: String,
 }
 
 /// GPUs of one class; free, allocated and down add up to the capacity.
@@ -68,8 +88,18 @@ impl ClusterView {
             last_pass_us: status.last_pass_us,
             event_seq: status.event_seq,
             classes: status.classes.into_iter().map(class).collect(),
+            gpus_out: status.gpus_out,
+            gpus_suspect: status.gpus_suspect,
+            broken_breakers: status.broken_breakers.into_iter().map(breaker).collect(),
+            facility_alarms: status.facility_alarms,
+            health_rules: status.health_rules,
         }
     }
+}
+
+fn breaker(broken: v1::BrokenBreaker) -> BreakerView {
+    let v1::BrokenBreaker { scope, since_us, reason } = broken;
+    BreakerView { scope, since_us: time::set(since_us), since: time::rfc3339(since_us), reason }
 }
 
 /// A token without its secret.

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod dependency;
 pub mod event;
 pub mod gpu;
+pub mod health;
 pub mod job;
 pub mod maintenance;
 pub mod node;

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{
     output::time,
     view::{
-        blocks, gpu::GpuDetail, maintenance::MaintenanceView, reservation::ReservationView, word,
+        blocks, gpu::GpuDetail, health::HealthView, maintenance::MaintenanceView,
+        reservation::ReservationView, word,
     },
 };
 
@@ -50,6 +51,10 @@ pub struct NodeView {
     pub maintenance: Option<MaintenanceView>,
     /// The reservation by command that holds there, else the one that comes next.
     pub reservation: Option<ReservationView>,
+    /// How it stands as a whole, for its hardware.
+    pub health: HealthView,
+    /// Why it takes no new work now; empty if it does.
+    pub no_work_reason: String,
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
@@ -89,6 +94,7 @@ pub struct GpuView {
     pub ecc_uncorrected: Option<u64>,
     pub processes: Vec<ProcessView>,
     pub error: Option<String>,
+    pub health: HealthView,
     #[serde(flatten)]
     pub detail: GpuDetail,
 }
@@ -144,8 +150,23 @@ impl NodeView {
             confinement: inventory.confinement.map(ConfinementView::of),
             maintenance: node.maintenance.clone().map(MaintenanceView::of),
             reservation: node.reservation.clone().map(ReservationView::of),
+            health: HealthView::of(node.health.as_ref()),
+            no_work_reason: node.no_work_reason.clone(),
             nvlink_disagreement: node.nvlink_disagreement.clone(),
         }
+    }
+
+    /// How many of its GPUs are out or watched, in words.
+    fn hurt(&self) -> String {
+        let out = self.gpus.iter().filter(|gpu| gpu.health.is_out()).count();
+        let suspect = self.gpus.iter().filter(|gpu| gpu.health.state == "suspect").count();
+        let count = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 GPU {what}")),
+            more => Some(format!("{more} GPUs {what}")),
+        };
+        let counts = [count(out, "out"), count(suspect, "suspect")];
+        counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// What is to be noted of it: that it was invented, that maintenance is to come, that it is reserved, or that it says it
@@ -160,17 +181,22 @@ impl NodeView {
         let maintenance = planned
             .map(|it| format!("maintenance from {}", time::local(it.from_us.unwrap_or_default())));
         let reserved = self.reservation.as_ref().map(|it| it.note(now_us));
-        [simulated, &maintenance.unwrap_or_default(), &reserved.unwrap_or_default(), &misplaced]
+        let hurt = self.hurt();
+        let maintenance = maintenance.unwrap_or_default();
+        [simulated, &hurt, &maintenance, &reserved.unwrap_or_default(), &misplaced]
             .into_iter()
             .filter(|note| !note.is_empty())
             .collect::<Vec<_>>()
             .join(", ")
     }
 
-    /// What a person needs to know first: "ready", "spare", "draining", "lost".
+    /// What a person needs to know first: "ready", "spare", "draining", "out", "lost".
     #[must_use]
     pub fn state(&self) -> String {
         match (self.liveness.as_str(), self.admin.as_str()) {
+            ("ready", "active" | "unspecified") if self.health.is_out() => {
+                self.health.state.clone()
+            }
             ("ready", "active" | "unspecified") if self.stands_by => "spare".to_owned(),
             (liveness, "active" | "unspecified") => liveness.to_owned(),
             ("ready", admin) => admin.to_owned(),
@@ -184,7 +210,9 @@ fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
     let allocated =
         |position: usize| node.gpu_allocated_milli.get(position).copied().unwrap_or_default();
     let view = |(position, gpu): (usize, &v1::GpuDevice)| {
-        GpuView::of(gpu, reading(&gpu.uuid).unwrap_or_default(), allocated(position))
+        let reading = reading(&gpu.uuid).unwrap_or_default();
+        let health = HealthView::of(node.gpu_health.get(position));
+        GpuView { health, ..GpuView::of(gpu, reading, allocated(position)) }
     };
     inventory.gpus.iter().enumerate().map(view).collect()
 }
@@ -214,6 +242,7 @@ impl GpuView {
             ecc_uncorrected: reading.ecc_uncorrected,
             processes: reading.processes.iter().map(process).collect(),
             error: (!reading.error.is_empty()).then_some(reading.error),
+            health: HealthView::of(None),
             detail,
         }
     }

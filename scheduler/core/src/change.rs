@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::Alert;
 use crate::amount::UnixMicros;
 use crate::attempt::Attempt;
+use crate::health::{Breaker, NodeHealth};
 use crate::ids::{AttemptId, Epoch, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::ledger::LedgerEntry;
@@ -62,6 +63,15 @@ pub enum Change {
         /// What they decided.
         admin: Admin,
     },
+    /// The hardware of a node stands differently.
+    NodeHealth {
+        /// Which node.
+        node: NodeName,
+        /// How it stands now.
+        health: Arc<NodeHealth>,
+    },
+    /// The circuit breaker of a hall broke or was reset.
+    BreakerMoved(Arc<Breaker>),
     /// A window in which nodes take no jobs was planned, or stands differently.
     WindowMoved(Arc<Window>),
     /// Something was heard of a node, or was not. Not stored.
@@ -220,6 +230,22 @@ event_kinds! {
     NodeDrained => "node_drained",
     /// A node takes work again.
     NodeResumed => "node_resumed",
+    /// A worker told of a sign of bad health.
+    HardwareSign => "hardware_sign",
+    /// Hardware is watched.
+    HardwareSuspect => "hardware_suspect",
+    /// Hardware takes no new work.
+    HardwareOut => "hardware_out",
+    /// Hardware that was out is watched before it takes work again.
+    HardwareVerifying => "hardware_verifying",
+    /// Hardware is sound again.
+    HardwareOk => "hardware_ok",
+    /// Too much of a hall would be out: no more is taken out by itself.
+    BreakerBroke => "breaker_broke",
+    /// It may be taken out again.
+    BreakerReset => "breaker_reset",
+    /// Many nodes of a rack or hall are slowed down at once.
+    FacilityAlarm => "facility_alarm",
     /// A node is to take no work from one moment until another.
     MaintenancePlanned => "maintenance_planned",
     /// A node takes no work until a moment.

@@ -28,6 +28,7 @@ pub mod fabric;
 pub mod fairshare;
 pub mod forecast;
 pub mod fragmentation;
+pub mod health;
 pub mod ids;
 pub mod job;
 pub mod ledger;

@@ -13,6 +13,7 @@ mod behind;
 mod deadline;
 mod draft;
 mod end;
+mod health;
 mod movement;
 mod node;
 pub mod orders;
@@ -32,6 +33,10 @@ pub use action::{Action, ActionRefusal, Actor, Changed, act, act_on_indexes};
 pub use alert::tell_alerts;
 pub use deadline::end_overdue;
 pub use draft::Draft;
+pub use health::{
+    Finding, HealthRefusal, Place, Repaired, begin_repair, due_repairs, find, look, repaired,
+    reset_breaker, settle_verified, tells_news, verify,
+};
 pub use movement::{Grounds, Move, MoveRefusal, move_budget};
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{

@@ -88,8 +88,8 @@ pub fn disagreement(world: &World, inventory: &Inventory) -> Option<Disagreement
     let (ours, name) = (agreed(inventory)?, inventory.block(Level::Nvlink)?);
     let others = world.nodes.iter().filter(|(other, _)| **other != inventory.node);
     others.into_iter().find_map(|(other, node)| {
-        let theirs = agreed(&node.inventory)?;
-        let their_name = node.inventory.block(Level::Nvlink)?;
+        let theirs = agreed(&node.registered)?;
+        let their_name = node.registered.block(Level::Nvlink)?;
         match (theirs == ours, their_name == name) {
             (true, true) | (false, false) => None,
             (false, true) => {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::fairshare::{HalfLife, OrderRule};
+use crate::health;
 
 /// Limits and defaults of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,8 @@ pub struct Policy {
     pub fair_share_rule: OrderRule,
     /// After this long what a project used counts half for its turn, minutes. What it is charged never fades.
     pub fair_share_half_life_minutes: u32,
+    /// When hardware goes out of service by itself, and how it comes back.
+    pub health: health::Terms,
 }
 
 impl Policy {
@@ -96,6 +99,7 @@ impl Default for Policy {
             max_window_s: 30 * 24 * 3600,
             fair_share_rule: OrderRule::default(),
             fair_share_half_life_minutes: HalfLife::default().minutes(),
+            health: health::Terms::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::alert::Alert;
 use crate::amount::{GpuMilli, Ngh, UnixMicros};
 use crate::attempt::Attempt;
 use crate::fairshare::History;
+use crate::health::{Breaker, NodeHealth};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
@@ -100,6 +101,8 @@ pub struct World {
     pub alerts: Alerts,
     /// Windows in which nodes take no jobs, that are planned or open.
     pub windows: Windows,
+    /// Circuit breakers that ever broke, by what they are of.
+    pub breakers: BTreeMap<String, Arc<Breaker>>,
     /// When attempts must be settled next.
     dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
@@ -149,8 +152,10 @@ impl QueueKey {
 pub struct Snapshot {
     /// Counters.
     pub sequences: Sequences,
-    /// Every node with what people decided for it.
-    pub nodes: Vec<(Arc<Inventory>, Admin)>,
+    /// Every node with what people decided for it, and how its hardware stands.
+    pub nodes: Vec<(Arc<Inventory>, Admin, NodeHealth)>,
+    /// Circuit breakers that ever broke.
+    pub breakers: Vec<Breaker>,
     /// Everything that was decided about quotas.
     pub book: Arc<QuotaBook>,
     /// Where the audit chain of the book ends, and what stands for its next change.
@@ -211,6 +216,7 @@ impl Default for World {
             accounts: Accounts::default(),
             alerts: Alerts::default(),
             windows: Windows::default(),
+            breakers: BTreeMap::new(),
             dues: BTreeSet::new(),
         }
     }
@@ -226,8 +232,11 @@ impl World {
         snapshot.alerts.iter().for_each(|alert| world.alerts.tell(alert));
         world.turn_quota(now);
         world.history = snapshot.history;
-        for (inventory, admin) in snapshot.nodes {
-            world.enter_node(Node::new(inventory, admin));
+        for (inventory, admin, health) in snapshot.nodes {
+            world.enter_node(Node::new(inventory, admin, Arc::new(health)));
+        }
+        for breaker in snapshot.breakers {
+            world.breakers.insert(breaker.scope.clone(), Arc::new(breaker));
         }
         for window in snapshot.windows {
             world.put_window(&Arc::new(window));

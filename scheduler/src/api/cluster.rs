@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::fabric;
+use gotgan_core::health::alarm::facility;
+use gotgan_core::health::{Breaker, State};
 use gotgan_core::ids::{GpuClass, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::node::Liveness;
-use gotgan_core::world::World;
+use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 use gotgan_proto::v1::cluster_server::Cluster;
 use gotgan_store::TokenRecord;
@@ -37,7 +39,16 @@ impl Cluster for ClusterService {
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
         let services = &self.0;
-        let summary = services.writer.read(summarise).await.map_err(|e| error::flow(&e))?;
+        let policy = Arc::clone(&services.policy);
+        let summary = services.writer.read(move |world| v1::ClusterStatus {
+            facility_alarms: facility(world, &policy.health)
+                .iter()
+                .map(|it| it.describe())
+                .collect(),
+            health_rules: policy.health.rules.version.clone(),
+            ..summarise(world)
+        });
+        let summary = summary.await.map_err(|e| error::flow(&e))?;
         let pass = services.last_pass.get();
         Ok(Response::new(v1::ClusterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -240,9 +251,24 @@ fn summarise(world: &World) -> v1::ClusterStatus {
         }
         status.any_simulated |= node.inventory.simulated;
     }
+    status.gpus_out = world.nodes.values().map(|node| node.gpus_out().count() as u64).sum();
+    status.gpus_suspect = world.nodes.values().map(watched).sum();
+    status.broken_breakers = world.breakers.values().filter_map(|it| broken(it)).collect();
     status.classes = capacities(world).into_iter().map(|(class, it)| it.show(&class)).collect();
     status.event_seq = world.sequences.next_event - 1;
     status
+}
+
+/// GPUs of a node that are watched.
+fn watched(node: &Node) -> u64 {
+    let gpus = node.health.gpus.values();
+    gpus.filter(|gpu| matches!(gpu.standing.state, State::Suspect { .. })).count() as u64
+}
+
+fn broken(breaker: &Breaker) -> Option<v1::BrokenBreaker> {
+    let Breaker { scope, broken, reason } = breaker;
+    let (scope, reason) = (scope.clone(), reason.clone());
+    broken.map(|since| v1::BrokenBreaker { scope, since_us: since.0, reason })
 }
 
 /// GPUs of one class, told apart by what becomes of them.
@@ -272,6 +298,11 @@ pub(crate) fn capacities(world: &World) -> BTreeMap<GpuClass, Capacity> {
     let mut classes: BTreeMap<GpuClass, Capacity> = BTreeMap::new();
     let standby = fabric::standby(world);
     for (name, node) in &world.nodes {
+        for gpu in node.gpus_out() {
+            let class = classes.entry(gpu.class.clone()).or_default();
+            class.simulated |= node.registered.simulated;
+            class.down += GpuMilli::WHOLE;
+        }
         let takes_work = node.takes_work() && !standby.contains(name);
         for (gpu, free) in node.inventory.gpus.iter().zip(&node.free.gpus) {
             let class = classes.entry(gpu.class.clone()).or_default();

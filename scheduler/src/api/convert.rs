@@ -1,6 +1,7 @@
 //! Between the API's messages and the core's types.
 
 mod blocker;
+mod health;
 mod job;
 mod node;
 mod order;
@@ -12,6 +13,7 @@ use gotgan_core::job::JobState;
 use gotgan_proto::v1;
 
 pub use blocker::blocker;
+pub use health::{finding, looks};
 pub use job::{event, job, job_brief};
 pub use node::{NodeView, admin, inventory_from, node, node_view};
 pub use order::{fair_share_rule, order_rank, order_rule, order_verdict};

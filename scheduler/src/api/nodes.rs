@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, maintenance, principal, reservation};
+use super::{Services, convert, error, health, maintenance, principal, reservation};
 
 /// Longest reason of a drain or of maintenance, in characters.
 pub(super) const REASON_MAX: usize = 256;
@@ -54,7 +54,7 @@ impl Nodes for NodesService {
                 .collect::<Vec<NodeView>>()
         });
         let views = views.await.map_err(|e| error::flow(&e))?;
-        let last = views.last().map(|view| view.node.inventory.node.to_string());
+        let last = views.last().map(|view| view.node.registered.node.to_string());
         let next_token = last.filter(|_| views.len() >= size).unwrap_or_default();
         let nodes = views.into_iter().map(|view| self.show(view)).collect();
         Ok(Response::new(v1::ListNodesResponse { nodes, next_token }))
@@ -106,6 +106,29 @@ impl Nodes for NodesService {
             answer(changed, draft.world.nodes.get(&name), &request.name)
         });
         Ok(Response::new(done.await?))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<v1::VerifyResponse>, Status> {
+        let who = principal(&request)?;
+        health::verify(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<v1::ResetBreakerRequest>,
+    ) -> Result<Response<v1::ResetBreakerResponse>, Status> {
+        let who = principal(&request)?;
+        health::reset_breaker(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::NodeHistoryRequest>,
+    ) -> Result<Response<v1::NodeHistoryResponse>, Status> {
+        health::history(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn plan_maintenance(
@@ -165,7 +188,7 @@ impl Nodes for NodesService {
 
 impl NodesService {
     fn show(&self, view: NodeView) -> v1::Node {
-        let heard = self.0.telemetry.of(&view.node.inventory.node);
+        let heard = self.0.telemetry.of(&view.node.registered.node);
         convert::node(view, heard)
     }
 }
@@ -200,5 +223,5 @@ pub(super) fn class_of(text: &str) -> Result<Option<GpuClass>, Status> {
 }
 
 pub(super) fn has_class(node: &Node, class: Option<&GpuClass>) -> bool {
-    class.is_none_or(|class| node.inventory.gpus.iter().any(|gpu| gpu.class == *class))
+    class.is_none_or(|class| node.registered.gpus.iter().any(|gpu| gpu.class == *class))
 }

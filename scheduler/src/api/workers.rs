@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
+use gotgan_core::health::GpuLook;
 use gotgan_core::ids::{AttemptId, NodeName};
 use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
 use gotgan_core::node::Liveness;
@@ -82,7 +83,8 @@ impl Workers for WorkersService {
         };
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
-        let session = Session { services: Arc::clone(&self.services), node, number };
+        let services = Arc::clone(&self.services);
+        let session = Session { services, node, number, looked: None };
         session.register(register, outbox).await?;
         tokio::spawn(session.run(said));
         Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
@@ -148,6 +150,8 @@ struct Session {
     services: Arc<Services>,
     node: NodeName,
     number: u64,
+    /// What its last beat told of its GPUs, so that the writer is only asked about what is new.
+    looked: Option<Vec<GpuLook>>,
 }
 
 impl Session {
@@ -203,7 +207,7 @@ impl Session {
     }
 
     /// Listens until the stream ends, breaks, or a newer one of the node takes over.
-    async fn run(self, mut said: Streaming<v1::WorkerMessage>) {
+    async fn run(mut self, mut said: Streaming<v1::WorkerMessage>) {
         tracing::info!(node = %self.node, "worker connected");
         let why = loop {
             match said.next().await {
@@ -233,23 +237,59 @@ impl Session {
         let _ = missed.await;
     }
 
-    async fn hear(&self, message: v1::WorkerMessage) -> Result<(), String> {
+    async fn hear(&mut self, message: v1::WorkerMessage) -> Result<(), String> {
         match message.message {
             Some(Said::Heartbeat(beat)) => {
+                let looks = convert::looks(&beat.gpus);
                 self.services.telemetry.heard(&self.node, clock::now(), Some(beat.gpus));
-                Ok(())
+                self.look(looks).await
             }
             Some(Said::Report(report)) => self.report(report).await,
             Some(Said::LogData(data)) => {
                 self.services.logs.answered(&self.node, data);
                 Ok(())
             }
-            // Not acknowledged, so the worker keeps it.
-            Some(Said::Finding(_)) => Ok(()),
+            Some(Said::Finding(finding)) => self.find(finding).await,
             Some(Said::Register(_)) => Err("registered twice on one stream".to_owned()),
             // From a newer worker; nothing to do.
             None => Ok(()),
         }
+    }
+
+    /// Takes in what lasts on the GPUs, unless the last beat told the same.
+    async fn look(&mut self, looks: Vec<GpuLook>) -> Result<(), String> {
+        if self.looked.as_ref() == Some(&looks) {
+            return Ok(());
+        }
+        self.looked = Some(looks.clone());
+        let node = self.node.clone();
+        let written = self.services.writer.write_then(
+            move |round| lifecycle::look(&mut round.draft, &node, &looks),
+            // What was not committed is told again by the next stream, and until then lasts.
+            |_| {},
+        );
+        written.await.map_err(|error| error.to_string())
+    }
+
+    /// Takes a finding in and acknowledges it once it is durable, without waiting for that here.
+    async fn find(&self, finding: v1::Finding) -> Result<(), String> {
+        let ack = v1::FindingAck { journal_id: finding.journal_id.clone(), seq: finding.seq };
+        // One that this scheduler does not understand would be sent for ever.
+        let Some(finding) = convert::finding(finding, &self.node) else {
+            tracing::warn!(node = %self.node, seq = ack.seq, "a finding that cannot be understood");
+            acknowledge_finding(&self.services, &self.node, ack);
+            return Ok(());
+        };
+        let (services, node) = (Arc::clone(&self.services), self.node.clone());
+        let sent = self.services.writer.write_then(
+            move |round| lifecycle::find(&mut round.draft, &finding),
+            move |outcome| {
+                if outcome.is_ok() {
+                    acknowledge_finding(&services, &node, ack);
+                }
+            },
+        );
+        sent.await.map_err(|error| error.to_string())
     }
 
     /// Folds a report in and acknowledges it once it is durable, without waiting for that here.
@@ -300,6 +340,11 @@ fn acknowledge(services: &Services, report: &Report) {
     services
         .dispatcher
         .send(&report.node, v1::SchedulerMessage { message: Some(Order::ReportAck(ack)) });
+}
+
+fn acknowledge_finding(services: &Services, node: &NodeName, ack: v1::FindingAck) {
+    // If the stream is gone, the worker sends the finding again on the next.
+    services.dispatcher.send(node, v1::SchedulerMessage { message: Some(Order::FindingAck(ack)) });
 }
 
 fn forget(services: &Services, node: &NodeName, attempt: AttemptId) {

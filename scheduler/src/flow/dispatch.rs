@@ -255,6 +255,8 @@ fn attempt_of(change: &Change) -> Option<AttemptId> {
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::NodeHealth { .. }
+        | Change::BreakerMoved(_)
         | Change::PassRecorded(_)
         | Change::WindowMoved(_)
         | Change::NodeHeard { .. }

@@ -410,6 +410,8 @@ fn news_of(change: &Change, report: &Report, owes_full: bool) -> News {
         Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::NodeHealth { .. }
+        | Change::BreakerMoved(_)
         | Change::WindowMoved(_)
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }

@@ -17,7 +17,7 @@ use crate::{Result, StoreError, postgres, sqlite, without_password};
 use file::{BackupReader, BackupWriter, FileError, Header};
 
 /// Every table, those that others point to first.
-pub(crate) const TABLES: [&str; 21] = [
+pub(crate) const TABLES: [&str; 22] = [
     "settings",
     "leadership",
     "jobs",
@@ -37,6 +37,7 @@ pub(crate) const TABLES: [&str; 21] = [
     "join_tokens",
     "answered_requests",
     "windows",
+    "breakers",
     "passes",
     "start_turns",
 ];

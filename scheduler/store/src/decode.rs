@@ -9,6 +9,7 @@ use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, EventKind, Subject};
 use gotgan_core::fairshare::HeldFor;
+use gotgan_core::health::{Breaker, NodeHealth};
 use gotgan_core::ids::{AttemptId, BadName, Epoch, JobId};
 use gotgan_core::job::{Digest, Job, JobState};
 use gotgan_core::ledger::{CounterAccount, LedgerEntry, LedgerKind};
@@ -367,9 +368,17 @@ pub(crate) fn join_token(row: JoinTokenRow) -> Result<JoinTokenRecord> {
 }
 
 /// A node from its inventory and what people decided.
-pub(crate) fn node((inventory, admin): (Text, Text)) -> Result<(Arc<Inventory>, Admin)> {
+pub(crate) fn node(
+    (inventory, admin, health): (Text, Text, Option<Text>),
+) -> Result<(Arc<Inventory>, Admin, NodeHealth)> {
     let what = || "node".to_owned();
-    Ok((Arc::new(json(&what, &inventory)?), json(&what, &admin)?))
+    let health = health.map(|health| json(&what, &health)).transpose()?.unwrap_or_default();
+    Ok((Arc::new(json(&what, &inventory)?), json(&what, &admin)?, health))
+}
+
+/// A circuit breaker as it was written.
+pub(crate) fn breaker((body,): (Text,)) -> Result<Breaker> {
+    json(&|| "breaker".to_owned(), &body)
 }
 
 /// A window as it was written.

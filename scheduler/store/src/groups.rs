@@ -8,6 +8,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::attempt::{Attempt, AttemptState, NodeAllocation};
 use gotgan_core::change::{Change, Event, PassRecord};
+use gotgan_core::health::{Breaker, NodeHealth};
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
@@ -36,6 +37,8 @@ pub(crate) struct Groups<'r> {
     pub entries: Vec<&'r LedgerEntry>,
     pub nodes: BTreeMap<&'r NodeName, &'r Inventory>,
     pub admins: BTreeMap<&'r NodeName, &'r Admin>,
+    pub healths: BTreeMap<&'r NodeName, &'r NodeHealth>,
+    pub breakers: BTreeMap<&'r str, &'r Breaker>,
     pub windows: BTreeMap<WindowId, &'r Window>,
     pub quota: BTreeMap<u64, (&'r QuotaBook, UnixMicros)>,
     pub audited: Vec<&'r AuditEntry>,
@@ -80,6 +83,12 @@ impl<'r> Groups<'r> {
             }
             Change::NodeAdministered { node, admin } => {
                 self.admins.insert(node, admin);
+            }
+            Change::NodeHealth { node, health } => {
+                self.healths.insert(node, health);
+            }
+            Change::BreakerMoved(breaker) => {
+                self.breakers.insert(&breaker.scope, breaker);
             }
             Change::WindowMoved(window) => {
                 self.windows.insert(window.id, window);

@@ -41,7 +41,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
-use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::audit::AuditEntry;
@@ -141,6 +141,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Events with a position above `after`, in order, at most `limit`. With `jobs` only events of these.
     async fn events(&self, after: u64, jobs: Option<&[JobId]>, limit: u32) -> Result<Vec<Event>>;
+
+    /// The last events of a node, the newest first, at most `limit`.
+    async fn events_of_node(&self, node: &NodeName, limit: u32) -> Result<Vec<Event>>;
 
     /// Entries of the ledger, oldest first; the page's `after` is the position of the last entry seen.
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>>;

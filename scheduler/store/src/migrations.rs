@@ -75,6 +75,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0009_reservations.sql"),
         postgres: include_str!("../../../migrations/postgres/0009_reservations.sql"),
     },
+    Step {
+        number: 10,
+        name: "health",
+        sqlite: include_str!("../../../migrations/sqlite/0010_health.sql"),
+        postgres: include_str!("../../../migrations/postgres/0010_health.sql"),
+    },
 ];
 
 /// Number of the last step.

@@ -84,6 +84,8 @@ pub fn is_stored(change: &Change) -> bool {
         | Change::Booked(_)
         | Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
+        | Change::NodeHealth { .. }
+        | Change::BreakerMoved(_)
         | Change::WindowMoved(_)
         | Change::QuotaApplied { .. }
         | Change::QuotaAudited(_)

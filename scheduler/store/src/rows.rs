@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use gotgan_core::alert::Alert;
 use gotgan_core::attempt::{Attempt, Member, Outcome, Placement, Stop};
 use gotgan_core::change::{Event, PassRecord, Subject};
+use gotgan_core::health::{Breaker, NodeHealth};
 use gotgan_core::ids::{AttemptId, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
@@ -279,6 +280,20 @@ impl<'r> AdminRow<'r> {
     pub(crate) fn of(name: &'r NodeName, admin: &'r Admin) -> Self {
         AdminRow { name, admin }
     }
+}
+
+#[derive(Serialize)]
+pub(crate) struct HealthRow<'r> {
+    pub name: &'r NodeName,
+    #[serde(serialize_with = "as_text")]
+    pub health: &'r NodeHealth,
+}
+
+#[derive(Serialize)]
+pub(crate) struct BreakerRow<'r> {
+    pub scope: &'r str,
+    #[serde(serialize_with = "as_text")]
+    pub body: &'r Breaker,
 }
 
 #[derive(Serialize)]

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use crate::groups::Groups;
 use crate::rows::{
-    AdminRow, AlertRow, AttemptRow, EventRow, JobRow, LedgerRow, MovedAttemptRow, MovedJobRow,
-    NodeRow, PassRow, QuotaRow, SpecRow, StartTurnRow, StepRow, TaskRow, WindowRow, plain,
+    AdminRow, AlertRow, AttemptRow, BreakerRow, EventRow, HealthRow, JobRow, LedgerRow,
+    MovedAttemptRow, MovedJobRow, NodeRow, PassRow, QuotaRow, SpecRow, StartTurnRow, StepRow,
+    TaskRow, WindowRow, plain,
 };
 use crate::{Result, Round, StoreError};
 
@@ -32,6 +33,8 @@ pub(crate) enum Target {
     Ledger,
     Nodes,
     Admins,
+    Healths,
+    Breakers,
     Windows,
     Quota,
     QuotaAudit,
@@ -45,7 +48,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// All of them, in the order of writing.
-    pub(crate) const ALL: [Target; 24] = [
+    pub(crate) const ALL: [Target; 26] = [
         Target::Jobs,
         Target::JobSpecs,
         Target::MovedJobs,
@@ -61,6 +64,8 @@ impl Target {
         Target::Ledger,
         Target::Nodes,
         Target::Admins,
+        Target::Healths,
+        Target::Breakers,
         Target::Windows,
         Target::Quota,
         Target::QuotaAudit,
@@ -80,6 +85,7 @@ impl Target {
             Target::GpusGivenBack => "a GPU that is given back was never given out",
             Target::MovedTasks => "a task that moves is unknown",
             Target::Admins => "a node that is administered is unknown",
+            Target::Healths => "a node whose hardware stands differently is unknown",
             Target::JoinTokens => "a join token was used before",
             Target::Jobs
             | Target::JobSpecs
@@ -91,6 +97,7 @@ impl Target {
             | Target::StartTurns
             | Target::Ledger
             | Target::Nodes
+            | Target::Breakers
             | Target::Windows
             | Target::Quota
             | Target::QuotaAudit
@@ -202,6 +209,10 @@ impl Sheets {
         )?;
         let admins = groups.admins.iter().map(|(name, admin)| AdminRow::of(name, admin));
         self.add(Target::Admins, admins)?;
+        let healths = groups.healths.iter();
+        self.add(Target::Healths, healths.map(|(name, health)| HealthRow { name, health }))?;
+        let breakers = groups.breakers.iter();
+        self.add(Target::Breakers, breakers.map(|(scope, body)| BreakerRow { scope, body }))?;
         self.add(Target::Windows, groups.windows.values().map(|window| WindowRow::of(window)))?;
         self.add_quota(groups)
     }

@@ -106,7 +106,9 @@ pub(crate) const START_RECORD: &str = "\
     SELECT passes.number, passes.epoch, passes.body, start_turns.body FROM start_turns \
     JOIN passes ON passes.number = start_turns.pass WHERE start_turns.job_id = $1 AND start_turns.attempt = $2";
 
-pub(crate) const NODES: &str = "SELECT inventory, admin FROM nodes ORDER BY name";
+pub(crate) const NODES: &str = "SELECT inventory, admin, health FROM nodes ORDER BY name";
+
+pub(crate) const BREAKERS: &str = "SELECT body FROM breakers ORDER BY scope";
 
 /// With the last reservations that are over, for jobs that still ask for them: as many as a world remembers
 /// (`gotgan_core::reservation::ENDED_MAX`).
@@ -235,6 +237,10 @@ pub(crate) const COUNT_JOBS: &str = "SELECT state, count(*) FROM jobs GROUP BY s
 
 pub(crate) const EVENTS: &str =
     concat!("SELECT ", event_columns!(), " FROM events WHERE seq > $1 ORDER BY seq LIMIT $2");
+
+/// The last `$2` of the node `$1`, the newest first.
+pub(crate) const EVENTS_OF_NODE: &str =
+    concat!("SELECT ", event_columns!(), " FROM events WHERE node = $1 ORDER BY seq DESC LIMIT $2");
 
 /// The first entry in the accounts from `$1` on: those that begin later have none before it.
 pub(crate) const FIRST_OF_ACCOUNTS: &str =

@@ -2,6 +2,8 @@
 
 #[path = "shared/backend.rs"]
 mod backend;
+#[path = "shared/events.rs"]
+mod events;
 #[path = "shared/reads.rs"]
 mod reads;
 mod sql;

@@ -22,6 +22,8 @@ mod books;
 mod crashes;
 #[path = "conformance/harness.rs"]
 mod harness;
+#[path = "conformance/health.rs"]
+mod health;
 #[path = "conformance/leadership.rs"]
 mod leadership;
 #[path = "conformance/ledger.rs"]
@@ -76,6 +78,8 @@ promises! {
     rounds::a_gpu_passes_from_one_attempt_to_the_next_within_a_round,
     rounds::what_is_not_stored_is_no_reason_to_fail,
     rounds::what_is_unknown_cannot_move,
+    health::how_hardware_stands_is_loaded_as_it_was,
+    health::the_last_events_of_a_node_come_newest_first,
     reload::an_empty_store_loads_an_empty_world,
     reload::every_kind_of_change_survives_a_reload,
     reload::what_was_used_is_known_to_the_last_number_after_a_restart,

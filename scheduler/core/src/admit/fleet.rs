@@ -89,7 +89,7 @@ impl Fleet {
         let mut fleet = Fleet::default();
         for (name, node) in &world.nodes {
             fleet.nodes.insert(name.clone());
-            fleet.add(&node.inventory);
+            fleet.add(&node.registered);
         }
         fleet
     }

@@ -195,6 +195,10 @@ fn nodes(world: &World, found: &mut Findings) {
 fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
     let mut wrong = Vec::new();
     let inventory = &node.inventory;
+    let offered = node.registered.gpus.iter().filter(|gpu| node.health.offers(&gpu.uuid));
+    if !offered.eq(inventory.gpus.iter()) {
+        wrong.push("offers other GPUs than those that are not out".to_owned());
+    }
     if inventory.node != *name {
         wrong.push(format!("calls itself {}", inventory.node));
     }

@@ -72,6 +72,8 @@ impl Watcher {
             | Change::Booked(_)
             | Change::NodeRegistered(_)
             | Change::NodeAdministered { .. }
+            | Change::NodeHealth { .. }
+            | Change::BreakerMoved(_)
             | Change::NodeHeard { .. }
             | Change::NodeLeftovers { .. }
             | Change::QuotaApplied { .. }

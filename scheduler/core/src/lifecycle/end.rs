@@ -16,6 +16,7 @@ use crate::step::{Step, StepKind, TaskState};
 
 use super::array::{cancel_waiting, meet_counterparts, meet_dropped};
 use super::draft::Draft;
+use super::health::{is_to_blame, put_down_to_hardware};
 use super::submit::{Standing, standing};
 
 /// Orders an attempt to stop, once; a second order changes nothing.
@@ -78,7 +79,7 @@ fn stop_for_others(
     Some(Stop { cause: end.cause, reason, exit: end.exit, grace_s: grace_of(draft, attempt) })
 }
 
-fn grace_of(draft: &Draft<'_>, attempt: &Attempt) -> u32 {
+pub(super) fn grace_of(draft: &Draft<'_>, attempt: &Attempt) -> u32 {
     let job = draft.world.jobs.get(&attempt.id.job);
     job.map_or(draft.policy.default_grace_s, |job| job.spec.grace_s)
 }
@@ -133,6 +134,9 @@ fn outcome_of(draft: &Draft<'_>, attempt: &Attempt) -> Outcome {
         if let Some((rank, end)) = lost_member(attempt) {
             let detail = member_detail(attempt, rank, end);
             return Outcome { cause: end.cause, exit: None, detail };
+        }
+        if let Some(outcome) = put_down_to_hardware(draft, attempt) {
+            return outcome;
         }
         if let Some(task) = failed_task(draft, attempt.id) {
             outcome.detail = task;
@@ -236,7 +240,7 @@ fn settle(draft: &mut Draft<'_>, job: &Job, attempt: &Attempt, outcome: &Outcome
     let mut status = job.status.clone();
     status.pending_action = None;
     status.detail.clone_from(&outcome.detail);
-    remember_lost_nodes(&mut status, attempt);
+    remember_lost_nodes(draft, &mut status, attempt);
     match how {
         Settled::Cancelled(reason) => {
             status.detail = reason;
@@ -274,13 +278,16 @@ fn settle(draft: &mut Draft<'_>, job: &Job, attempt: &Attempt, outcome: &Outcome
 }
 
 /// Nodes that lost the attempt are avoided from now on.
-fn remember_lost_nodes(status: &mut JobStatus, attempt: &Attempt) {
+fn remember_lost_nodes(draft: &Draft<'_>, status: &mut JobStatus, attempt: &Attempt) {
+    let failed = attempt.outcome.as_ref().map(|outcome| outcome.cause);
     for (member, allocation) in attempt.members.iter().zip(&attempt.placement.nodes) {
         let Progress::Ended(end) = &member.progress else {
             continue;
         };
-        if end.own && matches!(end.cause, Cause::Hardware | Cause::Node) {
-            avoid(status, &allocation.node);
+        let lost = end.own && matches!(end.cause, Cause::Hardware | Cause::Node);
+        let node = &allocation.node;
+        if lost || failed == Some(Cause::Hardware) && is_to_blame(draft, node, attempt.id) {
+            avoid(status, node);
         }
     }
 }

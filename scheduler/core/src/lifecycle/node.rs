@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::lose_node;
+use super::health;
 use crate::attempt::Progress;
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName, UserName};
@@ -18,11 +19,14 @@ use crate::world::World;
 /// have ended in the books keep the node from new work until they are gone.
 pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId, bool)]) {
     let name = inventory.node.clone();
-    let known = draft.world.nodes.get(&name);
-    if known.is_none_or(|node| *node.inventory != inventory) {
+    let before = draft.world.nodes.get(&name).map(|node| Arc::clone(&node.registered));
+    if before.as_deref() != Some(&inventory) {
         let text = format!("{} GPUs, {} CPUs", inventory.gpus.len(), inventory.cpu_milli);
         draft.push(Change::NodeRegistered(Arc::new(inventory)));
         draft.tell_node(&name, EventKind::NodeRegistered, text);
+    }
+    if let Some(before) = before {
+        health::registered(draft, &name, &before);
     }
     hear(draft, &name);
     let held_ids: BTreeSet<AttemptId> = held.iter().map(|(id, _)| *id).collect();

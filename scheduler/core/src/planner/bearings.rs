@@ -105,6 +105,7 @@ impl Bearings {
             }),
             Change::NodeRegistered(_)
             | Change::NodeAdministered { .. }
+            | Change::NodeHealth { .. }
             | Change::NodeHeard { .. }
             | Change::NodeLeftovers { .. }
             | Change::WindowMoved(_)
@@ -113,6 +114,7 @@ impl Bearings {
             Change::StepCreated(_)
             | Change::TaskMoved { .. }
             | Change::PassRecorded(_)
+            | Change::BreakerMoved(_)
             | Change::QuotaAudited(_)
             | Change::QuotaApproved(_)
             | Change::QuotaAlerted(_)

@@ -8,6 +8,7 @@ use super::{Node, QueueKey, World};
 use crate::account::Pace;
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
+use crate::health::NodeHealth;
 use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::meter;
@@ -44,6 +45,10 @@ impl World {
             Change::NodeRegistered(inventory) => self.register(inventory),
             Change::NodeAdministered { node, admin } => {
                 self.with_node(node, |node| node.admin = admin.clone());
+            }
+            Change::NodeHealth { node, health } => self.put_health(node, health),
+            Change::BreakerMoved(breaker) => {
+                self.breakers.insert(breaker.scope.clone(), Arc::clone(breaker));
             }
             Change::WindowMoved(window) => self.put_window(window),
             Change::NodeHeard { node, liveness, at } => self.with_node(node, |node| {
@@ -273,7 +278,7 @@ impl World {
         if self.nodes.contains_key(&inventory.node) {
             self.recompute(inventory);
         } else {
-            self.enter_node(Node::new(Arc::clone(inventory), Admin::Active));
+            self.enter_node(Node::new(Arc::clone(inventory), Admin::Active, Arc::default()));
         }
     }
 
@@ -287,8 +292,16 @@ impl World {
 
     fn recompute_if_oversubscribed(&mut self, name: &NodeName) {
         let node = self.nodes.get(name).filter(|node| node.is_oversubscribed());
-        if let Some(inventory) = node.map(|node| Arc::clone(&node.inventory)) {
-            self.recompute(&inventory);
+        if let Some(registered) = node.map(|node| Arc::clone(&node.registered)) {
+            self.recompute(&registered);
+        }
+    }
+
+    /// GPUs that went out or came back change what is free.
+    fn put_health(&mut self, name: &NodeName, health: &Arc<NodeHealth>) {
+        self.with_node(name, |node| node.health = Arc::clone(health));
+        if let Some(registered) = self.nodes.get(name).map(|node| Arc::clone(&node.registered)) {
+            self.recompute(&registered);
         }
     }
 

@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::NodeAllocation;
+use crate::health::NodeHealth;
 use crate::ids::{AttemptId, GpuUuid};
-use crate::node::{Admin, Inventory, Liveness};
+use crate::node::{Admin, Gpu, Inventory, Liveness};
 use crate::window::Window;
 
 /// A node with what is free on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// As registered.
+    /// As registered, less the GPUs that are out: what may be given out.
     pub inventory: Arc<Inventory>,
+    /// As registered, with all its GPUs.
+    pub registered: Arc<Inventory>,
+    /// How its hardware stands.
+    pub health: Arc<NodeHealth>,
     /// What people decided.
     pub admin: Admin,
     /// What is heard of it.
@@ -59,10 +64,13 @@ impl NodeFree {
 impl Node {
     /// A node that holds nothing and has not been heard.
     #[must_use]
-    pub fn new(inventory: Arc<Inventory>, admin: Admin) -> Self {
+    pub fn new(registered: Arc<Inventory>, admin: Admin, health: Arc<NodeHealth>) -> Self {
+        let inventory = offered(&registered, &health);
         let free = NodeFree::all_of(&inventory);
         Node {
             inventory,
+            registered,
+            health,
             admin,
             liveness: Liveness::Unknown,
             liveness_since: UnixMicros::default(),
@@ -94,6 +102,9 @@ impl Node {
         if let Some(window) = &self.maintenance {
             return Some(window.describe());
         }
+        if let Some(why) = self.health.why_no_work() {
+            return Some(why);
+        }
         match self.liveness {
             Liveness::Ready if self.leftovers.is_empty() => None,
             Liveness::Ready => Some("being cleaned of an earlier attempt".to_owned()),
@@ -107,14 +118,16 @@ impl Node {
     #[must_use]
     pub fn only_maintained(&self) -> bool {
         let would = self.admin == Admin::Active && self.liveness == Liveness::Ready;
-        self.maintenance.is_some() && would && self.leftovers.is_empty()
+        let sound = self.health.node.state.takes_work() && self.leftovers.is_empty();
+        self.maintenance.is_some() && would && sound
     }
 
     /// Whether its GPUs count as capacity: nobody took it out, and it is heard or was a moment ago.
     #[must_use]
     pub fn is_in_service(&self) -> bool {
         let heard = matches!(self.liveness, Liveness::Ready | Liveness::Suspect);
-        self.admin == Admin::Active && self.maintenance.is_none() && heard
+        let sound = self.health.node.state.takes_work();
+        self.admin == Admin::Active && self.maintenance.is_none() && sound && heard
     }
 
     /// Whether any of its GPUs is not wholly taken.
@@ -123,7 +136,12 @@ impl Node {
         self.free.gpus.iter().any(|free| !free.is_zero())
     }
 
-    /// Index of the GPU in the inventory.
+    /// GPUs of it that may not be given out, as far as their own health goes.
+    pub fn gpus_out(&self) -> impl Iterator<Item = &Gpu> {
+        self.registered.gpus.iter().filter(|gpu| !self.health.offers(&gpu.uuid))
+    }
+
+    /// Index of the GPU among those that may be given out.
     #[must_use]
     pub fn gpu_index(&self, uuid: &GpuUuid) -> Option<usize> {
         self.inventory.gpus.iter().position(|gpu| gpu.uuid == *uuid)
@@ -155,11 +173,12 @@ impl Node {
     /// Replaces the inventory and recomputes what is free beside what is held.
     pub(super) fn reregister<'a>(
         &mut self,
-        inventory: Arc<Inventory>,
+        registered: Arc<Inventory>,
         held: impl Iterator<Item = &'a NodeAllocation>,
     ) {
-        self.free = NodeFree::all_of(&inventory);
-        self.inventory = inventory;
+        self.inventory = offered(&registered, &self.health);
+        self.registered = registered;
+        self.free = NodeFree::all_of(&self.inventory);
         self.oversubscribed = false;
         for allocation in held {
             self.subtract(allocation);
@@ -178,4 +197,14 @@ impl Node {
         free.cpu_milli = free.cpu_milli.saturating_sub(allocation.cpu_milli);
         free.memory_mib = free.memory_mib.saturating_sub(allocation.memory_mib);
     }
+}
+
+/// What may be given out of a node's hardware.
+fn offered(registered: &Arc<Inventory>, health: &NodeHealth) -> Arc<Inventory> {
+    if registered.gpus.iter().all(|gpu| health.offers(&gpu.uuid)) {
+        return Arc::clone(registered);
+    }
+    let mut offered = Inventory::clone(registered);
+    offered.gpus.retain(|gpu| health.offers(&gpu.uuid));
+    Arc::new(offered)
 }

@@ -7,6 +7,7 @@ use gotgan_core::amount::Ngh;
 use gotgan_core::attempt::Cause;
 use gotgan_core::change::{Change, EventKind};
 use gotgan_core::check;
+use gotgan_core::health::NodeHealth;
 use gotgan_core::ids::{AttemptId, Epoch, JobId};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::lifecycle::{
@@ -143,7 +144,10 @@ impl Office {
             nodes: world
                 .nodes
                 .values()
-                .map(|node| (Arc::clone(&node.inventory), node.admin.clone()))
+                .map(|node| {
+                    let health = NodeHealth::clone(&node.health);
+                    (Arc::clone(&node.registered), node.admin.clone(), health)
+                })
                 .collect(),
             jobs: world.jobs.values().cloned().collect(),
             attempts: world.attempts.values().map(|one| one.as_ref().clone()).collect(),

@@ -198,6 +198,11 @@ impl<'a> JobBuilder<'a> {
         self.spec(|spec| spec.project = ProjectPath::new(path).unwrap())
     }
 
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.job.owner = UserName::new(owner).unwrap();
+        self
+    }
+
     pub fn nodes(self, nodes: u32) -> Self {
         self.spec(|spec| spec.nodes = nodes)
     }

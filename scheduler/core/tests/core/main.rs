@@ -23,6 +23,7 @@ mod fabric;
 mod fair_tree;
 mod fairshare;
 mod fragmentation;
+mod health;
 mod import;
 mod kept_back;
 mod lend;

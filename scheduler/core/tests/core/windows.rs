@@ -7,6 +7,7 @@ use gotgan_core::attempt::Cause;
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::check;
 use gotgan_core::explain::hint;
+use gotgan_core::health::NodeHealth;
 use gotgan_core::ids::{AttemptId, Epoch, JobId, NodeName, UserName};
 use gotgan_core::lifecycle::{
     self, Draft, MaintenanceWish, WindowRefusal, cancel_maintenance, plan_maintenance, turn_windows,
@@ -293,7 +294,10 @@ fn a_restart_knows_windows_and_the_nodes_that_are_in_them() {
         nodes: world
             .nodes
             .values()
-            .map(|node| (Arc::clone(&node.inventory), node.admin.clone()))
+            .map(|node| {
+                let health = NodeHealth::clone(&node.health);
+                (Arc::clone(&node.registered), node.admin.clone(), health)
+            })
             .collect(),
         windows: world.windows.iter().map(|window| Window::clone(window)).collect(),
         ..Snapshot::default()

@@ -8,6 +8,7 @@ use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
 use gotgan_core::forecast::forecast;
+use gotgan_core::health::{Breaker, NodeHealth};
 use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use gotgan_core::lifecycle::{self, Action, Actor, MaintenanceWish, QuotaRefusal};
 use gotgan_core::node::Liveness;
@@ -199,7 +200,7 @@ impl Engine<'_> {
             self.at(self.now, Step::Worker(step));
         }
         let Some(known) = self.world.nodes.get(node) else { return };
-        let inventory = known.inventory.as_ref().clone();
+        let inventory = known.registered.as_ref().clone();
         self.write(|draft| lifecycle::register(draft, inventory, &[]));
     }
 
@@ -210,7 +211,8 @@ impl Engine<'_> {
         let stored = snapshot(&before, &self.history, &self.used, &self.record.alerts);
         self.world = World::restore(stored, self.now);
         self.planned = Arc::default();
-        let nodes: Vec<_> = before.nodes.values().map(|node| Arc::clone(&node.inventory)).collect();
+        let nodes: Vec<_> =
+            before.nodes.values().map(|node| Arc::clone(&node.registered)).collect();
         for inventory in nodes {
             let name = &inventory.node;
             if self.workers.silent.remove(name).is_some() {
@@ -251,7 +253,12 @@ fn snapshot(
     let nodes = world.nodes.values();
     Snapshot {
         sequences: world.sequences,
-        nodes: nodes.map(|node| (Arc::clone(&node.inventory), node.admin.clone())).collect(),
+        nodes: nodes
+            .map(|node| {
+                let health = NodeHealth::clone(&node.health);
+                (Arc::clone(&node.registered), node.admin.clone(), health)
+            })
+            .collect(),
         book: Arc::clone(&world.book),
         audit: world.audit.clone(),
         history: history.clone(),
@@ -264,6 +271,7 @@ fn snapshot(
             })
             .collect(),
         alerts: alerts.to_vec(),
+        breakers: world.breakers.values().map(|breaker| Breaker::clone(breaker)).collect(),
         windows: world
             .windows
             .iter()

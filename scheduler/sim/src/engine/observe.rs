@@ -34,6 +34,8 @@ impl Engine<'_> {
                 Change::Booked(entry) => self.book(entry),
                 Change::NodeRegistered(_)
                 | Change::NodeAdministered { .. }
+                | Change::NodeHealth { .. }
+                | Change::BreakerMoved(_)
                 | Change::NodeHeard { .. }
                 | Change::NodeLeftovers { .. } => self.service_changed(),
                 Change::WindowMoved(window) => {

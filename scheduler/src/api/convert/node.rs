@@ -1,5 +1,6 @@
 //! Nodes and their inventories.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
@@ -11,6 +12,7 @@ use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 
+use super::health;
 use crate::api::{maintenance, reservation};
 use crate::flow::telemetry::Heard;
 
@@ -71,6 +73,8 @@ pub struct NodeView {
     pub node: Node,
     /// Attempts that hold something there.
     pub attempts: Vec<String>,
+    /// What they hold of each GPU.
+    pub held: BTreeMap<GpuUuid, GpuMilli>,
     /// Whether it is a spare one that stands by.
     pub stands_by: bool,
     /// Class of the GPUs of its cluster, where its own are of another.
@@ -87,7 +91,7 @@ impl NodeView {
     /// With what does not go together about its NVLink domain: compares it with all other nodes.
     #[must_use]
     pub fn compared(self, world: &World) -> Self {
-        let nvlink_disagreement = nvlink::disagreement(world, &self.node.inventory);
+        let nvlink_disagreement = nvlink::disagreement(world, &self.node.registered);
         Self { nvlink_disagreement, ..self }
     }
 }
@@ -97,8 +101,9 @@ impl NodeView {
 pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let node = world.nodes.get(name)?;
     let attempts = node.attempts.iter().map(ToString::to_string).collect();
+    let held = held_on(world, node);
     let stands_by = fabric::stands_by(world, name);
-    let cluster_class = fabric::misplaced(world, &node.inventory).cloned();
+    let cluster_class = fabric::misplaced(world, &node.registered).cloned();
     let windows = &world.windows;
     let maintenance = windows.open_on(name).or_else(|| windows.next_on(name)).cloned();
     let reserved = windows.reserved_on(name).cloned();
@@ -107,6 +112,7 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     Some(NodeView {
         node,
         attempts,
+        held,
         stands_by,
         cluster_class,
         maintenance,
@@ -115,12 +121,25 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     })
 }
 
+/// What attempts hold of each GPU of a node.
+fn held_on(world: &World, node: &Node) -> BTreeMap<GpuUuid, GpuMilli> {
+    let attempts = node.attempts.iter().filter_map(|id| world.attempts.get(id));
+    let places = attempts.flat_map(|attempt| &attempt.placement.nodes);
+    let here = places.filter(|place| place.node == node.registered.node);
+    let mut held: BTreeMap<GpuUuid, GpuMilli> = BTreeMap::new();
+    for gpu in here.flat_map(|place| &place.gpus) {
+        *held.entry(gpu.uuid.clone()).or_default() += gpu.milli;
+    }
+    held
+}
+
 /// A node as the API's.
 #[must_use]
 pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
     let NodeView { node, attempts, stands_by, cluster_class, nvlink_disagreement, .. } = view;
     let (maintenance, reserved) = (view.maintenance, view.reserved);
-    let allocated = node.free.gpus.iter().map(|free| GpuMilli::WHOLE.saturating_sub(*free).0);
+    let allocated = node.registered.gpus.iter().map(|gpu| view.held.get(&gpu.uuid));
+    let allocated: Vec<u64> = allocated.map(|held| held.map_or(0, |held| held.0)).collect();
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
     v1::Node {
@@ -138,8 +157,22 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         attempts,
         last_heartbeat_us: last,
         readings,
-        gpu_allocated_milli: allocated.map(|it| u32::try_from(it).unwrap_or(1000)).collect(),
-        inventory: Some(inventory(&node.inventory)),
+        gpu_health: node
+            .registered
+            .gpus
+            .iter()
+            .map(|gpu| {
+                let busy = view.held.contains_key(&gpu.uuid);
+                health::gpu(node.health.gpus.get(&gpu.uuid), busy)
+            })
+            .collect(),
+        health: Some(health::standing(&node.health.node, !node.attempts.is_empty())),
+        no_work_reason: node.why_no_work().unwrap_or_default(),
+        gpu_allocated_milli: allocated
+            .into_iter()
+            .map(|it| u32::try_from(it).unwrap_or(1000))
+            .collect(),
+        inventory: Some(inventory(&node.registered)),
         stands_by,
         cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
         maintenance: maintenance.map(|window| maintenance::show_on(&window, &node.inventory.node)),

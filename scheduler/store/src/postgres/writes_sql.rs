@@ -20,6 +20,8 @@ pub(crate) fn statement(target: Target) -> &'static str {
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
+        Target::Healths => HEALTHS,
+        Target::Breakers => BREAKERS,
         Target::Windows => WINDOWS,
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
@@ -129,6 +131,17 @@ const ADMINS: &str = "\
     UPDATE nodes SET admin = item.admin \
     FROM json_to_recordset($1::json) AS item(name text, admin text) \
     WHERE nodes.name = item.name";
+
+const HEALTHS: &str = "\
+    UPDATE nodes SET health = item.health \
+    FROM json_to_recordset($1::json) AS item(name text, health text) \
+    WHERE nodes.name = item.name";
+
+const BREAKERS: &str = "\
+    INSERT INTO breakers (scope, body) \
+    SELECT item.scope, item.body \
+    FROM json_to_recordset($1::json) AS item(scope text, body text) WHERE true \
+    ON CONFLICT (scope) DO UPDATE SET body = excluded.body";
 
 const WINDOWS: &str = "\
     INSERT INTO windows (id, state, from_us, until_us, reservation, body) \

@@ -8,7 +8,7 @@ use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::Event;
 use gotgan_core::fairshare::HalfLife;
-use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, ProjectPath, UserName};
+use gotgan_core::ids::{AttemptId, Epoch, IdempotencyKey, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::audit::AuditEntry;
@@ -18,7 +18,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
-use super::{Connection, Db, KIND, Options, Pool, reads, sql, states, turns, verify, writes};
+use super::{
+    Connection, Db, KIND, Options, Pool, events, reads, sql, states, turns, verify, writes,
+};
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
 use crate::{
@@ -188,8 +190,12 @@ impl Store for Backend {
         reads::count_jobs(&mut *self.read().await?).await
     }
 
+    async fn events_of_node(&self, node: &NodeName, limit: u32) -> Result<Vec<Event>> {
+        events::events_of_node(&mut *self.read().await?, node, limit).await
+    }
+
     async fn events(&self, after: u64, jobs: Option<&[JobId]>, limit: u32) -> Result<Vec<Event>> {
-        reads::events(&mut *self.read().await?, after, jobs, limit).await
+        events::events(&mut *self.read().await?, after, jobs, limit).await
     }
 
     async fn ledger(&self, filter: &LedgerFilter, page: &Page) -> Result<Vec<LedgerEntry>> {

@@ -8,7 +8,6 @@ use futures::TryStreamExt;
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
-use gotgan_core::change::Event;
 use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::{Job, JobState};
@@ -65,6 +64,7 @@ pub(super) async fn load(
     let sequences: Option<SequenceRow> = row!(connection, "load the counters", sql::SEQUENCES);
     let nodes = rows!(connection, "load the nodes", sql::NODES);
     let windows = rows!(connection, "load the windows", sql::LIVE_WINDOWS);
+    let breakers = rows!(connection, "load the breakers", sql::BREAKERS);
     let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
     let audit = quota_audit(connection).await?;
     let (jobs, attempts) = living(connection).await?;
@@ -85,6 +85,7 @@ pub(super) async fn load(
         used: each(used, decode::used)?,
         alerts: each(alerts, decode::alert)?,
         windows: each(windows, decode::window)?,
+        breakers: each(breakers, decode::breaker)?,
     })
 }
 
@@ -357,23 +358,6 @@ pub(super) async fn count_jobs(connection: &mut Connection) -> Result<BTreeMap<J
         .into_iter()
         .map(|(state, count)| Ok((decode::job_state(&state)?, decode::unsigned("count", count)?)));
     counts.collect()
-}
-
-pub(super) async fn events(
-    connection: &mut Connection,
-    after: u64,
-    jobs: Option<&[JobId]>,
-    limit: u32,
-) -> Result<Vec<Event>> {
-    let (after, limit) = (signed(after), i64::from(limit));
-    let rows = match jobs {
-        None => rows!(connection, "read events", sql::EVENTS, after, limit),
-        Some(jobs) => {
-            let jobs = json!(jobs).to_string();
-            rows!(connection, "read events of jobs", sql::EVENTS_OF_JOBS, after, limit, jobs)
-        }
-    };
-    each(rows, decode::event)
 }
 
 pub(super) async fn ledger(

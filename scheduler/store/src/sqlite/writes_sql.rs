@@ -65,6 +65,8 @@ fn statement(target: Target) -> &'static str {
         Target::Ledger => LEDGER,
         Target::Nodes => NODES,
         Target::Admins => ADMINS,
+        Target::Healths => HEALTHS,
+        Target::Breakers => BREAKERS,
         Target::Windows => WINDOWS,
         Target::Quota => QUOTA,
         Target::QuotaAudit => QUOTA_AUDIT,
@@ -175,6 +177,17 @@ const ADMINS: &str = "\
     UPDATE nodes SET admin = item.value ->> '$.admin' \
     FROM jsonb_each($1) AS item \
     WHERE nodes.name = item.value ->> '$.name'";
+
+const HEALTHS: &str = "\
+    UPDATE nodes SET health = item.value ->> '$.health' \
+    FROM jsonb_each($1) AS item \
+    WHERE nodes.name = item.value ->> '$.name'";
+
+const BREAKERS: &str = "\
+    INSERT INTO breakers (scope, body) \
+    SELECT item.value ->> '$.scope', item.value ->> '$.body' \
+    FROM jsonb_each($1) AS item WHERE true \
+    ON CONFLICT (scope) DO UPDATE SET body = excluded.body";
 
 const WINDOWS: &str = "\
     INSERT INTO windows (id, state, from_us, until_us, reservation, body) \

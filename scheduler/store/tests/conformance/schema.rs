@@ -46,6 +46,7 @@ const INDEXES: [&str; 18] = [
     "attempts_alive",
     "attempts_by_end",
     "events_by_job",
+    "events_of_node",
     "jobs_by_array",
     "jobs_by_array_last",
     "jobs_by_owner",
