@@ -11,5 +11,6 @@ mod grip;
 mod joining;
 mod logs;
 mod nvml;
+mod reader;
 mod restart;
 mod smoke;
