@@ -15,6 +15,7 @@ pub mod config;
 pub mod confine;
 pub mod exec;
 pub mod handle;
+pub mod health;
 pub mod held;
 pub mod inventory;
 pub mod join;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gotgan_proto::WORKER_MESSAGE_MAX_BYTES;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{
-    Heartbeat, Register, Registered, SchedulerMessage, WorkerMessage,
+    GpuReading, Heartbeat, Register, Registered, SchedulerMessage, WorkerMessage,
     scheduler_message::Message as Order, worker_message::Message,
 };
 use tokio::sync::{mpsc, watch};
@@ -18,10 +18,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Streaming};
 
-use crate::clock::now_us;
-use crate::handle::{Attached, Handle, Input, Stopped};
+use crate::clock::{at, now_us};
+use crate::handle::{Attached, Handle, Input, Running, Stopped};
+use crate::health::leftover::is_left;
 use crate::inventory::Inventory;
 use crate::logs::Logs;
+use crate::reader::board::Seen;
 use crate::reader::keeper::Reader;
 use crate::route::{self, Ended, Route};
 
@@ -126,6 +128,8 @@ pub struct Session {
     pub handle: Handle,
     /// Answers reads of output.
     pub logs: Arc<Logs>,
+    /// Processes on a GPU are leftover ones once no attempt has had it for longer; absent: that is not told.
+    pub leftover_after: Option<Duration>,
 }
 
 impl Session {
@@ -266,8 +270,14 @@ impl Session {
     }
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
-        let running = self.handle.ask(Input::Running).await?;
-        Ok(Heartbeat { seq, at_us: now_us(), gpus: self.inventory.readings(), running })
+        let Running { attempts, unused } = self.handle.ask(Input::Running).await?;
+        let reading = |seen: Seen| {
+            let leftover_processes =
+                self.leftover_after.is_some_and(|after| is_left(&seen, &unused, after));
+            GpuReading { leftover_processes, ..seen.reading }
+        };
+        let gpus = self.inventory.looks().into_iter().map(reading).collect();
+        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts })
     }
 }
 
@@ -286,14 +296,6 @@ impl Extra {
 
     fn sent(&mut self, now: Instant) {
         (self.due, self.last) = (None, Some(now));
-    }
-}
-
-/// Comes back at that time; never without one.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod confine;
 mod double;
 mod files;
+mod findings;
 mod gpus;
 mod grip;
 mod joining;
