@@ -32,9 +32,7 @@ impl Watch {
     pub fn begin(config: &HealthConfig, inventory: &Inventory, handle: Handle) -> Option<Self> {
         let observations = inventory.reader()?.observations()?;
         let log = config.kernel_log.then(|| kernel_log::follow(&config.kernel_log_path)).flatten();
-        // Less than the end of an attempt waits.
-        let wait =
-            if log.is_some() { RECORD_WAIT.min(config.settle() / 2) } else { Duration::ZERO };
+        let wait = log.as_ref().map_or(Duration::ZERO, |_| record_wait(config.settle()));
         let places = places(&inventory.node.gpus);
         Some(Self { observations, log, places, merger: Merger::new(wait), handle })
     }
@@ -98,6 +96,11 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Less than the end of an attempt waits, if it does.
+fn record_wait(settle: Duration) -> Duration {
+    if settle.is_zero() { RECORD_WAIT } else { RECORD_WAIT.min(settle / 2) }
 }
 
 fn error_of(event: Happened) -> Observed {

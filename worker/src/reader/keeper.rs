@@ -91,7 +91,10 @@ impl Reader {
 
     /// Changes whenever readings have something that is not to wait for the next heartbeat.
     pub fn news(&self) -> watch::Receiver<u64> {
-        self.news.clone()
+        let mut news = self.news.clone();
+        // What there was before is in the first heartbeat.
+        news.mark_unchanged();
+        news
     }
 
     /// What is told once, in order; for the first who asks.
@@ -212,11 +215,18 @@ impl Keeper {
         let go_on = matches!(&found, Ok(Some(found)) if !found.gpus.is_empty());
         // Whoever asked waits for exactly this.
         if answer.send(found).is_err() || !go_on {
-            return;
+            return self.end();
         }
         loop {
             self.step(LOOK);
         }
+    }
+
+    /// There is nothing to read. This thread may wait.
+    fn end(mut self) {
+        self.give_up_running();
+        // It may hang; then so does this thread, which nobody needs.
+        self.undead.iter_mut().for_each(|child| drop(child.wait()));
     }
 
     /// What the driver is, once each of its GPUs has been read or has had the time for it.

@@ -30,7 +30,7 @@ fn event(number: u64, gpu: u32, kind: u64, data: u64) -> Value {
 
 /// A daemon with these settings that waits for the events of all its GPUs.
 async fn watching(cluster: &Cluster, double: &Double, settings: &str) -> Daemon {
-    let _ = std::fs::remove_file(double.path("nvml-calls.json"));
+    let before = double.counts();
     let all = format!(
         "nvml_library = {:?}\nreading_interval_ms = 20\nreading_timeout_ms = 2000\n\
          [health]\nkernel_log_path = {:?}\n{settings}",
@@ -41,11 +41,8 @@ async fn watching(cluster: &Cluster, double: &Double, settings: &str) -> Daemon 
     let text = std::fs::read_to_string(double.path("nvml.json")).unwrap();
     let state: Value = serde_json::from_str(&text).unwrap();
     let wanted = state["gpus"].as_array().unwrap().len() as u64;
-    eventually("events are waited for", || {
-        double.path("nvml-calls.json").exists()
-            && double.calls("nvmlDeviceRegisterEvents") >= wanted
-    })
-    .await;
+    let registered = || double.calls_beyond("nvmlDeviceRegisterEvents", &before);
+    eventually("events are waited for", || registered() >= wanted).await;
     daemon
 }
 
