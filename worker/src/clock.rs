@@ -1,6 +1,8 @@
-//! The wall clock, in the one unit that reports use. Durations are measured elsewhere, with monotonic clocks.
+//! The wall clock, in the one unit that reports use, and names that nobody else has. Durations are measured elsewhere, with
+//! monotonic clocks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Now, in Unix microseconds; 0 if the machine's clock stands before 1970.
 pub fn now_us() -> i64 {
@@ -9,4 +11,18 @@ pub fn now_us() -> i64 {
         .ok()
         .and_then(|since| i64::try_from(since.as_micros()).ok())
         .unwrap_or(0)
+}
+
+/// 32 digits, base 16, by chance: the system seeds the hasher, and time and process tell apart what it does not.
+pub fn random_name() -> String {
+    let half = |salt: u8| RandomState::new().hash_one((salt, now_us(), std::process::id()));
+    format!("{:016x}{:016x}", half(0), half(1))
+}
+
+/// Comes back at that time; never without one.
+pub async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -10,6 +10,7 @@ use gotgan_core::topology::Level;
 use serde::Deserialize;
 
 use crate::confine::config::{ConfinementConfig, UsersConfig};
+use crate::health::config::{HealthConfig, SETTLE_MAX_MS};
 use crate::retention::Retention;
 
 /// A shim that gives up later is taken to hang by its worker.
@@ -89,6 +90,8 @@ pub struct Config {
     pub confinement: ConfinementConfig,
     /// Who attempts run as.
     pub users: UsersConfig,
+    /// What is told of the hardware.
+    pub health: HealthConfig,
 }
 
 impl Default for Config {
@@ -117,6 +120,7 @@ impl Default for Config {
             reconnect_max_ms: 10_000,
             confinement: ConfinementConfig::default(),
             users: UsersConfig::default(),
+            health: HealthConfig::default(),
         }
     }
 }
@@ -152,6 +156,9 @@ impl Config {
         }
         if !(1..=GIVE_UP_MAX_S).contains(&self.confinement.give_up_s) {
             return bad(format!("confinement.give_up_s must be from 1 to {GIVE_UP_MAX_S}"));
+        }
+        if self.health.settle_ms > SETTLE_MAX_MS {
+            return bad(format!("health.settle_ms must be at most {SETTLE_MAX_MS}"));
         }
         Ok(())
     }
@@ -197,7 +204,8 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
-        let sections = [&table["confinement"], &table["users"]].map(|it| it.as_table().unwrap());
+        let sections = [&table["confinement"], &table["users"], &table["health"]];
+        let sections = sections.map(|it| it.as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));
             assert!(shown, "{key} is not documented");

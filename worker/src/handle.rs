@@ -6,6 +6,8 @@ use gotgan_proto::v1::{HeldAttempt, WorkerMessage, scheduler_message::Message as
 use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::Event;
+use crate::health::findings::Observed;
+use crate::health::leftover::Unused;
 use crate::held::AttemptKey;
 
 /// What the supervisor is told or asked.
@@ -17,12 +19,32 @@ pub enum Input {
     Event(AttemptKey, Box<Event>),
     /// A stream was opened: answer with what it has to say first.
     Attach(oneshot::Sender<Attached>),
+    /// Something was found of the node's hardware.
+    Found(Observed),
+    /// A GPU counts so many uncorrectable errors.
+    Uncorrected {
+        /// The GPU.
+        uuid: String,
+        /// Since the driver was loaded.
+        count: u64,
+        /// Unix microseconds.
+        at_us: i64,
+    },
     /// Which attempts have living processes?
-    Running(oneshot::Sender<Vec<HeldAttempt>>),
+    Running(oneshot::Sender<Running>),
     /// Which attempts are not forgotten?
     Held(oneshot::Sender<BTreeSet<AttemptKey>>),
     /// May this attempt still write output?
     IsLive(AttemptKey, oneshot::Sender<bool>),
+}
+
+/// What goes on now.
+#[derive(Debug)]
+pub struct Running {
+    /// Attempts with living processes.
+    pub attempts: Vec<HeldAttempt>,
+    /// GPUs that no attempt has.
+    pub unused: Unused,
 }
 
 /// What a new stream to the scheduler begins with.
@@ -32,7 +54,7 @@ pub struct Attached {
     pub epoch: u64,
     /// Attempts not forgotten.
     pub held: Vec<HeldAttempt>,
-    /// Reports as they come, beginning with all that are not acknowledged.
+    /// Findings and reports as they come, beginning with all that are not acknowledged.
     pub reports: mpsc::Receiver<WorkerMessage>,
 }
 

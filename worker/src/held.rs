@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use gotgan_proto::v1::{self, report};
 
+use crate::health::remembered::{FindingsBegun, Remembered, Uncorrected};
+
 /// Names an attempt of a job.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Message)]
 pub struct AttemptKey {
@@ -116,6 +118,18 @@ pub enum Entry {
     /// The boot of the machine that everything after this belongs to.
     #[prost(string, tag = "10")]
     Boot(String),
+    /// Findings are numbered in the name of this journal, and go on from here.
+    #[prost(message, tag = "11")]
+    FindingsBegun(FindingsBegun),
+    /// Something was found.
+    #[prost(message, tag = "12")]
+    Found(v1::Finding),
+    /// The scheduler has findings up to a number.
+    #[prost(uint64, tag = "13")]
+    FindingsAcked(u64),
+    /// A GPU counts another number of uncorrectable errors than before.
+    #[prost(message, tag = "14")]
+    Uncorrected(Uncorrected),
 }
 
 impl Held {
@@ -139,7 +153,13 @@ impl Held {
             Entry::TasksOrdered(tasks) => self.steps.push(tasks.clone()),
             Entry::Reported(reported) => self.apply_report(reported),
             Entry::Acked(ack) => self.reports.retain(|report| report.seq > ack.seq),
-            Entry::Forgotten(_) | Entry::Epoch(_) | Entry::Boot(_) => {}
+            Entry::Forgotten(_)
+            | Entry::Epoch(_)
+            | Entry::Boot(_)
+            | Entry::FindingsBegun(_)
+            | Entry::Found(_)
+            | Entry::FindingsAcked(_)
+            | Entry::Uncorrected(_) => {}
         }
     }
 
@@ -196,6 +216,8 @@ pub struct Image {
     pub boot_id: String,
     /// Attempts not forgotten.
     pub attempts: BTreeMap<AttemptKey, Held>,
+    /// Findings, and what they are found by.
+    pub findings: Remembered,
 }
 
 impl Image {
@@ -203,7 +225,16 @@ impl Image {
     pub fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Epoch(epoch) => self.epoch = self.epoch.max(*epoch),
-            Entry::Boot(boot_id) => self.boot_id.clone_from(boot_id),
+            Entry::Boot(boot_id) => {
+                if self.boot_id != *boot_id {
+                    self.findings.rebooted();
+                }
+                self.boot_id.clone_from(boot_id);
+            }
+            Entry::FindingsBegun(_)
+            | Entry::Found(_)
+            | Entry::FindingsAcked(_)
+            | Entry::Uncorrected(_) => self.findings.apply(entry),
             Entry::Forgotten(key) => {
                 self.attempts.remove(key);
             }
@@ -226,7 +257,7 @@ impl Image {
     pub fn entries(&self) -> Vec<Entry> {
         let head = [Entry::Epoch(self.epoch), Entry::Boot(self.boot_id.clone())];
         let attempts = self.attempts.values().flat_map(Held::entries);
-        head.into_iter().chain(attempts).collect()
+        head.into_iter().chain(self.findings.entries()).chain(attempts).collect()
     }
 
     fn apply_to_attempt(&mut self, entry: &Entry) {
@@ -249,7 +280,12 @@ impl Entry {
                 AttemptKey::new(report.job_id, report.attempt)
             }
             Self::Acked(ack) => key_of_ack(ack),
-            Self::Epoch(_) | Self::Boot(_) => return None,
+            Self::Epoch(_)
+            | Self::Boot(_)
+            | Self::FindingsBegun(_)
+            | Self::Found(_)
+            | Self::FindingsAcked(_)
+            | Self::Uncorrected(_) => return None,
         })
     }
 }

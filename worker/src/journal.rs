@@ -70,7 +70,7 @@ struct Frame {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Record {
-    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     entry: Option<Entry>,
 }
 
@@ -335,6 +335,7 @@ mod tests {
     use gotgan_proto::v1;
 
     use super::*;
+    use crate::health::remembered::FindingsBegun;
     use crate::held::{AttemptKey, Reported};
 
     fn order(job_id: u64) -> Entry {
@@ -468,6 +469,32 @@ mod tests {
         let boot = Entry::Boot("x".repeat(FRAME_MAX_BYTES + 1));
         let refused = journal.append(vec![boot], true).await;
         assert!(matches!(refused, Err(JournalError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn findings_survive_reopening_and_compaction_and_so_does_their_last_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let begun = FindingsBegun { journal_id: "name".into(), last_seq: 0 };
+        let found = |seq| Entry::Found(v1::Finding { seq, ..Default::default() });
+        let mut writer = Writer::open(&path, 2000).unwrap();
+        let batch = |entries| [Batch { number: 1, entries, sync: false }];
+        writer.write(&batch(vec![Entry::FindingsBegun(begun)])).unwrap();
+        for seq in 1..500_u64 {
+            let acked = Entry::FindingsAcked(seq.saturating_sub(3));
+            writer.write(&batch(vec![found(seq), acked])).unwrap();
+        }
+        assert!(writer.size_bytes < 4000, "{}", writer.size_bytes);
+        let findings = image_of(&path).findings;
+        assert_eq!((findings.journal_id.as_str(), findings.last_seq), ("name", 499));
+        assert_eq!(findings.open.iter().map(|it| it.seq).collect::<Vec<_>>(), [497, 498, 499]);
+        writer.write(&batch(vec![Entry::FindingsAcked(499)])).unwrap();
+        writer.compact_min_bytes = 0;
+        writer.base_bytes = 0;
+        writer.compact_if_worthwhile().unwrap();
+        drop(writer);
+        let findings = image_of(&path).findings;
+        assert_eq!((findings.open.len(), findings.last_seq), (0, 499));
     }
 
     #[test]

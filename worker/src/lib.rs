@@ -4,6 +4,8 @@
 //! ([`journal`]), decides by a pure state machine ([`attempt`]) and acts through [`exec`], where every running
 //! attempt has a small process of its own ([`shim`]) that outlives the daemon.
 //!
+//! The GPU driver is asked by a process of its own ([`reader`]): a call of it may never come back.
+//!
 //! What keeps an attempt from what is not its own is [`confine`]: what the site asks for and the machine can. What is
 //! asked for and missing is said, or the worker does not start.
 
@@ -13,6 +15,7 @@ pub mod config;
 pub mod confine;
 pub mod exec;
 pub mod handle;
+pub mod health;
 pub mod held;
 pub mod inventory;
 pub mod join;
@@ -21,6 +24,7 @@ pub mod limits;
 pub mod logs;
 pub mod nvml;
 pub mod orders;
+pub mod reader;
 pub mod retention;
 pub mod route;
 pub mod run;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gotgan_worker::config::Config;
 use gotgan_worker::inventory::Inventory;
+use gotgan_worker::reader::child::{self, ReaderPlan};
 use gotgan_worker::{join, run, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +36,22 @@ enum Command {
     ///
     /// Changes nothing unless --touch is given. Ends with 0 if all is sound, 1 if something is not, 2 without a driver.
     GpuSmoke(SmokeArguments),
+    /// Read GPUs for the daemon that started this.
+    #[command(hide = true)]
+    NvmlReader(ReaderArguments),
+}
+
+#[derive(Debug, Args)]
+struct ReaderArguments {
+    /// NVML's library [default: where the system finds it].
+    #[arg(long, value_name = "PATH")]
+    library: Option<String>,
+    /// How often GPUs are read.
+    #[arg(long, value_name = "MILLISECONDS")]
+    interval_ms: u64,
+    /// UUID of a GPU to read; may be repeated [default: all].
+    #[arg(long = "gpu", value_name = "UUID")]
+    gpus: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -133,18 +150,19 @@ struct InventoryArguments {
     node: NodeArguments,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        None => Box::pin(run_daemon(arguments.run)).await,
-        Some(Command::Run(run)) => Box::pin(run_daemon(*run)).await,
-        Some(Command::Join(join)) => join_cluster(join).await,
+        None => in_runtime(Box::pin(run_daemon(arguments.run))),
+        Some(Command::Run(run)) => in_runtime(Box::pin(run_daemon(*run))),
+        Some(Command::Join(join)) => in_runtime(join_cluster(join)),
         Some(Command::Inventory(inventory)) => print_inventory(inventory),
         Some(Command::GpuSmoke(smoke)) => return print_smoke(&smoke),
+        // Without a runtime: its threads are its own.
+        Some(Command::NvmlReader(arguments)) => return read_gpus(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -153,6 +171,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+fn read_gpus(arguments: ReaderArguments) -> ExitCode {
+    let ReaderArguments { library, interval_ms, gpus } = arguments;
+    let interval = Duration::from_millis(interval_ms);
+    child::run(&ReaderPlan { library, interval, known: gpus })
 }
 
 async fn run_daemon(arguments: RunArguments) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The scheduler's orders as events of attempts, and what of them must be durable. Pure.
+//! The scheduler's orders as events of attempts, and what must be durable. Pure.
 
 use gotgan_proto::v1::scheduler_message::Message as Order;
 
@@ -8,14 +8,20 @@ use crate::held::{AttemptKey, Entry};
 /// Acknowledgements and forgetting may be lost: they come again.
 pub fn needs_sync(entry: &Entry) -> bool {
     match entry {
-        Entry::Acked(_) | Entry::Forgotten(_) | Entry::Epoch(_) => false,
+        Entry::Acked(_)
+        | Entry::Forgotten(_)
+        | Entry::Epoch(_)
+        | Entry::FindingsAcked(_)
+        | Entry::Uncorrected(_) => false,
         Entry::Snapshot(_)
         | Entry::Ordered(_)
         | Entry::StartOrdered(_)
         | Entry::StopOrdered(_)
         | Entry::TasksOrdered(_)
         | Entry::Reported(_)
-        | Entry::Boot(_) => true,
+        | Entry::Boot(_)
+        | Entry::FindingsBegun(_)
+        | Entry::Found(_) => true,
     }
 }
 

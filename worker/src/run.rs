@@ -17,7 +17,8 @@ use crate::confine::plan::Plan;
 use crate::exec::confining::{Confining, number_of};
 use crate::exec::launcher::Launcher;
 use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
-use crate::handle::{Handle, Input};
+use crate::handle::{Handle, Input, Stopped};
+use crate::health::watch::Watch;
 use crate::held::{AttemptKey, Image};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
@@ -26,7 +27,7 @@ use crate::limits;
 use crate::logs::Logs;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{NodeGpus, Supervisor};
 
 /// How often old output is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -98,14 +99,19 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
     let boot_id = inventory.node.boot_id.clone();
-    let gpus = inventory.gpu_milli();
+    // Where nobody reads GPUs there is nothing to wait for.
+    let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
+    let gpus = NodeGpus { milli: inventory.gpu_milli(), settle };
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
+    let watch = Watch::begin(&config.health, &inventory, handle.clone());
     let logs = Arc::new(Logs::new(context, handle.clone()));
-    let session = Session { link, inventory, handle: handle.clone(), logs };
+    let leftover_after = config.health.leftover_after();
+    let session = Session { link, inventory, handle: handle.clone(), logs, leftover_after };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
         _ = session.run() => Err(RunError::Stopped),
+        _ = watch_for_ever(watch) => Err(RunError::Stopped),
         () = sweep_for_ever(&attempts, &handle, config.retention()) => Err(RunError::Stopped),
         () = shutdown => Ok(()),
     }
@@ -309,6 +315,14 @@ async fn clear_up(state: &Path, retention: Retention) {
     let attempts = state.join(ATTEMPTS);
     strays::end(&attempts, &held).await;
     sweep_once(&attempts, held, retention).await;
+}
+
+/// Goes on also where nobody watches GPUs.
+async fn watch_for_ever(watch: Option<Watch>) -> Stopped {
+    match watch {
+        Some(watch) => watch.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sweep_for_ever(attempts: &Path, handle: &Handle, retention: Retention) {

@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 use gotgan_proto::WORKER_MESSAGE_MAX_BYTES;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{
-    Heartbeat, Register, Registered, SchedulerMessage, WorkerMessage,
+    GpuReading, Heartbeat, Register, Registered, SchedulerMessage, WorkerMessage,
     scheduler_message::Message as Order, worker_message::Message,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Streaming};
 
-use crate::clock::now_us;
-use crate::handle::{Attached, Handle, Input, Stopped};
+use crate::clock::{at, now_us};
+use crate::handle::{Attached, Handle, Input, Running, Stopped};
+use crate::health::leftover::is_left;
 use crate::inventory::Inventory;
 use crate::logs::Logs;
+use crate::reader::board::Seen;
+use crate::reader::keeper::Reader;
 use crate::route::{self, Ended, Route};
 
 /// Messages on their way out; the supervisor's own queue is behind it.
@@ -35,6 +38,8 @@ const GOOD_STREAM: Duration = Duration::from_secs(5);
 /// Heartbeats when the scheduler names no interval, and bounds of what it may name.
 const HEARTBEAT_DEFAULT_MS: u32 = 5000;
 const HEARTBEAT_MIN_MS: u32 = 50;
+/// Between two heartbeats that do not wait for their turn.
+const EXTRA_GAP: Duration = Duration::from_secs(1);
 /// Name of the node where there is no certificate to say it.
 const NODE_HEADER: &str = "x-gotgan-node";
 
@@ -123,6 +128,8 @@ pub struct Session {
     pub handle: Handle,
     /// Answers reads of output.
     pub logs: Arc<Logs>,
+    /// Processes on a GPU are leftover ones once no attempt has had it for longer; absent: that is not told.
+    pub leftover_after: Option<Duration>,
 }
 
 impl Session {
@@ -231,26 +238,75 @@ impl Session {
     ) -> Result<(), SessionError> {
         let mut ticks = tokio::time::interval(heartbeat_interval(welcome.heartbeat_ms));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut news = self.inventory.reader().map(Reader::news);
+        let mut extra = Extra::default();
         let mut seq = 0;
         loop {
-            tokio::select! {
+            let due = tokio::select! {
                 report = reports.recv() => match report {
-                    Some(report) => output.send(report).await.map_err(|_| SessionError::Closed)?,
+                    Some(report) => {
+                        output.send(report).await.map_err(|_| SessionError::Closed)?;
+                        false
+                    }
                     // Another stream took over, or the supervisor has ended.
                     None => return Err(SessionError::Closed),
                 },
-                _ = ticks.tick() => {
-                    seq += 1;
-                    let heartbeat = self.heartbeat(seq).await?;
-                    send(&output, Message::Heartbeat(heartbeat)).await?;
+                () = changed(&mut news) => {
+                    extra.wanted(Instant::now());
+                    false
                 }
+                () = at(extra.due) => {
+                    extra.sent(Instant::now());
+                    true
+                }
+                _ = ticks.tick() => true,
+            };
+            if due {
+                seq += 1;
+                let heartbeat = self.heartbeat(seq).await?;
+                send(&output, Message::Heartbeat(heartbeat)).await?;
             }
         }
     }
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
-        let running = self.handle.ask(Input::Running).await?;
-        Ok(Heartbeat { seq, at_us: now_us(), gpus: self.inventory.readings(), running })
+        let Running { attempts, unused } = self.handle.ask(Input::Running).await?;
+        let reading = |seen: Seen| {
+            let leftover_processes =
+                self.leftover_after.is_some_and(|after| is_left(&seen, &unused, after));
+            GpuReading { leftover_processes, ..seen.reading }
+        };
+        let gpus = self.inventory.looks().into_iter().map(reading).collect();
+        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts })
+    }
+}
+
+/// Heartbeats that do not wait for their turn, one in [`EXTRA_GAP`] at most.
+#[derive(Debug, Default)]
+struct Extra {
+    due: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Extra {
+    fn wanted(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + EXTRA_GAP);
+        self.due = self.due.or(Some(earliest.max(now)));
+    }
+
+    fn sent(&mut self, now: Instant) {
+        (self.due, self.last) = (None, Some(now));
+    }
+}
+
+/// Comes back once there is news of GPUs; never where nobody reads them.
+async fn changed(news: &mut Option<watch::Receiver<u64>>) {
+    let changed = match news {
+        Some(receiver) => receiver.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
 
@@ -310,4 +366,23 @@ fn ended(error: &SessionError, registered_at: Option<Instant>) -> Ended {
 /// Thousands of workers must not come back in step.
 fn chance() -> u32 {
     u32::try_from(RandomState::new().hash_one(0u8) % 1_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_is_sent_at_once_and_more_of_it_a_second_later_in_one_heartbeat() {
+        let start = Instant::now();
+        let mut extra = Extra::default();
+        extra.wanted(start);
+        assert_eq!(extra.due, Some(start));
+        extra.sent(start);
+        assert_eq!(extra.due, None);
+        for millis in [100, 200, 900] {
+            extra.wanted(start + Duration::from_millis(millis));
+            assert_eq!(extra.due, Some(start + EXTRA_GAP));
+        }
+    }
 }

@@ -4,6 +4,9 @@
 //! the order they were decided. Nothing here blocks on a peer: commands to shims and reports to the scheduler go
 //! through bounded queues that are filled as there is room.
 
+mod hardware;
+mod sending;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +15,16 @@ use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
     worker_message::Message,
 };
+use sending::{RESEND_AFTER, reserve};
 use tokio::sync::mpsc;
 
 use crate::attempt::{Attempt, Effect, Event, Phase, Refusal};
-use crate::clock::now_us;
+use crate::clock::{at, now_us};
 use crate::exec::launcher::Launcher;
 use crate::exec::shim_client::{Followed, ShimClient};
 use crate::exec::{self, NodeContext};
-use crate::handle::{Attached, Handle, Input};
+use crate::handle::{Handle, Input, Running};
+use crate::health::findings::Findings;
 use crate::held::{AttemptKey, Entry, Image};
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
@@ -27,17 +32,31 @@ use crate::shim::protocol::{EventLine, ShimCommand, ShimSpec};
 
 /// Inputs waiting for the supervisor; senders wait when it is full.
 const INBOX: usize = 1024;
-/// Reports handed to a session and not yet on the wire.
-const SESSION_QUEUE: usize = 1024;
 /// Commands waiting for one shim; more than the steps a scheduler starts before it looks at their reports.
 const SHIM_COMMANDS: usize = 256;
 /// Events of one shim waiting for the supervisor.
 const SHIM_EVENTS: usize = 64;
-/// A report not acknowledged for this long is sent again.
-const RESEND_AFTER: Duration = Duration::from_secs(10);
 
 /// What a node has to give, in thousandths of each GPU.
 pub type GpuMilli = BTreeMap<String, u32>;
+
+/// The GPUs of a node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeGpus {
+    /// What they have to give.
+    pub milli: GpuMilli,
+    /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
+    pub settle: Duration,
+}
+
+/// What waits for the journal.
+#[derive(Debug)]
+enum Waiting {
+    /// Of an attempt.
+    Effects(AttemptKey, Vec<Effect>),
+    /// To be sent.
+    Finding(v1::Finding),
+}
 
 /// Owner of all attempts of this node.
 #[derive(Debug)]
@@ -46,19 +65,29 @@ pub struct Supervisor {
     launcher: Launcher,
     journal: Journal,
     /// GPUs of this node by UUID; what is ordered must be among them and free.
-    gpus: GpuMilli,
+    gpus: NodeGpus,
     epoch: u64,
     attempts: BTreeMap<AttemptKey, Attempt>,
     /// Attempts whose GPUs were found free when they came.
     claims: BTreeSet<AttemptKey>,
     shims: BTreeMap<AttemptKey, mpsc::Sender<ShimCommand>>,
-    /// Effects waiting for a batch of the journal.
-    waiting: VecDeque<(u64, AttemptKey, Vec<Effect>)>,
+    /// What waits for which batch of the journal.
+    waiting: VecDeque<(u64, Waiting)>,
     session: Option<mpsc::Sender<WorkerMessage>>,
-    /// Reports for the session that its queue had no room for yet.
-    backlog: VecDeque<v1::Report>,
+    /// For the session, whose queue had no room for it yet.
+    backlog: VecDeque<Message>,
     /// When an attempt with reports that are not acknowledged was last acknowledged or sent from the first on.
     heard_at: BTreeMap<AttemptKey, Instant>,
+    /// The same of findings.
+    findings_heard_at: Option<Instant>,
+    findings: Findings,
+    /// GPU and number of the error that was logged last, and when.
+    error_logged: Option<(String, u32, Instant)>,
+    /// Ends of attempts that are kept back, and until when.
+    settling: BTreeMap<AttemptKey, (Instant, Event)>,
+    /// When an attempt last let go of a GPU.
+    used_until: BTreeMap<String, Instant>,
+    began: Instant,
     handle: Handle,
 }
 
@@ -68,12 +97,16 @@ impl Supervisor {
         context: NodeContext,
         launcher: Launcher,
         (journal, image): (Journal, Image),
-        gpus: GpuMilli,
+        gpus: NodeGpus,
         boot_id: &str,
     ) -> Result<(Handle, impl Future<Output = Result<(), JournalError>>), JournalError> {
         let (inbox, inputs) = mpsc::channel(INBOX);
         let handle = Handle { inbox };
         let rebooted = !image.boot_id.is_empty() && image.boot_id != boot_id;
+        let mut image = image;
+        if rebooted {
+            image.findings.rebooted();
+        }
         let remembered = |(key, held)| (key, Attempt::remembered(held));
         let mut supervisor = Self {
             context: Arc::new(context),
@@ -88,8 +121,15 @@ impl Supervisor {
             session: None,
             backlog: VecDeque::new(),
             heard_at: BTreeMap::new(),
+            findings_heard_at: None,
+            findings: Findings::new(image.findings, boot_id),
+            error_logged: None,
+            settling: BTreeMap::new(),
+            used_until: BTreeMap::new(),
+            began: Instant::now(),
             handle: handle.clone(),
         };
+        supervisor.begin_findings().await?;
         for key in supervisor.attempts.keys().copied().collect::<Vec<_>>() {
             supervisor.happen(key, Event::Recovered { rebooted }).await?;
         }
@@ -115,6 +155,7 @@ impl Supervisor {
                 }
                 permit = reserve(session), if !self.backlog.is_empty() => self.send_next(permit),
                 _ = tick.tick() => self.resend_if_due(),
+                () = at(self.next_due()) => self.write_due().await?,
             }
         }
     }
@@ -124,15 +165,20 @@ impl Supervisor {
             Input::Order(order) => self.obey(order).await?,
             // What is told of an attempt after it was dropped must not bring it back.
             Input::Event(key, event) if self.attempts.contains_key(&key) => {
-                self.happen(key, *event).await?;
+                if let Some(event) = self.settle(key, *event) {
+                    self.happen(key, event).await?;
+                }
             }
             Input::Event(..) => {}
+            Input::Found(observed) => self.found(observed).await?,
+            Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
                 // Whoever asked and is gone again leaves a closed queue, found by the next send.
                 let _ = answer.send(self.attach());
             }
             Input::Running(answer) => {
-                let _ = answer.send(self.running());
+                let running = Running { attempts: self.running(), unused: self.unused() };
+                let _ = answer.send(running);
             }
             Input::Held(answer) => {
                 let _ = answer.send(self.attempts.keys().copied().collect());
@@ -155,6 +201,9 @@ impl Supervisor {
                 self.epoch = epoch;
                 self.journal.append(vec![Entry::Epoch(epoch)], false).await?;
             }
+        }
+        if let Order::FindingAck(ack) = &order {
+            return self.finding_acked(ack).await;
         }
         let Some((key, event)) = event_of(order) else {
             return Ok(());
@@ -181,8 +230,10 @@ impl Supervisor {
 
     async fn happen(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
         let attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
+        let was = attempt.phase;
         let (attempt, effects) = attempt.transition(event, now_us());
         self.attempts.insert(key, attempt);
+        self.note_use(key, was);
         if effects.is_empty() {
             return Ok(());
         }
@@ -197,15 +248,21 @@ impl Supervisor {
         let sync = records.iter().any(needs_sync);
         let number = self.journal.append(records, sync).await?;
         if !rest.is_empty() {
-            self.waiting.push_back((number, key, rest));
+            self.waiting.push_back((number, Waiting::Effects(key, rest)));
         }
         Ok(())
     }
 
     fn carry_out_up_to(&mut self, durable: u64) {
-        while self.waiting.front().is_some_and(|(number, ..)| *number <= durable) {
-            if let Some((_, key, effects)) = self.waiting.pop_front() {
-                effects.into_iter().for_each(|effect| self.carry_out(key, effect));
+        while self.waiting.front().is_some_and(|(number, _)| *number <= durable) {
+            match self.waiting.pop_front() {
+                Some((_, Waiting::Effects(key, effects))) => {
+                    effects.into_iter().for_each(|effect| self.carry_out(key, effect));
+                }
+                Some((_, Waiting::Finding(finding))) => {
+                    self.backlog.push_back(Message::Finding(finding));
+                }
+                None => {}
             }
         }
     }
@@ -213,7 +270,7 @@ impl Supervisor {
     fn carry_out(&mut self, key: AttemptKey, effect: Effect) {
         match effect {
             Effect::Persist(_) => {}
-            Effect::Send(report) => self.backlog.push_back(report),
+            Effect::Send(report) => self.backlog.push_back(Message::Report(report)),
             Effect::Prepare => self.prepare(key),
             Effect::Attach { launch } => self.attach_shim(key, launch),
             Effect::StartTasks(tasks) => {
@@ -241,6 +298,7 @@ impl Supervisor {
         self.shims.remove(&key);
         self.claims.remove(&key);
         self.heard_at.remove(&key);
+        self.settling.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {
@@ -265,7 +323,7 @@ impl Supervisor {
     /// The last guard against a GPU in two attempts: what is ordered must be here and free.
     fn claim(&mut self, key: AttemptKey, order: &RunAttempt) -> Result<(), Refusal> {
         for wanted in &order.gpus {
-            let Some(has_milli) = self.gpus.get(&wanted.uuid) else {
+            let Some(has_milli) = self.gpus.milli.get(&wanted.uuid) else {
                 let reason = format!("this node has no GPU {}", wanted.uuid);
                 return Err(Refusal { cause: v1::Cause::Hardware, reason });
             };
@@ -325,76 +383,9 @@ impl Supervisor {
         }
     }
 
-    fn attach(&mut self) -> Attached {
-        let (session, reports) = mpsc::channel(SESSION_QUEUE);
-        self.session = Some(session);
-        self.fill_backlog();
-        let held = self.attempts.values().map(|attempt| attempt.held.listed()).collect();
-        Attached { epoch: self.epoch, held, reports }
-    }
-
     fn running(&self) -> Vec<HeldAttempt> {
         let active = self.attempts.values().filter(|attempt| attempt.phase == Phase::Active);
         active.map(|attempt| attempt.held.listed()).collect()
-    }
-
-    /// Everything not acknowledged, for a new stream.
-    fn fill_backlog(&mut self) {
-        self.backlog.clear();
-        self.send_again(&self.attempts.keys().copied().collect());
-    }
-
-    /// All reports of attempts that are not acknowledged, from the first on: a scheduler that misses one takes none
-    /// of those after it. What still waits for the journal comes by itself.
-    fn send_again(&mut self, keys: &BTreeSet<AttemptKey>) {
-        let undurable: BTreeSet<(AttemptKey, u64)> = self
-            .waiting
-            .iter()
-            .flat_map(|(_, key, effects)| effects.iter().map(|effect| (*key, effect)))
-            .filter_map(|(key, effect)| match effect {
-                Effect::Send(report) => Some((key, report.seq)),
-                _ => None,
-            })
-            .collect();
-        let now = Instant::now();
-        for key in keys {
-            let reports = self.attempts.get(key).map_or(&[][..], |attempt| &attempt.held.reports);
-            let durable = reports.iter().filter(|report| !undurable.contains(&(*key, report.seq)));
-            self.backlog.extend(durable.cloned());
-            self.heard_at.insert(*key, now);
-        }
-    }
-
-    /// Sends again what has not been acknowledged for long; repeated reports are harmless.
-    fn resend_if_due(&mut self) {
-        if !self.backlog.is_empty() || self.session.is_none() {
-            return;
-        }
-        let now = Instant::now();
-        let mut overdue = BTreeSet::new();
-        for (key, attempt) in &self.attempts {
-            if attempt.held.reports.is_empty() {
-                self.heard_at.remove(key);
-                continue;
-            }
-            let heard_at = *self.heard_at.entry(*key).or_insert(now);
-            if now.duration_since(heard_at) >= RESEND_AFTER {
-                overdue.insert(*key);
-            }
-        }
-        self.send_again(&overdue);
-    }
-
-    fn send_next(&mut self, permit: Option<mpsc::OwnedPermit<WorkerMessage>>) {
-        let Some(permit) = permit else {
-            // The stream is gone. A new one begins with everything not acknowledged.
-            self.session = None;
-            self.backlog.clear();
-            return;
-        };
-        if let Some(report) = self.backlog.pop_front() {
-            permit.send(WorkerMessage { message: Some(Message::Report(report)) });
-        }
     }
 }
 
@@ -414,13 +405,6 @@ async fn spec_of(
     }
     let asking = tokio::task::spawn_blocking(move || exec::shim_spec(&context, &order));
     asking.await.map_err(|error| error.to_string())?.map(Some)
-}
-
-/// Room in the session's queue; `None` if there is no session.
-async fn reserve(
-    session: Option<mpsc::Sender<WorkerMessage>>,
-) -> Option<mpsc::OwnedPermit<WorkerMessage>> {
-    session?.reserve_owned().await.ok()
 }
 
 async fn pass_events_on(key: AttemptKey, mut events: mpsc::Receiver<EventLine>, handle: Handle) {
@@ -443,7 +427,7 @@ mod tests {
         let launcher = Launcher::start(std::path::Path::new("/bin/false"), None).unwrap();
         let journal = Journal::open(&directory.path().join("journal")).unwrap();
         let context = NodeContext::for_tests();
-        let started = Supervisor::start(context, launcher, journal, GpuMilli::new(), "boot");
+        let started = Supervisor::start(context, launcher, journal, NodeGpus::default(), "boot");
         let (handle, supervising) = started.await.unwrap();
         tokio::spawn(supervising);
         let late = Event::Prepared(Ok(()));

@@ -173,10 +173,11 @@ impl Instance {
 
     fn write_calls(&self, calls: &BTreeMap<String, u64>) {
         let text = serde_json::to_string_pretty(calls).unwrap_or_default();
-        let (path, written) = ("nvml-calls.json", "nvml-calls.json.new");
+        let path = format!("nvml-calls.{}.json", std::process::id());
+        let written = format!("{path}.new");
         // Whoever reads it sees whole files only, or, on a full disk, an old one.
-        let _ = fs::write(self.directory.join(written), text)
-            .and_then(|()| fs::rename(self.directory.join(written), self.directory.join(path)));
+        let _ = fs::write(self.directory.join(&written), text)
+            .and_then(|()| fs::rename(self.directory.join(&written), self.directory.join(path)));
     }
 
     /// How often a function was called.

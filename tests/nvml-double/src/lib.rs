@@ -4,7 +4,10 @@
 //! It reads `nvml.json` in its own directory ([`state::State`] is its form) and looks whether that file changed at every
 //! call; one that cannot be read whole leaves what was read before. A byte copy of the library in another directory is
 //! another machine, also within one process. With `count_calls` it writes how often each function was called to
-//! `nvml-calls.json` beside it.
+//! `nvml-calls.PID.json` beside it, a file for each process.
+//!
+//! Events are delivered to each set in the order of their numbers; with `repeat` one comes again and again. A counter goes
+//! backwards, a GPU moves or vanishes, as the file is rewritten.
 //!
 //! It shows layouts, codes, delays and hangs as a test wants them. It does not show what a real driver does: how long
 //! its calls take, which of them block, what it answers for a given board. Every version it tells ends with

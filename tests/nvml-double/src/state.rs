@@ -63,6 +63,13 @@ pub struct Event {
     /// One bit.
     pub kind: u64,
     pub data: u64,
+    /// Delivered so many times: a storm.
+    #[serde(default = "once")]
+    pub repeat: u64,
+}
+
+fn once() -> u64 {
+    1
 }
 
 /// A GPU.

@@ -1,20 +1,20 @@
-//! What this machine is: CPUs, memory, GPUs; and readings of the GPUs for the heartbeats.
+//! What this machine is: CPUs, memory, GPUs; and the newest readings of the GPUs for the heartbeats.
 //!
 //! GPUs come from NVML where its library and GPUs are there, from `--simulate` where asked for, or there are none.
 
 pub mod classes;
 pub mod cpu;
-pub mod reader;
-mod reading;
 pub mod simulate;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::{GpuDevice, GpuReading, NodeInventory};
 
 use crate::confine::devices::Device;
 use crate::confine::gpus::nodes_of;
+use crate::reader::board::Seen;
+use crate::reader::keeper::{self, Reader};
 use crate::supervisor::GpuMilli;
 
 /// Thousandths of a CPU or GPU in a whole one.
@@ -32,6 +32,9 @@ pub enum InventoryError {
     /// The driver does not answer.
     #[error("the NVIDIA driver does not answer within {0:?}")]
     DriverSilent(Duration),
+    /// There is no process that could ask it.
+    #[error("the NVIDIA driver cannot be asked: {0}")]
+    Reader(String),
 }
 
 /// What is asked of the inventory.
@@ -75,7 +78,7 @@ pub struct Inventory {
 #[derive(Debug)]
 enum Source {
     None,
-    Nvml(reader::Reader),
+    Nvml(Reader),
     Simulated(simulate::Simulation),
 }
 
@@ -109,12 +112,28 @@ impl Inventory {
         Ok(Self { node, gpu_nodes, source })
     }
 
-    /// The latest reading of each GPU. Never blocks on the driver.
-    pub fn readings(&self) -> Vec<GpuReading> {
+    /// The latest look at each GPU. Never blocks on the driver.
+    pub fn looks(&self) -> Vec<Seen> {
+        let invented = |reading| Seen { reading, compute_processes: 0, at: Instant::now() };
         match &self.source {
             Source::None => Vec::new(),
             Source::Nvml(reader) => reader.latest(),
-            Source::Simulated(simulation) => simulation.readings(crate::clock::now_us()),
+            Source::Simulated(simulation) => {
+                simulation.readings(crate::clock::now_us()).into_iter().map(invented).collect()
+            }
+        }
+    }
+
+    /// The latest reading of each GPU.
+    pub fn readings(&self) -> Vec<GpuReading> {
+        self.looks().into_iter().map(|seen| seen.reading).collect()
+    }
+
+    /// Whoever reads its GPUs; nobody where there are none, or invented ones.
+    pub fn reader(&self) -> Option<&Reader> {
+        match &self.source {
+            Source::Nvml(reader) => Some(reader),
+            Source::None | Source::Simulated(_) => None,
         }
     }
 
@@ -139,7 +158,7 @@ fn find_gpus(
         node.memory_mib = count * SIMULATED_MEMORY_MIB_PER_GPU;
         return Ok((Source::Simulated(simulation), none));
     }
-    let Some((found, reader)) = reader::find(plan)? else {
+    let Some((found, reader)) = keeper::start(plan)? else {
         return Ok((Source::None, none));
     };
     node.gpus = found.gpus;

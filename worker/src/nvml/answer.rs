@@ -64,6 +64,10 @@ impl Code {
     pub const FUNCTION_NOT_FOUND: Self = Self(13);
     /// The GPU fell off the bus.
     pub const GPU_IS_LOST: Self = Self(15);
+    /// It does nothing before it is reset.
+    pub const RESET_REQUIRED: Self = Self(16);
+    /// There is no such GPU any more.
+    pub const GPU_NOT_FOUND: Self = Self(28);
     /// The version of a structure is not one that the driver knows.
     pub const VERSION_MISMATCH: Self = Self(25);
 

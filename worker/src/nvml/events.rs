@@ -10,6 +10,26 @@ use super::answer::{Code, Missing, Reading};
 use super::calls;
 use super::driver::{Driver, Gpu};
 
+/// Kinds of events, one bit each, as the driver numbers them.
+pub mod event_kind {
+    /// Errors of memory that could not be corrected.
+    pub const DOUBLE_BIT_ECC: u64 = 1 << 1;
+    /// An error of the driver; its data is the number.
+    pub const XID: u64 = 1 << 3;
+    /// Memory was taken out of use.
+    pub const MEMORY_RETIREMENT: u64 = 1 << 10;
+    /// Memory was to be taken out of use and could not be.
+    pub const MEMORY_RETIREMENT_FAILED: u64 = 1 << 11;
+    /// Somebody has read what an error had spoilt, and only he was hit.
+    pub const POISON: u64 = 1 << 12;
+    /// The same, and more was hit.
+    pub const FATAL_POISON: u64 = 1 << 13;
+    /// It cannot be used now.
+    pub const GPU_UNAVAILABLE: u64 = 1 << 14;
+    /// What the driver wants done with it has changed.
+    pub const RECOVERY_ACTION: u64 = 1 << 15;
+}
+
 /// Something that happened to a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {

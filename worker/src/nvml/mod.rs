@@ -25,7 +25,7 @@ mod processes;
 
 pub use answer::{Code, Missing, Reading};
 pub use driver::{Driver, Gpu, OpenError};
-pub use events::{Event, EventSet};
+pub use events::{Event, EventSet, event_kind};
 pub use fabric::{Fabric, FabricHealth, FabricState};
 pub use health::{EccCounts, EccSpan, RecoveryAction, RemappedRows, RowHistogram};
 pub use identity::{ComputeMode, CpuSet, Memory, Switch};

@@ -20,7 +20,20 @@ pub(super) fn judge(report: &mut SmokeReport) {
         report.faults.extend(faults(gpu).into_iter().map(of_gpu));
         report.notes.extend(notes(gpu).into_iter().map(of_gpu));
     }
+    judge_reader(report);
     report.verdict = if report.faults.is_empty() { Verdict::Sound } else { Verdict::Faults };
+}
+
+/// A GPU without events is none: some have no such thing.
+fn judge_reader(report: &mut SmokeReport) {
+    let Some(reader) = &report.reader else {
+        return;
+    };
+    let failed = reader.failure.iter().map(|why| format!("the process that reads GPUs: {why}"));
+    report.faults.extend(failed);
+    for (uuid, why) in &reader.unwatched {
+        report.notes.push(format!("events of {uuid} are not waited for: {why}"));
+    }
 }
 
 fn faults(gpu: &GpuReport) -> Vec<String> {

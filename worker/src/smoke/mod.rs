@@ -4,12 +4,14 @@
 //! It changes nothing unless told to. It looks once and judges what it sees; it does not load the GPUs.
 
 mod judge;
+mod reader;
 mod report;
 mod text;
 
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+pub use reader::ReaderReport;
 pub use report::{
     EventRound, GpuReport, Latency, PowerSetting, ReadingReport, SmokeReport, Verdict, Versions,
 };
@@ -93,6 +95,7 @@ fn empty(library: Option<String>) -> SmokeReport {
         functions: 0,
         missing_functions: Vec::new(),
         gpus: Vec::new(),
+        reader: None,
         faults: Vec::new(),
         notes: Vec::new(),
         verdict: Verdict::Sound,
@@ -125,6 +128,7 @@ impl Smoke {
             Ok(count) => report.gpus = (0..count).map(|index| self.gpu(driver, index)).collect(),
             Err(missing) => report.faults.push(format!("the number of GPUs: {missing}")),
         }
+        report.reader = self.reader(&report.gpus);
         judge::judge(&mut report);
         report
     }
@@ -150,6 +154,18 @@ impl Smoke {
         let power = PowerSetting::of(&gpu, self.plan.touch);
         let (events, power) = (Some(events), Some(power));
         GpuReport { index, uuid: Some(uuid), unreadable: None, readings, events, power }
+    }
+
+    /// Where there is nothing to read, there is no process for it.
+    fn reader(&self, gpus: &[GpuReport]) -> Option<ReaderReport> {
+        let uuids: Vec<String> = gpus.iter().filter_map(|gpu| gpu.uuid.clone()).collect();
+        if uuids.is_empty() {
+            return None;
+        }
+        self.asks("each GPU through the process that reads for the daemon".into());
+        // Before this itself is taken to hang.
+        let patience = self.plan.patience / 2;
+        Some(reader::check(self.plan.library.as_deref(), &uuids, patience))
     }
 
     fn reading(&self, gpu: &Gpu<'_>, index: u32, probe: &Probe) -> ReadingReport {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::reader::ReaderReport;
 use crate::nvml::{Driver, Event, Gpu, Missing, PowerRange, Reading};
 
 /// All that was found.
@@ -30,6 +31,8 @@ pub struct SmokeReport {
     pub missing_functions: Vec<&'static str>,
     /// In the driver's order.
     pub gpus: Vec<GpuReport>,
+    /// What the process that reads GPUs for the daemon does here; absent without GPUs.
+    pub reader: Option<ReaderReport>,
     /// What is not sound.
     pub faults: Vec<String>,
     /// What may be as it should and is worth a look.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::reader::ReaderReport;
 use super::report::{EventRound, GpuReport, Latency, PowerSetting, SmokeReport, Verdict};
 use crate::nvml::Reading;
 
@@ -36,6 +37,7 @@ impl SmokeReport {
         if self.gpus.iter().any(|gpu| !gpu.readings.is_empty()) {
             lines.extend([String::new(), DURATIONS.to_owned()]);
         }
+        lines.extend(self.reader.iter().map(reader_line));
         lines.push(String::new());
         lines.extend(self.faults.iter().map(|fault| format!("FAULT    {fault}")));
         lines.extend(self.notes.iter().map(|note| format!("note     {note}")));
@@ -132,6 +134,18 @@ fn event_line(events: &EventRound) -> String {
         Err(missing) => missing.to_string(),
     };
     format!("  {:NAME_WIDTH$}{result}, {}", "events", duration(events.took_us))
+}
+
+fn reader_line(reader: &ReaderReport) -> String {
+    let shown = |took: Option<u64>| took.map_or("never".to_owned(), duration);
+    format!(
+        "reader   open after {}; {} GPUs read after {}, {} watched; ended after {}",
+        shown(reader.opened_us),
+        reader.read.len(),
+        shown(reader.all_read_us),
+        reader.watched.len(),
+        shown(reader.ended_us),
+    )
 }
 
 fn power_line(power: &PowerSetting) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// Nothing here takes this long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 pub const EPOCH: u64 = 5;
+pub const HEARTBEAT_MS: u32 = 200;
 
 /// A stream that a worker has opened.
 pub struct Peer {
@@ -48,6 +49,8 @@ pub struct Service {
     pub authority: Option<Authority>,
     /// Epoch of the leader that it plays.
     pub epoch: Arc<AtomicU64>,
+    /// How often it wants heartbeats.
+    pub heartbeat_ms: Arc<AtomicU32>,
 }
 
 #[tonic::async_trait]
@@ -77,7 +80,8 @@ impl Workers for Service {
         let Message::Register(register) = first else { panic!("not registered: {first:?}") };
         let (orders, stream) = mpsc::channel(64);
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let welcome = Registered { epoch, heartbeat_ms: 200 };
+        let heartbeat_ms = self.heartbeat_ms.load(Ordering::Relaxed);
+        let welcome = Registered { epoch, heartbeat_ms };
         let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
         orders.send(Ok(welcome)).await.unwrap();
         let orders = Orders(orders);
@@ -119,6 +123,7 @@ impl Authority {
 /// The fake scheduler.
 pub struct Cluster {
     pub epoch: Arc<AtomicU64>,
+    pub heartbeat_ms: Arc<AtomicU32>,
     pub address: String,
     peers: mpsc::Receiver<Peer>,
     pub directory: tempfile::TempDir,
@@ -140,13 +145,19 @@ impl Cluster {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
         let epoch = Arc::new(AtomicU64::new(EPOCH));
-        let service = Service { peers: sender, authority: None, epoch: epoch.clone() };
+        let heartbeat_ms = Arc::new(AtomicU32::new(HEARTBEAT_MS));
+        let service = Service {
+            peers: sender,
+            authority: None,
+            epoch: epoch.clone(),
+            heartbeat_ms: heartbeat_ms.clone(),
+        };
         let service = WorkersServer::new(service);
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
-        Self { epoch, address, peers, directory }
+        Self { epoch, heartbeat_ms, address, peers, directory }
     }
 
     pub fn state(&self) -> PathBuf {

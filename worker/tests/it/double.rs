@@ -54,11 +54,29 @@ impl Double {
         std::fs::write(self.path("nvml.json"), "{\"gpus\": [{\"uu").unwrap();
     }
 
-    /// How often a function was called.
+    /// How often a function was called, by all processes together.
     pub fn calls(&self, function: &str) -> u64 {
-        let text = std::fs::read(self.path("nvml-calls.json")).unwrap();
-        let calls: Value = serde_json::from_slice(&text).unwrap();
-        calls[function].as_u64().unwrap_or(0)
+        self.calls_beyond(function, &[])
+    }
+
+    /// How often it was called by processes that had counted nothing yet when these files were all.
+    pub fn calls_beyond(&self, function: &str, before: &[PathBuf]) -> u64 {
+        let count = |path: PathBuf| {
+            let calls: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            calls[function].as_u64().unwrap_or(0)
+        };
+        self.counts().into_iter().filter(|path| !before.contains(path)).map(count).sum()
+    }
+
+    /// Files with counts, one for each process.
+    pub fn counts(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.directory.path()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let is_count = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("nvml-calls.") && name.ends_with(".json")
+        };
+        paths.filter(is_count).collect()
     }
 }
 

@@ -25,6 +25,7 @@ async fn start_with_tls(directory: &std::path::Path) -> (String, mpsc::Receiver<
         peers,
         authority: Some(authority),
         epoch: std::sync::Arc::new(crate::cluster::EPOCH.into()),
+        heartbeat_ms: std::sync::Arc::new(crate::cluster::HEARTBEAT_MS.into()),
     });
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));

@@ -39,6 +39,10 @@ fn a_sound_machine_is_said_to_be_sound() {
     assert_eq!(reading(&report, 1, "numa_node")["missing"], "not supported by this GPU");
     assert!(reading(&report, 1, "energy_mj")["median_us"].as_u64().is_some());
     assert_eq!(report["gpus"][0]["events"]["result"], Value::Null);
+    let reader = &report["reader"];
+    assert_eq!((reader["read"].as_array().unwrap().len(), &reader["failure"]), (2, &Value::Null));
+    assert_eq!(reader["watched"].as_array().unwrap().len(), 2);
+    assert!(reader["ended_us"].as_u64().is_some() && text.contains("\nreader   open"), "{text}");
 }
 
 #[test]
@@ -76,7 +80,8 @@ fn nothing_is_set_unless_asked_for() {
     let (code, report) = report(&double, &["--touch"]);
     assert_eq!((code, &report["gpus"][0]["power"]["set"]), (0, &json!("success")));
     assert_eq!(double.calls("nvmlDeviceSetPowerManagementLimit"), 1);
-    assert_eq!(double.calls("nvmlEventSetCreate"), double.calls("nvmlEventSetFree"));
+    // Those of the two processes that read for the daemon end with these.
+    assert_eq!(double.calls("nvmlEventSetCreate"), double.calls("nvmlEventSetFree") + 2);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub async fn an_empty_database_has_its_tables_after_opening(place: Arc<Place>) {
     assert!(["wal", "on"].contains(&journal[0].as_str()), "{journal:?}");
 }
 
-const INDEXES: [&str; 18] = [
+const INDEXES: [&str; 19] = [
     "attempts_alive",
     "attempts_by_end",
     "events_by_job",

@@ -3,33 +3,37 @@
 use gotgan_proto::v1;
 use gotgan_proto::v1::{GpuProcess, GpuReading};
 
+use super::frames::Look;
 use crate::nvml::{
-    Driver, EccSpan, Fabric, FabricHealth, FabricState, Gpu, MigDevice, NvLink, Process, Reading,
-    RecoveryAction, RemappedRows,
+    Code, Driver, EccSpan, Fabric, FabricHealth, FabricState, Gpu, MigDevice, Missing, NvLink,
+    Process, ProcessKind, Reading, RecoveryAction, RemappedRows,
 };
 
 const BYTES_PER_MIB: u64 = 1 << 20;
 
-/// Looks at all of them.
-pub(super) fn read_all(driver: &Driver, uuids: &[String]) -> Vec<GpuReading> {
-    uuids.iter().map(|uuid| read(driver, uuid)).collect()
-}
-
-fn read(driver: &Driver, uuid: &str) -> GpuReading {
+/// One look. `lost`: waiting for events has said that the driver has lost it.
+pub(super) fn look(driver: &Driver, uuid: &str, lost: bool) -> Look {
     let mut reading = GpuReading { uuid: uuid.to_owned(), ..Default::default() };
+    let mut asked = Asked::default();
+    let mut compute_processes = 0;
     match driver.gpu(uuid) {
         Ok(gpu) => {
-            let mut asked = Asked { error: String::new() };
-            fill_load(&mut reading, &gpu, &mut asked);
+            compute_processes = fill_load(&mut reading, &gpu, &mut asked);
             fill_health(&mut reading, &gpu, &mut asked);
-            reading.error = asked.error;
         }
-        Err(error) => reading.error = error.to_string(),
+        Err(Missing::Failed(Code::NOT_FOUND)) => asked.not_listed(),
+        Err(missing) => drop(asked.ok::<()>(Err(missing))),
     }
-    reading
+    if lost {
+        asked.failed(Missing::Failed(Code::GPU_IS_LOST));
+    }
+    reading.fault = asked.fault.into();
+    reading.error = asked.error;
+    Look { reading, compute_processes }
 }
 
-fn fill_load(reading: &mut GpuReading, gpu: &Gpu<'_>, asked: &mut Asked) {
+/// Also says how many processes compute on it.
+fn fill_load(reading: &mut GpuReading, gpu: &Gpu<'_>, asked: &mut Asked) -> u32 {
     reading.index = asked.ok(gpu.index());
     reading.utilisation_percent = asked.ok(gpu.utilisation()).map(|rates| rates.gpu_percent);
     let memory = asked.ok(gpu.memory());
@@ -41,6 +45,8 @@ fn fill_load(reading: &mut GpuReading, gpu: &Gpu<'_>, asked: &mut Asked) {
     reading.clock_reasons = asked.ok(gpu.clock_reasons()).map(|reasons| reasons.0);
     let processes = asked.ok(gpu.processes()).unwrap_or_default();
     reading.processes = processes.iter().map(process).collect();
+    let compute = processes.iter().filter(|process| process.kind == ProcessKind::Compute);
+    u32::try_from(compute.count()).unwrap_or(u32::MAX)
 }
 
 fn fill_health(reading: &mut GpuReading, gpu: &Gpu<'_>, asked: &mut Asked) {
@@ -121,20 +127,61 @@ fn mig_device(device: MigDevice) -> v1::MigDevice {
     v1::MigDevice { uuid, profile, gpu_instance, compute_instance, memory_mib }
 }
 
-/// Collects the first failure that means more than "this GPU or driver has no such reading".
+/// Collects the first failure that means more than "this GPU or driver has no such reading", and why the GPU is of no use.
+#[derive(Default)]
 struct Asked {
     error: String,
+    fault: v1::GpuFault,
 }
 
 impl Asked {
     fn ok<T>(&mut self, reading: Reading<T>) -> Option<T> {
-        let missing = match reading {
-            Ok(value) => return Some(value),
-            Err(missing) => missing,
-        };
+        match reading {
+            Ok(value) => Some(value),
+            Err(missing) => {
+                self.failed(missing);
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, missing: Missing) {
         if missing.is_fault() && self.error.is_empty() {
             self.error = missing.to_string();
         }
-        None
+        match missing {
+            Missing::Failed(Code::GPU_IS_LOST | Code::GPU_NOT_FOUND) => {
+                self.fault = v1::GpuFault::Lost;
+            }
+            // One that is lost may have asked for a reset before.
+            Missing::Failed(Code::RESET_REQUIRED) if self.fault != v1::GpuFault::Lost => {
+                self.fault = v1::GpuFault::ResetRequired;
+            }
+            Missing::Failed(_) | Missing::Absent | Missing::NotSupported | Missing::Unreadable => {}
+        }
+    }
+
+    fn not_listed(&mut self) {
+        self.error = "the driver does not list this GPU any more".into();
+        self.fault = v1::GpuFault::Lost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault_of(codes: &[Code]) -> v1::GpuFault {
+        let mut asked = Asked::default();
+        codes.iter().for_each(|code| asked.failed(Missing::Failed(*code)));
+        asked.fault
+    }
+
+    #[test]
+    fn a_gpu_is_of_no_use_where_the_driver_says_so_and_not_for_any_other_failure() {
+        assert_eq!(fault_of(&[Code(999), Code::NO_PERMISSION]), v1::GpuFault::Unspecified);
+        assert_eq!(fault_of(&[Code(999), Code::RESET_REQUIRED]), v1::GpuFault::ResetRequired);
+        assert_eq!(fault_of(&[Code::GPU_IS_LOST, Code::RESET_REQUIRED]), v1::GpuFault::Lost);
+        assert_eq!(fault_of(&[Code::RESET_REQUIRED, Code::GPU_IS_LOST]), v1::GpuFault::Lost);
     }
 }

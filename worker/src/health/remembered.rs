@@ -1,0 +1,92 @@
+//! What the journal remembers of findings.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use gotgan_proto::v1::Finding;
+
+use crate::held::Entry;
+
+/// The numbers of findings begin, or go on: written when the journal gets its name, and by compaction.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FindingsBegun {
+    /// Name of the journal.
+    #[prost(string, tag = "1")]
+    pub journal_id: String,
+    /// Number of the last finding that was made.
+    #[prost(uint64, tag = "2")]
+    pub last_seq: u64,
+}
+
+/// Uncorrectable errors that a GPU counted in this boot.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Uncorrected {
+    /// The GPU.
+    #[prost(string, tag = "1")]
+    pub uuid: String,
+    /// Since the driver was loaded.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remembered {
+    /// Name of the journal; empty before it has one.
+    pub journal_id: String,
+    /// Number of the last finding that was made.
+    pub last_seq: u64,
+    /// Findings not acknowledged, oldest first.
+    pub open: VecDeque<Finding>,
+    /// Uncorrectable errors counted last, by the GPU's UUID.
+    pub uncorrected: BTreeMap<String, u64>,
+}
+
+impl Remembered {
+    /// Folds one record in. Records of attempts change nothing.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::FindingsBegun(begun) => {
+                self.journal_id.clone_from(&begun.journal_id);
+                self.last_seq = self.last_seq.max(begun.last_seq);
+            }
+            Entry::Found(finding) => {
+                self.last_seq = self.last_seq.max(finding.seq);
+                self.open.push_back(finding.clone());
+            }
+            Entry::FindingsAcked(seq) => {
+                while self.open.front().is_some_and(|finding| finding.seq <= *seq) {
+                    self.open.pop_front();
+                }
+            }
+            Entry::Uncorrected(Uncorrected { uuid, count }) => {
+                self.uncorrected.insert(uuid.clone(), *count);
+            }
+            Entry::Snapshot(_)
+            | Entry::Ordered(_)
+            | Entry::StartOrdered(_)
+            | Entry::StopOrdered(_)
+            | Entry::TasksOrdered(_)
+            | Entry::Reported(_)
+            | Entry::Acked(_)
+            | Entry::Forgotten(_)
+            | Entry::Epoch(_)
+            | Entry::Boot(_) => {}
+        }
+    }
+
+    /// The machine was booted anew: counts begin again.
+    pub fn rebooted(&mut self) {
+        self.uncorrected.clear();
+    }
+
+    /// Records that rebuild this.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        let Self { journal_id, last_seq, open, uncorrected } = self;
+        let begun = FindingsBegun { journal_id: journal_id.clone(), last_seq: *last_seq };
+        let named = (!journal_id.is_empty()).then_some(Entry::FindingsBegun(begun));
+        let count =
+            |(uuid, count): (&String, &u64)| Uncorrected { uuid: uuid.clone(), count: *count };
+        let counts = uncorrected.iter().map(count).map(Entry::Uncorrected);
+        named.into_iter().chain(counts).chain(open.iter().cloned().map(Entry::Found))
+    }
+}
