@@ -134,8 +134,18 @@ impl Cluster {
     /// Starts a worker and waits until it is ready. Its GPUs are simulated, as in `8xB200`, or come from the library at a
     /// path.
     pub async fn add_worker(&mut self, node: &str, gpus: &str) -> &mut WorkerProcess {
+        self.add_worker_with(node, gpus, "").await
+    }
+
+    /// As [`Self::add_worker`], with more in its settings file.
+    pub async fn add_worker_with(
+        &mut self,
+        node: &str,
+        gpus: &str,
+        settings: &str,
+    ) -> &mut WorkerProcess {
         let token = self.api.join_token().await;
-        let worker = WorkerProcess::start(self, node, gpus, &token);
+        let worker = WorkerProcess::start(self, node, gpus, settings, &token);
         self.workers.insert(node.to_owned(), worker);
         self.api.wait_for_node(node, gotgan_proto::v1::NodeLiveness::Ready).await;
         self.worker(node)

@@ -39,6 +39,7 @@ mod books;
 mod durability;
 mod elastic;
 mod events;
+mod faults;
 mod gang;
 mod layout;
 mod leadership;

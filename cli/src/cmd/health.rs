@@ -111,6 +111,14 @@ pub struct History {
     last: u32,
 }
 
+/// What happened to a node.
+#[derive(Serialize)]
+struct HistoryView {
+    name: String,
+    /// The newest first.
+    events: Vec<NodeEventView>,
+}
+
 #[derive(Serialize)]
 struct NodeEventView {
     seq: u64,
@@ -122,14 +130,16 @@ struct NodeEventView {
 
 impl History {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
-        let request = v1::NodeHistoryRequest { name: self.name, size: self.last };
+        let name = self.name;
+        let request = v1::NodeHistoryRequest { name: name.clone(), size: self.last };
         let client = context.client()?;
         let answer = client.call(async |api| api.nodes().history(request.clone()).await).await?;
-        let events: Vec<NodeEventView> = answer.events.into_iter().map(event).collect();
+        let events = answer.events.into_iter().map(event).collect();
+        let history = HistoryView { name, events };
         if context.output.json {
-            return context.output.document("gotgan.node_history/1", &events);
+            return context.output.document("gotgan.node_history/1", &history);
         }
-        for line in events.iter().flat_map(lines) {
+        for line in history.events.iter().flat_map(lines) {
             context.output.line(&line)?;
         }
         Ok(())

@@ -23,11 +23,19 @@ pub struct WorkerProcess {
     state: PathBuf,
     log: PathBuf,
     gpus: String,
+    /// More of its settings file.
+    settings: String,
     process: Option<Process>,
 }
 
 impl WorkerProcess {
-    pub(super) fn start(cluster: &Cluster, node: &str, gpus: &str, join_token: &str) -> Self {
+    pub(super) fn start(
+        cluster: &Cluster,
+        node: &str,
+        gpus: &str,
+        settings: &str,
+        join_token: &str,
+    ) -> Self {
         let mut worker = Self {
             node: node.to_owned(),
             urls: std::iter::once(cluster.scheduler.url()).chain(cluster.others.clone()).collect(),
@@ -35,6 +43,7 @@ impl WorkerProcess {
             state: cluster.directory().join(node),
             log: cluster.directory().join(format!("{node}.log")),
             gpus: gpus.to_owned(),
+            settings: settings.to_owned(),
             process: None,
         };
         worker.spawn(Some(join_token));
@@ -75,7 +84,8 @@ impl WorkerProcess {
         command.env(NODE_VARIABLE, &self.state);
         // Silence of a scheduler that is being restarted must not cost a test seconds.
         let settings = self.state.with_extension("toml");
-        std::fs::write(&settings, "reconnect_max_ms = 200\n").expect("a file can be written");
+        let text = format!("reconnect_max_ms = 200\n{}", self.settings);
+        std::fs::write(&settings, text).expect("a file can be written");
         command.arg("--config").arg(settings);
         self.process = Some(Process::spawn("gotgan-worker", &mut command, &self.log));
     }

@@ -26,6 +26,7 @@ use crate::spec::GpuRequest;
 
 mod blocks;
 mod bounds;
+mod hurt;
 mod maintenance;
 mod planned;
 mod reserved;
@@ -212,7 +213,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
             let look = Look { machine, family, class, nodes, capable, totals, now };
             blockers.extend(look.blockers());
         }
-        let list = Arc::new(ranked(keep_possible(blockers, family, nodes)));
+        let blockers = keep_possible(blockers, family, nodes);
+        let list = Arc::new(ranked(hurt::or_hurt(blockers, self.machine, family, nodes)));
         self.capacity.insert((id, nodes), Arc::clone(&list));
         list
     }

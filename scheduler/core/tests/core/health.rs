@@ -521,6 +521,12 @@ fn a_gpu_that_is_out_counts_for_nobody_and_comes_back_free_while_jobs_come_and_g
     ward.xid("n1", 0, 64, &[job]);
     ward.xid("n1", 7, 64, &[]);
     ward.cluster.check();
+    let mut copy = ward.cluster.copy();
+    let whole = copy.job().gpus(8, "b200").submit();
+    copy.expect_waiting(whole);
+    let why = copy.check().sentences(whole);
+    let wanted = "needs 1 node and none is free; would serve but take no work: n1 (2 of 8 GPUs out; GPU 0: Xid 64";
+    assert!(why.contains(wanted), "{why}");
     let in_service = ward.cluster.world.in_service();
     assert_eq!(in_service.values().next().unwrap().0, 6_000);
     let fits = ward.cluster.job().gpus(5, "b200").submit();
