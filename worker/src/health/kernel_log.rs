@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::clock::{self, now_us};
 
-/// What begins every error of the driver.
+/// What begins every error of the driver. Within a text it may be the name of a device that somebody has plugged in.
 const XID: &str = "NVRM: Xid (";
 /// What the driver says of a GPU that does not answer on its bus, in several sentences.
 const FELL_OFF: &str = "fallen off the bus";
@@ -122,7 +122,7 @@ fn read_text(text: &str) -> Option<Logged> {
 }
 
 fn parse_xid(text: &str) -> Option<Logged> {
-    let (_, rest) = text.split_once(XID)?;
+    let rest = text.strip_prefix(XID)?;
     let (place, rest) = rest.split_once("):")?;
     // A GPU that is cut adds which instance it is about.
     let place = place.split_whitespace().next()?;
@@ -140,7 +140,7 @@ fn pid(detail: &str) -> u32 {
 }
 
 fn parse_fall(text: &str) -> Option<Logged> {
-    if !text.contains(DRIVER) || !text.contains(FELL_OFF) {
+    if !text.starts_with(DRIVER) || !text.contains(FELL_OFF) {
         return None;
     }
     let words = text.split([' ', '(', ')', ',']);
@@ -415,6 +415,7 @@ mod tests {
             "4,1,1,-;pcieport 0000:80:01.0: AER: device has fallen off the bus",
             " SUBSYSTEM=pci",
             " DEVICE=+pci:0000:3b:00.0;NVRM: Xid (PCI:0000:3b:00): 79,",
+            "6,1,1,-;usb 1-1: Product: NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.",
             "4,1,1,-;NVRM: Xid (PCI:0000:3b:00): many, x",
             "4,1,1,-;NVRM: Xid (PCI:0000:3b:00",
             "",
