@@ -4,6 +4,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 /// Now, in Unix microseconds; 0 if the machine's clock stands before 1970.
 pub fn now_us() -> i64 {
     SystemTime::now()
@@ -11,6 +13,15 @@ pub fn now_us() -> i64 {
         .ok()
         .and_then(|since| i64::try_from(since.as_micros()).ok())
         .unwrap_or(0)
+}
+
+/// When something was that the kernel has as so long after the boot. It does not count the time that a machine sleeps.
+pub fn wall_us(since_boot_us: u64) -> i64 {
+    let up = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|up| up.tv_sec() * 1_000_000 + up.tv_nsec() / 1000);
+    let written = i64::try_from(since_boot_us).unwrap_or(i64::MAX);
+    let age = up.map_or(0, |up| up.saturating_sub(written).max(0));
+    now_us().saturating_sub(age)
 }
 
 /// 32 digits, base 16, by chance: the system seeds the hasher, and time and process tell apart what it does not.

@@ -30,6 +30,8 @@ pub enum Input {
         /// Unix microseconds.
         at_us: i64,
     },
+    /// The kernel's log was read up to a record.
+    LogRead(u64),
     /// Which attempts have living processes?
     Running(oneshot::Sender<Running>),
     /// Which attempts are not forgotten?

@@ -130,6 +130,9 @@ pub enum Entry {
     /// A GPU counts another number of uncorrectable errors than before.
     #[prost(message, tag = "14")]
     Uncorrected(Uncorrected),
+    /// The kernel's log was read up to a record of this boot.
+    #[prost(uint64, tag = "15")]
+    LogRead(u64),
 }
 
 impl Held {
@@ -159,7 +162,8 @@ impl Held {
             | Entry::FindingsBegun(_)
             | Entry::Found(_)
             | Entry::FindingsAcked(_)
-            | Entry::Uncorrected(_) => {}
+            | Entry::Uncorrected(_)
+            | Entry::LogRead(_) => {}
         }
     }
 
@@ -234,7 +238,8 @@ impl Image {
             Entry::FindingsBegun(_)
             | Entry::Found(_)
             | Entry::FindingsAcked(_)
-            | Entry::Uncorrected(_) => self.findings.apply(entry),
+            | Entry::Uncorrected(_)
+            | Entry::LogRead(_) => self.findings.apply(entry),
             Entry::Forgotten(key) => {
                 self.attempts.remove(key);
             }
@@ -285,7 +290,8 @@ impl Entry {
             | Self::FindingsBegun(_)
             | Self::Found(_)
             | Self::FindingsAcked(_)
-            | Self::Uncorrected(_) => return None,
+            | Self::Uncorrected(_)
+            | Self::LogRead(_) => return None,
         })
     }
 }

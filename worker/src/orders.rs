@@ -12,7 +12,8 @@ pub fn needs_sync(entry: &Entry) -> bool {
         | Entry::Forgotten(_)
         | Entry::Epoch(_)
         | Entry::FindingsAcked(_)
-        | Entry::Uncorrected(_) => false,
+        | Entry::Uncorrected(_)
+        | Entry::LogRead(_) => false,
         Entry::Snapshot(_)
         | Entry::Ordered(_)
         | Entry::StartOrdered(_)

@@ -99,12 +99,13 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
     let boot_id = inventory.node.boot_id.clone();
+    let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
     let gpus = NodeGpus { milli: inventory.gpu_milli(), settle };
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
-    let watch = Watch::begin(&config.health, &inventory, handle.clone());
+    let watch = Watch::begin(&config.health, &inventory, log_read, handle.clone());
     let logs = Arc::new(Logs::new(context, handle.clone()));
     let leftover_after = config.health.leftover_after();
     let session = Session { link, inventory, handle: handle.clone(), logs, leftover_after };

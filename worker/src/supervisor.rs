@@ -171,6 +171,7 @@ impl Supervisor {
             }
             Input::Event(..) => {}
             Input::Found(observed) => self.found(observed).await?,
+            Input::LogRead(number) => self.log_read(number).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
                 // Whoever asked and is gone again leaves a closed queue, found by the next send.

@@ -35,6 +35,8 @@ pub struct Observed {
     pub xid: Xid,
     /// In words; may be empty.
     pub detail: String,
+    /// Number of the record of the kernel's log that tells of it.
+    pub record: Option<u64>,
 }
 
 /// All findings of this node.
@@ -90,11 +92,12 @@ impl Findings {
         let key = (observed.gpu_uuid.clone(), observed.xid.number);
         if let Some(fold) = self.folds.get_mut(&key) {
             fold.count += 1;
+            fold.first.record = fold.first.record.max(observed.record);
             attempts.into_iter().for_each(|attempt| add(&mut fold.attempts, attempt));
             return Vec::new();
         }
         match fold_within(self.held.open.len()) {
-            None => vec![self.number(observed, attempts)],
+            None => self.number(observed, attempts),
             Some(within) => {
                 let until = now + within;
                 self.folds.insert(key, Fold { until, within, first: observed, attempts, count: 1 });
@@ -123,6 +126,11 @@ impl Findings {
         rose.into_iter().chain([self.record(Entry::Uncorrected(counted))]).collect()
     }
 
+    /// The kernel's log was read up to a record; `None` if that is known.
+    pub fn log_read(&mut self, number: u64) -> Option<Entry> {
+        (self.held.log_read < Some(number)).then(|| self.record(Entry::LogRead(number)))
+    }
+
     /// When a fold is over next.
     pub fn next_due(&self) -> Option<Instant> {
         self.folds.values().map(|fold| fold.until).min()
@@ -132,13 +140,13 @@ impl Findings {
     pub fn due(&mut self, now: Instant) -> Vec<Entry> {
         let over = self.folds.extract_if(.., |_, fold| fold.until <= now).map(|(_, fold)| fold);
         let over: Vec<Fold> = over.collect();
-        over.into_iter().map(|fold| self.unfold(fold)).collect()
+        over.into_iter().flat_map(|fold| self.unfold(fold)).collect()
     }
 
     /// Numbers all that is being folded: something is about to be written that must come after it.
     pub fn flush(&mut self) -> Vec<Entry> {
         let folds = std::mem::take(&mut self.folds);
-        folds.into_values().map(|fold| self.unfold(fold)).collect()
+        folds.into_values().flat_map(|fold| self.unfold(fold)).collect()
     }
 
     /// The scheduler has some of them; `None` if it says nothing new.
@@ -149,7 +157,7 @@ impl Findings {
         (ours && known).then(|| self.record(Entry::FindingsAcked(ack.seq)))
     }
 
-    fn unfold(&mut self, fold: Fold) -> Entry {
+    fn unfold(&mut self, fold: Fold) -> Vec<Entry> {
         let Fold { within, mut first, attempts, count, .. } = fold;
         if count > 1 {
             let times = format!("{count} times within {} s", within.as_secs());
@@ -160,9 +168,12 @@ impl Findings {
         self.number(first, attempts)
     }
 
-    fn number(&mut self, observed: Observed, attempts: Vec<HeldAttempt>) -> Entry {
-        let Observed { gpu_uuid, at_us, xid, detail } = observed;
-        self.finding(gpu_uuid, at_us, What::Xid(xid), attempts, detail)
+    /// With the record that it was read in: what is durable of one is of the other.
+    fn number(&mut self, observed: Observed, attempts: Vec<HeldAttempt>) -> Vec<Entry> {
+        let Observed { gpu_uuid, at_us, xid, detail, record } = observed;
+        let found = self.finding(gpu_uuid, at_us, What::Xid(xid), attempts, detail);
+        let read = record.and_then(|number| self.log_read(number));
+        [found].into_iter().chain(read).collect()
     }
 
     fn finding(
@@ -213,7 +224,7 @@ mod tests {
 
     fn xid(number: u32, detail: &str) -> Observed {
         let xid = Xid { number, pid: 0 };
-        Observed { gpu_uuid: "GPU-1".into(), at_us: 1, xid, detail: detail.into() }
+        Observed { gpu_uuid: "GPU-1".into(), at_us: 1, xid, detail: detail.into(), record: None }
     }
 
     fn apply(image: &mut Image, entries: &[Entry]) {

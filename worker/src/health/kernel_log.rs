@@ -2,20 +2,25 @@
 //! that fell off the bus where the driver's library has no word for it.
 //!
 //! Only records of the kernel itself count: whoever may write to the log can write anything into it but that.
+//!
+//! Records are numbered within a boot. A daemon that knows up to where an earlier one has read goes on there, so that what
+//! the kernel wrote while none ran is told as well; otherwise it begins at the end.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
-/// What begins every error of the driver.
+use crate::clock::{self, now_us};
+
+/// What begins every error of the driver. Within a text it may be the name of a device that somebody has plugged in.
 const XID: &str = "NVRM: Xid (";
 /// What the driver says of a GPU that does not answer on its bus, in several sentences.
 const FELL_OFF: &str = "fallen off the bus";
@@ -25,7 +30,7 @@ const DETAIL_MAX_BYTES: usize = 512;
 /// The kernel writes no longer record.
 const RECORD_MAX_BYTES: usize = 8192;
 /// Facility of the kernel, and what the level before it takes.
-const FACILITY_KERNEL: u32 = 0;
+const FACILITY_KERNEL: u64 = 0;
 const LEVEL_BITS: u32 = 3;
 /// Records that wait to be taken; then the log itself keeps them.
 const QUEUE: usize = 1024;
@@ -73,20 +78,51 @@ pub enum Logged {
     },
 }
 
-/// Reads a record as `/dev/kmsg` has it: `priority,number,time,flags;text`. `None` for what is of no interest here.
-pub fn parse(record: &str) -> Option<Logged> {
+/// A record, as `/dev/kmsg` has it: `priority,number,time,flags;text`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Counts within a boot.
+    pub number: u64,
+    /// Since the boot.
+    pub written_us: u64,
+    /// What is of interest in it; nothing in most.
+    pub logged: Option<Logged>,
+}
+
+/// What is read of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A record of interest.
+    Record {
+        /// Its number.
+        number: u64,
+        /// When it was written, Unix microseconds.
+        at_us: i64,
+        /// What it says.
+        logged: Logged,
+    },
+    /// All that was there at first has been read, up to this number.
+    ReadUpTo(u64),
+}
+
+/// Reads a record. `None` for what is none, as the lines after it that name its device.
+pub fn parse(record: &str) -> Option<Record> {
     let (head, text) = record.split_once(';')?;
-    let priority: u32 = head.split(',').next()?.parse().ok()?;
-    if priority >> LEVEL_BITS != FACILITY_KERNEL {
-        return None;
-    }
+    let mut numbers = head.split(',').map(|number| number.parse::<u64>().ok());
+    let (priority, number, written_us) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    let is_kernels = priority >> LEVEL_BITS == FACILITY_KERNEL;
+    let logged = is_kernels.then(|| read_text(text)).flatten();
+    Some(Record { number, written_us, logged })
+}
+
+fn read_text(text: &str) -> Option<Logged> {
     // Lines within a record.
     let text = text.replace("\\x0a", " ");
     parse_xid(&text).or_else(|| parse_fall(&text))
 }
 
 fn parse_xid(text: &str) -> Option<Logged> {
-    let (_, rest) = text.split_once(XID)?;
+    let rest = text.strip_prefix(XID)?;
     let (place, rest) = rest.split_once("):")?;
     // A GPU that is cut adds which instance it is about.
     let place = place.split_whitespace().next()?;
@@ -104,7 +140,7 @@ fn pid(detail: &str) -> u32 {
 }
 
 fn parse_fall(text: &str) -> Option<Logged> {
-    if !text.contains(DRIVER) || !text.contains(FELL_OFF) {
+    if !text.starts_with(DRIVER) || !text.contains(FELL_OFF) {
         return None;
     }
     let words = text.split([' ', '(', ')', ',']);
@@ -120,12 +156,25 @@ fn shortened(text: &str) -> String {
     text[..end].trim_end().to_owned()
 }
 
-/// Reads the log from its end on, on a thread of its own. `None`, and a line in the log, where it cannot be read.
-pub fn follow(path: &Path) -> Option<mpsc::Receiver<Logged>> {
+/// Reads the log on a thread of its own: what was written after a record of this boot, or from its end on. `None`, and a
+/// line in the log, where it cannot be read.
+pub fn follow(path: &Path, after: Option<u64>) -> Option<mpsc::Receiver<Told>> {
     let opened = open(path).and_then(|file| {
         let (tell, told) = mpsc::channel(QUEUE);
-        let path = path.to_owned();
-        let read = move || read_for_ever(file, &path, &tell);
+        let mut follower = Follower {
+            path: path.to_owned(),
+            file,
+            unread: Vec::new(),
+            tell,
+            after,
+            behind: true,
+            last: None,
+        };
+        if after.is_none() {
+            // Nothing of it is told, so that nobody needs to listen yet. What is written from now on is.
+            while follower.behind && follower.step(|_| {})? {}
+        }
+        let read = move || follower.read_for_ever();
         std::thread::Builder::new().name("kernel-log".into()).spawn(read)?;
         Ok(told)
     });
@@ -139,31 +188,106 @@ fn cannot_read(path: &Path, error: &io::Error) {
     );
 }
 
-/// Opened at its end; a pipe has none.
+/// At its beginning: what is older than this daemon is passed over by its number.
 fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    match file.seek(SeekFrom::End(0)) {
-        Err(error) if error.raw_os_error() != Some(libc::ESPIPE) => Err(error),
-        _ => Ok(file),
-    }
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-fn read_for_ever(mut file: File, path: &Path, tell: &mpsc::Sender<Logged>) {
-    let mut buffer = [0; RECORD_MAX_BYTES];
-    let mut unread = Vec::new();
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => std::thread::sleep(PAUSE),
-            Ok(count) => {
-                unread.extend_from_slice(&buffer[..count]);
-                if pass_on(&mut unread, tell).is_err() {
-                    return;
-                }
+struct Follower {
+    path: PathBuf,
+    file: File,
+    /// Begins a line.
+    unread: Vec<u8>,
+    tell: mpsc::Sender<Told>,
+    /// Number of the last record that an earlier daemon has read.
+    after: Option<u64>,
+    /// What was there at first has not been read yet.
+    behind: bool,
+    last: Option<u64>,
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+impl Follower {
+    fn read_for_ever(mut self) {
+        loop {
+            match self.step(Self::wait) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return cannot_read(&self.path, &error),
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file),
+        }
+    }
+
+    /// Reads once, and rests where there is nothing to read. Whether anybody listens.
+    fn step(&mut self, rest: impl Fn(&Self)) -> io::Result<bool> {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let heard = match self.file.read(&mut buffer) {
+            Ok(0) => self.at_end().inspect(|()| rest(self)),
+            Ok(count) => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                self.pass_on()
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.at_end().inspect(|()| rest(self))
+            }
             // Records were overwritten before they were read, or one is longer than any: the next one is read.
-            Err(error) if is_skipped(&error) => {}
-            Err(error) => return cannot_read(path, &error),
+            Err(error) if is_skipped(&error) => Ok(()),
+            Err(error) => return Err(error),
+        };
+        Ok(heard.is_ok())
+    }
+
+    /// Waits for more. A file that has ended is always ready to be read.
+    fn wait(&self) {
+        let mut files = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        // What fails here fails when it is read.
+        let _ = poll(&mut files, PollTimeout::NONE);
+        std::thread::sleep(PAUSE);
+    }
+
+    fn at_end(&mut self) -> Result<(), Unheard> {
+        match (std::mem::replace(&mut self.behind, false), self.last) {
+            (true, Some(last)) => self.say(Told::ReadUpTo(last)),
+            (true, None) | (false, _) => Ok(()),
+        }
+    }
+
+    /// Whole lines; what begins the next one stays.
+    fn pass_on(&mut self) -> Result<(), Unheard> {
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            if let Some(record) = parse(String::from_utf8_lossy(&line).trim_end()) {
+                self.take(record)?;
+            }
+        }
+        if self.unread.len() > RECORD_MAX_BYTES {
+            self.unread.clear();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: Record) -> Result<(), Unheard> {
+        let Record { number, written_us, logged } = record;
+        self.last = Some(number);
+        let at_us = match (self.behind, self.after) {
+            (false, _) => now_us(),
+            (true, Some(after)) if number > after => clock::wall_us(written_us),
+            (true, Some(_) | None) => return Ok(()),
+        };
+        match logged {
+            Some(logged) => self.say(Told::Record { number, at_us, logged }),
+            None => Ok(()),
+        }
+    }
+
+    fn say(&self, told: Told) -> Result<(), Unheard> {
+        match self.tell.try_send(told) {
+            Ok(()) => Ok(()),
+            // Not before anybody listens: then there is room for all that is told.
+            Err(TrySendError::Full(told)) => self.tell.blocking_send(told).map_err(|_| Unheard),
+            Err(TrySendError::Closed(_)) => Err(Unheard),
         }
     }
 }
@@ -173,32 +297,14 @@ fn is_skipped(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| known.contains(&code))
 }
 
-fn wait(file: &File) {
-    let mut files = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-    // What fails here fails when it is read.
-    let _ = poll(&mut files, PollTimeout::NONE);
-}
-
-/// Whole lines; what begins the next one stays.
-fn pass_on(unread: &mut Vec<u8>, tell: &mpsc::Sender<Logged>) -> Result<(), ()> {
-    while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
-        let line: Vec<u8> = unread.drain(..=end).collect();
-        let logged = parse(String::from_utf8_lossy(&line).trim_end());
-        if let Some(logged) = logged {
-            // The daemon ends.
-            tell.blocking_send(logged).map_err(|_| ())?;
-        }
-    }
-    if unread.len() > RECORD_MAX_BYTES {
-        unread.clear();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn logged(record: &str) -> Option<Logged> {
+        parse(record)?.logged
+    }
 
     fn at(text: &str) -> Option<PciAddress> {
         Some(PciAddress::parse(text).unwrap())
@@ -206,7 +312,7 @@ mod tests {
 
     /// Number, process and the beginning of the rest, of a text that the kernel wrote.
     fn xid(text: &str) -> (Option<PciAddress>, u32, u32, String) {
-        match parse(&format!("4,1723,5140900,-;{text}")) {
+        match logged(&format!("4,1723,5140900,-;{text}")) {
             Some(Logged::Xid { at, number, pid, detail }) => (at, number, pid, detail),
             other => panic!("{text}: {other:?}"),
         }
@@ -289,7 +395,7 @@ mod tests {
             "NVRM: GPU at PCI:0000:b3:00: GPU has fallen off the bus.",
         ];
         for text in known {
-            match parse(&format!("3,9,1,-;{text}")) {
+            match logged(&format!("3,9,1,-;{text}")) {
                 Some(Logged::FellOff { at: found, text }) => {
                     assert_eq!(found, at("0000:b3:00"), "{text}");
                 }
@@ -302,20 +408,28 @@ mod tests {
     fn what_the_kernel_did_not_write_and_what_is_not_of_the_driver_is_passed_over() {
         let forged = "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.";
         for head in ["12,1,1,-", "14,1,1,-", "24,1,1,-"] {
-            assert_eq!(parse(&format!("{head};{forged}")), None, "{head}");
+            assert_eq!(logged(&format!("{head};{forged}")), None, "{head}");
         }
         for record in [
             "6,1,1,-;NVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.159.04",
             "4,1,1,-;pcieport 0000:80:01.0: AER: device has fallen off the bus",
             " SUBSYSTEM=pci",
             " DEVICE=+pci:0000:3b:00.0;NVRM: Xid (PCI:0000:3b:00): 79,",
+            "6,1,1,-;usb 1-1: Product: NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.",
             "4,1,1,-;NVRM: Xid (PCI:0000:3b:00): many, x",
             "4,1,1,-;NVRM: Xid (PCI:0000:3b:00",
             "",
             ";;;",
         ] {
-            assert_eq!(parse(record), None, "{record}");
+            assert_eq!(logged(record), None, "{record}");
         }
+    }
+
+    #[test]
+    fn records_are_numbered_and_lines_that_belong_to_one_are_none() {
+        let record = parse("30,1724,5140900,-,caller=T1;something else").unwrap();
+        assert_eq!((record.number, record.written_us, record.logged), (1724, 5_140_900, None));
+        assert_eq!(parse(" DEVICE=+pci:0000:3b:00.0"), None);
     }
 
     #[test]

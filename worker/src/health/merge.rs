@@ -56,23 +56,21 @@ impl Merger {
         Self { wait, waiting: VecDeque::new(), told: VecDeque::new() }
     }
 
-    /// Takes what one of them tells.
-    pub fn take(&mut self, by: Source, observed: Observed, now: Instant) {
+    /// Takes what one of them tells. Whether that adds anything to what is told already.
+    #[must_use]
+    pub fn take(&mut self, by: Source, observed: Observed, now: Instant) -> bool {
         self.forget(now);
         if self.was_told_by_other(by, &observed) {
-            return;
+            return false;
         }
         match by {
             Source::Log => self.take_record(observed, now),
             Source::Event => {
-                if self.wait.is_zero() {
-                    self.waiting.push_back(Waiting { observed, until: None });
-                } else {
-                    let until = Some(now + self.wait);
-                    self.waiting.push_back(Waiting { observed, until });
-                }
+                let until = (!self.wait.is_zero()).then(|| now + self.wait);
+                self.waiting.push_back(Waiting { observed, until });
             }
         }
+        true
     }
 
     /// When something comes out that has waited long enough.
@@ -103,6 +101,7 @@ impl Merger {
                 event.until = None;
                 event.observed.xid.pid = record.xid.pid;
                 event.observed.detail = record.detail;
+                event.observed.record = record.record;
             }
             None => {
                 self.tell(&record, Source::Log, now);
@@ -144,7 +143,7 @@ mod tests {
     fn xid(number: u32, pid: u32) -> Observed {
         let detail = if pid == 0 { "" } else { "from the log" };
         let xid = Xid { number, pid };
-        Observed { gpu_uuid: "GPU-1".into(), at_us: 1, xid, detail: detail.into() }
+        Observed { gpu_uuid: "GPU-1".into(), at_us: 1, xid, detail: detail.into(), record: None }
     }
 
     /// Plays what is told at which millisecond; gives (millisecond, number, pid) of what comes out.
@@ -155,7 +154,7 @@ mod tests {
         for millis in 0..20_000 {
             let now = start + Duration::from_millis(millis);
             for (_, by, observed) in told.iter().filter(|(at, ..)| *at == millis) {
-                merger.take(*by, observed.clone(), now);
+                let _ = merger.take(*by, observed.clone(), now);
             }
             while let Some(Observed { xid, .. }) = merger.next(now) {
                 found.push((millis, xid.number, xid.pid));
@@ -203,7 +202,7 @@ mod tests {
     fn a_storm_waits_no_further_than_its_room() {
         let now = Instant::now();
         let mut merger = Merger::new(RECORD_WAIT);
-        (0..WAITING_MAX + 10).for_each(|_| merger.take(Event, xid(31, 0), now));
+        assert!((0..WAITING_MAX + 10).all(|_| merger.take(Event, xid(31, 0), now)));
         let out = std::iter::from_fn(|| merger.next(now)).count();
         assert_eq!(out, 10);
     }

@@ -39,6 +39,8 @@ pub struct Remembered {
     pub open: VecDeque<Finding>,
     /// Uncorrectable errors counted last, by the GPU's UUID.
     pub uncorrected: BTreeMap<String, u64>,
+    /// Number of the last record of the kernel's log that was read in this boot.
+    pub log_read: Option<u64>,
 }
 
 impl Remembered {
@@ -61,6 +63,7 @@ impl Remembered {
             Entry::Uncorrected(Uncorrected { uuid, count }) => {
                 self.uncorrected.insert(uuid.clone(), *count);
             }
+            Entry::LogRead(number) => self.log_read = self.log_read.max(Some(*number)),
             Entry::Snapshot(_)
             | Entry::Ordered(_)
             | Entry::StartOrdered(_)
@@ -74,19 +77,21 @@ impl Remembered {
         }
     }
 
-    /// The machine was booted anew: counts begin again.
+    /// The machine was booted anew: counts begin again, and so does the kernel's log.
     pub fn rebooted(&mut self) {
         self.uncorrected.clear();
+        self.log_read = None;
     }
 
     /// Records that rebuild this.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        let Self { journal_id, last_seq, open, uncorrected } = self;
+        let Self { journal_id, last_seq, open, uncorrected, log_read } = self;
         let begun = FindingsBegun { journal_id: journal_id.clone(), last_seq: *last_seq };
         let named = (!journal_id.is_empty()).then_some(Entry::FindingsBegun(begun));
         let count =
             |(uuid, count): (&String, &u64)| Uncorrected { uuid: uuid.clone(), count: *count };
         let counts = uncorrected.iter().map(count).map(Entry::Uncorrected);
-        named.into_iter().chain(counts).chain(open.iter().cloned().map(Entry::Found))
+        let read = log_read.map(Entry::LogRead);
+        named.into_iter().chain(read).chain(counts).chain(open.iter().cloned().map(Entry::Found))
     }
 }

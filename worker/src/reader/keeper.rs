@@ -26,7 +26,7 @@ const FIRST_ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Once it has answered, the first readings are waited for so long.
 const FIRST_READINGS_MAX: Duration = Duration::from_secs(5);
 /// How often silence is looked for.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 /// A process that says nothing at all hangs as a whole after so long, or three times the patience for a reading.
 const SILENCE_MIN: Duration = Duration::from_secs(10);
 /// Pauses before it is started again: the first, the longest, and how long it must have lived for the first.

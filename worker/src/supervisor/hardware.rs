@@ -58,6 +58,11 @@ impl Supervisor {
         self.write_findings(entries).await
     }
 
+    pub(super) async fn log_read(&mut self, number: u64) -> Result<(), JournalError> {
+        let read = self.findings.log_read(number);
+        self.write_findings(read.into_iter().collect()).await
+    }
+
     pub(super) async fn finding_acked(&mut self, ack: &FindingAck) -> Result<(), JournalError> {
         if let Some(acked) = self.findings.acked(ack) {
             self.findings_heard_at = Some(Instant::now());

@@ -236,6 +236,34 @@ async fn the_kernels_log_adds_the_process_and_tells_what_the_driver_does_not() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_wrote_while_no_daemon_ran_is_told_by_the_next_one_and_nothing_twice() {
+    let mut cluster = Cluster::start().await;
+    let double = Double::new(&counted(1));
+    std::fs::write(double.path("kmsg"), "6,7,1,-;something else\n").unwrap();
+    let mut daemon = watching(&cluster, &double, "").await;
+    let mut peer = cluster.peer().await;
+    peer.order(Order::RunAttempt(on_gpu(7, 0, "sleep 1000"))).await;
+    peer.until_started().await;
+    log(&double, "4,8,1,-;NVRM: Xid (PCI:0000:3b:00): 31, pid=1, name=x, first");
+    assert_eq!(xid(&finding(&mut peer).await), (1, 31, uuid(0)));
+    daemon.kill();
+    drop(peer);
+    log(&double, "4,9,1,-;NVRM: Xid (PCI:0000:3b:00): 94, pid=1, name=x, second");
+    let _daemon = watching(&cluster, &double, "").await;
+    let mut peer = cluster.peer().await;
+    let mut found = finding(&mut peer).await;
+    if found.seq == 1 {
+        // Its acknowledgement was lost with the daemon.
+        found = finding(&mut peer).await;
+    }
+    assert_eq!((xid(&found), jobs(&found)), ((2, 94, uuid(0)), vec![7]));
+    log(&double, "4,10,1,-;NVRM: Xid (PCI:0000:3b:00): 13, pid=1, name=x, third");
+    assert_eq!(xid(&finding(&mut peer).await), (3, 13, uuid(0)));
+    peer.stop(7, gotgan_proto::v1::Cause::User, 1).await;
+    peer.reports_until_end().await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_failing_attempt_waits_for_what_the_driver_says() {
     let mut cluster = Cluster::start().await;
     let mut state = counted(2);

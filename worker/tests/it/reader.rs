@@ -2,6 +2,7 @@
 
 use gotgan_proto::v1::{GpuFault, GpuReading};
 use gotgan_worker::shim::tree;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 use serde_json::json;
 
@@ -105,11 +106,23 @@ async fn a_reader_ends_with_its_daemon_also_where_a_gpu_hangs() {
     .await;
 }
 
+/// Where the open files of a process lead.
+fn files(pid: i32) -> Vec<String> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+    links.map(|link| link.to_string_lossy().into_owned()).collect()
+}
+
 #[tokio::test]
 async fn the_reader_has_nothing_of_the_daemon_that_it_does_not_need() {
     let mut cluster = Cluster::start().await;
     let double = Double::new(&gpus(1));
+    // A file that whoever starts the daemon leaves open for it.
+    let path = cluster.output("inherited");
+    let inherited = std::fs::File::create(&path).unwrap();
+    fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let daemon = daemon(&cluster, &double);
+    drop(inherited);
     cluster.peer().await;
     let process = reader(&daemon);
     let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
@@ -119,12 +132,22 @@ async fn the_reader_has_nothing_of_the_daemon_that_it_does_not_need() {
     let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
     let known = ["LD_LIBRARY_PATH", "PATH", "RUST_LOG"];
     assert!(names.iter().all(|name| known.contains(&name.as_str())), "{names:?}");
-    // The three that every process has; the double opens its file for moments.
-    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-    let links = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
-    let links: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    assert!(links.iter().all(|link| !link.contains("socket:")), "{links:?}");
-    assert!(links.iter().filter(|link| link.contains("state/")).count() == 0, "{links:?}");
+    let is_foreign = |file: &String| {
+        file.contains("socket:") || file.contains("/state/") || *file == path.to_string_lossy()
+    };
+    assert!(files(daemon.pid()).iter().any(is_foreign));
+    assert!(!files(process).iter().any(is_foreign), "{:?}", files(process));
+}
+
+#[tokio::test]
+async fn a_machine_without_the_library_has_no_gpus_and_no_reader() {
+    let mut cluster = Cluster::start().await;
+    let daemon = cluster.daemon_with(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let peer = cluster.peer().await;
+    assert!(peer.register.inventory.unwrap().gpus.is_empty());
+    let children = || tree::processes().unwrap().into_iter().filter(|it| it.parent == daemon.pid());
+    eventually("nothing is left of it", || children().all(|it| !it.zombie)).await;
+    assert!(readers(daemon.pid()).is_empty());
 }
 
 #[tokio::test]
