@@ -394,7 +394,7 @@ async fn processes_on_a_gpu_that_no_attempt_has_are_leftover_ones() {
     let mut state = counted(2);
     state["gpus"][0]["processes"] = json!([{ "pid": 4711 }]);
     let double = Double::new(&state);
-    let mut daemon = watching(&cluster, &double, "leftover_after_ms = 300\n").await;
+    let mut daemon = watching(&cluster, &double, "leftover_after_ms = 2000\n").await;
     let mut peer = cluster.peer().await;
     let left = |gpus: &[gotgan_proto::v1::GpuReading]| {
         gpus.iter().map(|gpu| gpu.leftover_processes).collect::<Vec<_>>()
@@ -407,6 +407,9 @@ async fn processes_on_a_gpu_that_no_attempt_has_are_leftover_ones() {
     assert_eq!(used[0].processes.len(), 1, "they may be the attempt's own");
     peer.stop(7, gotgan_proto::v1::Cause::User, 1).await;
     peer.reports_until_end().await;
+    // Cleaning up takes its time.
+    let next = readings(&mut peer, |_| true).await;
+    assert_eq!(left(&next), [false, false]);
     readings(&mut peer, |gpus| left(gpus) == [true, false]).await;
     state["gpus"][0]["processes"] = json!([]);
     double.set(&state);
