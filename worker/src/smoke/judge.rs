@@ -32,7 +32,9 @@ fn judge_reader(report: &mut SmokeReport) {
     let failed = reader.failure.iter().map(|why| format!("the process that reads GPUs: {why}"));
     report.faults.extend(failed);
     for (uuid, why) in &reader.unwatched {
-        report.notes.push(format!("events of {uuid} are not waited for: {why}"));
+        let gpu = report.gpus.iter().find(|gpu| gpu.uuid.as_ref() == Some(uuid));
+        let index = gpu.map_or_else(|| "?".to_owned(), |gpu| gpu.index.to_string());
+        report.notes.push(format!("GPU {index}: its events are not waited for: {why}"));
     }
 }
 

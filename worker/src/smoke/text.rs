@@ -139,7 +139,7 @@ fn event_line(events: &EventRound) -> String {
 fn reader_line(reader: &ReaderReport) -> String {
     let shown = |took: Option<u64>| took.map_or("never".to_owned(), duration);
     format!(
-        "reader   open after {}; {} GPUs read after {}, {} watched; ended after {}",
+        "reader   open in {}, {} read in {}, {} watched, ended in {}",
         shown(reader.opened_us),
         reader.read.len(),
         shown(reader.all_read_us),

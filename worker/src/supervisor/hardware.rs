@@ -105,16 +105,15 @@ impl Supervisor {
         !self.gpus.settle.is_zero() && has_gpus && (exit.code, exit.signal) != (0, 0)
     }
 
-    /// Keeps the end of a failing attempt back for a while; gives everything else back at once.
+    /// Keeps the end of a failing attempt back for a while; gives everything else back at once. Nothing comes after it: it
+    /// is the shim's last word.
     pub(super) fn settle(&mut self, key: AttemptKey, event: Event) -> Option<Event> {
-        if self.is_to_settle(key, &event) {
-            let until = Instant::now() + self.gpus.settle;
-            self.settling.entry(key).or_insert((until, event));
-            return None;
+        if !self.is_to_settle(key, &event) {
+            return Some(event);
         }
-        // The shim has said its last word; that it is gone now is no news.
-        let is_over = matches!(event, Event::ShimLost(_)) && self.settling.contains_key(&key);
-        (!is_over).then_some(event)
+        let until = Instant::now() + self.gpus.settle;
+        self.settling.entry(key).or_insert((until, event));
+        None
     }
 
     /// When something that was kept back is due.

@@ -3,7 +3,7 @@
 use gotgan_proto::v1::{GpuFault, GpuReading, GpuRecoveryAction, worker_message::Message};
 use serde_json::json;
 
-use crate::cluster::{Cluster, Daemon, Peer};
+use crate::cluster::{Cluster, Daemon, PATIENCE, Peer};
 use crate::double::{Double, gpus, uuid};
 
 /// A daemon that reads its GPUs quickly.
@@ -17,15 +17,18 @@ pub fn daemon(cluster: &Cluster, double: &Double) -> Daemon {
     cluster.daemon_with(&["--config", config.to_str().unwrap()])
 }
 
-/// The readings of the first heartbeat in which they are as wanted; a heartbeat that never comes fails the test.
+/// The readings of the first heartbeat in which they are as wanted; one that never comes fails the test.
 pub async fn readings(peer: &mut Peer, wanted: impl Fn(&[GpuReading]) -> bool) -> Vec<GpuReading> {
-    loop {
-        if let Message::Heartbeat(beat) = peer.message().await
-            && wanted(&beat.gpus)
-        {
-            return beat.gpus;
+    let waiting = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Message::Heartbeat(beat) = peer.message().await
+                && wanted(&beat.gpus)
+            {
+                return beat.gpus;
+            }
         }
-    }
+    });
+    waiting.await.expect("readings are never as wanted")
 }
 
 #[tokio::test]
