@@ -69,6 +69,8 @@ pub enum Change {
         node: NodeName,
         /// How it stands now.
         health: Arc<NodeHealth>,
+        /// Whether what may be given out there is another: signs alone change nothing for jobs that wait.
+        changes_room: bool,
     },
     /// The circuit breaker of a hall broke or was reset.
     BreakerMoved(Arc<Breaker>),

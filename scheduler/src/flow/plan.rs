@@ -410,8 +410,7 @@ fn news_of(change: &Change, report: &Report, owes_full: bool) -> News {
         Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
         Change::NodeRegistered(_)
         | Change::NodeAdministered { .. }
-        | Change::NodeHealth { .. }
-        | Change::BreakerMoved(_)
+        | Change::NodeHealth { changes_room: true, .. }
         | Change::WindowMoved(_)
         | Change::NodeHeard { .. }
         | Change::NodeLeftovers { .. }
@@ -425,6 +424,8 @@ fn news_of(change: &Change, report: &Report, owes_full: bool) -> News {
         | Change::StepCreated(_)
         | Change::TaskMoved { .. }
         | Change::PassRecorded(_)
+        | Change::NodeHealth { changes_room: false, .. }
+        | Change::BreakerMoved(_)
         | Change::Booked(_)
         | Change::QuotaAudited(_)
         | Change::QuotaApproved(_)

@@ -84,7 +84,7 @@ impl<'r> Groups<'r> {
             Change::NodeAdministered { node, admin } => {
                 self.admins.insert(node, admin);
             }
-            Change::NodeHealth { node, health } => {
+            Change::NodeHealth { node, health, .. } => {
                 self.healths.insert(node, health);
             }
             Change::BreakerMoved(breaker) => {

@@ -38,6 +38,8 @@ pub struct Board {
 struct Place {
     uuid: String,
     state: State,
+    /// Why nobody reads it now; empty while somebody does.
+    unread: String,
     /// Whoever reads heartbeats knows that it does not answer, or is about to.
     silence_told: bool,
     /// The last one read, whatever came between.
@@ -51,8 +53,6 @@ enum State {
     /// Nothing has been read since then.
     Awaited(Instant),
     Seen(Seen),
-    /// Nobody reads it.
-    Unread(String),
 }
 
 impl Board {
@@ -61,6 +61,7 @@ impl Board {
         let place = |uuid: &String| Place {
             uuid: uuid.clone(),
             state: State::Awaited(now),
+            unread: String::new(),
             silence_told: false,
             action: None,
             fault: 0,
@@ -80,14 +81,10 @@ impl Board {
         place.map_or_else(Brought::default, |place| place.take(look, now))
     }
 
-    /// Nobody reads GPUs any more, and why. Whether that is news.
-    pub fn unread(&mut self, why: &str) -> bool {
-        let mut news = false;
-        for place in &mut self.places {
-            place.state = State::Unread(why.to_owned());
-            news |= !std::mem::replace(&mut place.silence_told, true);
-        }
-        news
+    /// Nobody reads GPUs for the moment, and why. What was read holds for as long as ever: that the process died says
+    /// nothing of the hardware, and another one may read it in time.
+    pub fn unread(&mut self, why: &str) {
+        self.places.iter_mut().for_each(|place| why.clone_into(&mut place.unread));
     }
 
     /// Whether some GPU has fallen silent since this was asked last.
@@ -119,6 +116,7 @@ impl Place {
         let uncorrected = reading.ecc_uncorrected.filter(|now| self.uncorrected != Some(*now));
         self.uncorrected = uncorrected.or(self.uncorrected);
         self.silence_told = false;
+        self.unread.clear();
         self.state = State::Seen(Seen { reading, compute_processes, at: now });
         Brought { news: appears || changed, uncorrected }
     }
@@ -128,7 +126,9 @@ impl Place {
         let why = match (&self.state, silence) {
             (State::Seen(seen), None) => return seen.clone(),
             (State::Awaited(_), None) => String::new(),
-            (State::Unread(why), _) => format!("driver_unresponsive: {why}"),
+            (_, Some(_)) if !self.unread.is_empty() => {
+                format!("driver_unresponsive: {}", self.unread)
+            }
             (State::Seen(_) | State::Awaited(_), Some(age)) => {
                 format!("driver_unresponsive: no answer for {} s", age.as_secs())
             }
@@ -145,7 +145,6 @@ fn silent_for(state: &State, patience: Duration, now: Instant) -> Option<Duratio
     let since = match state {
         State::Awaited(since) => *since,
         State::Seen(seen) => seen.at,
-        State::Unread(_) => return Some(Duration::ZERO),
     };
     let age = now.saturating_duration_since(since);
     (age > patience).then_some(age)
@@ -201,14 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_reads_all_gpus_are_unresponsive_at_once() {
+    fn where_nobody_reads_gpus_are_unresponsive_in_their_time_and_it_is_said_why() {
         let start = Instant::now();
         let mut board = board(start);
         board.take(look("GPU-0", |_| {}), start);
-        assert!(board.unread("it died"));
-        assert!(!board.unread("it died again"));
-        assert_eq!(faults(&board, start), [GpuFault::Unresponsive; 2]);
-        assert_eq!(board.latest(start)[0].reading.error, "driver_unresponsive: it died again");
+        board.unread("it died");
+        board.unread("it died again");
+        assert_eq!(faults(&board, start), [GpuFault::Unspecified; 2]);
+        let later = start + 4 * SECOND;
+        board.take(look("GPU-1", |_| {}), start + 2 * SECOND);
+        assert_eq!(faults(&board, later), [GpuFault::Unresponsive, GpuFault::Unspecified]);
+        assert_eq!(board.latest(later)[0].reading.error, "driver_unresponsive: it died again");
     }
 
     #[test]

@@ -376,9 +376,7 @@ impl Keeper {
         tracing::error!(why, pause = ?self.pause, "GPUs are not read; the process for it is started again");
         self.start_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        if lock(&self.board).unread(why) {
-            self.send_news();
-        }
+        lock(&self.board).unread(why);
     }
 
     /// Kills it and waits for nothing: it may hang where no signal reaches it.

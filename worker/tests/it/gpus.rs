@@ -8,9 +8,14 @@ use crate::double::{Double, gpus, uuid};
 
 /// A daemon that reads its GPUs quickly.
 pub fn daemon(cluster: &Cluster, double: &Double) -> Daemon {
+    patient_daemon(cluster, double, 200)
+}
+
+/// As [`daemon`], which waits so long for a reading.
+pub fn patient_daemon(cluster: &Cluster, double: &Double, timeout_ms: u32) -> Daemon {
     let config = cluster.output("worker.toml");
     let text = format!(
-        "nvml_library = {:?}\nreading_interval_ms = 20\nreading_timeout_ms = 200\n",
+        "nvml_library = {:?}\nreading_interval_ms = 20\nreading_timeout_ms = {timeout_ms}\n",
         double.library()
     );
     std::fs::write(&config, text).unwrap();

@@ -16,7 +16,7 @@ use crate::amount::UnixMicros;
 use crate::change::{Change, EventKind};
 use crate::health::{Condition, GpuLook, Journal, NodeHealth, Signal, alarm};
 use crate::ids::{AttemptId, GpuUuid, NodeName};
-use crate::node::Inventory;
+use crate::node::{Gpu, Inventory};
 
 pub use back::{
     HealthRefusal, Place, Repaired, begin_repair, due_repairs, repaired, reset_breaker,
@@ -158,7 +158,11 @@ fn change(draft: &mut Draft<'_>, node: &NodeName, change: impl FnOnce(&mut NodeH
     change(&mut health);
     health.gpus.retain(|_, gpu| !gpu.is_empty());
     if health != *known.health {
-        draft.push(Change::NodeHealth { node: node.clone(), health: Arc::new(health) });
+        let (was, health) = (&known.health, Arc::new(health));
+        let other = |gpu: &Gpu| was.offers(&gpu.uuid) != health.offers(&gpu.uuid);
+        let changes_room = known.registered.gpus.iter().any(other)
+            || was.node.state.takes_work() != health.node.state.takes_work();
+        draft.push(Change::NodeHealth { node: node.clone(), health, changes_room });
     }
 }
 

@@ -105,7 +105,7 @@ impl Bearings {
             }),
             Change::NodeRegistered(_)
             | Change::NodeAdministered { .. }
-            | Change::NodeHealth { .. }
+            | Change::NodeHealth { changes_room: true, .. }
             | Change::NodeHeard { .. }
             | Change::NodeLeftovers { .. }
             | Change::WindowMoved(_)
@@ -114,6 +114,7 @@ impl Bearings {
             Change::StepCreated(_)
             | Change::TaskMoved { .. }
             | Change::PassRecorded(_)
+            | Change::NodeHealth { changes_room: false, .. }
             | Change::BreakerMoved(_)
             | Change::QuotaAudited(_)
             | Change::QuotaApproved(_)

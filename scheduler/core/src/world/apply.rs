@@ -46,7 +46,12 @@ impl World {
             Change::NodeAdministered { node, admin } => {
                 self.with_node(node, |node| node.admin = admin.clone());
             }
-            Change::NodeHealth { node, health } => self.put_health(node, health),
+            Change::NodeHealth { node, health, changes_room: false } => {
+                self.with_node(node, |node| node.health = Arc::clone(health));
+            }
+            Change::NodeHealth { node, health, changes_room: true } => {
+                self.put_health(node, health);
+            }
             Change::BreakerMoved(breaker) => {
                 self.breakers.insert(breaker.scope.clone(), Arc::clone(breaker));
             }

@@ -75,12 +75,16 @@ impl Ward {
     }
 
     fn xid(&mut self, node: &str, index: u32, number: u32, jobs: &[JobId]) {
+        self.xid_of(node, Some(index), number, jobs);
+    }
+
+    fn xid_of(&mut self, node: &str, index: Option<u32>, number: u32, jobs: &[JobId]) {
         self.seq += 1;
         let finding = Finding {
             node: name(node),
             journal: Journal { id: node.to_owned(), seq: self.seq },
             signal: Signal::Xid(number),
-            gpu: Some(gpu(node, index)),
+            gpu: index.map(|index| gpu(node, index)),
             attempts: jobs.iter().map(|job| self.attempt(*job)).collect(),
             detail: String::new(),
         };
@@ -372,6 +376,38 @@ fn errors_of_programs_take_nothing_out_unless_those_of_two_users_are_on_one_gpu(
 }
 
 #[test]
+fn an_error_of_a_gpu_that_nobody_knows_keeps_new_work_away_and_is_blamed_for_no_failure() {
+    let mut ward = Ward::new(&["n1"]);
+    let job = ward.running("lee", 1, 8);
+    ward.xid_of("n1", None, 95, &[job]);
+    assert_eq!(ward.node_state("n1"), RESET);
+    assert!(ward.cluster.world.attempts[&ward.attempt(job)].stop.is_none());
+    ward.fails("n1", job, 3);
+    assert!(!ward.cluster.world.jobs.contains_key(&job) && !ward.is_refunded(job));
+    ward.xid_of("n1", None, 31, &[]);
+    ward.cluster.check();
+}
+
+#[test]
+fn signs_that_take_nothing_out_are_no_news_for_jobs_that_wait() {
+    let mut ward = Ward::new(&["n1"]);
+    let job = ward.running("lee", 1, 8);
+    let rooms = |ward: &Ward| -> Vec<bool> {
+        let changes = ward.told.iter().filter_map(|change| match change {
+            Change::NodeHealth { changes_room, .. } => Some(*changes_room),
+            _ => None,
+        });
+        changes.collect()
+    };
+    ward.xid("n1", 0, 31, &[job]);
+    ward.look("n1", 0, &[Condition::RemapPending]);
+    assert!(!rooms(&ward).is_empty() && !rooms(&ward).contains(&true));
+    ward.xid("n1", 0, 119, &[]);
+    assert_eq!(rooms(&ward).iter().filter(|changes_room| **changes_room).count(), 1);
+    ward.cluster.check();
+}
+
+#[test]
 fn a_finding_that_comes_twice_counts_once_and_one_of_a_new_journal_counts() {
     let mut ward = Ward::new(&["n1"]);
     ward.xid("n1", 0, 92, &[]);
@@ -507,7 +543,8 @@ fn what_is_known_of_the_hardware_survives_a_restart_with_what_it_holds() {
     let stored = serde_json::to_string(&*node.health).unwrap();
     let health = serde_json::from_str(&stored).unwrap();
     assert_eq!(*node.health, health);
-    let again = Change::NodeHealth { node: name("n1"), health: Arc::new(health) };
+    let again =
+        Change::NodeHealth { node: name("n1"), health: Arc::new(health), changes_room: true };
     let mut copy = ward.cluster.copy();
     copy.apply(&again);
     assert_eq!(copy.world.nodes, ward.cluster.world.nodes);

@@ -39,7 +39,7 @@ fn health(state: State) -> Arc<NodeHealth> {
 }
 
 fn moved(state: State) -> Change {
-    Change::NodeHealth { node: node_name("n1"), health: health(state) }
+    Change::NodeHealth { node: node_name("n1"), health: health(state), changes_room: true }
 }
 
 fn breaker(broken: bool) -> Change {
@@ -61,7 +61,8 @@ pub async fn how_hardware_stands_is_loaded_as_it_was(place: Arc<Place>) {
     leader.commit(vec![Change::NodeRegistered(Arc::new(inventory("n1")))]).await;
     leader.commit(vec![breaker(false)]).await;
     leader.assert_reloads().await;
-    let well = Change::NodeHealth { node: node_name("n1"), health: Arc::default() };
+    let well =
+        Change::NodeHealth { node: node_name("n1"), health: Arc::default(), changes_room: true };
     leader.commit(vec![well]).await;
     leader.assert_reloads().await;
 }

@@ -184,7 +184,11 @@ pub async fn what_is_unknown_cannot_move(place: Arc<Place>) {
         end(5, &[0], 1000),
         Change::TaskMoved { attempt: unknown, step: 0, task: Arc::new(task) },
         Change::NodeAdministered { node: node_name("nowhere"), admin: Admin::Active },
-        Change::NodeHealth { node: node_name("nowhere"), health: Arc::default() },
+        Change::NodeHealth {
+            node: node_name("nowhere"),
+            health: Arc::default(),
+            changes_room: true,
+        },
         Change::AttemptLeased(Arc::new(attempt(77, 1, "n1", &[0], 1000))),
         Change::StepCreated(Arc::new(step(1, 7, 0, 1))),
     ];

@@ -21,14 +21,25 @@ pub(super) struct Sign<'s> {
     pub attempts: Option<&'s [AttemptId]>,
 }
 
+impl Sign<'_> {
+    /// Whether it says what it is about: an error of the driver should name a GPU, and does not always.
+    fn knows_its_hardware(&self) -> bool {
+        self.gpu.is_some() || !matches!(self.signal, Signal::Xid(_) | Signal::UncorrectedErrors)
+    }
+}
+
 /// Tells the sign and does what the rules call for.
 pub(super) fn take_in(draft: &mut Draft<'_>, sign: &Sign<'_>) {
     let rules = &draft.policy.health.rules;
     let rule = rules.of(sign.signal);
+    let response = match sign.knows_its_hardware() {
+        true => rule.response,
+        false => of_unknown_gpu(rule.response),
+    };
     let reason = reason(draft, sign, &rule.why);
-    let told = format!("{reason}; {}", rule.response.text());
+    let told = format!("{reason}; {}", response.text());
     draft.tell_node(sign.node, EventKind::HardwareSign, told);
-    respond(draft, sign, rule.response, &reason);
+    respond(draft, sign, response, &reason);
 }
 
 /// What is wrong, in words.
@@ -42,9 +53,21 @@ fn reason(draft: &Draft<'_>, sign: &Sign<'_>, why: &str) -> String {
     format!("{name}:{number} {why}{detail}")
 }
 
+/// What an error calls for of which nobody knows the GPU: its node takes no new work where it would take a GPU out, but
+/// nobody's job is ended or blamed on it.
+fn of_unknown_gpu(response: Response) -> Response {
+    match response.takes_out() {
+        Some(repair) => Response::DrainNode(repair),
+        None => match response {
+            Response::Lost | Response::ResetWhenIdle | Response::Watch => Response::Ticket,
+            other => other,
+        },
+    }
+}
+
 /// Does what a sign calls for.
 pub(super) fn respond(draft: &mut Draft<'_>, sign: &Sign<'_>, response: Response, reason: &str) {
-    if response.hardware_pays() {
+    if sign.knows_its_hardware() && response.hardware_pays() {
         blame::note(draft, sign, reason);
     }
     match response {
