@@ -364,7 +364,8 @@ fn spawn_loops(
     tokio::spawn(loops::repair::run(writer.clone(), timing));
     tokio::spawn(loops::health::run(writer.clone(), parts.config.health.clone(), timing));
     let metrics = Arc::clone(&services.metrics);
-    tokio::spawn(loops::gauges::run(writer.clone(), Arc::clone(dispatcher), metrics));
+    let (of, policy) = (Arc::clone(dispatcher), Arc::clone(&services.policy));
+    tokio::spawn(loops::gauges::run(writer.clone(), of, policy, metrics));
     let (store, epoch) = (Arc::clone(&parts.store), parts.leadership.epoch);
     let (lost, stop) = (lost.clone(), stop.clone());
     tokio::spawn(async move {

@@ -60,6 +60,8 @@ pub struct Metrics {
     pub worker_streams: Gauge,
     jobs: Family<StateLabels, Gauge>,
     gpus: Family<GpuLabels, Gauge<f64, AtomicU64>>,
+    gpu_health: Family<StateLabels, Gauge>,
+    health_alarms: Family<KindLabels, Gauge>,
     rpcs: Family<RpcLabels, Counter>,
     registry: Registry,
 }
@@ -67,6 +69,11 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,6 +107,8 @@ impl Metrics {
             worker_streams: Gauge::default(),
             jobs: Family::default(),
             gpus: Family::default(),
+            gpu_health: Family::default(),
+            health_alarms: Family::default(),
             rpcs: Family::default(),
             registry: Registry::with_prefix("gotgan"),
         };
@@ -130,6 +139,9 @@ impl Metrics {
         registry.register("worker_streams", "Open streams of workers", self.worker_streams.clone());
         registry.register("jobs", "Jobs by state", self.jobs.clone());
         registry.register("gpus", "GPUs by class and state", self.gpus.clone());
+        registry.register("gpu_health", "GPUs by how they stand", self.gpu_health.clone());
+        let alarms = self.health_alarms.clone();
+        registry.register("health_alarms", "Alarms about hardware", alarms);
         registry.register("rpcs", "Calls by method and gRPC code", self.rpcs.clone());
     }
 
@@ -145,7 +157,7 @@ impl Metrics {
         for state in JobState::ALL {
             let count = counts.get(&state).copied().unwrap_or_default();
             let labels = StateLabels { state: state.word() };
-            self.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.jobs.get_or_create(&labels).set(whole(count));
         }
     }
 
@@ -154,6 +166,17 @@ impl Metrics {
         for (state, amount) in [("free", free), ("allocated", allocated), ("down", down)] {
             let labels = GpuLabels { class: class.as_str().to_owned(), state };
             self.gpus.get_or_create(&labels).set(gpus(amount));
+        }
+    }
+
+    /// Sets how many GPUs stand otherwise than sound, and how many alarms there are.
+    pub fn set_health(&self, count: HealthCount) {
+        let HealthCount { suspect, out, verifying, breakers, facility } = count;
+        for (state, count) in [("suspect", suspect), ("out", out), ("verifying", verifying)] {
+            self.gpu_health.get_or_create(&StateLabels { state }).set(whole(count));
+        }
+        for (kind, count) in [("breaker", breakers), ("facility", facility)] {
+            self.health_alarms.get_or_create(&KindLabels { kind }).set(whole(count));
         }
     }
 
@@ -174,6 +197,25 @@ impl Metrics {
     }
 }
 
+/// GPUs that are not sound, and alarms about hardware.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HealthCount {
+    /// Watched, and taking work.
+    pub suspect: u64,
+    /// Out, or draining.
+    pub out: u64,
+    /// Watched before they take work again.
+    pub verifying: u64,
+    /// Circuit breakers that are broken.
+    pub breakers: u64,
+    /// Racks and halls that are slowed down by heat or by their power.
+    pub facility: u64,
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// For showing only: nothing is charged or compared by it.
 fn gpus(amount: GpuMilli) -> f64 {
     f64::from(u32::try_from(amount.0).unwrap_or(u32::MAX)) / 1000.0
@@ -190,6 +232,7 @@ mod tests {
         let class = GpuClass::new("b200").unwrap();
         metrics.set_gpus(&class, GpuMilli(0), GpuMilli(0), GpuMilli(0));
         metrics.count_rpc("gotgan.v1.Jobs/Submit", "OK");
+        metrics.set_health(HealthCount::default());
         let page = metrics.encode();
         let names = [
             "rounds",
@@ -206,6 +249,8 @@ mod tests {
             "worker_streams",
             "jobs",
             "gpus",
+            "gpu_health",
+            "health_alarms",
             "rpcs",
         ];
         for name in names {
@@ -238,6 +283,16 @@ mod tests {
         let page = metrics.encode();
         assert!(page.contains("gotgan_jobs{state=\"running\"} 0\n"), "{page}");
         assert!(page.contains("gotgan_jobs{state=\"pending\"} 1\n"), "{page}");
+    }
+
+    #[test]
+    fn hardware_that_is_not_sound_is_counted_by_how_it_stands() {
+        let metrics = Metrics::new();
+        metrics.set_health(HealthCount { out: 2, breakers: 1, ..HealthCount::default() });
+        let page = metrics.encode();
+        assert!(page.contains("gotgan_gpu_health{state=\"out\"} 2\n"), "{page}");
+        assert!(page.contains("gotgan_gpu_health{state=\"suspect\"} 0\n"), "{page}");
+        assert!(page.contains("gotgan_health_alarms{kind=\"breaker\"} 1\n"), "{page}");
     }
 
     #[test]

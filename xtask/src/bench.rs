@@ -1,4 +1,4 @@
-//! `cargo xtask bench NAME`: release builds, a PostgreSQL beside SQLite, and `gotgan-bench` on both.
+//! `cargo xtask bench NAME`: programs built as they are deployed, a PostgreSQL beside SQLite, and `gotgan-bench` on both.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,9 +10,13 @@ use crate::postgres::{self, Postgres};
 use crate::workspace::Workspace;
 use crate::{child, interrupt};
 
+/// As the programs are deployed.
+const PROFILE: &str = "dist";
+
 /// What a benchmark measures, and the program that measures.
-const BUILD: [&str; 10] = [
-    "--release",
+const BUILD: [&str; 11] = [
+    "--profile",
+    PROFILE,
     "--bins",
     "-p",
     "gotgan",
@@ -53,13 +57,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let needs_server = !options.no_postgres && options.name != ON_SQLITE_ALONE;
     let server = if needs_server { Some(Postgres::obtain()?) } else { None };
     workspace.build(&BUILD)?;
-    let mut command = Command::new(workspace.programs("release").join("gotgan-bench"));
+    let mut command = Command::new(workspace.programs(PROFILE).join("gotgan-bench"));
     command.arg(&options.name);
     if let Some(file) = &options.json {
         let file = std::path::absolute(file).context("no path for the JSON file")?;
         command.arg("--json").arg(file);
     }
-    command.args(&options.arguments).env("GOTGAN_TEST_PROGRAMS", workspace.programs("release"));
+    command.args(&options.arguments).env("GOTGAN_TEST_PROGRAMS", workspace.programs(PROFILE));
     match &server {
         Some(server) => command.env(postgres::URL_VARIABLE, &server.url),
         None => command.env_remove(postgres::URL_VARIABLE),

@@ -30,7 +30,7 @@ enum Task {
     Quickstart(quickstart::Options),
     /// Run all tests, on SQLite and on a PostgreSQL started for the purpose
     Test(test::Options),
-    /// Build in release and run one of the benchmarks
+    /// Build as for deployment and run one of the benchmarks
     Bench(bench::Options),
     /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
     Tidy,

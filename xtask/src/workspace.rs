@@ -39,7 +39,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Directory of finished programs of a profile, `debug` or `release`.
+    /// Directory of finished programs of a profile, as `debug` or `dist`.
     pub fn programs(&self, profile: &str) -> PathBuf {
         self.target.join(profile)
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
-use gotgan_core::change::{Change, Event};
+use gotgan_core::change::{Change, Event, EventKind, Subject};
 use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
 use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::node::Liveness;
@@ -272,7 +272,7 @@ impl Writer {
                 _ => None,
             })
             .collect();
-        changes.iter().for_each(log_alert);
+        changes.iter().for_each(log_alarm);
         self.parts.metrics.events.inc_by(events.len() as u64);
         self.parts.admission.note(&changes);
         if !events.is_empty() {
@@ -352,12 +352,26 @@ fn refuse_submissions(commands: Vec<Command>) -> Vec<Command> {
     rest
 }
 
-/// What somebody who reads logs must hear of a budget.
-fn log_alert(change: &Change) {
-    if let Change::QuotaAlerted(alert) = change {
-        let Alert { node, percent, period, budget, carried, used, .. } = &**alert;
-        let happened = alert.kind.word();
-        tracing::warn!(%node, percent, happened, %period, %budget, %carried, %used, "quota alert");
+/// What somebody who reads logs must hear: of a budget, and of hardware that goes out.
+fn log_alarm(change: &Change) {
+    match change {
+        Change::QuotaAlerted(alert) => {
+            let Alert { node, percent, period, budget, carried, used, .. } = &**alert;
+            let happened = alert.kind.word();
+            tracing::warn!(%node, percent, happened, %period, %budget, %carried, %used, "quota alert");
+        }
+        Change::Happened(event) => log_hardware(event),
+        _ => {}
+    }
+}
+
+fn log_hardware(event: &Event) {
+    let (Subject::Node(node), text) = (&event.subject, &event.text) else { return };
+    match event.kind {
+        EventKind::HardwareOut => tracing::warn!(%node, text, "hardware goes out"),
+        EventKind::BreakerBroke => tracing::error!(%node, text, "a breaker broke"),
+        EventKind::FacilityAlarm => tracing::error!(%node, text, "an alarm of the building"),
+        _ => {}
     }
 }
 

@@ -4,35 +4,63 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gotgan_core::health::alarm::facility;
+use gotgan_core::health::{State, Terms};
 use gotgan_core::job::JobState;
+use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 
 use crate::api::capacities;
 use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::dispatch::Dispatcher;
-use crate::metrics::Metrics;
+use crate::metrics::{HealthCount, Metrics};
 
 /// How often; a scrape is rarely more frequent.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Looks until the writer is gone.
-pub async fn run(writer: WriterHandle, dispatcher: Arc<Dispatcher>, metrics: Arc<Metrics>) {
+pub async fn run(
+    writer: WriterHandle,
+    dispatcher: Arc<Dispatcher>,
+    policy: Arc<Policy>,
+    metrics: Arc<Metrics>,
+) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = writer.read(|world| (count(world), capacities(world))).await;
-        let (jobs, classes) = match looked {
+        let terms = policy.health.clone();
+        let look = move |world: &World| (count(world), capacities(world), health(world, &terms));
+        let (jobs, classes, health) = match writer.read(look).await {
             Ok(found) => found,
             Err(FlowError::NotCommitted) => continue,
             Err(FlowError::NotLeader | FlowError::Stopping) => return,
         };
         metrics.set_jobs(&jobs);
+        metrics.set_health(health);
         for (class, capacity) in classes {
             metrics.set_gpus(&class, capacity.free, capacity.allocated, capacity.down);
         }
         metrics.worker_streams.set(i64::try_from(dispatcher.connected()).unwrap_or(i64::MAX));
     }
+}
+
+/// GPUs that are not sound, and alarms.
+fn health(world: &World, terms: &Terms) -> HealthCount {
+    let mut count = HealthCount {
+        breakers: world.breakers.values().filter(|it| it.broken.is_some()).count() as u64,
+        facility: facility(world, terms).len() as u64,
+        ..HealthCount::default()
+    };
+    for gpu in world.nodes.values().flat_map(|node| node.health.gpus.values()) {
+        match gpu.standing.state {
+            State::Ok => {}
+            State::Suspect { .. } => count.suspect += 1,
+            State::Out { .. } => count.out += 1,
+            State::Verifying => count.verifying += 1,
+        }
+    }
+    count
 }
 
 fn count(world: &World) -> BTreeMap<JobState, u64> {
