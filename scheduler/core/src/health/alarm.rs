@@ -35,6 +35,13 @@ impl FacilityAlarm {
     }
 }
 
+/// Nodes of a block, and how many of them each slow-down has.
+#[derive(Default)]
+struct Slowed {
+    all: u64,
+    nodes: BTreeMap<Condition, u64>,
+}
+
 /// Levels whose blocks share power and air.
 const LEVELS: [Level; 2] = [Level::Hall, Level::Rack];
 
@@ -45,19 +52,19 @@ pub fn facility(world: &World, terms: &Terms) -> Vec<FacilityAlarm> {
     if world.nodes.values().filter(slowed).count() < terms.facility_nodes as usize {
         return Vec::new();
     }
-    let mut blocks: BTreeMap<(Level, &str), (u64, BTreeMap<Condition, u64>)> = BTreeMap::new();
+    let mut blocks: BTreeMap<(Level, &str), Slowed> = BTreeMap::new();
     for node in world.nodes.values() {
         for (level, block) in blocks_of(&node.registered) {
-            let (all, counts) = blocks.entry((level, block)).or_default();
-            *all += 1;
+            let slowed = blocks.entry((level, block)).or_default();
+            slowed.all += 1;
             for condition in slowdowns(node) {
-                *counts.entry(condition).or_default() += 1;
+                *slowed.nodes.entry(condition).or_default() += 1;
             }
         }
     }
-    let alarms = blocks.into_iter().flat_map(|((level, block), (all, counts))| {
-        counts.into_iter().map(move |(condition, nodes)| {
-            let block = block.to_owned();
+    let alarms = blocks.into_iter().flat_map(|((level, block), slowed)| {
+        slowed.nodes.into_iter().map(move |(condition, nodes)| {
+            let (block, all) = (block.to_owned(), slowed.all);
             FacilityAlarm { level, block, condition, nodes, all }
         })
     });

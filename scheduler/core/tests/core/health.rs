@@ -281,7 +281,7 @@ fn a_row_that_waits_for_its_replacement_changes_nothing_but_a_note() {
     assert!(!ward.is_refunded(job), "a failure then is the job's own");
     // Once it is idle the site's program may reset it; until that is done it takes no work.
     let place = ward.place("n1", Some(1));
-    assert_eq!(lifecycle::due_repairs(&ward.cluster.world), [place.clone()]);
+    assert_eq!(lifecycle::due_repairs(&ward.cluster.world), std::slice::from_ref(&place));
     let repair = ward.drafted(|draft| lifecycle::begin_repair(draft, &place));
     assert_eq!((repair, ward.state("n1", 1)), (Some(Repair::Reset), RESET));
     ward.drafted(|draft| lifecycle::repaired(draft, &place, &Repaired::Done));
@@ -301,7 +301,7 @@ fn a_repair_waits_until_nothing_is_on_the_hardware() {
     assert_eq!(lifecycle::due_repairs(&ward.cluster.world), []);
     ward.fails("n1", job, 3);
     let place = ward.place("n1", Some(0));
-    assert_eq!(lifecycle::due_repairs(&ward.cluster.world), [place.clone()]);
+    assert_eq!(lifecycle::due_repairs(&ward.cluster.world), std::slice::from_ref(&place));
     let failed = Repaired::Failed("the board does not answer".to_owned());
     ward.drafted(|draft| lifecycle::repaired(draft, &place, &failed));
     assert_eq!(ward.state("n1", 0), SERVICE, "a person has to look");
