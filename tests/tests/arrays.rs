@@ -120,6 +120,8 @@ async fn a_job_waits_for_one_task_of_an_array(database: Database) {
     let number = |text: String| text.trim().parse::<u64>().unwrap();
     let good = number(submit(format!("afterok:{id}_8")).ok());
     let bad = number(submit(format!("afterok:{id}_7")).ok());
+    // A pass must have looked at it first.
+    api.wait_for_blocker(good, v1::BlockerKind::Dependency).await;
     let why = gotgan.run(&["why", &good.to_string()]).ok();
     assert!(why.contains(&format!("waits for job {id}_8 to complete, which is held")), "{why}");
     let shown = gotgan.run(&["job", &good.to_string()]).ok();

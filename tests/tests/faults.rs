@@ -25,6 +25,7 @@ const SETTINGS: &str = "\
 heartbeat_ms = 200
 [policy.health]
 verify_s = 1
+slowdown_s = 1
 breaker_percent = 100
 ";
 

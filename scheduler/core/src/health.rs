@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod breaker;
+mod damped;
 mod response;
 mod rules;
 mod signal;
@@ -13,6 +14,7 @@ mod standing;
 mod terms;
 
 pub use breaker::Breaker;
+pub use damped::Damped;
 pub use response::{Repair, Response};
 pub use rules::{Rule, Rules, RulesError};
 pub use signal::{Condition, GpuLook, RecoveryAction, Signal};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
-use gotgan_core::health::GpuLook;
+use gotgan_core::health::{Damped, GpuLook};
 use gotgan_core::ids::{AttemptId, NodeName};
 use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
 use gotgan_core::node::Liveness;
@@ -84,7 +84,8 @@ impl Workers for WorkersService {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
         let services = Arc::clone(&self.services);
-        let session = Session { services, node, number, looked: None };
+        let damped = Damped::default();
+        let session = Session { services, node, number, looked: None, damped };
         session.register(register, outbox).await?;
         tokio::spawn(session.run(said));
         Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
@@ -152,6 +153,8 @@ struct Session {
     number: u64,
     /// What its last beat told of its GPUs, so that the writer is only asked about what is new.
     looked: Option<Vec<GpuLook>>,
+    /// Slow-downs that were seen a moment ago.
+    damped: Damped,
 }
 
 impl Session {
@@ -258,6 +261,8 @@ impl Session {
 
     /// Takes in what lasts on the GPUs, unless the last beat told the same.
     async fn look(&mut self, looks: Vec<GpuLook>) -> Result<(), String> {
+        let for_s = self.services.policy.health.slowdown_s;
+        let looks = self.damped.damp(looks, clock::now(), for_s);
         if self.looked.as_ref() == Some(&looks) {
             return Ok(());
         }

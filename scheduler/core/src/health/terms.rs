@@ -16,6 +16,8 @@ pub struct Terms {
     pub blame_s: i64,
     /// Jobs of two users that fail on a GPU by their own doing within this time make it watched, seconds.
     pub complaints_s: i64,
+    /// A slow-down by heat or by the power supply is over once it has been away for this long, seconds.
+    pub slowdown_s: i64,
     /// When more than this part of the nodes of a hall would be out by themselves, no more are taken out, percent. 100:
     /// there is no such limit.
     pub breaker_percent: u32,
@@ -38,6 +40,7 @@ impl Default for Terms {
             verify_s: 60,
             blame_s: 300,
             complaints_s: 24 * 3600,
+            slowdown_s: 60,
             breaker_percent: 5,
             breaker_nodes: 3,
             breaker_window_s: 3600,

@@ -333,6 +333,21 @@ fn a_gpu_of_which_one_thing_is_over_stays_out_for_another_that_lasts() {
 }
 
 #[test]
+fn a_gpu_that_is_watched_for_two_things_stays_watched_for_the_other_and_that_is_told_once() {
+    let mut ward = Ward::new(&["n1"]);
+    ward.look("n1", 0, &[Condition::PowerBrake, Condition::LinksDown]);
+    let told = ward.heard(EventKind::HardwareSign).len();
+    ward.look("n1", 0, &[Condition::LinksDown]);
+    ward.look("n1", 0, &[Condition::PowerBrake, Condition::LinksDown]);
+    ward.look("n1", 0, &[Condition::PowerBrake]);
+    assert_eq!(ward.state("n1", 0), State::Suspect { repair: None, held_back: false });
+    assert_eq!(ward.heard(EventKind::HardwareSign).len(), told + 1, "the brake came back once");
+    ward.look("n1", 0, &[]);
+    assert_eq!(ward.state("n1", 0), State::Ok);
+    ward.cluster.check();
+}
+
+#[test]
 fn a_condition_that_lasts_is_not_verified_away_by_a_person() {
     let mut ward = Ward::new(&["n1"]);
     ward.look("n1", 5, &[Condition::RemapFailed]);

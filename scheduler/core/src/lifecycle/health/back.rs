@@ -46,6 +46,7 @@ pub enum Repaired {
 /// Something that lasted on a GPU is over.
 pub(super) fn is_over(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid, condition: Condition) {
     let signal = Signal::Condition(condition);
+    let mut is_sound = false;
     for place in [Some(gpu), None] {
         let Some(standing) = standing(draft, node, place) else { continue };
         let elsewhere = place.is_none() && anywhere(draft, node, condition);
@@ -53,13 +54,18 @@ pub(super) fn is_over(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid, con
             continue;
         }
         match standing.state {
-            State::Suspect { .. } => sound(draft, node, place, "it is over"),
+            State::Suspect { .. } => {
+                sound(draft, node, place, "it is over");
+                is_sound |= place.is_some();
+            }
             State::Out { .. } if place.is_some() && stays_out(draft, node, gpu) => {}
             State::Out { .. } => begin_verifying(draft, node, place, "it is over"),
             State::Ok | State::Verifying => {}
         }
     }
-    again(draft, node, gpu);
+    if is_sound {
+        again(draft, node, gpu);
+    }
 }
 
 /// Whether something else that lasts keeps the GPU out: it is out for that from now on.
@@ -73,7 +79,7 @@ fn stays_out(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) -> bool {
     true
 }
 
-/// What else lasts on the GPU calls for what it calls for.
+/// What else lasts on the GPU, and was told when it began, calls for what it calls for.
 fn again(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) {
     let Some(known) = draft.world.nodes.get(node) else { return };
     if !known.health.gpu(gpu).takes_work() {
@@ -82,7 +88,9 @@ fn again(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) {
     let conditions = known.health.gpus.get(gpu).map(|gpu| gpu.conditions.clone());
     for condition in conditions.unwrap_or_default().into_keys() {
         let signal = Signal::Condition(condition);
-        sign::take_in(draft, &Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None });
+        let sign = Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None };
+        let (response, reason) = sign::judge(draft, &sign);
+        sign::respond(draft, &sign, response, &reason);
     }
 }
 

@@ -30,16 +30,20 @@ impl Sign<'_> {
 
 /// Tells the sign and does what the rules call for.
 pub(super) fn take_in(draft: &mut Draft<'_>, sign: &Sign<'_>) {
-    let rules = &draft.policy.health.rules;
-    let rule = rules.of(sign.signal);
+    let (response, reason) = judge(draft, sign);
+    let told = format!("{reason}; {}", response.text());
+    draft.tell_node(sign.node, EventKind::HardwareSign, told);
+    respond(draft, sign, response, &reason);
+}
+
+/// What the rules call for, and what is wrong in words.
+pub(super) fn judge(draft: &Draft<'_>, sign: &Sign<'_>) -> (Response, String) {
+    let rule = draft.policy.health.rules.of(sign.signal);
     let response = match sign.knows_its_hardware() {
         true => rule.response,
         false => of_unknown_gpu(rule.response),
     };
-    let reason = reason(draft, sign, &rule.why);
-    let told = format!("{reason}; {}", response.text());
-    draft.tell_node(sign.node, EventKind::HardwareSign, told);
-    respond(draft, sign, response, &reason);
+    (response, reason(draft, sign, &rule.why))
 }
 
 /// What is wrong, in words.
