@@ -17,6 +17,6 @@ pub use breaker::Breaker;
 pub use damped::Damped;
 pub use response::{Repair, Response};
 pub use rules::{Rule, Rules, RulesError};
-pub use signal::{Condition, GpuLook, RecoveryAction, Signal};
+pub use signal::{Condition, GpuLook, Signal};
 pub use standing::{Blame, Complaint, GpuHealth, Journal, NodeHealth, Standing, State};
 pub use terms::Terms;

@@ -49,15 +49,15 @@ struct Repairs {
 
 impl Repairs {
     async fn look(&mut self) -> Result<(), FlowError> {
-        let verifying =
-            self.writer.read(|world| world.nodes.values().any(|node| node.health.is_verifying()));
-        if verifying.await? {
+        let by_program = !self.health.repair_command.is_empty();
+        let looked = self.writer.read(move |world| {
+            let verifying = world.nodes.values().any(|node| node.health.is_verifying());
+            (verifying, if by_program { lifecycle::due_repairs(world) } else { Vec::new() })
+        });
+        let (verifying, due) = looked.await?;
+        if verifying {
             self.writer.write(|round| lifecycle::settle_verified(&mut round.draft)).await?;
         }
-        if self.health.repair_command.is_empty() {
-            return Ok(());
-        }
-        let due = self.writer.read(lifecycle::due_repairs).await?;
         for place in due {
             if self.running.len() < self.health.repairs_at_once && !self.under_way.contains(&place)
             {

@@ -23,6 +23,12 @@ pub struct FacilityAlarm {
 }
 
 impl FacilityAlarm {
+    /// Whether another is about the same, whatever the numbers.
+    #[must_use]
+    pub fn is_about(&self, other: &Self) -> bool {
+        (self.level, &self.block, self.condition) == (other.level, &other.block, other.condition)
+    }
+
     /// In words, for a person.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -82,9 +88,6 @@ fn blocks_of(inventory: &Inventory) -> impl Iterator<Item = (Level, &str)> {
 
 /// Slow-downs that some GPU of the node has.
 fn slowdowns(node: &Node) -> Vec<Condition> {
-    let has = |condition: &Condition| {
-        node.health.gpus.values().any(|gpu| gpu.conditions.contains_key(condition))
-    };
-    let all = Condition::ALL.iter().copied();
-    all.filter(|condition| condition.is_of_the_facility()).filter(has).collect()
+    let all = Condition::ALL.iter().copied().filter(|it| it.is_of_the_facility());
+    all.filter(|condition| node.health.has(*condition)).collect()
 }

@@ -10,7 +10,7 @@ use crate::amount::UnixMicros;
 use crate::ids::NodeName;
 use crate::node::Inventory;
 use crate::topology::Level;
-use crate::world::World;
+use crate::world::{Node, World};
 
 /// The breaker of one hall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,14 @@ pub fn scope_of(inventory: &Inventory) -> String {
     let named =
         |level: Level| inventory.block(level).map(|name| format!("{} {name}", level.word()));
     named(Level::Hall).or_else(|| named(Level::Cluster)).unwrap_or_else(|| "all nodes".to_owned())
+}
+
+/// Nodes that share a breaker.
+pub fn nodes_of<'w>(
+    world: &'w World,
+    scope: &'w str,
+) -> impl Iterator<Item = (&'w NodeName, &'w Node)> {
+    world.nodes.iter().filter(move |(_, node)| scope_of(&node.registered) == scope)
 }
 
 /// What the breaker says to one more node going out.
@@ -69,7 +77,7 @@ pub fn ruling(world: &World, node: &NodeName, terms: &Terms, now: UnixMicros) ->
 fn count(world: &World, scope: &str, terms: &Terms, now: UnixMicros) -> (u64, u64) {
     let window_ms = terms.breaker_window_s.saturating_mul(1000);
     let (mut out, mut all) = (0, 0);
-    for node in world.nodes.values().filter(|node| scope_of(&node.registered) == scope) {
+    for (_, node) in nodes_of(world, scope) {
         all += 1;
         let since = node.health.out_since();
         out += u64::from(since.is_some_and(|since| now.millis_since(since) <= window_ms));

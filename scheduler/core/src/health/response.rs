@@ -52,23 +52,6 @@ pub enum Response {
 }
 
 impl Response {
-    /// The word in rules and in the history, without what is to be done.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Response::Log => "log",
-            Response::Job => "job",
-            Response::Ticket => "ticket",
-            Response::Watch => "watch",
-            Response::ResetWhenIdle => "reset_when_idle",
-            Response::Lost => "lost",
-            Response::Drain(_) => "drain",
-            Response::Fail(_) => "fail",
-            Response::DrainNode(_) => "drain_node",
-            Response::FailNode(_) => "fail_node",
-        }
-    }
-
     /// The response of that word; those that take hardware out need to know what is to be done with it.
     #[must_use]
     pub fn of_word(word: &str, repair: Option<Repair>) -> Option<Self> {

@@ -103,7 +103,7 @@ impl Condition {
         matches!(self, Condition::ThermalSlowdown | Condition::PowerBrake)
     }
 
-    /// Whether it is what the driver wants done.
+    /// Whether it is what the driver wants done: NVML's field 230.
     #[must_use]
     pub fn is_recovery(self) -> bool {
         self.word().starts_with("recovery_")
@@ -111,42 +111,6 @@ impl Condition {
 
     fn of_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|condition| condition.word() == word)
-    }
-}
-
-/// What the driver wants done with a GPU. Numbers: NVML's field 230.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecoveryAction {
-    /// Reset the GPU.
-    ResetGpu,
-    /// Reboot the node.
-    RebootNode,
-    /// Let jobs end that use its links.
-    DrainLinks,
-    /// Let jobs on it end, then reset it.
-    DrainAndReset,
-    /// Recover the channels of its NVLink domain.
-    RecoverDomain,
-    /// Reset its bus.
-    ResetBus,
-    /// Power-cycle the machine.
-    RebootSystem,
-    /// Newer than its worker.
-    Other,
-}
-
-impl From<RecoveryAction> for Condition {
-    fn from(action: RecoveryAction) -> Self {
-        match action {
-            RecoveryAction::ResetGpu => Condition::RecoverByReset,
-            RecoveryAction::RebootNode => Condition::RecoverByReboot,
-            RecoveryAction::DrainLinks => Condition::RecoverLinks,
-            RecoveryAction::DrainAndReset => Condition::RecoverByDrain,
-            RecoveryAction::RecoverDomain => Condition::RecoverDomain,
-            RecoveryAction::ResetBus => Condition::RecoverBus,
-            RecoveryAction::RebootSystem => Condition::RecoverByPowerCycle,
-            RecoveryAction::Other => Condition::RecoverUnknown,
-        }
     }
 }
 

@@ -40,18 +40,6 @@ impl State {
             State::Out { .. } | State::Verifying => false,
         }
     }
-
-    /// The word in listings; `busy` says whether something runs on it.
-    #[must_use]
-    pub fn word(self, busy: bool) -> &'static str {
-        match self {
-            State::Ok => "ok",
-            State::Suspect { .. } => "suspect",
-            State::Out { .. } if busy => "draining",
-            State::Out { .. } => "out",
-            State::Verifying => "verifying",
-        }
-    }
 }
 
 /// How hardware stands, why, and since when.
@@ -145,7 +133,33 @@ impl NodeHealth {
     /// How a GPU stands.
     #[must_use]
     pub fn gpu(&self, uuid: &GpuUuid) -> State {
-        self.gpus.get(uuid).map_or(State::Ok, |gpu| gpu.standing.state)
+        self.state(Some(uuid))
+    }
+
+    /// How a GPU stands, or without one the node as a whole; `None` if there is nothing to say of the GPU.
+    #[must_use]
+    pub fn standing(&self, gpu: Option<&GpuUuid>) -> Option<&Standing> {
+        match gpu {
+            Some(uuid) => self.gpus.get(uuid).map(|gpu| &gpu.standing),
+            None => Some(&self.node),
+        }
+    }
+
+    /// Where a GPU stands, or without one the node as a whole.
+    #[must_use]
+    pub fn state(&self, gpu: Option<&GpuUuid>) -> State {
+        self.standing(gpu).map_or(State::Ok, |standing| standing.state)
+    }
+
+    /// The node as a whole (`None`), and its GPUs about which there is something to say.
+    pub fn places(&self) -> impl Iterator<Item = Option<&GpuUuid>> {
+        std::iter::once(None).chain(self.gpus.keys().map(Some))
+    }
+
+    /// Whether any of its GPUs has this now.
+    #[must_use]
+    pub fn has(&self, condition: Condition) -> bool {
+        self.gpus.values().any(|gpu| gpu.conditions.contains_key(&condition))
     }
 
     /// Whether a GPU may be given out, as far as its own health goes.

@@ -8,13 +8,14 @@ mod blame;
 mod sign;
 mod take_out;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::draft::Draft;
 use crate::amount::UnixMicros;
 use crate::change::{Change, EventKind};
-use crate::health::{Condition, GpuLook, Journal, NodeHealth, Signal, alarm};
+use crate::health::alarm::{self, FacilityAlarm};
+use crate::health::{Condition, GpuLook, Journal, NodeHealth, Signal, Standing};
 use crate::ids::{AttemptId, GpuUuid, NodeName};
 use crate::node::{Gpu, Inventory};
 
@@ -79,7 +80,6 @@ pub fn look(draft: &mut Draft<'_>, node: &NodeName, looks: &[GpuLook]) {
     if !tells_news(&known.health, looks) {
         return;
     }
-    let alarms = alarms(draft);
     let (mut begun, mut over) = (Vec::new(), Vec::new());
     for look in looks.iter().filter(|look| has(&known.registered, &look.uuid)) {
         let before = known.health.gpus.get(&look.uuid).map(|gpu| &gpu.conditions);
@@ -87,16 +87,20 @@ pub fn look(draft: &mut Draft<'_>, node: &NodeName, looks: &[GpuLook]) {
         begun.extend(look.conditions.difference(&before).map(|c| (look.uuid.clone(), *c)));
         over.extend(before.difference(&look.conditions).map(|c| (look.uuid.clone(), *c)));
     }
+    // Alarms come only of what begins.
+    let slowed = begun.iter().any(|(_, condition)| condition.is_of_the_facility());
+    let alarms = slowed.then(|| alarm::facility(draft.world, &draft.policy.health));
     note(draft, node, &begun, &over);
     // What began first: where one thing took the place of another, nothing came back in between.
     for (gpu, condition) in &begun {
-        let signal = Signal::Condition(*condition);
-        sign::take_in(draft, &Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None });
+        sign::take_in(draft, &Sign::lasting(node, gpu, *condition));
     }
     for (gpu, condition) in &over {
         back::is_over(draft, node, gpu, *condition);
     }
-    tell_new_alarms(draft, node, &alarms);
+    if let Some(before) = alarms {
+        tell_new_alarms(draft, node, &before);
+    }
 }
 
 /// A node registered: it may have been rebooted, and GPUs may be gone or there again.
@@ -166,6 +170,14 @@ fn change(draft: &mut Draft<'_>, node: &NodeName, change: impl FnOnce(&mut NodeH
     }
 }
 
+/// Writes down how a GPU, or the node as a whole, stands from now on.
+fn put(draft: &mut Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>, standing: Standing) {
+    change(draft, node, |health| match gpu {
+        Some(gpu) => health.gpus.entry(gpu.clone()).or_default().standing = standing,
+        None => health.node = standing,
+    });
+}
+
 /// A GPU as people call it: by its number on the node.
 fn name_of(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> String {
     let registered = draft.world.nodes.get(node).map(|node| &node.registered.gpus);
@@ -177,16 +189,9 @@ fn name_of(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> String 
     }
 }
 
-type Alarms = BTreeMap<(crate::topology::Level, String, Condition), alarm::FacilityAlarm>;
-
-fn alarms(draft: &Draft<'_>) -> Alarms {
-    let alarms = alarm::facility(draft.world, &draft.policy.health);
-    alarms.into_iter().map(|one| ((one.level, one.block.clone(), one.condition), one)).collect()
-}
-
-fn tell_new_alarms(draft: &mut Draft<'_>, node: &NodeName, before: &Alarms) {
-    for (key, alarm) in alarms(draft) {
-        if !before.contains_key(&key) {
+fn tell_new_alarms(draft: &mut Draft<'_>, node: &NodeName, before: &[FacilityAlarm]) {
+    for alarm in alarm::facility(draft.world, &draft.policy.health) {
+        if !before.iter().any(|known| known.is_about(&alarm)) {
             draft.tell_node(node, EventKind::FacilityAlarm, alarm.describe());
         }
     }

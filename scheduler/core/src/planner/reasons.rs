@@ -385,12 +385,7 @@ impl<'w> Look<'_, 'w> {
 
     /// The first few nodes by a word each, the rest by their number.
     fn spell(&self, nodes: &[SlotId], word: impl Fn(&Slot<'w>) -> String) -> String {
-        let named = nodes.iter().take(NAMED_MAX).map(|id| word(self.slot(*id)));
-        let words = named.collect::<Vec<_>>().join(", ");
-        match nodes.len().saturating_sub(NAMED_MAX) {
-            0 => words,
-            more => format!("{words} and {more} more"),
-        }
+        spelled(nodes.iter().map(|id| word(self.slot(*id))))
     }
 
     /// Nodes that serve right now.
@@ -478,6 +473,13 @@ impl<'w> Look<'_, 'w> {
         let (kind, subject) = (BlockerKind::Capacity, self.class_word());
         Blocker { kind, subject, needed, available, limit, unit, note }
     }
+}
+
+/// The first few words, the rest by their number.
+fn spelled(words: impl ExactSizeIterator<Item = String>) -> String {
+    let more = words.len().saturating_sub(NAMED_MAX);
+    let named = words.take(NAMED_MAX).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 fn why_unavailable(slot: &Slot<'_>) -> String {

@@ -8,7 +8,6 @@ use super::{Node, QueueKey, World};
 use crate::account::Pace;
 use crate::attempt::{Attempt, AttemptState};
 use crate::change::Change;
-use crate::health::NodeHealth;
 use crate::ids::{AttemptId, JobId, NodeName};
 use crate::job::{Job, JobState, JobStatus};
 use crate::meter;
@@ -46,11 +45,11 @@ impl World {
             Change::NodeAdministered { node, admin } => {
                 self.with_node(node, |node| node.admin = admin.clone());
             }
-            Change::NodeHealth { node, health, changes_room: false } => {
+            Change::NodeHealth { node, health, changes_room } => {
                 self.with_node(node, |node| node.health = Arc::clone(health));
-            }
-            Change::NodeHealth { node, health, changes_room: true } => {
-                self.put_health(node, health);
+                if *changes_room {
+                    self.recompute_known(node);
+                }
             }
             Change::BreakerMoved(breaker) => {
                 self.breakers.insert(breaker.scope.clone(), Arc::clone(breaker));
@@ -296,15 +295,13 @@ impl World {
     }
 
     fn recompute_if_oversubscribed(&mut self, name: &NodeName) {
-        let node = self.nodes.get(name).filter(|node| node.is_oversubscribed());
-        if let Some(registered) = node.map(|node| Arc::clone(&node.registered)) {
-            self.recompute(&registered);
+        if self.nodes.get(name).is_some_and(Node::is_oversubscribed) {
+            self.recompute_known(name);
         }
     }
 
-    /// GPUs that went out or came back change what is free.
-    fn put_health(&mut self, name: &NodeName, health: &Arc<NodeHealth>) {
-        self.with_node(name, |node| node.health = Arc::clone(health));
+    /// Finds anew what is free on a node with the inventory that it has.
+    fn recompute_known(&mut self, name: &NodeName) {
         if let Some(registered) = self.nodes.get(name).map(|node| Arc::clone(&node.registered)) {
             self.recompute(&registered);
         }

@@ -82,6 +82,12 @@ impl Node {
         }
     }
 
+    /// What the store keeps of it.
+    #[must_use]
+    pub fn stored(&self) -> (Arc<Inventory>, Admin, NodeHealth) {
+        (Arc::clone(&self.registered), self.admin.clone(), NodeHealth::clone(&self.health))
+    }
+
     /// Whether what is free must be recomputed rather than added to.
     pub(super) fn is_oversubscribed(&self) -> bool {
         self.oversubscribed

@@ -7,14 +7,13 @@ use gotgan_core::amount::Ngh;
 use gotgan_core::attempt::Cause;
 use gotgan_core::change::{Change, EventKind};
 use gotgan_core::check;
-use gotgan_core::health::NodeHealth;
 use gotgan_core::ids::{AttemptId, Epoch, JobId};
 use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::lifecycle::{
     Draft, MemberEvent, Report, commit, fold, settle_due, tell_alerts, turn_quota,
 };
 use gotgan_core::quota::{parse, read_moment, show_moment};
-use gotgan_core::world::{Snapshot, Used, World};
+use gotgan_core::world::{Node, Snapshot, Used, World};
 use proptest::prelude::*;
 
 use crate::cluster::TestCluster;
@@ -141,14 +140,7 @@ impl Office {
         let snapshot = Snapshot {
             sequences: world.sequences,
             book: Arc::clone(&world.book),
-            nodes: world
-                .nodes
-                .values()
-                .map(|node| {
-                    let health = NodeHealth::clone(&node.health);
-                    (Arc::clone(&node.registered), node.admin.clone(), health)
-                })
-                .collect(),
+            nodes: world.nodes.values().map(Node::stored).collect(),
             jobs: world.jobs.values().cloned().collect(),
             attempts: world.attempts.values().map(|one| one.as_ref().clone()).collect(),
             used: used.collect(),

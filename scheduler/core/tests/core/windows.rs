@@ -7,7 +7,6 @@ use gotgan_core::attempt::Cause;
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::check;
 use gotgan_core::explain::hint;
-use gotgan_core::health::NodeHealth;
 use gotgan_core::ids::{AttemptId, Epoch, JobId, NodeName, UserName};
 use gotgan_core::lifecycle::{
     self, Draft, MaintenanceWish, WindowRefusal, cancel_maintenance, plan_maintenance, turn_windows,
@@ -16,7 +15,7 @@ use gotgan_core::node::Liveness;
 use gotgan_core::plan::{BlockerKind, Decision};
 use gotgan_core::quota::Interval;
 use gotgan_core::window::{Window, WindowState, staying};
-use gotgan_core::world::{Snapshot, World};
+use gotgan_core::world::{Node, Snapshot, World};
 use insta::assert_snapshot;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -291,14 +290,7 @@ fn a_restart_knows_windows_and_the_nodes_that_are_in_them() {
     let world = &cluster.world;
     let snapshot = Snapshot {
         sequences: world.sequences,
-        nodes: world
-            .nodes
-            .values()
-            .map(|node| {
-                let health = NodeHealth::clone(&node.health);
-                (Arc::clone(&node.registered), node.admin.clone(), health)
-            })
-            .collect(),
+        nodes: world.nodes.values().map(Node::stored).collect(),
         windows: world.windows.iter().map(|window| Window::clone(window)).collect(),
         ..Snapshot::default()
     };

@@ -8,13 +8,13 @@ use gotgan_core::amount::{Ngh, UnixMicros};
 use gotgan_core::attempt::{Attempt, Progress};
 use gotgan_core::fairshare::History;
 use gotgan_core::forecast::forecast;
-use gotgan_core::health::{Breaker, NodeHealth};
+use gotgan_core::health::Breaker;
 use gotgan_core::ids::{AttemptId, NodeName, ProjectPath, UserName};
 use gotgan_core::lifecycle::{self, Action, Actor, MaintenanceWish, QuotaRefusal};
 use gotgan_core::node::Liveness;
 use gotgan_core::quota::audit::edits;
 use gotgan_core::quota::{Consent, Interval, Proposal, QuotaBook};
-use gotgan_core::world::{Snapshot, Used, World};
+use gotgan_core::world::{Node, Snapshot, Used, World};
 
 use super::{Engine, Step};
 use crate::books::Planned;
@@ -253,12 +253,7 @@ fn snapshot(
     let nodes = world.nodes.values();
     Snapshot {
         sequences: world.sequences,
-        nodes: nodes
-            .map(|node| {
-                let health = NodeHealth::clone(&node.health);
-                (Arc::clone(&node.registered), node.admin.clone(), health)
-            })
-            .collect(),
+        nodes: nodes.map(Node::stored).collect(),
         book: Arc::clone(&world.book),
         audit: world.audit.clone(),
         history: history.clone(),

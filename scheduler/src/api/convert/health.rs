@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gotgan_core::health::{
-    Condition, GpuHealth, GpuLook, Journal, RecoveryAction, Repair, Signal, Standing, State,
+    Condition, GpuHealth, GpuLook, Journal, Repair, Signal, Standing, State,
 };
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
 use gotgan_core::lifecycle::Finding;
@@ -77,18 +77,17 @@ fn fault(reading: &v1::GpuReading) -> Option<Condition> {
 }
 
 fn recovery(reading: &v1::GpuReading) -> Option<Condition> {
-    let action = match reading.recovery_action() {
-        v1::GpuRecoveryAction::Unspecified | v1::GpuRecoveryAction::None => return None,
-        v1::GpuRecoveryAction::ResetGpu => RecoveryAction::ResetGpu,
-        v1::GpuRecoveryAction::RebootNode => RecoveryAction::RebootNode,
-        v1::GpuRecoveryAction::DrainLinks => RecoveryAction::DrainLinks,
-        v1::GpuRecoveryAction::DrainAndReset => RecoveryAction::DrainAndReset,
-        v1::GpuRecoveryAction::RecoverDomain => RecoveryAction::RecoverDomain,
-        v1::GpuRecoveryAction::ResetBus => RecoveryAction::ResetBus,
-        v1::GpuRecoveryAction::RebootSystem => RecoveryAction::RebootSystem,
-        v1::GpuRecoveryAction::Other => RecoveryAction::Other,
-    };
-    Some(action.into())
+    match reading.recovery_action() {
+        v1::GpuRecoveryAction::Unspecified | v1::GpuRecoveryAction::None => None,
+        v1::GpuRecoveryAction::ResetGpu => Some(Condition::RecoverByReset),
+        v1::GpuRecoveryAction::RebootNode => Some(Condition::RecoverByReboot),
+        v1::GpuRecoveryAction::DrainLinks => Some(Condition::RecoverLinks),
+        v1::GpuRecoveryAction::DrainAndReset => Some(Condition::RecoverByDrain),
+        v1::GpuRecoveryAction::RecoverDomain => Some(Condition::RecoverDomain),
+        v1::GpuRecoveryAction::ResetBus => Some(Condition::RecoverBus),
+        v1::GpuRecoveryAction::RebootSystem => Some(Condition::RecoverByPowerCycle),
+        v1::GpuRecoveryAction::Other => Some(Condition::RecoverUnknown),
+    }
 }
 
 /// A GPU that is just joining its fabric is left alone until it has.

@@ -4,9 +4,9 @@
 use super::super::draft::Draft;
 use super::sign::{self, Sign};
 use super::take_out::stand;
-use super::{blame, change, name_of};
+use super::{blame, change, name_of, put};
 use crate::change::{Change, EventKind};
-use crate::health::{Breaker, Condition, NodeHealth, Repair, Signal, Standing, State};
+use crate::health::{Breaker, Condition, NodeHealth, Repair, Signal, Standing, State, breaker};
 use crate::ids::{GpuUuid, NodeName, UserName};
 use crate::node::Liveness;
 use crate::world::World;
@@ -49,7 +49,8 @@ pub(super) fn is_over(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid, con
     let mut is_sound = false;
     for place in [Some(gpu), None] {
         let Some(standing) = standing(draft, node, place) else { continue };
-        let elsewhere = place.is_none() && anywhere(draft, node, condition);
+        let known = draft.world.nodes.get(node);
+        let elsewhere = place.is_none() && known.is_some_and(|node| node.health.has(condition));
         if standing.signal != Some(signal) || elsewhere {
             continue;
         }
@@ -72,10 +73,8 @@ pub(super) fn is_over(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid, con
 fn stays_out(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) -> bool {
     let Some((condition, response)) = sign::worst(draft, node, gpu) else { return false };
     let Some(repair) = response.takes_out() else { return false };
-    let signal = Signal::Condition(condition);
-    let sign = Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None };
     let reason = format!("{}: {}", name_of(draft, node, Some(gpu)), condition.text());
-    stand(draft, &sign, State::Out { repair }, &reason);
+    stand(draft, &Sign::lasting(node, gpu, condition), State::Out { repair }, &reason);
     true
 }
 
@@ -87,39 +86,30 @@ fn again(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) {
     }
     let conditions = known.health.gpus.get(gpu).map(|gpu| gpu.conditions.clone());
     for condition in conditions.unwrap_or_default().into_keys() {
-        let signal = Signal::Condition(condition);
-        let sign = Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None };
+        let sign = Sign::lasting(node, gpu, condition);
         let (response, reason) = sign::judge(draft, &sign);
         sign::respond(draft, &sign, response, &reason);
     }
 }
 
-fn anywhere(draft: &Draft<'_>, node: &NodeName, condition: Condition) -> bool {
-    let known = draft.world.nodes.get(node);
-    known.is_some_and(|node| {
-        node.health.gpus.values().any(|gpu| gpu.conditions.contains_key(&condition))
-    })
+fn standing(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> Option<Standing> {
+    draft.world.nodes.get(node)?.health.standing(gpu).cloned()
 }
 
-fn standing(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> Option<Standing> {
-    let health = &draft.world.nodes.get(node)?.health;
-    Some(match gpu {
-        Some(gpu) => health.gpus.get(gpu)?.standing.clone(),
-        None => health.node.clone(),
-    })
+fn state(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> State {
+    draft.world.nodes.get(node).map_or(State::Ok, |node| node.health.state(gpu))
 }
 
 /// The node and its GPUs about which there is something to say.
 fn places(draft: &Draft<'_>, node: &NodeName) -> Vec<Option<GpuUuid>> {
-    let known = draft.world.nodes.get(node);
-    let gpus = known.into_iter().flat_map(|node| node.health.gpus.keys().cloned().map(Some));
-    std::iter::once(None).chain(gpus).collect()
+    let known = draft.world.nodes.get(node).into_iter();
+    known.flat_map(|node| node.health.places()).map(Option::<&GpuUuid>::cloned).collect()
 }
 
 /// The node was rebooted: whatever a reset or a reboot was to do is done.
 pub(super) fn rebooted(draft: &mut Draft<'_>, node: &NodeName) {
     for place in places(draft, node) {
-        let state = standing(draft, node, place.as_ref()).unwrap_or_default().state;
+        let state = state(draft, node, place.as_ref());
         match state {
             State::Out { repair: Repair::Reset | Repair::Reboot } => {
                 begin_verifying(draft, node, place.as_ref(), "the node was rebooted");
@@ -142,22 +132,15 @@ pub(super) fn all_there(draft: &mut Draft<'_>, node: &NodeName) {
 
 fn begin_verifying(draft: &mut Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>, why: &str) {
     let Some(before) = standing(draft, node, gpu) else { return };
-    let signal = before.signal.unwrap_or(Signal::MissingGpus);
-    let sign = Sign { node, gpu, signal, detail: "", attempts: None };
-    stand(draft, &sign, State::Verifying, &before.reason);
+    let (state, since) = (State::Verifying, draft.now);
+    put(draft, node, gpu, Standing { state, since, ..before });
     let name = name_of(draft, node, gpu);
     draft.tell_node(node, EventKind::HardwareVerifying, format!("{name} is verified: {why}"));
 }
 
 fn sound(draft: &mut Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>, why: &str) {
     let since = draft.now;
-    change(draft, node, |health| {
-        let sound = Standing { since, ..Standing::default() };
-        match gpu {
-            Some(gpu) => health.gpus.entry(gpu.clone()).or_default().standing = sound,
-            None => health.node = sound,
-        }
-    });
+    put(draft, node, gpu, Standing { since, ..Standing::default() });
     let name = name_of(draft, node, gpu);
     draft.tell_node(node, EventKind::HardwareOk, format!("{name} is sound: {why}"));
 }
@@ -179,11 +162,11 @@ pub fn settle_verified(draft: &mut Draft<'_>) {
         })
         .collect();
     for (node, place) in due {
-        match place.as_ref().and_then(|gpu| sign::worst(draft, &node, gpu)) {
-            Some((condition, response)) => {
-                let (gpu, signal) = (place.as_ref(), Signal::Condition(condition));
-                let sign = Sign { node: &node, gpu, signal, detail: "", attempts: None };
-                let name = name_of(draft, &node, gpu);
+        let lasts = place.as_ref().and_then(|gpu| Some((gpu, sign::worst(draft, &node, gpu)?)));
+        match lasts {
+            Some((gpu, (condition, response))) => {
+                let sign = Sign::lasting(&node, gpu, condition);
+                let name = name_of(draft, &node, Some(gpu));
                 let reason = format!("{name}: {} still", condition.text());
                 sign::respond(draft, &sign, response, &reason);
             }
@@ -210,7 +193,7 @@ pub fn verify(draft: &mut Draft<'_>, place: &Place, by: &UserName) -> Result<boo
     };
     let mut changed = false;
     for place in places {
-        let state = standing(draft, node, place.as_ref()).unwrap_or_default().state;
+        let state = state(draft, node, place.as_ref());
         let why = format!("by {by}");
         match state {
             State::Out { .. } => begin_verifying(draft, node, place.as_ref(), &why),
@@ -236,9 +219,7 @@ pub fn verify(draft: &mut Draft<'_>, place: &Place, by: &UserName) -> Result<boo
 pub fn due_repairs(world: &World) -> Vec<Place> {
     let waits = world.nodes.iter().filter(|(_, node)| *node.health != NodeHealth::default());
     let places = waits.flat_map(|(name, node)| {
-        let gpus = node.health.gpus.keys().cloned().map(Some);
-        let places = std::iter::once(None).chain(gpus);
-        places.map(|gpu| Place { node: name.clone(), gpu })
+        node.health.places().map(|gpu| Place { node: name.clone(), gpu: gpu.cloned() })
     });
     places.filter(|place| due_repair(world, place).is_some()).collect()
 }
@@ -246,11 +227,7 @@ pub fn due_repairs(world: &World) -> Vec<Place> {
 /// What is to be done about hardware by a program; `None` if nothing, or if something runs on it.
 fn due_repair(world: &World, place: &Place) -> Option<Repair> {
     let known = world.nodes.get(&place.node)?;
-    let standing = match &place.gpu {
-        Some(gpu) => &known.health.gpus.get(gpu)?.standing,
-        None => &known.health.node,
-    };
-    let repair = match standing.state {
+    let repair = match known.health.state(place.gpu.as_ref()) {
         State::Out { repair } => repair,
         State::Suspect { repair: Some(repair), held_back: false } => repair,
         State::Ok | State::Suspect { .. } | State::Verifying => return None,
@@ -274,10 +251,9 @@ pub fn begin_repair(draft: &mut Draft<'_>, place: &Place) -> Option<Repair> {
     match standing.state {
         State::Ok | State::Out { .. } | State::Verifying => Some(repair),
         State::Suspect { .. } => {
-            let signal = standing.signal.unwrap_or(Signal::MissingGpus);
-            let sign = Sign { node, gpu: gpu.as_ref(), signal, detail: "", attempts: None };
-            stand(draft, &sign, State::Out { repair }, &standing.reason);
             let text = format!("out for {}: idle, {}", repair.word(), standing.reason);
+            let (state, since) = (State::Out { repair }, draft.now);
+            put(draft, node, gpu.as_ref(), Standing { state, since, ..standing });
             draft.tell_node(node, EventKind::HardwareOut, text);
             Some(repair)
         }
@@ -299,12 +275,11 @@ pub fn repaired(draft: &mut Draft<'_>, place: &Place, outcome: &Repaired) {
             }
         }
         Repaired::Failed(why) => {
-            let signal = standing.signal.unwrap_or(Signal::MissingGpus);
-            let sign = Sign { node, gpu: gpu.as_ref(), signal, detail: "", attempts: None };
-            let repair = Repair::Service;
             let reason = format!("{}; the repair failed: {why}", standing.reason);
-            stand(draft, &sign, State::Out { repair }, &reason);
-            draft.tell_node(node, EventKind::HardwareOut, format!("out for service: {reason}"));
+            let told = format!("out for service: {reason}");
+            let (state, since) = (State::Out { repair: Repair::Service }, draft.now);
+            put(draft, node, gpu.as_ref(), Standing { state, since, reason, ..standing });
+            draft.tell_node(node, EventKind::HardwareOut, told);
         }
     }
 }
@@ -319,12 +294,10 @@ pub fn reset_breaker(
     by: &UserName,
 ) -> Result<(), HealthRefusal> {
     let broken = draft.world.breakers.get(scope).filter(|breaker| breaker.broken.is_some());
-    let breaker = broken.ok_or_else(|| HealthRefusal::NotBroken(scope.to_owned()))?;
-    let reset = Breaker { broken: None, ..Breaker::clone(breaker) };
+    let broken = broken.ok_or_else(|| HealthRefusal::NotBroken(scope.to_owned()))?;
+    let reset = Breaker { broken: None, ..Breaker::clone(broken) };
     draft.push(Change::BreakerMoved(reset.into()));
-    let of =
-        |node: &crate::world::Node| crate::health::breaker::scope_of(&node.registered) == scope;
-    let nodes = draft.world.nodes.iter().filter(|(_, node)| of(node));
+    let nodes = breaker::nodes_of(draft.world, scope);
     let nodes: Vec<NodeName> = nodes.map(|(name, _)| name.clone()).collect();
     if let Some(first) = nodes.first() {
         let text = format!("the breaker of {scope} was reset by {by}");
@@ -338,8 +311,8 @@ pub fn reset_breaker(
 
 fn release_held_back(draft: &mut Draft<'_>, node: &NodeName) {
     for place in places(draft, node) {
-        let standing = standing(draft, node, place.as_ref()).unwrap_or_default();
-        if matches!(standing.state, State::Suspect { held_back: true, .. }) {
+        let state = state(draft, node, place.as_ref());
+        if matches!(state, State::Suspect { held_back: true, .. }) {
             sound(draft, node, place.as_ref(), "the breaker was reset");
             if let Some(gpu) = &place {
                 again(draft, node, gpu);

@@ -50,9 +50,7 @@ fn holds(attempt: &Attempt, node: &NodeName, gpu: &GpuUuid) -> bool {
 
 /// Whether something went wrong lately on that node below the attempt.
 pub(in super::super) fn is_to_blame(draft: &Draft<'_>, node: &NodeName, id: AttemptId) -> bool {
-    let within_s = draft.policy.health.blame_s;
-    let known = draft.world.nodes.get(node);
-    known.is_some_and(|node| node.health.blame_of(id, draft.now, within_s).is_some())
+    blame_on(draft, node, id).is_some()
 }
 
 /// The end of an attempt that failed while its hardware went wrong, on whichever of its nodes.
@@ -60,11 +58,15 @@ pub(in super::super) fn put_down_to_hardware(
     draft: &Draft<'_>,
     attempt: &Attempt,
 ) -> Option<Outcome> {
-    let within_s = draft.policy.health.blame_s;
     attempt.placement.nodes.iter().find_map(|place| {
-        let health = &draft.world.nodes.get(&place.node)?.health;
-        let blame = health.blame_of(attempt.id, draft.now, within_s)?;
+        let blame = blame_on(draft, &place.node, attempt.id)?;
         let detail = format!("{}: {}", place.node, blame.reason);
         Some(Outcome { cause: Cause::Hardware, exit: None, detail })
     })
+}
+
+/// What went wrong lately on that node below the attempt.
+fn blame_on<'d>(draft: &'d Draft<'_>, node: &NodeName, id: AttemptId) -> Option<&'d Blame> {
+    let health = &draft.world.nodes.get(node)?.health;
+    health.blame_of(id, draft.now, draft.policy.health.blame_s)
 }

@@ -21,7 +21,13 @@ pub(super) struct Sign<'s> {
     pub attempts: Option<&'s [AttemptId]>,
 }
 
-impl Sign<'_> {
+impl<'s> Sign<'s> {
+    /// That something lasts on a GPU.
+    pub fn lasting(node: &'s NodeName, gpu: &'s GpuUuid, condition: Condition) -> Self {
+        let signal = Signal::Condition(condition);
+        Sign { node, gpu: Some(gpu), signal, detail: "", attempts: None }
+    }
+
     /// Whether it says what it is about: an error of the driver should name a GPU, and does not always.
     fn knows_its_hardware(&self) -> bool {
         self.gpu.is_some() || !matches!(self.signal, Signal::Xid(_) | Signal::UncorrectedErrors)
@@ -96,10 +102,7 @@ pub(super) fn suspect(
     reason: &str,
 ) {
     let Some(known) = draft.world.nodes.get(sign.node) else { return };
-    let before = match sign.gpu {
-        Some(gpu) => known.health.gpu(gpu),
-        None => known.health.node.state,
-    };
+    let before = known.health.state(sign.gpu);
     let wanted = match before {
         State::Out { .. } | State::Verifying => return,
         State::Ok => State::Suspect { repair, held_back },

@@ -3,7 +3,7 @@
 use super::super::draft::Draft;
 use super::super::end::{grace_of, order_stop};
 use super::sign::{Sign, suspect};
-use super::{blame, change};
+use super::{blame, put};
 use crate::attempt::{Cause, Stop};
 use crate::change::{Change, EventKind};
 use crate::health::{Repair, Response, Signal, Standing, State, breaker};
@@ -49,10 +49,7 @@ fn may_go(draft: &mut Draft<'_>, sign: &Sign<'_>) -> bool {
 
 fn take_out(draft: &mut Draft<'_>, sign: &Sign<'_>, repair: Repair, reason: &str) {
     let Some(known) = draft.world.nodes.get(sign.node) else { return };
-    let before = match sign.gpu {
-        Some(gpu) => known.health.gpu(gpu),
-        None => known.health.node.state,
-    };
+    let before = known.health.state(sign.gpu);
     let repair = match before {
         State::Ok | State::Suspect { .. } => repair,
         // What the driver itself wants done stands above all rules.
@@ -77,12 +74,8 @@ fn is_of_the_driver(signal: Signal) -> bool {
 
 /// Writes down how the GPU of a sign, or its node, stands from now on.
 pub(super) fn stand(draft: &mut Draft<'_>, sign: &Sign<'_>, state: State, reason: &str) {
-    let standing =
-        Standing { state, since: draft.now, signal: Some(sign.signal), reason: reason.to_owned() };
-    change(draft, sign.node, |health| match sign.gpu {
-        Some(gpu) => health.gpus.entry(gpu.clone()).or_default().standing = standing,
-        None => health.node = standing,
-    });
+    let (since, signal, reason) = (draft.now, Some(sign.signal), reason.to_owned());
+    put(draft, sign.node, sign.gpu, Standing { state, since, signal, reason });
 }
 
 /// Tells what has the GPU, or runs on the node, to stop: the hardware is the cause.

@@ -1,6 +1,6 @@
 //! GPUs that are out for their health as a reason for waiting: with them the machine would serve.
 
-use super::{Machine, NAMED_MAX, Slot};
+use super::{Machine, NAMED_MAX, Slot, spelled};
 use crate::ids::GpuClass;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::planner::request::Family;
@@ -23,11 +23,6 @@ pub(super) fn or_hurt(
     if blockers.is_empty() || hurt.is_empty() || all < u64::from(nodes) {
         return blockers;
     }
-    let named: Vec<String> = hurt.iter().take(NAMED_MAX).map(|slot| words(slot)).collect();
-    let rest = match hurt.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     let names = hurt.iter().take(NAMED_MAX).map(|slot| slot.name.to_string());
     vec![Blocker {
         kind: BlockerKind::NodesUnavailable,
@@ -36,7 +31,7 @@ pub(super) fn or_hurt(
         available: 0,
         limit: all,
         unit: Unit::Nodes,
-        note: format!("{}{rest}", named.join(", ")),
+        note: spelled(hurt.iter().map(|slot| words(slot))),
     }]
 }
 
