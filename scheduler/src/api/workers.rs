@@ -22,7 +22,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{Services, convert, error, principal};
 use crate::auth::join_token_hash;
 use crate::clock;
+use crate::flow::command::FlowError;
 use crate::flow::dispatch::OUTBOX_MAX;
+use crate::flow::round::RoundDraft;
 
 /// Answers for workers.
 #[derive(Debug, Clone)]
@@ -266,14 +268,18 @@ impl Session {
         if self.looked.as_ref() == Some(&looks) {
             return Ok(());
         }
-        self.looked = Some(looks.clone());
-        let node = self.node.clone();
-        let written = self.services.writer.write_then(
-            move |round| lifecycle::look(&mut round.draft, &node, &looks),
-            // What was not committed is told again by the next stream, and until then lasts.
-            |_| {},
-        );
-        written.await.map_err(|error| error.to_string())
+        let (node, seen) = (self.node.clone(), looks.clone());
+        let write =
+            move |round: &mut RoundDraft<'_>| lifecycle::look(&mut round.draft, &node, &seen);
+        match self.services.writer.write(write).await {
+            Ok(()) => self.looked = Some(looks),
+            // It is told again with the next beat, for it still lasts then or is no news.
+            Err(FlowError::NotCommitted) => {}
+            Err(ended @ (FlowError::NotLeader | FlowError::Stopping)) => {
+                return Err(ended.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Takes a finding in and acknowledges it once it is durable, without waiting for that here.

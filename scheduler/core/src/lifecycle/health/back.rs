@@ -30,7 +30,7 @@ pub enum HealthRefusal {
     #[error("node {0} has no GPU {1}; see `gotgan node {0}`")]
     UnknownGpu(NodeName, String),
     /// There is no such breaker, or it holds.
-    #[error("no breaker of {0:?} is broken; `gotgan status` shows those that are")]
+    #[error("no breaker of {0:?} is broken; `gotgan cluster` shows those that are")]
     NotBroken(String),
 }
 
