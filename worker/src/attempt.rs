@@ -368,8 +368,10 @@ mod tests {
             Just(Event::StartOrdered),
             Just(stop_order(Cause::Preempted)),
             (1..4u32).prop_map(tasks_order),
-            (1..6u64)
-                .prop_map(|n| shim(n, ShimEvent::Started { pid: 1, start_ticks: 1, cgroup: None })),
+            (1..6u64).prop_map(|n| shim(
+                n,
+                ShimEvent::Started { pid: 1, start_ticks: 1, cgroup: None, version: 1 }
+            )),
             (1..6u64).prop_map(|n| shim(n, ended_by_itself())),
             Just(Event::ShimLost("gone".into())),
             any::<bool>().prop_map(|rebooted| Event::Recovered { rebooted }),
@@ -488,7 +490,7 @@ mod tests {
         let (attempt, effects) = play([
             run_order(true),
             Event::Prepared(Ok(())),
-            shim(1, ShimEvent::Started { pid: 9, start_ticks: 1, cgroup: None }),
+            shim(1, ShimEvent::Started { pid: 9, start_ticks: 1, cgroup: None, version: 1 }),
             shim(2, ShimEvent::TaskStarted { step: 0, rank: 0, pid: 10 }),
             shim(3, ended_by_itself()),
         ]);

@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, is_node_name};
 use crate::confine::ask;
 use crate::confine::plan::Plan;
 use crate::exec::confining::{Confining, number_of};
-use crate::exec::launcher::Launcher;
+use crate::exec::launcher::{Launcher, protocol_of};
 use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
 use crate::handle::{Handle, Input, Stopped};
 use crate::health::watch::Watch;
@@ -27,6 +27,7 @@ use crate::limits;
 use crate::logs::Logs;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
+use crate::shim::protocol::VERSION;
 use crate::supervisor::{NodeGpus, Supervisor};
 
 /// How often old output is looked for.
@@ -65,6 +66,16 @@ pub enum RunError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Programs of two releases.
+    #[error(
+        "{path} is older than this worker (protocol {found}, not {VERSION}): install both of one release"
+    )]
+    OldShim {
+        /// The shim's program.
+        path: PathBuf,
+        /// Version of the protocol that it speaks.
+        found: u32,
     },
     /// All was required.
     #[error(
@@ -256,7 +267,13 @@ fn launcher(config: &Config) -> Result<Launcher, RunError> {
     let open_files = limits::raise_open_files().inspect_err(|error| {
         tracing::warn!(%error, "cannot raise the limit on open files");
     });
-    Launcher::start(&path, open_files.ok()).map_err(|source| RunError::Shim { path, source })
+    let refused = |source| RunError::Shim { path: path.clone(), source };
+    // A newer one does what this worker may ask for.
+    let found = protocol_of(&path).map_err(refused)?;
+    if found < VERSION {
+        return Err(RunError::OldShim { path, found });
+    }
+    Launcher::start(&path, open_files.ok()).map_err(refused)
 }
 
 fn shim_path(config: &Config) -> PathBuf {

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use gotgan_worker::confine::probe;
-use gotgan_worker::shim::launcher;
+use gotgan_worker::shim::{launcher, protocol};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,7 +44,7 @@ fn probe(question: &str) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "asked for on the command line")]
 fn version() -> ExitCode {
-    println!("gotgan-shim {}", env!("CARGO_PKG_VERSION"));
+    println!("gotgan-shim {}, protocol {}", env!("CARGO_PKG_VERSION"), protocol::VERSION);
     ExitCode::SUCCESS
 }
 

@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shim::launcher::Launched;
+use crate::shim::protocol::UNSAID;
 
 /// Requests waiting; a burst beyond it waits in the tasks that ask.
 const QUEUE: usize = 1024;
@@ -32,6 +33,22 @@ pub enum LaunchError {
     /// The launcher hangs.
     #[error("cannot start the shim: the launcher does not answer")]
     Silent,
+}
+
+/// Version of the protocol that a shim's program speaks, by its own word.
+///
+/// # Errors
+/// The program cannot be started.
+pub fn protocol_of(shim: &Path) -> std::io::Result<u32> {
+    let mut command = std::process::Command::new(shim);
+    command.arg("--version").env_remove(JOIN_TOKEN_VARIABLE);
+    let said = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?.stdout;
+    Ok(protocol_said(&String::from_utf8_lossy(&said)))
+}
+
+fn protocol_said(version: &str) -> u32 {
+    let said = version.trim().rsplit_once("protocol ").map(|(_, number)| number.parse());
+    said.and_then(Result::ok).unwrap_or(UNSAID)
 }
 
 type Answer = oneshot::Sender<Result<(), LaunchError>>;
@@ -179,6 +196,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_shim_says_what_it_speaks_and_those_that_do_not_speak_the_first() {
+        assert_eq!(protocol_said("gotgan-shim 1.4.0, protocol 12\n"), 12);
+        assert_eq!(protocol_said("gotgan-shim 0.1.0\n"), 1);
+        assert_eq!(protocol_said(""), 1);
+    }
 
     #[tokio::test]
     async fn who_asked_a_launcher_that_died_is_answered_by_the_next_one() {

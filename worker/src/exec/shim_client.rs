@@ -173,11 +173,14 @@ impl ShimClient {
             let overdue_at = self.overdue_at;
             tokio::select! {
                 line = lines.next_line() => match line? {
-                    Some(line) => {
-                        if self.pass_on(serde_json::from_str(&line)?).await {
-                            return Ok(Hangup::Ended);
+                    Some(line) => match EventLine::read(line.as_bytes())? {
+                        Some(line) => {
+                            if self.pass_on(line).await {
+                                return Ok(Hangup::Ended);
+                            }
                         }
-                    }
+                        None => self.tell_newer(&line),
+                    },
                     None => return Err(ErrorKind::UnexpectedEof.into()),
                 },
                 written = output.write(outbox.rest()), if !outbox.rest().is_empty() => {
@@ -274,6 +277,11 @@ impl ShimClient {
             tracing::error!(%directory, pid, "killed a shim that did not end");
             tree::signal(pid, nix::sys::signal::Signal::SIGKILL);
         }
+    }
+
+    fn tell_newer(&self, line: &str) {
+        let directory = self.directory.display();
+        tracing::warn!(%directory, line, "a shim newer than this worker says what it does not understand");
     }
 
     fn warn(&self, error: &io::Error) {
@@ -454,7 +462,7 @@ mod tests {
         let pid = i32::try_from(hanging.id()).unwrap();
         let start_ticks = tree::process(pid).unwrap().start_ticks;
         let mut log = events::EventLog::create(directory.path());
-        log.push(ShimEvent::Started { pid, start_ticks, cgroup: None });
+        log.push(ShimEvent::Started { pid, start_ticks, cgroup: None, version: VERSION });
         let following = tokio::spawn(client.follow_to_the_end());
         commands.send(stop()).await.unwrap();
         // Time passes only while everybody waits.
@@ -471,7 +479,7 @@ mod tests {
         let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let mut log = events::EventLog::create(directory.path());
         let pid = i32::try_from(other.id()).unwrap();
-        log.push(ShimEvent::Started { pid, start_ticks: 1, cgroup: None });
+        log.push(ShimEvent::Started { pid, start_ticks: 1, cgroup: None, version: VERSION });
         client.kill_shim().await;
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();

@@ -37,7 +37,8 @@ impl Connection {
         !self.is_behind() && self.sent.is_some_and(|sent| sent >= events.len())
     }
 
-    /// Reads what is there and returns the whole commands in it; an error when the worker is gone or talks garbage.
+    /// Reads what is there and returns the whole commands in it, without those that are newer than this shim; an error
+    /// when the worker is gone or talks garbage.
     pub fn read(&mut self) -> io::Result<Vec<ShimCommand>> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -87,6 +88,31 @@ impl Connection {
         };
         let whole: Vec<u8> = self.input.drain(..=end).collect();
         let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).map_err(io::Error::from)).collect()
+        let read = lines.map(|line| ShimCommand::read(line).map_err(io::Error::from));
+        read.filter_map(Result::transpose).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn heard(text: &str) -> io::Result<Vec<ShimCommand>> {
+        let (mut worker, shim) = UnixStream::pair().unwrap();
+        worker.write_all(text.as_bytes()).unwrap();
+        Connection::new(shim).unwrap().read()
+    }
+
+    #[test]
+    fn a_command_that_is_newer_than_the_shim_is_passed_over_and_what_follows_is_obeyed() {
+        let known = "{\"hello\":{\"version\":9,\"from\":1,\"colour\":\"blue\"}}\n";
+        let commands = heard(&format!("{{\"pause\":{{\"for_ms\":5}}}}\n{known}")).unwrap();
+        assert_eq!(commands, [ShimCommand::Hello { version: 9, from: 1 }]);
+    }
+
+    #[test]
+    fn garbage_ends_the_connection() {
+        assert!(heard("{\"hello\":\n").is_err());
     }
 }

@@ -95,7 +95,8 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Reads the events of a shim, living or dead. A line that was not written whole is left out.
+/// Reads the events of a shim, living or dead. A line that was not written whole is left out, and so is what only a newer
+/// worker understands.
 pub fn read(attempt: &Path) -> io::Result<Vec<EventLine>> {
     let bytes = match std::fs::read(attempt.join(EVENTS)) {
         Ok(bytes) => bytes,
@@ -103,7 +104,7 @@ pub fn read(attempt: &Path) -> io::Result<Vec<EventLine>> {
         Err(error) => return Err(error),
     };
     let lines = bytes.split(|byte| *byte == b'\n');
-    Ok(lines.map_while(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(lines.map_while(|line| EventLine::read(line).ok()).flatten().collect())
 }
 
 #[cfg(test)]
@@ -146,6 +147,22 @@ mod tests {
         log.push(ended("one"));
         std::fs::remove_file(directory.path().join(EVENTS)).unwrap();
         assert!(!log.is_kept());
+    }
+
+    #[test]
+    fn what_only_a_newer_worker_understands_is_passed_over_and_what_follows_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = EventLog::create(directory.path());
+        log.push(ended("one"));
+        log.push(ended("two"));
+        let path = directory.path().join(EVENTS);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let newer = "{\"n\":2,\"at_us\":7,\"event\":{\"task_moved\":{\"to\":\"elsewhere\"}}}\n";
+        let (first, second) = text.split_once('\n').unwrap();
+        let second = second.replace("\"n\":2", "\"n\":3");
+        std::fs::write(&path, format!("{first}\n{newer}{second}")).unwrap();
+        let numbers: Vec<u64> = read(directory.path()).unwrap().iter().map(|line| line.n).collect();
+        assert_eq!(numbers, [1, 3]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use nix::unistd::{Pid, getpid};
 use connection::Connection;
 use events::EventLog;
 use grip::Grip;
-use protocol::{Ending, Exit, SPEC, ShimCommand, ShimEvent, ShimSpec, StepSpec};
+use protocol::{Ending, Exit, SPEC, ShimCommand, ShimEvent, ShimSpec, StepSpec, VERSION};
 use signals::{Received, Signals};
 use stopping::{Stopping, Why};
 
@@ -120,19 +120,33 @@ impl<'a> Shim<'a> {
         let pid = getpid().as_raw();
         let start_ticks = tree::process(pid).map_or(0, |own| own.start_ticks);
         let cgroup = shim.spec.confinement.cgroup.as_ref().map(|it| it.path.clone());
-        shim.events.push(ShimEvent::Started { pid, start_ticks, cgroup });
-        match Grip::take(&shim.spec.confinement) {
-            Ok(grip) => shim.grip = grip,
-            Err(error) => shim.cannot_confine(&error),
+        shim.events.push(ShimEvent::Started { pid, start_ticks, cgroup, version: VERSION });
+        match shim.spec.version <= VERSION {
+            true => shim.take_grip(),
+            false => shim.is_too_old(),
         }
         let step = std::mem::take(&mut shim.spec.step);
         shim.start_tasks(&step);
         Ok(shim)
     }
 
-    /// Nothing is started here then, and the scheduler looks for another node.
-    fn cannot_confine(&mut self, error: &io::Error) {
-        let reason = format!("this node cannot confine it: {error}");
+    fn take_grip(&mut self) {
+        match Grip::take(&self.spec.confinement) {
+            Ok(grip) => self.grip = grip,
+            Err(error) => self.start_nothing(format!("this node cannot confine it: {error}")),
+        }
+    }
+
+    /// Orders newer than this program may ask for what it would not do.
+    fn is_too_old(&mut self) {
+        let wanted = self.spec.version;
+        self.start_nothing(format!(
+            "gotgan-shim on this node is older than its worker (protocol {VERSION}, not {wanted})"
+        ));
+    }
+
+    /// The scheduler looks for another node then.
+    fn start_nothing(&mut self, reason: String) {
         self.stop(Why::Told(NODE_CAUSE), reason, Duration::ZERO, false);
     }
 

@@ -1,7 +1,9 @@
 //! What a worker and a shim say to each other: one line of JSON a message.
 //!
-//! A shim may be weeks older than the worker that finds it again: fields may be added with a default, never removed
-//! or given another meaning, as long as [`VERSION`] stays.
+//! A shim may be weeks older than the worker that finds it again, and after a step back younger. So fields are added with
+//! a default and never removed or given another meaning; whoever hears of something that is newer than itself passes it
+//! over ([`EventLine::read`], [`ShimCommand::read`]). What must not be passed over, such as another way of confining,
+//! raises [`VERSION`]: a shim starts nothing on orders newer than itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use crate::confine::spec::Confinement;
 
 /// Version of these messages.
 pub const VERSION: u32 = 1;
+/// Version of shims that do not say theirs.
+pub const UNSAID: u32 = 1;
 /// Name of the socket in the attempt's directory; binding it is what makes a shim the only one.
 pub const SOCKET: &str = "shim.sock";
 /// What the shim is to do; it removes the file once read, since the environment in it holds the job's token.
@@ -124,6 +128,39 @@ pub struct EventLine {
     pub event: ShimEvent,
 }
 
+impl EventLine {
+    /// Of one line of a shim; `None` for what only a newer worker understands.
+    ///
+    /// # Errors
+    /// What is no line of a shim at all, such as one that was not written whole.
+    pub fn read(line: &[u8]) -> serde_json::Result<Option<Self>> {
+        known(serde_json::from_slice(line))
+    }
+}
+
+impl ShimCommand {
+    /// Of one line of a worker; `None` for what only a newer shim understands.
+    ///
+    /// # Errors
+    /// What is no line of a worker at all.
+    pub fn read(line: &[u8]) -> serde_json::Result<Option<Self>> {
+        known(serde_json::from_slice(line))
+    }
+}
+
+/// What is whole but not understood is newer.
+fn known<T>(read: serde_json::Result<T>) -> serde_json::Result<Option<T>> {
+    match read {
+        Ok(known) => Ok(Some(known)),
+        Err(error) if error.is_data() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn unsaid() -> u32 {
+    UNSAID
+}
+
 /// What a shim reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,6 +174,9 @@ pub enum ShimEvent {
         /// The cgroup of what it starts, if it makes one: for whoever clears up behind it.
         #[serde(default)]
         cgroup: Option<PathBuf>,
+        /// [`VERSION`] of the shim.
+        #[serde(default = "unsaid")]
+        version: u32,
     },
     /// A process is there.
     TaskStarted {

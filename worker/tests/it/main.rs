@@ -13,5 +13,6 @@ mod joining;
 mod logs;
 mod nvml;
 mod reader;
+mod releases;
 mod restart;
 mod smoke;
