@@ -70,6 +70,9 @@ pub trait Shape: Sized {
     /// Whole GPUs on each node.
     #[must_use]
     fn gpus(self, per_node: u32) -> Self;
+    /// Half a GPU.
+    #[must_use]
+    fn half_a_gpu(self) -> Self;
     /// Of this class.
     #[must_use]
     fn class(self, class: &str) -> Self;
@@ -106,6 +109,11 @@ impl Shape for JobSpec {
 
     fn gpus(mut self, per_node: u32) -> Self {
         self.resources.get_or_insert_default().gpus_per_node = per_node;
+        self
+    }
+
+    fn half_a_gpu(mut self) -> Self {
+        self.resources.get_or_insert_default().gpu_share_milli = 500;
         self
     }
 

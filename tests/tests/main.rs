@@ -57,5 +57,6 @@ mod roles;
 mod scale;
 mod steps;
 mod tour;
+mod upgrade;
 mod why;
 mod worker_restart;

@@ -224,7 +224,7 @@ impl Session {
                         break why;
                     }
                 }
-                Some(Err(status)) => break status.to_string(),
+                Some(Err(status)) => break status.message().to_owned(),
                 None => break "closed by the worker".to_owned(),
             }
         };

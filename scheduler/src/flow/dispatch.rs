@@ -10,6 +10,7 @@ use gotgan_core::lifecycle::orders::{self, Order};
 use gotgan_core::world::World;
 use gotgan_proto::v1::SchedulerMessage;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::orders::{OrderWriter, Source};
 
@@ -218,7 +219,7 @@ impl Dispatcher {
     }
 }
 
-/// Puts a message into the node's outbox; a full one is closed.
+/// Puts a message into the node's outbox; a full one is closed, and one that nobody reads any more is removed.
 fn put(
     outboxes: &mut BTreeMap<NodeName, Outbox>,
     node: &NodeName,
@@ -227,10 +228,14 @@ fn put(
     let Some(outbox) = outboxes.get(node) else {
         return false;
     };
-    if outbox.messages.try_send(message).is_ok() {
-        return true;
+    match outbox.messages.try_send(message) {
+        Ok(()) => return true,
+        Err(TrySendError::Full(_)) => {
+            tracing::warn!(%node, "the worker does not read its orders; its stream is closed");
+        }
+        // The stream has just ended; who listens to it says so.
+        Err(TrySendError::Closed(_)) => {}
     }
-    tracing::warn!(%node, "the worker does not read its orders; its stream is closed");
     outboxes.remove(node);
     false
 }

@@ -25,6 +25,8 @@ pub struct WorkerProcess {
     gpus: String,
     /// More of its settings file.
     settings: String,
+    /// Where its programs are.
+    programs: PathBuf,
     process: Option<Process>,
 }
 
@@ -44,10 +46,16 @@ impl WorkerProcess {
             log: cluster.directory().join(format!("{node}.log")),
             gpus: gpus.to_owned(),
             settings: settings.to_owned(),
+            programs: programs::path("gotgan-worker").with_file_name(""),
             process: None,
         };
         worker.spawn(Some(join_token));
         worker
+    }
+
+    /// From its next start on, the daemon and its shims are the programs in this directory.
+    pub fn install(&mut self, programs: &Path) {
+        self.programs = programs.to_owned();
     }
 
     /// Starts the daemon again, with what it remembers.
@@ -56,7 +64,7 @@ impl WorkerProcess {
     }
 
     fn spawn(&mut self, join_token: Option<&str>) {
-        let mut command = Command::new(programs::path("gotgan-worker"));
+        let mut command = Command::new(self.programs.join("gotgan-worker"));
         command.args(["run", "--node", &self.node]);
         for url in &self.urls {
             command.args(["--scheduler", url]);

@@ -2,6 +2,7 @@
 //!
 //! Started by `gotgan-worker`, never by hand. One thread, no runtime; see `gotgan_worker::shim`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use gotgan_worker::confine::probe;
@@ -26,15 +27,11 @@ fn main() -> ExitCode {
 }
 
 /// Says what this machine can, as JSON.
-#[expect(clippy::print_stdout, reason = "asked for by the worker")]
 fn probe(question: &str) -> ExitCode {
     let answered = serde_json::from_str(question)
         .and_then(|question| serde_json::to_string(&probe::look(&question)));
     match answered {
-        Ok(answer) => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
+        Ok(answer) => say(&answer),
         Err(error) => {
             eprintln!("gotgan-shim: {error}");
             ExitCode::FAILURE
@@ -42,10 +39,16 @@ fn probe(question: &str) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "asked for on the command line")]
 fn version() -> ExitCode {
-    println!("gotgan-shim {}, protocol {}", env!("CARGO_PKG_VERSION"), protocol::VERSION);
-    ExitCode::SUCCESS
+    say(&format!("gotgan-shim {}, protocol {}", env!("CARGO_PKG_VERSION"), protocol::VERSION))
+}
+
+/// A worker that has died meanwhile hears nothing of it.
+fn say(line: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn usage() -> ExitCode {

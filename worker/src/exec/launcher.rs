@@ -93,8 +93,8 @@ impl Program {
         command.args(self.open_files.map(|count| count.to_string()));
         // The daemon's environment may hold a join token: it is nothing for what lives as long as jobs.
         command.env_remove(JOIN_TOKEN_VARIABLE);
-        // A Ctrl-C for the daemon is not for the launcher: it ends with its input.
-        command.process_group(0).kill_on_drop(true);
+        // A Ctrl-C for the daemon is not for the launcher: it ends with its input, and not in the middle of a start.
+        command.process_group(0);
         command
     }
 }

@@ -55,17 +55,24 @@ fn launch(directory: &str) -> Launched {
                 Launched::Failed(directory.into(), format!("cannot fork: {error}"))
             }
         },
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Launched::Already(directory.into())
         }
         Err(error) => Launched::Failed(directory.into(), error.to_string()),
     }
 }
 
-/// Binds by a relative name: the path of a socket may have no more than 107 bytes.
+/// Takes the attempt's place with a socket that listens already: another daemon may look for it at any moment, and one that
+/// is there and refuses is a dead shim's. By relative names: the path of a socket may have no more than 107 bytes.
 fn bind(directory: &str) -> io::Result<UnixListener> {
     std::env::set_current_dir(directory)?;
-    UnixListener::bind(SOCKET)
+    let fresh = format!("{SOCKET}.{}", std::process::id());
+    // One that was killed in the middle of this may have had the same number.
+    let _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    let placed = std::fs::hard_link(&fresh, SOCKET);
+    let _ = std::fs::remove_file(&fresh);
+    placed.map(|()| listener)
 }
 
 #[expect(unsafe_code, reason = "the launcher has one thread, so its child may do anything")]
