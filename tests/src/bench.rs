@@ -1,6 +1,6 @@
 //! Benchmarks of a whole cluster: what it costs to get a job stored durably, and to run one from submission to the
-//! books; what quotas cost at the size of a country; and how a scheduler does with the nodes and the queue of one. But for
-//! the last, each measurement has a scheduler of its own with an empty queue.
+//! books; what a worker costs and how quick it is; what quotas cost at the size of a country; and how a scheduler does with
+//! the nodes and the queue of one. But for the last, each measurement has a scheduler of its own with an empty queue.
 //!
 //! The measuring side shares the machine with what it measures, so it is kept light: one thread, one connection a
 //! client, requests made of a template.
@@ -13,6 +13,7 @@ pub mod quota;
 pub mod report;
 pub mod scale;
 pub mod submit;
+pub mod worker;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use crate::{Api, Database};
 
 pub use builder::ClusterBuilder;
 pub use scheduler::SchedulerProcess;
+pub(crate) use worker::NODE_VARIABLE;
 pub use worker::WorkerProcess;
 
 /// Settings of a scheduler that gives a silent node up in about two seconds, for tests in which one is lost.

@@ -28,17 +28,18 @@ const BUILD: [&str; 11] = [
     "gotgan-tests",
 ];
 
-/// The benchmark that needs no server.
-const ON_SQLITE_ALONE: &str = "scale";
+/// Benchmarks that need no server.
+const ON_SQLITE_ALONE: [&str; 2] = ["scale", "worker"];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench submit
   cargo xtask bench lifecycle --json target/lifecycle.json
   cargo xtask bench scale --nodes 200 --waiting 2000 --seconds 5
+  cargo xtask bench worker
   cargo xtask bench failover --nodes 40 --waiting 1000 --runs 3")]
 pub struct Options {
-    /// Which benchmark: submit, lifecycle, quota, scale or failover
+    /// Which benchmark: submit, lifecycle, quota, scale, failover or worker
     name: String,
     /// Write the results as JSON as well
     #[arg(long, value_name = "FILE")]
@@ -54,7 +55,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    let needs_server = !options.no_postgres && options.name != ON_SQLITE_ALONE;
+    let needs_server = !options.no_postgres && !ON_SQLITE_ALONE.contains(&options.name.as_str());
     let server = if needs_server { Some(Postgres::obtain()?) } else { None };
     workspace.build(&BUILD)?;
     let mut command = Command::new(workspace.programs(PROFILE).join("gotgan-bench"));

@@ -13,6 +13,8 @@ use crate::{Api, Cluster, audit, deadline};
 
 /// What real processes on one worker are to reach on SQLite, a second.
 const MARK: f64 = 500.0;
+/// What one worker is to reach, a second.
+const WORKER_MARK: f64 = 1_000.0;
 /// Jobs on their way at most: enough that nobody waits for work, few enough that queues stay short.
 const IN_FLIGHT: u64 = 1_000;
 /// Jobs a call.
@@ -64,6 +66,15 @@ pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
         ));
     }
     measures
+}
+
+/// Real processes on one worker, on SQLite, under another name and with the mark of a worker.
+pub async fn on_one_worker(setup: &Setup, name: &str) -> Measure {
+    let mut samples = Vec::new();
+    for _ in 0..setup.runs {
+        samples.push(one_run(setup, Backend::Sqlite, Runner::Real).await);
+    }
+    Measure::of(name, "jobs/s", Some(Mark::AtLeast(WORKER_MARK)), samples)
 }
 
 async fn one_run(setup: &Setup, backend: Backend, runner: Runner) -> Sample {

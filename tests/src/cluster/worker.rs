@@ -12,7 +12,7 @@ use crate::process::{self, Process};
 use crate::programs;
 
 /// Names the node to whom a process belongs, for the test alone.
-const NODE_VARIABLE: &str = "GOTGAN_TEST_NODE";
+pub(crate) const NODE_VARIABLE: &str = "GOTGAN_TEST_NODE";
 
 /// The daemon of one simulated node.
 #[derive(Debug)]
