@@ -41,6 +41,7 @@ mod elastic;
 mod events;
 mod faults;
 mod gang;
+mod hooks;
 mod layout;
 mod leadership;
 mod limits;

@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// The shim is gone without a last word, and so is everything it had started.
     ShimLost(String),
+    /// The site's own check says that nothing new may start here until a person has looked.
+    Unfit(String),
     /// The daemon has started again and remembers this attempt.
     Recovered {
         /// The machine was rebooted meanwhile.
@@ -73,6 +75,13 @@ pub struct Refusal {
     pub cause: Cause,
     /// For a person.
     pub reason: String,
+}
+
+impl Refusal {
+    /// It is this node that cannot.
+    pub fn of_node(reason: String) -> Self {
+        Self { cause: Cause::Node, reason }
+    }
 }
 
 /// What is to be done, in this order.
@@ -125,6 +134,7 @@ impl Attempt {
             Event::TasksOrdered(tasks) => self.tasks_ordered(tasks, &mut effects),
             Event::Shim { n, at_us, event } => self.shim_says(n, at_us, &event, &mut effects),
             Event::ShimLost(reason) => self.shim_lost(reason, now_us, &mut effects),
+            Event::Unfit(reason) => self.unfit(reason, now_us, &mut effects),
             Event::Recovered { rebooted } => self.recovered(rebooted, now_us, &mut effects),
             Event::Acked(seq) => self.acked(seq, &mut effects),
             Event::ForgetOrdered => self.forget_ordered(&mut effects),
@@ -219,6 +229,12 @@ impl Attempt {
     fn shim_lost(&mut self, reason: String, now_us: i64, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Active {
             self.end(Cause::Node.into(), reason, now_us, effects);
+        }
+    }
+
+    fn unfit(&mut self, reason: String, now_us: i64, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Ended && self.held.order.is_some() {
+            self.report(report::Event::Unfit(v1::NodeUnfit { reason }), now_us, 0, effects);
         }
     }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::confine::config::{ConfinementConfig, UsersConfig};
 use crate::health::config::{HealthConfig, SETTLE_MAX_MS};
+use crate::hooks::HooksConfig;
 use crate::retention::Retention;
 
 /// A shim that gives up later is taken to hang by its worker.
@@ -92,6 +93,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// What is told of the hardware.
     pub health: HealthConfig,
+    /// Programs of the site before and after attempts.
+    pub hooks: HooksConfig,
 }
 
 impl Default for Config {
@@ -121,6 +124,7 @@ impl Default for Config {
             confinement: ConfinementConfig::default(),
             users: UsersConfig::default(),
             health: HealthConfig::default(),
+            hooks: HooksConfig::default(),
         }
     }
 }
@@ -204,7 +208,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
-        let sections = [&table["confinement"], &table["users"], &table["health"]];
+        let sections = ["confinement", "users", "health", "hooks"].map(|name| &table[name]);
         let sections = sections.map(|it| it.as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));

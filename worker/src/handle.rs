@@ -17,6 +17,8 @@ pub enum Input {
     Order(Order),
     /// Something happened to an attempt.
     Event(AttemptKey, Box<Event>),
+    /// The epilog of an attempt has ended, or says why the node is not fit.
+    CleanedUp(AttemptKey, Result<(), String>),
     /// A stream was opened: answer with what it has to say first.
     Attach(oneshot::Sender<Attached>),
     /// Something was found of the node's hardware.

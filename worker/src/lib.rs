@@ -17,6 +17,7 @@ pub mod exec;
 pub mod handle;
 pub mod health;
 pub mod held;
+pub mod hooks;
 pub mod inventory;
 pub mod join;
 pub mod journal;

@@ -20,6 +20,7 @@ use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
 use crate::handle::{Handle, Input, Stopped};
 use crate::health::watch::Watch;
 use crate::held::{AttemptKey, Image};
+use crate::hooks::{self, Hooks};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
@@ -104,9 +105,11 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
     // Before it joins: a token that was used by a worker that then refuses to run is lost.
     let (inventory, confining) = look_at_machine(config, &state, &node)?;
+    let hooks = Hooks::of(&config.hooks).map_err(ConfigError::Value)?;
     let link = link(config, &state, &node).await?;
-    let context = context(config, &state, &node, confining);
+    let context = context(config, &state, &node, (confining, hooks));
     let launcher = launcher(config)?;
+    end_hooks(&context.attempts);
     clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
     let boot_id = inventory.node.boot_id.clone();
@@ -243,7 +246,12 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
     }
 }
 
-fn context(config: &Config, state: &Path, node: &str, confining: Confining) -> NodeContext {
+fn context(
+    config: &Config,
+    state: &Path,
+    node: &str,
+    (confining, hooks): (Confining, Hooks),
+) -> NodeContext {
     let daemon = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut passed_through = environment::passed_through(daemon);
@@ -259,6 +267,7 @@ fn context(config: &Config, state: &Path, node: &str, confining: Confining) -> N
         ca_path: ca_path.to_string_lossy().into_owned(),
         passed_through,
         confining: Arc::new(confining),
+        hooks,
     }
 }
 
@@ -333,6 +342,15 @@ async fn clear_up(state: &Path, retention: Retention) {
     let attempts = state.join(ATTEMPTS);
     strays::end(&attempts, &held).await;
     sweep_once(&attempts, held, retention).await;
+}
+
+/// Hooks of a daemon that was killed must not run beside those that are run again.
+fn end_hooks(attempts: &str) {
+    match hooks::end_leftovers(attempts) {
+        Ok(0) => {}
+        Ok(count) => tracing::warn!(count, "ended processes of hooks that an earlier worker ran"),
+        Err(error) => tracing::warn!(%error, "cannot look for hooks that an earlier worker ran"),
+    }
 }
 
 /// Goes on also where nobody watches GPUs.

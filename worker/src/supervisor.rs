@@ -5,6 +5,7 @@
 //! through bounded queues that are filled as there is room.
 
 mod hardware;
+mod hooks;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +16,7 @@ use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
     worker_message::Message,
 };
+use hooks::Hooking;
 use sending::{RESEND_AFTER, reserve};
 use tokio::sync::mpsc;
 
@@ -26,6 +28,7 @@ use crate::exec::{self, NodeContext};
 use crate::handle::{Handle, Input, Running};
 use crate::health::findings::Findings;
 use crate::held::{AttemptKey, Entry, Image};
+use crate::hooks::{Kind, about};
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
 use crate::shim::protocol::{EventLine, ShimCommand, ShimSpec};
@@ -85,6 +88,8 @@ pub struct Supervisor {
     error_logged: Option<(String, u32, Instant)>,
     /// Ends of attempts that are kept back, and until when.
     settling: BTreeMap<AttemptKey, (Instant, Event)>,
+    /// What is held while the site's programs run.
+    hooking: BTreeMap<AttemptKey, Hooking>,
     /// When an attempt last let go of a GPU.
     used_until: BTreeMap<String, Instant>,
     began: Instant,
@@ -125,6 +130,7 @@ impl Supervisor {
             findings: Findings::new(image.findings, boot_id),
             error_logged: None,
             settling: BTreeMap::new(),
+            hooking: BTreeMap::new(),
             used_until: BTreeMap::new(),
             began: Instant::now(),
             handle: handle.clone(),
@@ -166,10 +172,11 @@ impl Supervisor {
             // What is told of an attempt after it was dropped must not bring it back.
             Input::Event(key, event) if self.attempts.contains_key(&key) => {
                 if let Some(event) = self.settle(key, *event) {
-                    self.happen(key, event).await?;
+                    self.occur(key, event).await?;
                 }
             }
             Input::Event(..) => {}
+            Input::CleanedUp(key, outcome) => self.cleaned_up(key, outcome).await?,
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
@@ -226,7 +233,7 @@ impl Supervisor {
             }
             return Ok(());
         }
-        self.happen(key, event).await
+        self.occur(key, event).await
     }
 
     async fn happen(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
@@ -300,6 +307,7 @@ impl Supervisor {
         self.claims.remove(&key);
         self.heard_at.remove(&key);
         self.settling.remove(&key);
+        self.hooking.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {
@@ -307,15 +315,13 @@ impl Supervisor {
             return;
         };
         let checked = self.claim(key, &order);
+        self.begin_prolog(key);
         let (context, handle) = (self.context.clone(), self.handle.clone());
         tokio::spawn(async move {
-            let prepare = move || checked.and_then(|()| exec::prepare(&context, &order));
-            let failed = |error: tokio::task::JoinError| Refusal {
-                cause: v1::Cause::Node,
-                reason: error.to_string(),
+            let result = match make_ready(context.clone(), &order, checked).await {
+                Ok(()) => run_prolog(key, &context, &order, &handle).await,
+                Err(refusal) => Err(refusal),
             };
-            let result =
-                tokio::task::spawn_blocking(prepare).await.map_err(failed).and_then(|done| done);
             // Fails only when the daemon ends; the next one prepares again.
             let _ = handle.tell(Input::Event(key, Box::new(Event::Prepared(result)))).await;
         });
@@ -331,7 +337,7 @@ impl Supervisor {
             let used_milli = self.used_milli(key, &wanted.uuid);
             if used_milli.saturating_add(wanted.milli) > *has_milli {
                 let reason = format!("GPU {} is in use by another attempt", wanted.uuid);
-                return Err(Refusal { cause: v1::Cause::Node, reason });
+                return Err(Refusal::of_node(reason));
             }
         }
         self.claims.insert(key);
@@ -393,6 +399,35 @@ impl Supervisor {
 fn claimed(image: &Image) -> BTreeSet<AttemptKey> {
     let accepted = image.attempts.values().filter(|held| held.accepted && !held.ended);
     accepted.map(|held| held.key).collect()
+}
+
+/// Makes what an attempt needs, unless it was refused already.
+async fn make_ready(
+    context: Arc<NodeContext>,
+    order: &RunAttempt,
+    checked: Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let order = order.clone();
+    let prepare = move || checked.and_then(|()| exec::prepare(&context, &order));
+    let prepared = tokio::task::spawn_blocking(prepare).await;
+    prepared.unwrap_or_else(|error| Err(Refusal::of_node(error.to_string())))
+}
+
+/// A node whose prolog fails is to be drained; the attempt goes back to the queue unharmed.
+async fn run_prolog(
+    key: AttemptKey,
+    context: &NodeContext,
+    order: &RunAttempt,
+    handle: &Handle,
+) -> Result<(), Refusal> {
+    let about = about(&context.node, &context.attempts, order);
+    let Err(reason) = context.hooks.run(Kind::Prolog, about).await else {
+        return Ok(());
+    };
+    tracing::error!(?key, reason, "the prolog failed: this node is to be drained");
+    // Fails only when the daemon ends.
+    let _ = handle.tell(Input::Event(key, Box::new(Event::Unfit(reason.clone())))).await;
+    Err(Refusal::of_node(reason))
 }
 
 /// What a shim that is to be launched is told.

@@ -19,6 +19,7 @@ use gotgan_proto::v1::{Cause, RunAttempt, StartTasks, StopAttempt, job_spec::Wor
 
 use crate::attempt::Refusal;
 use crate::held::AttemptKey;
+use crate::hooks::Hooks;
 use crate::shim::protocol::{ShimCommand, ShimSpec};
 
 /// Name of the directory below the state directory that holds one directory an attempt.
@@ -39,6 +40,8 @@ pub struct NodeContext {
     pub passed_through: environment::Environment,
     /// How attempts are confined.
     pub confining: Arc<Confining>,
+    /// The site's programs before and after attempts.
+    pub hooks: Hooks,
 }
 
 impl NodeContext {
@@ -62,6 +65,7 @@ impl NodeContext {
             ca_path: "/state/tls/ca.pem".into(),
             passed_through: [("PATH".into(), "/usr/bin:/bin".into())].into(),
             confining: Arc::new(Confining::off()),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -69,17 +73,15 @@ impl NodeContext {
 /// Makes what an attempt needs before it can start. Repeating it is fine.
 pub fn prepare(context: &NodeContext, order: &RunAttempt) -> Result<(), Refusal> {
     let Some(work) = order.spec.as_ref().and_then(|spec| spec.work.as_ref()) else {
-        return Err(Refusal { cause: Cause::Node, reason: "the order says nothing to run".into() });
+        return Err(Refusal::of_node("the order says nothing to run".into()));
     };
     let directory = PathBuf::from(context.attempt_directory(order));
     let confining = &context.confining;
     // Asked now, so that an attempt that has no user here is refused before anything of it runs.
-    confining.of(order).map_err(|reason| Refusal { cause: Cause::Node, reason })?;
+    confining.of(order).map_err(Refusal::of_node)?;
     let made = make_directory(&directory, order, work);
-    made.and_then(|()| confining.hand_over(&directory, order)).map_err(|error| Refusal {
-        cause: Cause::Node,
-        reason: format!("cannot make {}: {error}", directory.display()),
-    })
+    made.and_then(|()| confining.hand_over(&directory, order))
+        .map_err(|error| Refusal::of_node(format!("cannot make {}: {error}", directory.display())))
 }
 
 fn make_directory(directory: &Path, order: &RunAttempt, work: &Work) -> io::Result<()> {

@@ -133,7 +133,7 @@ impl Supervisor {
             self.write_findings(folded).await?;
         }
         for (key, event) in settled {
-            self.happen(key, event).await?;
+            self.occur(key, event).await?;
         }
         Ok(())
     }

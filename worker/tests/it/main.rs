@@ -9,6 +9,7 @@ mod files;
 mod findings;
 mod gpus;
 mod grip;
+mod hooks;
 mod joining;
 mod logs;
 mod nvml;
