@@ -5,6 +5,7 @@
 
 mod cluster;
 pub mod convert;
+mod derate;
 pub mod error;
 mod health;
 mod idempotent;

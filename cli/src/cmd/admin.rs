@@ -1,10 +1,12 @@
-//! `gotgan admin`: tokens for people and for nodes that join, nodes that are kept for projects, and backups.
+//! `gotgan admin`: tokens for people and for nodes that join, nodes that are kept for projects, less power for a time, and
+//! backups.
 
 use clap::{Args, Subcommand, ValueEnum};
 use gotgan_proto::v1;
 use serde::Serialize;
 
 use super::custody::{Backup, Restore, Verify};
+use super::derate::Derate;
 use super::reservation::Reservation;
 use crate::{
     context::Context,
@@ -17,7 +19,7 @@ use crate::{
     view::cluster::TokenView,
 };
 
-/// Tokens, reservations of nodes, backups
+/// Tokens, reservations of nodes, less power for a time, backups
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Admin {
@@ -32,6 +34,7 @@ Examples:
   gotgan admin token revoke TOKEN_ID
   gotgan admin join-token --node gpu-001 --lifetime 1h
   gotgan admin reservation create course -A public/nup/ai-101 --count 4 --for 3h
+  gotgan admin derate hall=h2 --to 50% --for 4h --reason 'heat wave'
   gotgan admin backup /backup/gotgan.jsonl          on a scheduler's host
   gotgan admin verify";
 
@@ -42,6 +45,7 @@ enum Action {
     Token(TokenAction),
     JoinToken(JoinToken),
     Reservation(Reservation),
+    Derate(Derate),
     Backup(Backup),
     Restore(Restore),
     Verify(Verify),
@@ -142,6 +146,7 @@ impl Admin {
             Action::Token(TokenAction::Revoke { token_id }) => revoke(token_id, context).await?,
             Action::JoinToken(command) => command.run(context).await?,
             Action::Reservation(command) => command.run(context).await?,
+            Action::Derate(command) => command.run(context).await?,
             Action::Backup(command) => return Err(command.run()),
             Action::Restore(command) => return Err(command.run()),
             Action::Verify(command) => return Err(command.run(context.output.json)),

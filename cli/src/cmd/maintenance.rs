@@ -58,7 +58,7 @@ Examples:
 
 /// Which nodes, as one argument says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Selector {
+pub(super) enum Selector {
     Names(Vec<String>),
     Label(String, String),
 }
@@ -85,11 +85,25 @@ pub(super) fn at_us(moment: Option<Beginning>, now_us: i64) -> i64 {
     moment.map_or(0, |moment| moment.at_us(now_us))
 }
 
-fn selector(text: &str) -> Result<Selector, String> {
+pub(super) fn selector(text: &str) -> Result<Selector, String> {
     if text.contains('=') {
         return units::parse_label(text).map(|(key, value)| Selector::Label(key, value));
     }
     units::parse_node_list(text).map(Selector::Names)
+}
+
+/// All names, and all labels.
+pub(super) fn names_and_labels(
+    selectors: Vec<Selector>,
+) -> (Vec<String>, BTreeMap<String, String>) {
+    let (mut nodes, mut labels) = (Vec::new(), BTreeMap::new());
+    for selector in selectors {
+        match selector {
+            Selector::Names(names) => nodes.extend(names),
+            Selector::Label(key, value) => _ = labels.insert(key, value),
+        }
+    }
+    (nodes, labels)
 }
 
 pub(super) fn moment(text: &str) -> Result<Beginning, String> {
@@ -130,13 +144,7 @@ impl Maintenance {
     }
 
     fn request(self, idempotency_key: String, now_us: i64) -> v1::PlanMaintenanceRequest {
-        let (mut nodes, mut labels) = (Vec::new(), BTreeMap::new());
-        for selector in self.nodes {
-            match selector {
-                Selector::Names(names) => nodes.extend(names),
-                Selector::Label(key, value) => _ = labels.insert(key, value),
-            }
-        }
+        let (nodes, labels) = names_and_labels(self.nodes);
         v1::PlanMaintenanceRequest {
             idempotency_key,
             nodes,

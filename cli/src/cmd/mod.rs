@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 mod custody;
+mod derate;
 mod health;
 pub mod job;
 pub mod jobs;

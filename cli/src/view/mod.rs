@@ -6,6 +6,7 @@ pub mod audit;
 pub mod blocks;
 pub mod cluster;
 pub mod dependency;
+pub mod derate;
 pub mod event;
 pub mod gpu;
 pub mod health;

@@ -20,6 +20,7 @@ pub mod backfill;
 pub mod change;
 pub mod check;
 pub mod crowded;
+pub mod derate;
 pub mod diagram;
 pub mod digest;
 pub mod estimate;

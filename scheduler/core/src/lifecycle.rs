@@ -54,5 +54,6 @@ pub use start::{commit, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
 pub use submit::{Submission, SubmitRefusal, check_reservation, submit};
 pub use window::{
-    MaintenanceWish, WindowRefusal, cancel_maintenance, plan_maintenance, turn_windows,
+    DerateWish, MaintenanceWish, WindowRefusal, cancel_maintenance, derate, plan_maintenance,
+    turn_windows,
 };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, MemoryMib};
+use crate::derate::PowerTerms;
 use crate::fairshare::{HalfLife, OrderRule};
 use crate::health;
 
@@ -62,6 +63,8 @@ pub struct Policy {
     pub fair_share_half_life_minutes: u32,
     /// When hardware goes out of service by itself, and how it comes back.
     pub health: health::Terms,
+    /// What GPUs draw, for where there is less power for a time.
+    pub power: PowerTerms,
 }
 
 impl Policy {
@@ -100,6 +103,7 @@ impl Default for Policy {
             fair_share_rule: OrderRule::default(),
             fair_share_half_life_minutes: HalfLife::default().minutes(),
             health: health::Terms::default(),
+            power: PowerTerms::default(),
         }
     }
 }

@@ -20,31 +20,37 @@ use crate::auth::Principal;
 pub(super) const STAYING_MAX: usize = 1_000;
 
 /// Which nodes are meant.
-enum Selector {
+pub(super) enum Selector {
     Names(BTreeSet<NodeName>),
     Like { labels: BTreeMap<String, String>, class: Option<GpuClass> },
 }
 
 impl Selector {
-    fn of(request: &v1::PlanMaintenanceRequest) -> Result<Self, Status> {
-        let class = class_of(&request.gpu_class)?;
-        let labels: BTreeMap<String, String> = request.labels.clone().into_iter().collect();
+    /// By their names, or by labels and class.
+    pub(super) fn of(
+        nodes: &[String],
+        labels: impl IntoIterator<Item = (String, String)>,
+        class: &str,
+    ) -> Result<Self, Status> {
+        let class = class_of(class)?;
+        let labels: BTreeMap<String, String> = labels.into_iter().collect();
         let is_like = class.is_some() || !labels.is_empty();
-        if request.nodes.is_empty() != is_like {
+        if nodes.is_empty() != is_like {
             let message = "name nodes, or say by labels and class which; one of the two";
             return Err(error::invalid("nodes", "CONFLICT", message));
         }
         if is_like {
             return Ok(Selector::Like { labels, class });
         }
-        let names = request.nodes.iter().enumerate().map(|(index, name)| {
+        let names = nodes.iter().enumerate().map(|(index, name)| {
             let field = format!("nodes[{index}]");
             NodeName::new(name).map_err(|bad| error::bad_name(&field, &bad))
         });
         names.collect::<Result<_, _>>().map(Selector::Names)
     }
 
-    fn find(&self, world: &World) -> BTreeSet<NodeName> {
+    /// Those there are now.
+    pub(super) fn find(&self, world: &World) -> BTreeSet<NodeName> {
         match self {
             Selector::Names(names) => names.clone(),
             Selector::Like { labels, class } => {
@@ -68,7 +74,7 @@ pub(super) async fn plan(
     request: v1::PlanMaintenanceRequest,
 ) -> Result<v1::PlanMaintenanceResponse, Status> {
     check_reason(&request.reason)?;
-    let selector = Selector::of(&request)?;
+    let selector = Selector::of(&request.nodes, request.labels.clone(), &request.gpu_class)?;
     let keyed = keyed(who, &request.idempotency_key, "PlanMaintenance", &request, "")?;
     let by = who.subject.clone();
     let done = once(services, keyed, move |round| {
@@ -121,7 +127,7 @@ pub(super) async fn list(services: &Services) -> Result<v1::ListMaintenanceRespo
 }
 
 /// A window as the API's.
-fn show(window: &Window, staying: usize) -> v1::Maintenance {
+pub(super) fn show(window: &Window, staying: usize) -> v1::Maintenance {
     v1::Maintenance {
         id: window.id.0,
         state: state(window.state).into(),
@@ -161,7 +167,7 @@ pub(super) fn show_staying(staying: &Staying) -> v1::StayingAttempt {
     }
 }
 
-fn refused(refusal: &WindowRefusal) -> Status {
+pub(super) fn refused(refusal: &WindowRefusal) -> Status {
     let message = refusal.to_string();
     match refusal {
         WindowRefusal::UnknownNode(node) => error::no_such_node(node.as_str()),
@@ -170,7 +176,8 @@ fn refused(refusal: &WindowRefusal) -> Status {
             error::status(Code::ResourceExhausted, "TOO_MANY_WINDOWS", message)
         }
         WindowRefusal::NoNodes => error::invalid(refusal.field(), "UNKNOWN_NODE", message),
-        WindowRefusal::Past(_)
+        WindowRefusal::Power(_)
+        | WindowRefusal::Past(_)
         | WindowRefusal::TooManyNodes(_)
         | WindowRefusal::TooFar(_)
         | WindowRefusal::Length(_) => error::invalid(refusal.field(), "OUT_OF_RANGE", message),

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, health, maintenance, principal, reservation};
+use super::{Services, convert, derate, error, health, maintenance, principal, reservation};
 
 /// Longest reason of a drain or of maintenance, in characters.
 pub(super) const REASON_MAX: usize = 256;
@@ -152,6 +152,14 @@ impl Nodes for NodesService {
         _request: Request<v1::ListMaintenanceRequest>,
     ) -> Result<Response<v1::ListMaintenanceResponse>, Status> {
         maintenance::list(&self.0).await.map(Response::new)
+    }
+
+    async fn derate(
+        &self,
+        request: Request<v1::DerateRequest>,
+    ) -> Result<Response<v1::DerateResponse>, Status> {
+        let who = principal(&request)?;
+        derate::derate(&self.0, &who, request.into_inner()).await.map(Response::new)
     }
 
     async fn create_reservation(

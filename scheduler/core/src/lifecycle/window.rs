@@ -9,6 +9,7 @@ use super::reservation::held;
 use crate::amount::UnixMicros;
 use crate::attempt::{Cause, Stop};
 use crate::change::{Change, EventKind};
+use crate::derate::{self, DerateRefusal, Derating};
 use crate::ids::{AttemptId, NodeName, UserName};
 use crate::policy::Policy;
 use crate::quota::{Interval, duration, show_moment};
@@ -57,6 +58,9 @@ pub enum WindowRefusal {
     /// There are too many.
     #[error("{WINDOWS_MAX} windows are planned or open: cancel one, or name more nodes in one")]
     TooMany,
+    /// The power cannot be brought down so far.
+    #[error(transparent)]
+    Power(#[from] DerateRefusal),
     /// There is no such window.
     #[error("no window {0} is planned or open; see `gotgan node maintenance --list`")]
     Unknown(WindowId),
@@ -67,7 +71,9 @@ impl WindowRefusal {
     #[must_use]
     pub fn field(&self) -> &'static str {
         match self {
-            WindowRefusal::NoNodes
+            WindowRefusal::Power(DerateRefusal::TooLow { .. }) => "to_percent",
+            WindowRefusal::Power(DerateRefusal::NoGpus)
+            | WindowRefusal::NoNodes
             | WindowRefusal::UnknownNode(_)
             | WindowRefusal::TooManyNodes(_) => "nodes",
             WindowRefusal::Past(_) | WindowRefusal::TooFar(_) => "from_us",
@@ -108,6 +114,41 @@ pub fn plan_maintenance(
     tell_nodes(draft, &window, EventKind::MaintenancePlanned, &text);
     turn_windows(draft);
     Ok(window)
+}
+
+/// Less power for a part of the machine, from now on for a time.
+#[derive(Debug, Clone)]
+pub struct DerateWish {
+    /// The part.
+    pub nodes: BTreeSet<NodeName>,
+    /// To how much of what it may draw, percent.
+    pub to_percent: u32,
+    /// For how long, seconds.
+    pub duration_s: i64,
+    /// Why.
+    pub reason: String,
+    /// Who wants it.
+    pub by: UserName,
+}
+
+/// Brings the power of a part of the machine down: nodes stand idle as for maintenance, and what runs there stops now, each
+/// with its grace, for the site.
+///
+/// # Errors
+/// [`WindowRefusal`]; then nothing is changed.
+pub fn derate(
+    draft: &mut Draft<'_>,
+    wish: DerateWish,
+) -> Result<(Derating, Arc<Window>), WindowRefusal> {
+    check_nodes(draft.world, &wish.nodes)?;
+    let power = &draft.policy.power;
+    let choice = derate::choose(draft.world, &wish.nodes, wish.to_percent, power, draft.now)?;
+    let during = Interval { from: draft.now, until: draft.now.plus_seconds(wish.duration_s) };
+    let reason = format!("power at {} %: {}", wish.to_percent, wish.reason);
+    let nodes = choice.idle.clone();
+    let maintenance = MaintenanceWish { nodes, during, stop_running: true, reason, by: wish.by };
+    let window = plan_maintenance(draft, maintenance)?;
+    Ok((choice, window))
 }
 
 /// Whether there are such nodes.

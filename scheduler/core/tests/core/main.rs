@@ -15,6 +15,7 @@ mod builders;
 mod check;
 mod cluster;
 mod counterparts;
+mod derate;
 mod elastic;
 mod estimates;
 mod events;
