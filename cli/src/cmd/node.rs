@@ -118,7 +118,7 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
-    for line in confinement(&node) {
+    for line in confinement(&node).into_iter().chain(images(&node)) {
         output.line(&line)?;
     }
     if let Some(health) = health_table(&node, time::now_us()) {
@@ -189,6 +189,11 @@ fn confinement(node: &NodeView) -> Vec<String> {
         lines.extend(it.missing.iter().flat_map(|why| filled(" ", why)));
     }
     lines
+}
+
+/// Whether jobs with an image can run on it, and why not where the site asks for it.
+fn images(node: &NodeView) -> Vec<String> {
+    node.images.as_ref().map_or_else(Vec::new, |images| filled("Images are", &images.text()))
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {

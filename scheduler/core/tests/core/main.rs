@@ -24,6 +24,7 @@ mod fair_tree;
 mod fairshare;
 mod fragmentation;
 mod health;
+mod images;
 mod import;
 mod kept_back;
 mod lend;

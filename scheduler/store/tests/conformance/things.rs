@@ -88,6 +88,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
         array: None,
         singleton: false,
         deadline: None,
+        image: None,
         max_retries: 1,
         environment: BTreeMap::from([("LANG".to_owned(), "ko_KR.UTF-8".to_owned())]),
         working_directory: String::new(),
@@ -154,6 +155,7 @@ pub fn inventory(node: &str) -> Inventory {
         labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         simulated: true,
         confinement: None,
+        images: None,
     }
 }
 
