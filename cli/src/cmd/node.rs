@@ -392,6 +392,30 @@ mod tests {
     }
 
     #[test]
+    fn whether_images_run_is_told_with_the_reason_if_not() {
+        let told = |images: v1::Images| {
+            let inventory = v1::NodeInventory { images: Some(images), ..Default::default() };
+            let node = v1::Node { inventory: Some(inventory), ..Default::default() };
+            images_lines(&NodeView::of(&node))
+        };
+        let by = "runc 1.1.5".to_owned();
+        let able = v1::Images { able: true, by, ..Default::default() };
+        assert_eq!(told(able), "Images are run by runc 1.1.5");
+        assert_eq!(told(v1::Images::default()), "Images are not run here");
+        let missing = "[users] gives jobs no user of their own, and no container runs as root";
+        let unable = v1::Images { missing: missing.to_owned(), ..Default::default() };
+        insta::assert_snapshot!(told(unable), @"
+        Images are NOT RUN, though asked for: [users] gives jobs no user of their own,
+           and no container runs as root
+        ");
+        assert_eq!(images_lines(&NodeView::of(&v1::Node::default())), "");
+    }
+
+    fn images_lines(node: &NodeView) -> String {
+        images(node).join("\n")
+    }
+
+    #[test]
     fn details_and_devices_fit_80_columns() {
         let fabric = v1::GpuFabric {
             state: v1::GpuFabricState::Completed.into(),

@@ -7,6 +7,7 @@
 //! Once a task runs, nothing that goes wrong with a file ends the shim: that would end a healthy job.
 
 mod connection;
+mod container;
 pub mod events;
 pub mod grip;
 pub mod launcher;
@@ -122,7 +123,10 @@ impl<'a> Shim<'a> {
         let cgroup = shim.spec.confinement.cgroup.as_ref().map(|it| it.path.clone());
         shim.events.push(ShimEvent::Started { pid, start_ticks, cgroup });
         match Grip::take(&shim.spec.confinement) {
-            Ok(grip) => shim.grip = grip,
+            Ok(mut grip) => {
+                grip.contain(shim.spec.container.take());
+                shim.grip = grip;
+            }
             Err(error) => shim.cannot_confine(&error),
         }
         let step = std::mem::take(&mut shim.spec.step);
@@ -283,6 +287,13 @@ impl<'a> Shim<'a> {
             return;
         };
         let task = self.running.swap_remove(index);
+        let failure = match self.grip.end_keeper(task.pid) {
+            true => task::take_failure(self.attempt, task.step, task.rank),
+            false => None,
+        };
+        if let Some(failure) = failure.filter(|_| self.stopping.is_none()) {
+            return self.not_started(task.step, task.rank, failure);
+        }
         let detail = match &self.stopping {
             Some(stopping) if !exit.is_success() => stopping.reason.clone(),
             None if exit.signal == KILL => self.grip.out_of_memory().unwrap_or_default(),
@@ -346,11 +357,22 @@ impl<'a> Shim<'a> {
             Ok(pid) => {
                 self.childless = false;
                 self.running.push(RunningTask { step: step.step, rank: task.rank, pid });
+                if container::has_keeper(&self.grip) {
+                    self.grip.begin_keeper(pid);
+                }
                 let (step, rank) = (step.step, task.rank);
                 self.events.push(ShimEvent::TaskStarted { step, rank, pid });
             }
-            Err(failure) => self.task_ended(step.step, task.rank, failure.exit, failure.detail),
+            Err(failure) => self.not_started(step.step, task.rank, failure),
         }
+    }
+
+    /// What is the node's own fault ends the attempt, and is tried elsewhere.
+    fn not_started(&mut self, step: u32, rank: u32, failure: task::Failure) {
+        if failure.of_node {
+            self.stop(Why::Told(NODE_CAUSE), failure.detail.clone(), Duration::ZERO, false);
+        }
+        self.task_ended(step, rank, failure.exit, failure.detail);
     }
 
     /// Once no task runs and none can be started any more, the room needs nobody who waits for orphans.
@@ -442,7 +464,8 @@ impl<'a> Shim<'a> {
             return;
         };
         let script = self.running.iter().find(|task| self.spec.batch && task.step == 0);
-        stopping::warn(warning, script.map(|task| task.pid), &self.grip);
+        let script = script.map(|task| container::process_of(task.pid, &self.grip));
+        stopping::warn(warning, script, &self.grip);
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::confine::spec::Confinement;
+use crate::container::spec::ContainerSpec;
 
 /// Version of these messages.
 pub const VERSION: u32 = 1;
@@ -39,6 +40,9 @@ pub struct ShimSpec {
     /// What confines it; nothing does if the worker is older than this.
     #[serde(default)]
     pub confinement: Confinement,
+    /// The image that its tasks run in, if it has one.
+    #[serde(default)]
+    pub container: Option<ContainerSpec>,
 }
 
 /// A signal ahead of the end.

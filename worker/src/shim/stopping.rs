@@ -146,6 +146,6 @@ fn signal_all(signal: Signal, grip: &Grip) -> io::Result<()> {
 /// Tasks and what they have started.
 fn of_tasks(grip: &Grip) -> io::Result<Vec<Process>> {
     let mut found = tree::descendants(getpid().as_raw())?;
-    found.retain(|process| Some(process.pid) != grip.first());
+    found.retain(|process| Some(process.pid) != grip.first() && !grip.is_keeper(process.pid));
     Ok(found)
 }
