@@ -355,6 +355,7 @@ fn flag_of_field(field: &str) -> String {
         "output_path" => "--output",
         "error_path" => "--error",
         "working_directory" => "--chdir",
+        "image" => "--image",
         "environment" => "--env",
         "constraints.nodes" => "--nodelist",
         "constraints.exclude_nodes" => "--exclude",

@@ -126,6 +126,9 @@ pub struct JobOptions {
     /// File for standard error on the node
     #[arg(long, short = 'e', value_name = "FILE", help_heading = "Processes")]
     pub error: Option<String>,
+    /// Run with the files of this image: an absolute path on the nodes
+    #[arg(long, value_name = "PATH", help_heading = "Processes")]
+    pub image: Option<String>,
     /// Working directory; a relative one is taken from here
     #[arg(long, short = 'D', value_name = "DIR", help_heading = "Processes")]
     pub chdir: Option<String>,
@@ -196,6 +199,7 @@ impl JobOptions {
             gpus_per_task: over.gpus_per_task.or(self.gpus_per_task),
             output: over.output.or(self.output),
             error: over.error.or(self.error),
+            image: over.image.or(self.image),
             chdir: over.chdir.or(self.chdir),
             env,
             signal: over.signal.or(self.signal),
@@ -263,6 +267,7 @@ impl JobOptions {
             grace_s: self.grace,
             array: self.array.unwrap_or_default(),
             array_limit: self.array_limit.unwrap_or_default(),
+            image: self.image.unwrap_or_default(),
         })
     }
 

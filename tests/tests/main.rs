@@ -36,6 +36,7 @@ mod bad_command_line;
 mod bad_identity;
 mod bad_request;
 mod books;
+mod containers;
 mod derate;
 mod durability;
 mod elastic;

@@ -10,6 +10,7 @@ use gotgan_core::topology::Level;
 use serde::Deserialize;
 
 use crate::confine::config::{ConfinementConfig, UsersConfig};
+use crate::container::config::ContainersConfig;
 use crate::health::config::{HealthConfig, SETTLE_MAX_MS};
 use crate::hooks::HooksConfig;
 use crate::retention::Retention;
@@ -91,6 +92,8 @@ pub struct Config {
     pub confinement: ConfinementConfig,
     /// Who attempts run as.
     pub users: UsersConfig,
+    /// Whether and how jobs run in images.
+    pub containers: ContainersConfig,
     /// What is told of the hardware.
     pub health: HealthConfig,
     /// Programs of the site before and after attempts.
@@ -123,6 +126,7 @@ impl Default for Config {
             reconnect_max_ms: 10_000,
             confinement: ConfinementConfig::default(),
             users: UsersConfig::default(),
+            containers: ContainersConfig::default(),
             health: HealthConfig::default(),
             hooks: HooksConfig::default(),
         }
@@ -161,6 +165,7 @@ impl Config {
         if !(1..=GIVE_UP_MAX_S).contains(&self.confinement.give_up_s) {
             return bad(format!("confinement.give_up_s must be from 1 to {GIVE_UP_MAX_S}"));
         }
+        self.containers.check().map_err(ConfigError::Value)?;
         if self.health.settle_ms > SETTLE_MAX_MS {
             return bad(format!("health.settle_ms must be at most {SETTLE_MAX_MS}"));
         }
@@ -208,8 +213,8 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
-        let sections = ["confinement", "users", "health", "hooks"].map(|name| &table[name]);
-        let sections = sections.map(|it| it.as_table().unwrap());
+        let sections = ["confinement", "users", "containers", "health", "hooks"];
+        let sections = sections.map(|name| table[name].as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));
             assert!(shown, "{key} is not documented");

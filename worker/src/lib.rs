@@ -13,6 +13,7 @@ pub mod attempt;
 pub mod clock;
 pub mod config;
 pub mod confine;
+pub mod container;
 pub mod exec;
 pub mod handle;
 pub mod health;

@@ -298,14 +298,26 @@ fn as_json(inventory: &Inventory) -> Result<String> {
         })
         .collect();
     let confinement = node.confinement.clone().unwrap_or_default();
+    let images = node.images.clone().unwrap_or_default();
     let value = serde_json::json!({
         "schema": "gotgan.worker.inventory/1", "node": node.node, "address": node.address,
         "simulated": node.simulated, "os": node.os, "kernel": node.kernel,
         "driver_version": node.driver_version, "cuda_version": node.cuda_version,
         "cpu_milli": node.cpu_milli, "memory_mib": node.memory_mib, "labels": node.labels,
         "gpus": gpus, "confined_by": confinement.applied, "not_confined": confinement.missing,
+        "images_run_by": images.by, "images_missing": images.missing,
     });
     Ok(serde_json::to_string_pretty(&value)?)
+}
+
+/// Nothing where the site does not ask for images.
+fn images_line(inventory: &Inventory) -> Option<String> {
+    let images = inventory.node.images.as_ref()?;
+    match (images.able, images.missing.is_empty()) {
+        (true, _) => Some(format!("images   run by {}", images.by)),
+        (false, true) => None,
+        (false, false) => Some(format!("NO IMAGES  {}", images.missing)),
+    }
 }
 
 fn as_table(inventory: &Inventory) -> String {
@@ -323,6 +335,7 @@ fn as_table(inventory: &Inventory) -> String {
     };
     lines.push(format!("confined {by}"));
     lines.extend(confinement.missing.iter().map(|missing| format!("NOT CONFINED  {missing}")));
+    lines.extend(images_line(inventory));
     if !node.driver_version.is_empty() {
         lines.push(format!("driver   {}, CUDA {}", node.driver_version, node.cuda_version));
     }

@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::{Config, ConfigError, is_node_name};
 use crate::confine::ask;
 use crate::confine::plan::Plan;
+use crate::container::support::{self, Containers, Images};
 use crate::exec::confining::{Confining, number_of};
 use crate::exec::launcher::{Launcher, protocol_of};
 use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
@@ -104,10 +105,9 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let attempts = state.join(ATTEMPTS);
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
     // Before it joins: a token that was used by a worker that then refuses to run is lost.
-    let (inventory, confining) = look_at_machine(config, &state, &node)?;
-    let hooks = Hooks::of(&config.hooks).map_err(ConfigError::Value)?;
+    let (inventory, ways) = look_at_machine(config, &state, &node)?;
     let link = link(config, &state, &node).await?;
-    let context = context(config, &state, &node, (confining, hooks));
+    let context = context(config, &state, &node, ways);
     let launcher = launcher(config)?;
     end_hooks(&context.attempts);
     clear_up(&state, config.retention()).await;
@@ -139,15 +139,24 @@ pub fn inventory(config: &Config) -> Result<Inventory, RunError> {
     let name = format!("{node}.inventory-{}", std::process::id());
     let plan = confinement(config, &config.state_directory, &name);
     inventory.node.confinement = Some(ask::reported(&plan));
+    inventory.node.images = Some(support::reported(&images(config, &plan)));
     Ok(inventory)
 }
 
-/// The machine, and how attempts are confined on it. Blocks while driver and kernel are asked.
+/// How attempts run on this machine.
+struct Ways {
+    confining: Confining,
+    containers: Containers,
+    hooks: Hooks,
+}
+
+/// The machine, and how attempts run on it. Blocks while driver and kernel are asked.
 fn look_at_machine(
     config: &Config,
     state: &Path,
     node: &str,
-) -> Result<(Arc<Inventory>, Confining), RunError> {
+) -> Result<(Arc<Inventory>, Ways), RunError> {
+    let hooks = Hooks::of(&config.hooks).map_err(ConfigError::Value)?;
     let prefix = format!("{node}-{:08x}", number_of(&state.to_string_lossy()));
     let plan = confinement(config, state, &prefix);
     ask::tell(&plan);
@@ -159,12 +168,27 @@ fn look_at_machine(
     }
     let mut inventory = Inventory::take(&inventory_plan(config, node))?;
     inventory.node.confinement = Some(ask::reported(&plan));
+    let images = images(config, &plan);
+    support::tell(&images);
+    inventory.node.images = Some(support::reported(&images));
+    let gpus = inventory.node.gpus.iter();
+    let containers = Containers {
+        images,
+        config: config.containers.clone(),
+        gpu_indexes: gpus.map(|gpu| (gpu.uuid.clone(), gpu.index)).collect(),
+        simulated: inventory.node.simulated,
+    };
     let (users, gpu_nodes) = (config.users.clone(), inventory.gpu_nodes.clone());
-    Ok((Arc::new(inventory), Confining { plan, users, prefix, gpu_nodes }))
+    let confining = Confining { plan, users, prefix, gpu_nodes };
+    Ok((Arc::new(inventory), Ways { confining, containers, hooks }))
 }
 
 fn confinement(config: &Config, state: &Path, name: &str) -> Plan {
     ask::find(&config.confinement, &config.users, state, &shim_path(config), name)
+}
+
+fn images(config: &Config, plan: &Plan) -> Images {
+    support::find(&config.containers, plan, &config.users, &shim_path(config))
 }
 
 /// Tasks of other users reach their own directories, by name: nothing here can be listed, and what is the worker's own
@@ -250,7 +274,7 @@ fn context(
     config: &Config,
     state: &Path,
     node: &str,
-    (confining, hooks): (Confining, Hooks),
+    Ways { confining, containers, hooks }: Ways,
 ) -> NodeContext {
     let daemon = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -268,6 +292,7 @@ fn context(
         passed_through,
         confining: Arc::new(confining),
         hooks,
+        containers: Arc::new(containers),
     }
 }
 

@@ -69,6 +69,7 @@ fn summary(job: &JobView, now_us: i64) -> String {
         ("Project", job.project.clone()),
         ("Owner", job.owner.clone()),
         ("Work", work_text(job)),
+        ("Image", job.image.clone()),
         ("Asked for", resources_text(&job.resources)),
         ("Together", job.blocks.text()),
         ("Reservation", job.reservation.clone()),

@@ -316,6 +316,7 @@ mod tests {
               "time_limit_s": 0,
               "priority": 0,
               "comment": "",
+              "image": "",
               "dependencies": [],
               "attempt": 0,
               "nodes": [

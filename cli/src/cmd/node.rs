@@ -118,7 +118,7 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
-    for line in confinement(&node) {
+    for line in confinement(&node).into_iter().chain(images(&node)) {
         output.line(&line)?;
     }
     if let Some(health) = health_table(&node, time::now_us()) {
@@ -189,6 +189,11 @@ fn confinement(node: &NodeView) -> Vec<String> {
         lines.extend(it.missing.iter().flat_map(|why| filled(" ", why)));
     }
     lines
+}
+
+/// Whether jobs with an image can run on it, and why not where the site asks for it.
+fn images(node: &NodeView) -> Vec<String> {
+    node.images.as_ref().map_or_else(Vec::new, |images| filled("Images are", &images.text()))
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
@@ -384,6 +389,30 @@ mod tests {
           own user: tasks run as root and can undo the rest; see [users]
         ");
         assert!(confinement(&NodeView::of(&v1::Node::default())).is_empty());
+    }
+
+    #[test]
+    fn whether_images_run_is_told_with_the_reason_if_not() {
+        let told = |images: v1::Images| {
+            let inventory = v1::NodeInventory { images: Some(images), ..Default::default() };
+            let node = v1::Node { inventory: Some(inventory), ..Default::default() };
+            images_lines(&NodeView::of(&node))
+        };
+        let by = "runc 1.1.5".to_owned();
+        let able = v1::Images { able: true, by, ..Default::default() };
+        assert_eq!(told(able), "Images are run by runc 1.1.5");
+        assert_eq!(told(v1::Images::default()), "Images are not run here");
+        let missing = "[users] gives jobs no user of their own, and no container runs as root";
+        let unable = v1::Images { missing: missing.to_owned(), ..Default::default() };
+        insta::assert_snapshot!(told(unable), @"
+        Images are NOT RUN, though asked for: [users] gives jobs no user of their own,
+           and no container runs as root
+        ");
+        assert_eq!(images_lines(&NodeView::of(&v1::Node::default())), "");
+    }
+
+    fn images_lines(node: &NodeView) -> String {
+        images(node).join("\n")
     }
 
     #[test]

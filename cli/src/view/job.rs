@@ -79,6 +79,8 @@ pub struct JobView {
     pub time_limit_s: i64,
     pub priority: i32,
     pub comment: String,
+    /// Path of the image that it runs in; empty: none.
+    pub image: String,
     pub dependencies: Vec<DependencyView>,
     pub attempt: u32,
     pub nodes: Vec<String>,
@@ -185,6 +187,7 @@ impl JobView {
             time_limit_s: spec.time_limit_s,
             priority: spec.priority,
             comment: spec.comment.clone(),
+            image: spec.image.clone(),
             dependencies: spec.dependencies.iter().map(DependencyView::of).collect(),
             attempt: job.attempt,
             nodes: job.nodes.clone(),

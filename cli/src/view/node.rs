@@ -47,6 +47,8 @@ pub struct NodeView {
     pub blocks: BTreeMap<String, String>,
     /// What jobs on it are confined by; `null` if its worker does not tell.
     pub confinement: Option<ConfinementView>,
+    /// Whether jobs with an image can run there; `null` if its worker does not tell.
+    pub images: Option<ImagesView>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
     /// The reservation by command that holds there, else the one that comes next.
@@ -66,6 +68,31 @@ pub struct ConfinementView {
     pub mode: String,
     pub applied: Vec<String>,
     pub missing: Vec<String>,
+}
+
+/// Whether a node can run jobs with an image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImagesView {
+    pub able: bool,
+    pub by: String,
+    pub missing: String,
+}
+
+impl ImagesView {
+    fn of(images: v1::Images) -> Self {
+        let v1::Images { able, by, missing } = images;
+        Self { able, by, missing }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match (self.able, self.missing.is_empty()) {
+            (true, _) => format!("run by {}", self.by),
+            (false, true) => "not run here".to_owned(),
+            (false, false) => format!("NOT RUN, though asked for: {}", self.missing),
+        }
+    }
 }
 
 impl ConfinementView {
@@ -148,6 +175,7 @@ impl NodeView {
             cluster_gpu_class: node.cluster_gpu_class.clone(),
             blocks,
             confinement: inventory.confinement.map(ConfinementView::of),
+            images: inventory.images.map(ImagesView::of),
             maintenance: node.maintenance.clone().map(MaintenanceView::of),
             reservation: node.reservation.clone().map(ReservationView::of),
             health: HealthView::of(node.health.as_ref()),

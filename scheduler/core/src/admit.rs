@@ -79,7 +79,14 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let project = place::project(&request.project, &context.quota, &mut findings);
     let (nodes, per_node) = resources::resources(&request.resources, context, &mut findings);
     let work = work::work(request.work, &mut findings);
-    let constraints = place::constraints(request.constraints, nodes, &context.fleet, &mut findings);
+    let image = place::image(&request.image, &context.fleet, &mut findings);
+    let constraints = place::constraints(
+        request.constraints,
+        nodes,
+        image.is_some(),
+        &context.fleet,
+        &mut findings,
+    );
     let gang = (nodes, &per_node);
     let nodes_max =
         elastic::nodes_max(&request.resources, gang, &constraints, context, &mut findings);
@@ -132,6 +139,7 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
         array,
         singleton: request.singleton,
         deadline,
+        image,
     };
     warn_of_limits(&spec, &context.quota, &mut findings);
     Ok(Admitted { spec, warnings: findings.warnings })

@@ -21,6 +21,7 @@ use crate::job::{Job, JobState};
 use crate::muster;
 use crate::plan::{Blocker, BlockerKind, Report, Unit};
 use crate::planner::budgets::OVERUSE;
+use crate::planner::gang::FOR_IMAGES;
 use crate::planner::limits::ANY_CLASS;
 use crate::planner::order::RECALLED;
 use crate::planner::standing::{GUARANTEED, SCAVENGER};
@@ -448,6 +449,9 @@ pub fn hint(blocker: &Blocker) -> String {
             "wait for the next period, ask for fewer GPUs or a shorter time limit, or ask the allocation office for a \
              supplement"
                 .to_owned()
+        }
+        BlockerKind::Constraints if blocker.note.contains(FOR_IMAGES) => {
+            "submit it without --image, or ask the operators for nodes that run images".to_owned()
         }
         BlockerKind::Constraints => {
             "cancel it and submit it with less on each node, fewer nodes or other constraints"

@@ -31,6 +31,7 @@ pub mod forecast;
 pub mod fragmentation;
 pub mod health;
 pub mod ids;
+pub mod image;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{GpuClass, GpuUuid, NodeName};
+use crate::image::Images;
 
 /// A node as its worker registered it; kept in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Inventory {
     /// What attempts there are confined by; absent if the worker does not know of it.
     #[serde(default)]
     pub confinement: Option<Confinement>,
+    /// Whether jobs with an image can run there; absent if the worker does not know of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Images>,
 }
 
 /// What keeps attempts on a node from what is not their own, as its worker tells. Nothing is decided by it.

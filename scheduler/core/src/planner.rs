@@ -30,7 +30,7 @@ mod closed;
 mod fair;
 mod fit;
 mod foresee;
-mod gang;
+pub(crate) mod gang;
 mod gather;
 mod horizon;
 mod lending;

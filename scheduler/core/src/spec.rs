@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::array::ArraySpec;
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath, ReservationName};
+use crate::image::ImagePath;
 use crate::topology::BlockTerms;
 
 /// A job as admitted: checked, every default filled in, never changed afterwards.
@@ -66,6 +67,9 @@ pub struct JobSpec {
     /// By when it must have ended; if it cannot any more, it does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Deadline>,
+    /// Its processes run with the files of this image instead of the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePath>,
 }
 
 /// By when a job must have ended.
@@ -222,6 +226,9 @@ pub struct Constraints {
     /// Only nodes of the reservation by command of that name, while it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<ReservationName>,
+    /// Only nodes that can run jobs with an image; so for every job that has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub images: bool,
 }
 
 /// Blocks as they are stored now, or the one wish that older builds knew.

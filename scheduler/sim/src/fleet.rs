@@ -59,6 +59,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         labels: labels(cluster, number),
         simulated: true,
         confinement: None,
+        images: None,
         node,
     })
 }

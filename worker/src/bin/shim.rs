@@ -6,14 +6,21 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use gotgan_worker::confine::probe;
+use gotgan_worker::container::probe as images;
 use gotgan_worker::shim::{launcher, protocol};
+use serde::{Serialize, de::DeserializeOwned};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.as_slice() {
         [mode] if mode == "--launcher" => launcher::serve(None),
         [mode, open_files] if mode == "--launcher" => launcher::serve(open_files.parse().ok()),
-        [mode, question] if mode == "--probe" => return probe(question),
+        [mode, question] if mode == "--probe" => {
+            return answer(question, probe::look);
+        }
+        [mode, question] if mode == "--probe-images" => {
+            return answer(question, images::look);
+        }
         [mode] if mode == "--version" => return version(),
         _ => return usage(),
     };
@@ -27,9 +34,12 @@ fn main() -> ExitCode {
 }
 
 /// Says what this machine can, as JSON.
-fn probe(question: &str) -> ExitCode {
-    let answered = serde_json::from_str(question)
-        .and_then(|question| serde_json::to_string(&probe::look(&question)));
+fn answer<Q: DeserializeOwned, A: Serialize>(
+    question: &str,
+    look: impl FnOnce(&Q) -> A,
+) -> ExitCode {
+    let answered =
+        serde_json::from_str(question).and_then(|question| serde_json::to_string(&look(&question)));
     match answered {
         Ok(answer) => say(&answer),
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod shim_client;
 pub mod spec;
 pub mod strays;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,9 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use confining::Confining;
+use environment::Environment;
 use gotgan_proto::v1::{Cause, RunAttempt, StartTasks, StopAttempt, job_spec::Work};
 
 use crate::attempt::Refusal;
+use crate::confine::spec::Confinement;
+use crate::container::spec::ContainerSpec;
+use crate::container::support::Containers;
 use crate::held::AttemptKey;
 use crate::hooks::Hooks;
 use crate::shim::protocol::{ShimCommand, ShimSpec};
@@ -42,6 +47,8 @@ pub struct NodeContext {
     pub confining: Arc<Confining>,
     /// The site's programs before and after attempts.
     pub hooks: Hooks,
+    /// Whether and how they run in images.
+    pub containers: Arc<Containers>,
 }
 
 impl NodeContext {
@@ -56,6 +63,26 @@ impl NodeContext {
         Path::new(&self.attempts).join(key.directory_name())
     }
 
+    /// What confines the attempt of this order, and the image that it runs in. May ask the system for users; an error
+    /// is for a person.
+    fn surroundings(
+        &self,
+        order: &RunAttempt,
+    ) -> Result<(Confinement, Option<ContainerSpec>), String> {
+        let confinement = self.confining.of(order)?;
+        let directory = self.attempt_directory(order);
+        let container = self.containers.of(order, &directory, &self.ca_path, &confinement)?;
+        Ok((confinement, container))
+    }
+
+    /// The same, as tasks of this order are to see it: in an image nothing of the daemon's environment means anything.
+    fn seen_by<'a>(&'a self, order: &RunAttempt) -> Cow<'a, Self> {
+        match self.containers.hides_environment(order) {
+            true => Cow::Owned(Self { passed_through: Environment::new(), ..self.clone() }),
+            false => Cow::Borrowed(self),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self {
@@ -66,6 +93,7 @@ impl NodeContext {
             passed_through: [("PATH".into(), "/usr/bin:/bin".into())].into(),
             confining: Arc::new(Confining::off()),
             hooks: Hooks::default(),
+            containers: Arc::new(Containers::off()),
         }
     }
 }
@@ -77,8 +105,9 @@ pub fn prepare(context: &NodeContext, order: &RunAttempt) -> Result<(), Refusal>
     };
     let directory = PathBuf::from(context.attempt_directory(order));
     let confining = &context.confining;
-    // Asked now, so that an attempt that has no user here is refused before anything of it runs.
-    confining.of(order).map_err(Refusal::of_node)?;
+    // Asked now, so that an attempt that has no user here is refused before anything of it runs, and so is one whose
+    // GPUs cannot be had in an image.
+    context.surroundings(order).map_err(Refusal::of_node)?;
     let made = make_directory(&directory, order, work);
     made.and_then(|()| confining.hand_over(&directory, order))
         .map_err(|error| Refusal::of_node(format!("cannot make {}: {error}", directory.display())))
@@ -106,8 +135,8 @@ fn write_script(path: &Path, text: &str) -> io::Result<()> {
 
 /// What the shim of an attempt is told at its start. May ask the system for users; an error is for a person.
 pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> Result<ShimSpec, String> {
-    let confinement = context.confining.of(order)?;
-    Ok(ShimSpec { confinement, ..spec::shim_spec(context, order) })
+    let (confinement, container) = context.surroundings(order)?;
+    Ok(ShimSpec { confinement, container, ..spec::shim_spec(&context.seen_by(order), order) })
 }
 
 /// The command that starts tasks of a further step.
@@ -116,7 +145,7 @@ pub fn start_tasks_command(
     order: &RunAttempt,
     tasks: &StartTasks,
 ) -> ShimCommand {
-    ShimCommand::StartTasks(spec::further_step(context, order, tasks))
+    ShimCommand::StartTasks(spec::further_step(&context.seen_by(order), order, tasks))
 }
 
 /// The command that stops an attempt. Who loses the node through no doing of their own is warned first, if they

@@ -30,6 +30,7 @@ pub fn shim_spec(context: &NodeContext, order: &RunAttempt) -> ShimSpec {
         batch: is_batch(order),
         step: first_step(context, order),
         confinement: Confinement::default(),
+        container: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Without confinement there is neither, and all is as the process tree has it.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,13 +12,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    ForkResult, Gid, Uid, getgroups, setegid, seteuid, setgroups, setresgid, setresuid,
+};
 
 use super::room::{PRIVATE, Room};
 use crate::confine::cgroup::Cgroup;
 use crate::confine::devices;
 use crate::confine::kernel;
 use crate::confine::spec::{Confinement, PrivateTmp, UnixUser};
+use crate::container::spec::ContainerSpec;
 
 /// What files of tasks are open to unless their programs say otherwise.
 const UMASK: u32 = 0o022;
@@ -29,6 +33,9 @@ pub struct Grip {
     confinement: Confinement,
     cgroup: Option<Cgroup>,
     room: Option<Room>,
+    container: Option<ContainerSpec>,
+    /// Processes that only keep a container: no tasks, and not for signals.
+    keepers: BTreeSet<i32>,
 }
 
 impl Grip {
@@ -36,7 +43,8 @@ impl Grip {
     /// be confined as it should be does not run.
     pub fn take(confinement: &Confinement) -> io::Result<Self> {
         let cgroup = confinement.cgroup.as_ref().map(Cgroup::make).transpose()?;
-        let mut grip = Self { confinement: confinement.clone(), cgroup, room: None };
+        let confinement = confinement.clone();
+        let mut grip = Self { confinement, cgroup, ..Self::default() };
         let done = grip.fill();
         done.inspect_err(|_| grip.give_back())?;
         Ok(grip)
@@ -63,15 +71,34 @@ impl Grip {
         kernel::fork_into(self.cgroup.as_ref().and_then(Cgroup::born_inside))
     }
 
+    /// Its tasks run in this image.
+    pub fn contain(&mut self, container: Option<ContainerSpec>) {
+        self.container = container;
+    }
+
+    /// What its tasks run in.
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        self.container.as_ref()
+    }
+
+    /// A container's keeper has begun.
+    pub fn begin_keeper(&mut self, pid: i32) {
+        self.keepers.insert(pid);
+    }
+
+    /// It has ended. Whether it was one.
+    pub fn end_keeper(&mut self, pid: i32) -> bool {
+        self.keepers.remove(&pid)
+    }
+
+    /// Whether the process only keeps a container.
+    pub fn is_keeper(&self, pid: i32) -> bool {
+        self.keepers.contains(&pid)
+    }
+
     /// In that process: goes where tasks are, and becomes who they are. The error is for a person.
     pub fn become_one_of_it(&self) -> Result<(), String> {
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|it| it.born_inside().is_none()) {
-            cgroup.enter().map_err(|error| error.to_string())?;
-        }
-        if let Some(room) = &self.room {
-            room.enter().map_err(at("namespaces"))?;
-        }
-        umask(Mode::from_bits_truncate(UMASK));
+        self.go_there()?;
         if let Some(user) = &self.confinement.user {
             become_user(user).map_err(at(&user.name))?;
         }
@@ -79,6 +106,39 @@ impl Grip {
             prctl::set_no_new_privs().map_err(at("no new privileges"))?;
         }
         Ok(())
+    }
+
+    /// In that process: goes where tasks are, as who it is. The error is for a person.
+    pub fn go_there(&self) -> Result<(), String> {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|it| it.born_inside().is_none()) {
+            cgroup.enter().map_err(|error| error.to_string())?;
+        }
+        if let Some(room) = &self.room {
+            room.enter().map_err(at("namespaces"))?;
+        }
+        umask(Mode::from_bits_truncate(UMASK));
+        Ok(())
+    }
+
+    /// In that process: does this with its user's rights, and is who it was again. Ends the process if it cannot be.
+    pub fn as_user<T>(&self, work: impl FnOnce() -> T) -> nix::Result<T> {
+        let Some(user) = self.user() else { return Ok(work()) };
+        let own = getgroups()?;
+        setgroups(&groups_of(user))?;
+        setegid(Gid::from_raw(user.gid))?;
+        seteuid(Uid::from_raw(user.uid))?;
+        let done = work();
+        let back = seteuid(Uid::from_raw(0));
+        let back = back.and_then(|()| setegid(Gid::from_raw(0))).and_then(|()| setgroups(&own));
+        match back {
+            Ok(()) => Ok(done),
+            Err(_) => std::process::exit(1),
+        }
+    }
+
+    /// Whether `/tmp` is its own.
+    pub fn has_own_tmp(&self) -> bool {
+        self.hides(Path::new("/tmp"))
     }
 
     /// Who tasks run as, if not as this process.
@@ -188,10 +248,13 @@ fn at(what: &str) -> impl Fn(Errno) -> String {
     move |error| format!("{what}: {error}")
 }
 
+fn groups_of(user: &UnixUser) -> Vec<Gid> {
+    user.groups.iter().copied().map(Gid::from_raw).collect()
+}
+
 fn become_user(user: &UnixUser) -> nix::Result<()> {
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    setgroups(&groups)?;
+    setgroups(&groups_of(user))?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
 }

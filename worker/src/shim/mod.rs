@@ -7,6 +7,7 @@
 //! Once a task runs, nothing that goes wrong with a file ends the shim: that would end a healthy job.
 
 mod connection;
+mod container;
 pub mod events;
 pub mod grip;
 pub mod launcher;
@@ -100,8 +101,8 @@ impl<'a> Shim<'a> {
         let now = Instant::now();
         let mut shim = Self {
             attempt,
-            limit_at: limit_at(&spec, now),
-            warn_at: warn_at(&spec, now),
+            limit_at: stopping::limit_at(&spec, now),
+            warn_at: stopping::warn_at(&spec, now),
             open_tasks: spec.step.tasks.len(),
             spec,
             listener,
@@ -132,7 +133,10 @@ impl<'a> Shim<'a> {
 
     fn take_grip(&mut self) {
         match Grip::take(&self.spec.confinement) {
-            Ok(grip) => self.grip = grip,
+            Ok(mut grip) => {
+                grip.contain(self.spec.container.take());
+                self.grip = grip;
+            }
             Err(error) => self.start_nothing(format!("this node cannot confine it: {error}")),
         }
     }
@@ -297,6 +301,13 @@ impl<'a> Shim<'a> {
             return;
         };
         let task = self.running.swap_remove(index);
+        let failure = match self.grip.end_keeper(task.pid) {
+            true => task::take_failure(self.attempt, task.step, task.rank),
+            false => None,
+        };
+        if let Some(failure) = failure.filter(|_| self.stopping.is_none()) {
+            return self.not_started(task.step, task.rank, failure);
+        }
         let detail = match &self.stopping {
             Some(stopping) if !exit.is_success() => stopping.reason.clone(),
             None if exit.signal == KILL => self.grip.out_of_memory().unwrap_or_default(),
@@ -360,11 +371,22 @@ impl<'a> Shim<'a> {
             Ok(pid) => {
                 self.childless = false;
                 self.running.push(RunningTask { step: step.step, rank: task.rank, pid });
+                if container::has_keeper(&self.grip) {
+                    self.grip.begin_keeper(pid);
+                }
                 let (step, rank) = (step.step, task.rank);
                 self.events.push(ShimEvent::TaskStarted { step, rank, pid });
             }
-            Err(failure) => self.task_ended(step.step, task.rank, failure.exit, failure.detail),
+            Err(failure) => self.not_started(step.step, task.rank, failure),
         }
+    }
+
+    /// What is the node's own fault ends the attempt, and is tried elsewhere.
+    fn not_started(&mut self, step: u32, rank: u32, failure: task::Failure) {
+        if failure.of_node {
+            self.stop(Why::Told(NODE_CAUSE), failure.detail.clone(), Duration::ZERO, false);
+        }
+        self.task_ended(step, rank, failure.exit, failure.detail);
     }
 
     /// Once no task runs and none can be started any more, the room needs nobody who waits for orphans.
@@ -456,7 +478,8 @@ impl<'a> Shim<'a> {
             return;
         };
         let script = self.running.iter().find(|task| self.spec.batch && task.step == 0);
-        stopping::warn(warning, script.map(|task| task.pid), &self.grip);
+        let script = script.map(|task| container::process_of(task.pid, &self.grip));
+        stopping::warn(warning, script, &self.grip);
     }
 }
 
@@ -466,22 +489,6 @@ const NODE_CAUSE: i32 = 3;
 const KILL: i32 = 9;
 /// What a task counts as that was asked for after the end had begun.
 const NOT_STARTED: Exit = Exit { code: 126, signal: 0 };
-
-fn limit_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
-    (spec.time_limit_ms > 0)
-        .then(|| start.checked_add(Duration::from_millis(spec.time_limit_ms)))
-        .flatten()
-}
-
-/// A warning that would come before the start comes at half of the time instead.
-fn warn_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
-    let warning = spec.warning.as_ref().filter(|_| spec.time_limit_ms > 0)?;
-    let after_ms = match spec.time_limit_ms.checked_sub(warning.ahead_ms) {
-        Some(after_ms) if after_ms > 0 => after_ms,
-        Some(_) | None => spec.time_limit_ms / 2,
-    };
-    start.checked_add(Duration::from_millis(after_ms))
-}
 
 /// By rename, so that a reader sees all of it or nothing.
 fn write_exit(attempt: &Path, step: u32, rank: u32, exit: Exit) -> io::Result<()> {

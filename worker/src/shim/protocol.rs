@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::confine::spec::Confinement;
+use crate::container::spec::ContainerSpec;
 
 /// Version of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Version of shims that do not say theirs.
 pub const UNSAID: u32 = 1;
 /// Name of the socket in the attempt's directory; binding it is what makes a shim the only one.
@@ -43,6 +44,9 @@ pub struct ShimSpec {
     /// What confines it; nothing does if the worker is older than this.
     #[serde(default)]
     pub confinement: Confinement,
+    /// The image that its tasks run in, if it has one.
+    #[serde(default)]
+    pub container: Option<ContainerSpec>,
 }
 
 /// A signal ahead of the end.

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
 use super::grip::Grip;
-use super::protocol::{Ending, Warning};
+use super::protocol::{Ending, ShimSpec, Warning};
 use super::tree::{self, Process};
 
 /// First pause between two rounds of KILL; a process may fork between a look at `/proc` and its death.
@@ -146,6 +146,23 @@ fn signal_all(signal: Signal, grip: &Grip) -> io::Result<()> {
 /// Tasks and what they have started.
 fn of_tasks(grip: &Grip) -> io::Result<Vec<Process>> {
     let mut found = tree::descendants(getpid().as_raw())?;
-    found.retain(|process| Some(process.pid) != grip.first());
+    found.retain(|process| Some(process.pid) != grip.first() && !grip.is_keeper(process.pid));
     Ok(found)
+}
+
+/// When its time is over, if ever.
+pub fn limit_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
+    (spec.time_limit_ms > 0)
+        .then(|| start.checked_add(Duration::from_millis(spec.time_limit_ms)))
+        .flatten()
+}
+
+/// When it is warned of that. A warning that would come before the start comes at half of the time instead.
+pub fn warn_at(spec: &ShimSpec, start: Instant) -> Option<Instant> {
+    let warning = spec.warning.as_ref().filter(|_| spec.time_limit_ms > 0)?;
+    let after_ms = match spec.time_limit_ms.checked_sub(warning.ahead_ms) {
+        Some(after_ms) if after_ms > 0 => after_ms,
+        Some(_) | None => spec.time_limit_ms / 2,
+    };
+    start.checked_add(Duration::from_millis(after_ms))
 }

@@ -14,6 +14,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, setpgid};
 use serde::{Deserialize, Serialize};
 
+use super::container::{self, Contained};
 use super::grip::Grip;
 use super::protocol::{Exit, StepSpec, TaskSpec};
 use crate::confine::kernel;
@@ -32,14 +33,29 @@ pub struct Failure {
     pub exit: Exit,
     /// One line.
     pub detail: String,
+    /// It is not its own fault, and may do better on another node.
+    #[serde(default)]
+    pub of_node: bool,
 }
 
 impl Failure {
-    fn not_started(detail: String) -> Self {
-        Self { exit: Exit::code(NOT_STARTED), detail }
+    /// It may not be started like this.
+    pub fn not_started(detail: String) -> Self {
+        Self { exit: Exit::code(NOT_STARTED), detail, of_node: false }
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// What it needs is not there.
+    pub fn not_found(detail: String) -> Self {
+        Self { exit: Exit::code(NOT_FOUND), detail, of_node: false }
+    }
+
+    /// This node cannot start it.
+    pub fn of_node(detail: String) -> Self {
+        Self { of_node: true, ..Self::not_started(detail) }
+    }
+
+    /// For who waits for it.
+    pub fn to_bytes(&self) -> Vec<u8> {
         // Cannot fail: numbers and text alone.
         serde_json::to_vec(self).unwrap_or_default()
     }
@@ -69,6 +85,19 @@ pub fn exit_path(attempt: &Path, step: u32, rank: u32) -> PathBuf {
     output_path(attempt, step, rank, "exit")
 }
 
+/// What a container's keeper has said, whose task counted as started; it is taken away.
+pub fn take_failure(attempt: &Path, step: u32, rank: u32) -> Option<Failure> {
+    let path = failure_path(attempt, step, rank);
+    let said = fs::read(&path).ok().filter(|said| !said.is_empty());
+    // An empty file is in nobody's way.
+    let _ = fs::remove_file(path);
+    serde_json::from_slice(&said?).ok()
+}
+
+fn failure_path(attempt: &Path, step: u32, rank: u32) -> PathBuf {
+    output_path(attempt, step, rank, "failure")
+}
+
 /// Starts a task in a process group of its own and returns its process id.
 pub fn start(
     attempt: &Path,
@@ -81,7 +110,7 @@ pub fn start(
     match grip.fork().map_err(|error| not_started("fork", &error.into()))? {
         ForkResult::Child => {
             drop(answer);
-            let failure = become_task(step, task, grip, outputs);
+            let failure = become_task(attempt, step, task, grip, outputs);
             // If the shim is gone nobody waits for the word.
             let _ = to_shim.write_all(&failure.to_bytes());
             std::process::exit(failure.exit.code)
@@ -107,21 +136,27 @@ fn pipe() -> io::Result<(File, File)> {
 }
 
 /// In the fork: from the shim's copy to the task's program. Returns only what kept it from that.
-fn become_task(step: &StepSpec, task: &TaskSpec, grip: &Grip, outputs: Outputs) -> Failure {
-    if let Err(why) = kernel::forget_signals().map_err(|error| error.to_string()) {
-        return Failure::not_started(format!("cannot start: signals: {why}"));
-    }
-    if let Err(why) = grip.become_one_of_it() {
-        return Failure::not_started(format!("cannot start: confinement: {why}"));
-    }
-    let (stdout, mut stderr) = match outputs.open() {
-        Ok(files) => files,
+fn become_task(
+    attempt: &Path,
+    step: &StepSpec,
+    task: &TaskSpec,
+    grip: &Grip,
+    outputs: Outputs,
+) -> Failure {
+    let word = failure_path(attempt, step.step, task.rank);
+    let begun = go_there(&word, grip).and_then(|contained| {
+        let opened = open_as_its_user(outputs, contained.is_some(), grip)?;
+        Ok((contained, opened))
+    });
+    let (contained, (stdout, mut stderr)) = match begun {
+        Ok(begun) => begun,
         Err(failure) => return failure,
     };
     let kept = stderr.try_clone();
-    let failure = match stand_in(&stdout, &stderr) {
-        Ok(()) => execute(step, task, grip),
-        Err(error) => not_started("its files", &error),
+    let failure = match (stand_in(&stdout, &stderr), contained) {
+        (Ok(()), Some(contained)) => contained.run(step, task, grip),
+        (Ok(()), None) => execute(step, task, grip),
+        (Err(error), _) => not_started("its files", &error),
     };
     if let Ok(file) = kept {
         stderr = file;
@@ -129,6 +164,35 @@ fn become_task(step: &StepSpec, task: &TaskSpec, grip: &Grip, outputs: Outputs) 
     // Its user looks there first; if even this fails, the detail of the report remains.
     let _ = writeln!(stderr, "gotgan: {}", failure.detail);
     failure
+}
+
+/// Where tasks are; as their user already, unless a container is to be made first.
+fn go_there<'g>(word: &Path, grip: &'g Grip) -> Result<Option<Contained<'g>>, Failure> {
+    let failed =
+        |what: &str, why: String| Failure::not_started(format!("cannot start: {what}: {why}"));
+    kernel::forget_signals().map_err(|error| failed("signals", error.to_string()))?;
+    // The file for its word is opened here, where its name is seen.
+    let contained = Contained::of(grip, word)
+        .map_err(|error| Failure::of_node(format!("cannot start: its container: {error}")))?;
+    let there = match &contained {
+        Some(_) => grip.go_there(),
+        None => grip.become_one_of_it(),
+    };
+    there.map_err(|why| failed("confinement", why))?;
+    Ok(contained)
+}
+
+fn open_as_its_user(
+    outputs: Outputs,
+    is_contained: bool,
+    grip: &Grip,
+) -> Result<(File, File), Failure> {
+    match is_contained {
+        true => grip
+            .as_user(|| outputs.open())
+            .map_err(|errno| Failure::of_node(format!("cannot start: as its user: {errno}")))?,
+        false => outputs.open(),
+    }
 }
 
 /// Makes these files the standard ones, with nothing to read, and lets no other be inherited.
@@ -159,6 +223,8 @@ fn find_and_execute(step: &StepSpec, task: &TaskSpec, grip: &Grip) -> Result<Inf
         environment.entry(name.to_owned()).or_insert(value);
     }
     let argv = if task.argv.is_empty() { &step.argv } else { &task.argv };
+    let launched = container::launched(argv, task, grip)?;
+    let argv = launched.as_ref().unwrap_or(argv);
     let program = argv.first().ok_or_else(|| not_found("no program given".into()))?;
     let path = find_program(program, place, environment.get("PATH").map_or("", String::as_str))?;
     let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
@@ -307,7 +373,7 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
 }
 
 fn not_found(detail: String) -> Failure {
-    Failure { exit: Exit::code(NOT_FOUND), detail }
+    Failure::not_found(detail)
 }
 
 fn not_started(what: &str, error: &io::Error) -> Failure {

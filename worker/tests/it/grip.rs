@@ -75,6 +75,7 @@ impl Played {
             batch: true,
             step,
             confinement,
+            container: None,
         };
         fs::write(attempt.join(SPEC), serde_json::to_vec(&spec).unwrap()).unwrap();
         let input = self.launcher.stdin.as_mut().unwrap();

@@ -4,6 +4,7 @@
 mod attempts;
 mod cluster;
 mod confine;
+mod containers;
 mod double;
 mod files;
 mod findings;

@@ -28,6 +28,7 @@ fn orders(version: u32) -> ShimSpec {
         batch: false,
         step: StepSpec { tasks: vec![task], ..StepSpec::default() },
         confinement: Default::default(),
+        container: None,
     }
 }
 

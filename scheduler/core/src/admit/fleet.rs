@@ -21,6 +21,8 @@ pub struct Fleet {
     labels: BTreeMap<String, BTreeSet<String>>,
     /// How many nodes each block has, by level.
     blocks: BTreeMap<Level, BTreeMap<String, u32>>,
+    /// How many nodes can run jobs with an image.
+    images: u32,
 }
 
 /// What one node has of one class, or of anything but GPUs.
@@ -101,6 +103,7 @@ impl Fleet {
             memory_mib: inventory.memory_mib,
         };
         self.all.add(size(0));
+        self.images = self.images.saturating_add(u32::from(inventory.runs_images()));
         let mut counts: BTreeMap<&GpuClass, u32> = BTreeMap::new();
         for gpu in &inventory.gpus {
             *counts.entry(&gpu.class).or_default() += 1;
@@ -146,6 +149,12 @@ impl Fleet {
     pub fn blocks(&self, level: Level) -> impl Iterator<Item = (&str, u32)> {
         let blocks = self.blocks.get(&level).into_iter().flatten();
         blocks.map(|(name, nodes)| (name.as_str(), *nodes))
+    }
+
+    /// How many nodes can run jobs with an image.
+    #[must_use]
+    pub fn images(&self) -> u32 {
+        self.images
     }
 
     /// Every label with the values it has somewhere.

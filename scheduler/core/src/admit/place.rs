@@ -9,6 +9,7 @@ use super::request::ConstraintsRequest;
 use super::together;
 use super::work::shown;
 use crate::ids::{NodeName, ProjectPath, ReservationName};
+use crate::image::ImagePath;
 use crate::quota::QuotaTree;
 use crate::spec::Constraints;
 
@@ -60,6 +61,7 @@ pub(super) fn project(
 pub(super) fn constraints(
     request: ConstraintsRequest,
     nodes: u32,
+    images: bool,
     fleet: &Fleet,
     findings: &mut Findings,
 ) -> Constraints {
@@ -80,7 +82,29 @@ pub(super) fn constraints(
     let blocks = together::block_terms(&request, nodes, fleet, findings);
     let reservation = reservation(&request.reservation, findings);
     let labels = request.labels;
-    Constraints { nodes: wanted, exclude_nodes: unwanted, labels, blocks, reservation }
+    Constraints { nodes: wanted, exclude_nodes: unwanted, labels, blocks, reservation, images }
+}
+
+/// What lies at the path is seen by the worker, as the job's user. Workers say anew at each start whether they can run
+/// images, so that none does now is no fault.
+pub(super) fn image(asked: &str, fleet: &Fleet, findings: &mut Findings) -> Option<ImagePath> {
+    if asked.is_empty() {
+        return None;
+    }
+    match ImagePath::new(asked) {
+        Ok(image) => {
+            if fleet.images() == 0 {
+                let message = "no node runs jobs with an image now: it waits until one does";
+                findings.warn(message.to_owned());
+            }
+            Some(image)
+        }
+        Err(bad) => {
+            let message = format!("\"{}\" {bad}", shown(asked));
+            findings.fault("image", FaultReason::Malformed, message);
+            None
+        }
+    }
 }
 
 /// Whether there is such a reservation, and for whom, is seen when the job is stored, which knows the time.

@@ -55,6 +55,8 @@ pub struct JobRequest {
     pub deadline_us: i64,
     /// The same in seconds from its submission; 0: none.
     pub deadline_in_s: i64,
+    /// Path of the image that its processes run in; empty: none.
+    pub image: String,
 }
 
 /// What runs.

@@ -296,6 +296,9 @@ fn judge_constraints(job: &Job, node: &Node, wrong: &mut Vec<String>) {
             wrong.push(format!("node {name} does not carry {key}={value}"));
         }
     }
+    if job.spec.image.is_some() && !node.inventory.runs_images() {
+        wrong.push(format!("node {name} cannot run a job with an image"));
+    }
 }
 
 /// Each node gives exactly what was asked: whole GPUs wholly, a share from one GPU.

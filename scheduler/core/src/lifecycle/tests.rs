@@ -83,6 +83,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         labels: BTreeMap::new(),
         simulated: true,
         confinement: None,
+        images: None,
     }
 }
 
@@ -117,6 +118,7 @@ fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: boo
         array: None,
         singleton: false,
         deadline: None,
+        image: None,
     }
 }
 

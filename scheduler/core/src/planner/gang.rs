@@ -11,6 +11,13 @@ use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::ids::NodeName;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};
 
+/// For jobs that may not be everywhere.
+const WITHIN: &str = " within its constraints";
+/// For jobs with an image.
+pub(crate) const FOR_IMAGES: &str = " and a runtime for images";
+/// For those that are both.
+const FOR_IMAGES_WITHIN: &str = " and a runtime for images within its constraints";
+
 /// What each node of a gang gives, without the class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
@@ -87,12 +94,14 @@ impl Territory<'_> {
 
     /// Whether the node would belong to it if nothing were closed.
     pub fn would_contain(&self, slot: &Slot<'_>) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, blocks, reservation: _ } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, blocks, reservation: _, images } =
+            self.constraints;
         let own = &slot.node.inventory.labels;
         (nodes.is_empty() || nodes.contains(slot.name))
             && !exclude_nodes.contains(slot.name)
             && labels.iter().all(|(key, value)| own.get(key) == Some(value))
             && blocks.admit(&slot.node.inventory)
+            && (!images || slot.node.inventory.runs_images())
             && self.closed.admits(slot)
             && !self.avoid.is_some_and(|avoid| avoid.contains(slot.name))
     }
@@ -102,11 +111,26 @@ impl Territory<'_> {
         self.leaves_out_no_node() && !self.constraints.blocks.is_binding()
     }
 
+    /// What is asked of a node beside what it must give, in words behind that.
+    pub fn words(&self) -> &'static str {
+        let Constraints { nodes, exclude_nodes, labels, blocks, reservation: _, images } =
+            self.constraints;
+        let names = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
+        let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
+        let asks = names || blocks.is_binding() || avoids || !self.closed.is_nothing();
+        match (asks, images) {
+            (false, false) => "",
+            (true, false) => WITHIN,
+            (false, true) => FOR_IMAGES,
+            (true, true) => FOR_IMAGES_WITHIN,
+        }
+    }
+
     /// Whether no node is left out but those that belong to no block.
     fn leaves_out_no_node(&self) -> bool {
-        let Constraints { nodes, exclude_nodes, labels, .. } = self.constraints;
+        let Constraints { nodes, exclude_nodes, labels, images, .. } = self.constraints;
         let avoids = self.avoid.is_some_and(|avoid| !avoid.is_empty());
-        let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty();
+        let asks = !nodes.is_empty() || !exclude_nodes.is_empty() || !labels.is_empty() || *images;
         !asks && !avoids && self.closed.is_nothing()
     }
 

@@ -344,8 +344,7 @@ impl<'w> Look<'_, 'w> {
 
     /// Not even the whole machine would serve.
     fn never(&self, all: u32) -> Blocker {
-        let asked =
-            if self.family.territory.is_everywhere() { "" } else { " within its constraints" };
+        let asked = self.family.territory.words();
         let note = format!("{}{}{asked}", self.node_words(""), self.together_words());
         impossible(self.class_word(), self.nodes, all, count(self.of_class()), note)
     }

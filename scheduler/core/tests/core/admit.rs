@@ -311,6 +311,16 @@ fn texts_and_paths_are_held_to_their_form() {
 }
 
 #[test]
+fn an_image_is_a_path_and_binds_the_job_to_nodes_that_run_images() {
+    assert_snapshot!(refused(|r| r.image = "docker://ubuntu:24.04".to_owned()), @r#"spec.image MALFORMED "docker://ubuntu:24.04" is not an absolute path; give a directory on the nodes, as /images/torch (registries are not pulled from)"#);
+    assert_snapshot!(refused(|r| r.image = "/images/../etc".to_owned()), @r#"spec.image MALFORMED "/images/../etc" has ".." in it; give the path without it"#);
+    let admitted = admitted(|r| r.image = "/images/torch".to_owned());
+    assert_eq!(admitted.spec.image.unwrap().as_str(), "/images/torch");
+    assert!(admitted.spec.constraints.images);
+    assert_eq!(admitted.warnings, ["no node runs jobs with an image now: it waits until one does"]);
+}
+
+#[test]
 fn a_job_above_its_limit_is_taken_with_a_warning() {
     let admitted = admitted(|r| {
         r.project = "public/nup/startup-042".to_owned();

@@ -9,6 +9,7 @@ use gotgan_core::change::Change;
 use gotgan_core::ids::{
     GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, ReservationName, UserName,
 };
+use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::spec::{
@@ -27,6 +28,7 @@ pub struct NodeBuilder<'a> {
     memory_gib: Option<u64>,
     labels: BTreeMap<String, String>,
     nvlink_domains: Vec<String>,
+    images: Option<Images>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -40,6 +42,7 @@ impl<'a> NodeBuilder<'a> {
             memory_gib: None,
             labels: BTreeMap::new(),
             nvlink_domains: Vec::new(),
+            images: None,
         }
     }
 
@@ -60,6 +63,12 @@ impl<'a> NodeBuilder<'a> {
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Whether jobs with an image can run there.
+    pub fn images(mut self, images: Images) -> Self {
+        self.images = Some(images);
         self
     }
 
@@ -92,6 +101,7 @@ impl<'a> NodeBuilder<'a> {
             labels: self.labels,
             simulated: true,
             confinement: None,
+            images: self.images,
         };
         self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
@@ -174,6 +184,7 @@ fn plain_spec() -> JobSpec {
         array: None,
         singleton: false,
         deadline: None,
+        image: None,
     }
 }
 
@@ -281,6 +292,14 @@ impl<'a> JobBuilder<'a> {
     pub fn only_on(self, names: &[&str]) -> Self {
         let names = names.iter().map(|name| NodeName::new(name).unwrap());
         self.spec(|spec| spec.constraints.nodes.extend(names))
+    }
+
+    pub fn image(self, path: &str) -> Self {
+        let image = ImagePath::new(path).unwrap();
+        self.spec(|spec| {
+            spec.constraints.images = true;
+            spec.image = Some(image);
+        })
     }
 
     pub fn never_on(self, names: &[&str]) -> Self {

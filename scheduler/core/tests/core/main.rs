@@ -25,6 +25,7 @@ mod fair_tree;
 mod fairshare;
 mod fragmentation;
 mod health;
+mod images;
 mod import;
 mod kept_back;
 mod lend;

@@ -52,6 +52,7 @@ fn inventory(host: &Host) -> Inventory {
         labels: BTreeMap::new(),
         simulated: true,
         confinement: None,
+        images: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn spec(shape: &Shape) -> JobSpec {
         array: None,
         singleton: false,
         deadline: None,
+        image: None,
     }
 }
 

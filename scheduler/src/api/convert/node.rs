@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
+use gotgan_core::image::Images;
 use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
 use gotgan_core::window::Window;
@@ -37,6 +38,7 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         labels: inventory.labels.into_iter().collect(),
         simulated: inventory.simulated,
         confinement: inventory.confinement.and_then(confinement_from),
+        images: inventory.images.map(images_from),
     };
     nvlink::take_domain_of_gpus(&mut inventory);
     Ok(inventory)
@@ -51,6 +53,14 @@ fn confinement_from(confinement: v1::Confinement) -> Option<Confinement> {
         v1::ConfinementMode::Required => ConfinementMode::Required,
     };
     Some(Confinement { mode, applied: confinement.applied, missing: confinement.missing })
+}
+
+fn images_from(images: v1::Images) -> Images {
+    match images {
+        v1::Images { able: true, by, .. } => Images::Able(by),
+        v1::Images { missing, .. } if missing.is_empty() => Images::Off,
+        v1::Images { missing, .. } => Images::Unable(missing),
+    }
 }
 
 fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
@@ -218,6 +228,15 @@ fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
         labels: inventory.labels.clone().into_iter().collect(),
         simulated: inventory.simulated,
         confinement: inventory.confinement.as_ref().map(confinement),
+        images: inventory.images.as_ref().map(images),
+    }
+}
+
+fn images(images: &Images) -> v1::Images {
+    match images.clone() {
+        Images::Off => v1::Images::default(),
+        Images::Unable(missing) => v1::Images { missing, ..v1::Images::default() },
+        Images::Able(by) => v1::Images { able: true, by, ..v1::Images::default() },
     }
 }
 

@@ -43,6 +43,7 @@ pub fn job_request(spec: v1::JobSpec) -> JobRequest {
         singleton: spec.singleton,
         deadline_us: spec.deadline_us,
         deadline_in_s: spec.deadline_in_s,
+        image: spec.image,
     }
 }
 
@@ -138,6 +139,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
             Some(Deadline::WithinS(seconds)) => seconds,
             Some(Deadline::At(_)) | None => 0,
         },
+        image: spec.image.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -11,6 +11,7 @@ use gotgan_core::attempt::{
 use gotgan_core::change::{Change, Event, EventKind, Subject};
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath, UserName};
+use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::ledger::{LedgerEntry, Line};
 use gotgan_core::meter::{self, Meter};
@@ -78,7 +79,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
             cpu_milli: CpuMilli(8000),
             memory_mib: MemoryMib(65_536),
         },
-        constraints: Constraints::default(),
+        constraints: Constraints { images: true, ..Constraints::default() },
         time_limit_s: 3600,
         priority: -3,
         dependencies: Vec::new(),
@@ -88,6 +89,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
         array: None,
         singleton: false,
         deadline: None,
+        image: Some(ImagePath::new("/images/torch").unwrap()),
         max_retries: 1,
         environment: BTreeMap::from([("LANG".to_owned(), "ko_KR.UTF-8".to_owned())]),
         working_directory: String::new(),
@@ -154,6 +156,7 @@ pub fn inventory(node: &str) -> Inventory {
         labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         simulated: true,
         confinement: None,
+        images: Some(Images::Able("runc 1.1.5".to_owned())),
     }
 }
 
