@@ -163,6 +163,22 @@ impl Config {
         Ok(())
     }
 
+    /// See [`Self::reading_interval_ms`].
+    pub fn reading_interval(&self) -> Duration {
+        Duration::from_millis(self.reading_interval_ms)
+    }
+
+    /// See [`Self::reading_timeout_ms`].
+    pub fn reading_timeout(&self) -> Duration {
+        Duration::from_millis(self.reading_timeout_ms)
+    }
+
+    /// Two looks at a GPU that are further apart have others missing between them: the second was late by more than one
+    /// may be.
+    pub fn reading_gap(&self) -> Duration {
+        self.reading_interval() * 2 + self.reading_timeout()
+    }
+
     /// Labels with the names of the node's blocks among them. A label of the same key wins: it may come from a flag.
     pub fn all_labels(&self) -> BTreeMap<String, String> {
         let blocks = self.topology.iter().filter(|(_, name)| !name.is_empty());

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use gotgan_proto::v1::{HeldAttempt, WorkerMessage, scheduler_message::Message as Order};
+use gotgan_proto::v1::{
+    AttemptUse, GpuReading, HeldAttempt, WorkerMessage, scheduler_message::Message as Order,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::Event;
@@ -32,6 +34,8 @@ pub enum Input {
     },
     /// The kernel's log was read up to a record.
     LogRead(u64),
+    /// GPUs were looked at, each then, by the clock of [`crate::clock::boot_ms`].
+    Looked(Vec<(u64, GpuReading)>),
     /// Which attempts have living processes?
     Running(oneshot::Sender<Running>),
     /// Which attempts are not forgotten?
@@ -45,6 +49,8 @@ pub enum Input {
 pub struct Running {
     /// Attempts with living processes.
     pub attempts: Vec<HeldAttempt>,
+    /// What the GPUs of attempts that have not ended did so far.
+    pub uses: Vec<AttemptUse>,
     /// GPUs that no attempt has.
     pub unused: Unused,
 }

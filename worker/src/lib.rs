@@ -22,6 +22,7 @@ pub mod join;
 pub mod journal;
 pub mod limits;
 pub mod logs;
+pub mod measure;
 pub mod nvml;
 pub mod orders;
 pub mod reader;

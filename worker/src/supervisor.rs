@@ -5,6 +5,7 @@
 //! through bounded queues that are filled as there is room.
 
 mod hardware;
+mod measuring;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +48,8 @@ pub struct NodeGpus {
     pub milli: GpuMilli,
     /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
     pub settle: Duration,
+    /// What lies between two looks at a GPU that are further apart is not known.
+    pub gap: Duration,
 }
 
 /// What waits for the journal.
@@ -85,6 +88,8 @@ pub struct Supervisor {
     error_logged: Option<(String, u32, Instant)>,
     /// Ends of attempts that are kept back, and until when.
     settling: BTreeMap<AttemptKey, (Instant, Event)>,
+    /// When what was measured of an attempt was last written to the journal.
+    remembered_at: BTreeMap<AttemptKey, Instant>,
     /// When an attempt last let go of a GPU.
     used_until: BTreeMap<String, Instant>,
     began: Instant,
@@ -125,6 +130,7 @@ impl Supervisor {
             findings: Findings::new(image.findings, boot_id),
             error_logged: None,
             settling: BTreeMap::new(),
+            remembered_at: BTreeMap::new(),
             used_until: BTreeMap::new(),
             began: Instant::now(),
             handle: handle.clone(),
@@ -172,14 +178,15 @@ impl Supervisor {
             Input::Event(..) => {}
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
+            Input::Looked(looks) => self.looked(looks).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
                 // Whoever asked and is gone again leaves a closed queue, found by the next send.
                 let _ = answer.send(self.attach());
             }
             Input::Running(answer) => {
-                let running = Running { attempts: self.running(), unused: self.unused() };
-                let _ = answer.send(running);
+                let (attempts, uses) = (self.running(), self.uses());
+                let _ = answer.send(Running { attempts, uses, unused: self.unused() });
             }
             Input::Held(answer) => {
                 let _ = answer.send(self.attempts.keys().copied().collect());
@@ -230,8 +237,9 @@ impl Supervisor {
     }
 
     async fn happen(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
-        let attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
+        let mut attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
         let was = attempt.phase;
+        self.let_go(&mut attempt, &event);
         let (attempt, effects) = attempt.transition(event, now_us());
         self.attempts.insert(key, attempt);
         self.note_use(key, was);
@@ -300,6 +308,7 @@ impl Supervisor {
         self.claims.remove(&key);
         self.heard_at.remove(&key);
         self.settling.remove(&key);
+        self.remembered_at.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {
@@ -335,6 +344,7 @@ impl Supervisor {
             }
         }
         self.claims.insert(key);
+        self.begin_measuring(key);
         Ok(())
     }
 

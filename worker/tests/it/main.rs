@@ -11,6 +11,7 @@ mod gpus;
 mod grip;
 mod joining;
 mod logs;
+mod measure;
 mod nvml;
 mod reader;
 mod restart;
