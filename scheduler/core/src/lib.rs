@@ -33,6 +33,7 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;
+pub mod measured;
 pub mod meter;
 pub mod muster;
 pub mod node;
