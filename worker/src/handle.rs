@@ -11,6 +11,7 @@ use crate::attempt::Event;
 use crate::health::findings::Observed;
 use crate::health::leftover::Unused;
 use crate::held::AttemptKey;
+use crate::metrics::Using;
 
 /// What the supervisor is told or asked.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub enum Input {
     Looked(Vec<(u64, GpuReading)>),
     /// Which attempts have living processes?
     Running(oneshot::Sender<Running>),
+    /// Who has which GPUs, and what did the driver tell of these?
+    Using(oneshot::Sender<Using>),
     /// Which attempts are not forgotten?
     Held(oneshot::Sender<BTreeSet<AttemptKey>>),
     /// May this attempt still write output?

@@ -23,6 +23,7 @@ pub mod journal;
 pub mod limits;
 pub mod logs;
 pub mod measure;
+pub mod metrics;
 pub mod nvml;
 pub mod orders;
 pub mod reader;

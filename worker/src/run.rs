@@ -26,6 +26,7 @@ use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::logs::Logs;
 use crate::measure::feed::feed;
+use crate::metrics::{MetricsError, Port};
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
 use crate::supervisor::{NodeGpus, Supervisor};
@@ -73,6 +74,9 @@ pub enum RunError {
          [confinement], or set mode to \"best_effort\""
     )]
     NotConfined(String),
+    /// The page for Prometheus.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Nothing to say who this is.
     #[error(
         "no certificate in {0}: join first (gotgan-worker join), or give --join-token and --ca"
@@ -92,6 +96,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let _lock = lock(&state)?;
     let attempts = state.join(ATTEMPTS);
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
+    let port = Port::take(config.metrics_address()?).await?;
     // Before it joins: a token that was used by a worker that then refuses to run is lost.
     let (inventory, confining) = look_at_machine(config, &state, &node)?;
     let link = link(config, &state, &node).await?;
@@ -110,10 +115,12 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let logs = Arc::new(Logs::new(context, handle.clone()));
     let leftover_after = config.health.leftover_after();
     let feeding = feed(inventory.clone(), handle.clone(), config.reading_interval());
+    let showing = port.serve(inventory.clone(), handle.clone());
     let session = Session { link, inventory, handle: handle.clone(), logs, leftover_after };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
         _ = session.run() => Err(RunError::Stopped),
+        () = showing => Err(RunError::Stopped),
         _ = feeding => Err(RunError::Stopped),
         _ = watch_for_ever(watch) => Err(RunError::Stopped),
         () = sweep_for_ever(&attempts, &handle, config.retention()) => Err(RunError::Stopped),

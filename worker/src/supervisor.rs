@@ -84,6 +84,8 @@ pub struct Supervisor {
     /// The same of findings.
     findings_heard_at: Option<Instant>,
     findings: Findings,
+    /// Number of the error that was told last of each GPU.
+    last_xids: BTreeMap<String, u32>,
     /// GPU and number of the error that was logged last, and when.
     error_logged: Option<(String, u32, Instant)>,
     /// Ends of attempts that are kept back, and until when.
@@ -128,6 +130,7 @@ impl Supervisor {
             heard_at: BTreeMap::new(),
             findings_heard_at: None,
             findings: Findings::new(image.findings, boot_id),
+            last_xids: BTreeMap::new(),
             error_logged: None,
             settling: BTreeMap::new(),
             remembered_at: BTreeMap::new(),
@@ -187,6 +190,9 @@ impl Supervisor {
             Input::Running(answer) => {
                 let (attempts, uses) = (self.running(), self.uses());
                 let _ = answer.send(Running { attempts, uses, unused: self.unused() });
+            }
+            Input::Using(answer) => {
+                let _ = answer.send(self.using());
             }
             Input::Held(answer) => {
                 let _ = answer.send(self.attempts.keys().copied().collect());

@@ -5,6 +5,7 @@ use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message;
 use gotgan_proto::v1::{AttemptUse, GpuAllocation, MeasuredUse, Report, RunAttempt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{Cluster, PATIENCE, Peer, script};
 use crate::double::{Double, gpus, uuid};
@@ -129,4 +130,62 @@ async fn an_attempt_without_gpus_tells_nothing() {
     let mut peer = cluster.peer().await;
     peer.order(Order::RunAttempt(script(7, "true"))).await;
     assert_eq!(measured_at_end(&peer.reports_until_end().await), None);
+}
+
+/// The page for Prometheus, once it is there.
+async fn page(port: u16) -> String {
+    let waiting = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+                let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    waiting.await.expect("there is no page")
+}
+
+#[tokio::test]
+async fn the_page_for_prometheus_shows_gpus_with_the_job_that_has_them() {
+    let mut cluster = Cluster::start().await;
+    let mut state = gpus(2);
+    load(&mut state, 0, 42, 1_000_000);
+    let double = Double::new(&state);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let settings = format!(
+        "nvml_library = {:?}\nreading_interval_ms = 20\nmetrics_listen = \"127.0.0.1:{port}\"\n",
+        double.library()
+    );
+    let _daemon = cluster.daemon_of(&settings, &[]);
+    let mut peer = cluster.peer().await;
+    peer.order(Order::RunAttempt(until_told(&cluster, 7, &[(0, 1000)]))).await;
+    peer.until_started().await;
+    let text = page(port).await;
+    assert!(text.contains("content-type: text/plain; version=0.0.4"), "{text}");
+    let of = |metric: &str, gpu: u32| {
+        let wanted = format!("UUID=\"{}\"", uuid(gpu));
+        let found = text.lines().find(|line| line.starts_with(metric) && line.contains(&wanted));
+        found.unwrap_or_else(|| panic!("no {metric} in {text}")).to_owned()
+    };
+    let util = of("DCGM_FI_DEV_GPU_UTIL{", 0);
+    assert!(util.contains("hpc_job=\"7\"") && util.ends_with(" 42"), "{util}");
+    assert!(util.contains("Hostname=\"n1\""), "{util}");
+    let energy = of("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", 1);
+    assert!(!energy.contains("hpc_job") && energy.ends_with(" 2440325"), "{energy}");
+    std::fs::write(cluster.output("end"), "").unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_whose_port_for_metrics_is_taken_says_so_and_does_not_run() {
+    let cluster = Cluster::start().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!("metrics_listen = \"{}\"\n", taken.local_addr().unwrap());
+    let mut daemon = cluster.daemon_of(&settings, &["--simulate", "1xB200"]);
+    assert_eq!(daemon.exit_code().await, Some(1));
 }
