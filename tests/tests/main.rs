@@ -56,6 +56,7 @@ mod reservation;
 mod roles;
 mod scale;
 mod steps;
+mod telemetry;
 mod tour;
 mod why;
 mod worker_restart;
