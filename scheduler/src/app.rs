@@ -363,6 +363,8 @@ fn spawn_loops(
     ));
     tokio::spawn(loops::repair::run(writer.clone(), timing));
     tokio::spawn(loops::health::run(writer.clone(), parts.config.health.clone(), timing));
+    let (telemetry, policy) = (Arc::clone(&services.telemetry), Arc::clone(&services.policy));
+    tokio::spawn(loops::idle::run(writer.clone(), telemetry, policy));
     let metrics = Arc::clone(&services.metrics);
     let (of, policy) = (Arc::clone(dispatcher), Arc::clone(&services.policy));
     tokio::spawn(loops::gauges::run(writer.clone(), of, policy, metrics));

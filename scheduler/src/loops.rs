@@ -2,6 +2,7 @@
 
 pub mod gauges;
 pub mod health;
+pub mod idle;
 pub mod leadership;
 pub mod liveness;
 pub mod repair;

@@ -59,6 +59,7 @@ mod reservation;
 mod roles;
 mod scale;
 mod steps;
+mod telemetry;
 mod tour;
 mod upgrade;
 mod why;

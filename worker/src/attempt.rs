@@ -223,7 +223,11 @@ impl Attempt {
         if matches!(event, ShimEvent::Ended { .. }) {
             self.phase = Phase::Ended;
         }
-        self.report(report_event(event), at_us, n, effects);
+        let mut event = report_event(event);
+        if let report::Event::Ended(ended) = &mut event {
+            ended.measured = self.held.measured();
+        }
+        self.report(event, at_us, n, effects);
     }
 
     fn shim_lost(&mut self, reason: String, now_us: i64, effects: &mut Vec<Effect>) {
@@ -283,7 +287,8 @@ impl Attempt {
             None => (cause, reason),
         };
         let exit = Some(v1::ExitStatus::default());
-        let ended = v1::AttemptEnded { cause, reason, exit };
+        let measured = self.held.measured();
+        let ended = v1::AttemptEnded { cause, reason, exit, measured };
         self.report(report::Event::Ended(ended), now_us, 0, effects);
     }
 
@@ -328,6 +333,7 @@ fn report_event(event: &ShimEvent) -> report::Event {
             },
             reason: reason.clone(),
             exit: Some(exit_status(*exit)),
+            measured: None,
         }),
     }
 }

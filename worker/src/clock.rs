@@ -24,6 +24,14 @@ pub fn wall_us(since_boot_us: u64) -> i64 {
     now_us().saturating_sub(age)
 }
 
+/// Since the boot, with the time that the machine slept, in milliseconds: the same clock for a daemon and its successor.
+/// 0 if the machine has none.
+pub fn boot_ms() -> u64 {
+    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).ok();
+    let up_ms = up.map(|up| up.tv_sec() * 1000 + up.tv_nsec() / 1_000_000);
+    up_ms.and_then(|up_ms| u64::try_from(up_ms).ok()).unwrap_or(0)
+}
+
 /// 32 digits, base 16, by chance: the system seeds the hasher, and time and process tell apart what it does not.
 pub fn random_name() -> String {
     let half = |salt: u8| RandomState::new().hash_one((salt, now_us(), std::process::id()));

@@ -3,6 +3,7 @@
 //! `docs/operations/worker.toml` documents every key with its default; a test keeps the two together.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub struct Config {
     pub reading_interval_ms: u64,
     /// After this long without an answer a reading counts as failed.
     pub reading_timeout_ms: u64,
+    /// Where the page for Prometheus is; empty: there is none.
+    pub metrics_listen: String,
     /// Program of the shim; empty: beside the daemon.
     pub shim: PathBuf,
     /// How long output of attempts is kept.
@@ -120,6 +123,7 @@ impl Default for Config {
             gpu_classes: BTreeMap::new(),
             reading_interval_ms: 5_000,
             reading_timeout_ms: 10_000,
+            metrics_listen: String::new(),
             shim: PathBuf::new(),
             log_retention_s: 7 * 86_400,
             log_budget_mib: 64 << 10,
@@ -155,6 +159,7 @@ impl Config {
         if self.reading_interval_ms == 0 {
             return bad("reading_interval_ms must be at least 1".into());
         }
+        self.metrics_address()?;
         if self.state_directory.to_str().is_none() {
             return bad("state_directory must be UTF-8".into());
         }
@@ -170,6 +175,35 @@ impl Config {
             return bad(format!("health.settle_ms must be at most {SETTLE_MAX_MS}"));
         }
         Ok(())
+    }
+
+    /// Where the page for Prometheus is; `None`: there is none.
+    pub fn metrics_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.metrics_listen.is_empty() {
+            return Ok(None);
+        }
+        self.metrics_listen.parse().map(Some).map_err(|_| {
+            let given = &self.metrics_listen;
+            ConfigError::Value(format!(
+                "metrics_listen {given:?}: must be ADDRESS:PORT, as in \"127.0.0.1:7442\", or empty for no page"
+            ))
+        })
+    }
+
+    /// See [`Self::reading_interval_ms`].
+    pub fn reading_interval(&self) -> Duration {
+        Duration::from_millis(self.reading_interval_ms)
+    }
+
+    /// See [`Self::reading_timeout_ms`].
+    pub fn reading_timeout(&self) -> Duration {
+        Duration::from_millis(self.reading_timeout_ms)
+    }
+
+    /// Two looks at a GPU that are further apart have others missing between them: the second was late by more than one
+    /// may be.
+    pub fn reading_gap(&self) -> Duration {
+        self.reading_interval() * 2 + self.reading_timeout()
     }
 
     /// Labels with the names of the node's blocks among them. A label of the same key wins: it may come from a flag.
@@ -244,6 +278,20 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("https://"));
         config.insecure = true;
         config.check().unwrap();
+    }
+
+    #[test]
+    fn a_place_for_metrics_is_an_address_with_a_port_or_nothing() {
+        let at = |text: &str| {
+            let metrics_listen = text.to_owned();
+            Config { metrics_listen, ..Config::default() }.metrics_address()
+        };
+        assert_eq!(at("").unwrap(), None);
+        assert_eq!(at("[::1]:7442").unwrap().unwrap().port(), 7442);
+        for bad in ["7442", "localhost:7442", "off", "127.0.0.1"] {
+            let error = at(bad).unwrap_err().to_string();
+            assert!(error.starts_with("metrics_listen") && error.contains("7442"), "{error}");
+        }
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use gotgan_proto::v1::{HeldAttempt, WorkerMessage, scheduler_message::Message as Order};
+use gotgan_proto::v1::{
+    AttemptUse, GpuReading, HeldAttempt, WorkerMessage, scheduler_message::Message as Order,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::Event;
 use crate::health::findings::Observed;
 use crate::health::leftover::Unused;
 use crate::held::AttemptKey;
+use crate::metrics::Using;
 
 /// What the supervisor is told or asked.
 #[derive(Debug)]
@@ -34,8 +37,12 @@ pub enum Input {
     },
     /// The kernel's log was read up to a record.
     LogRead(u64),
+    /// GPUs were looked at, each then, by the clock of [`crate::clock::boot_ms`].
+    Looked(Vec<(u64, GpuReading)>),
     /// Which attempts have living processes?
     Running(oneshot::Sender<Running>),
+    /// Who has which GPUs, and what did the driver tell of these?
+    Using(oneshot::Sender<Using>),
     /// Which attempts are not forgotten?
     Held(oneshot::Sender<BTreeSet<AttemptKey>>),
     /// May this attempt still write output?
@@ -47,6 +54,8 @@ pub enum Input {
 pub struct Running {
     /// Attempts with living processes.
     pub attempts: Vec<HeldAttempt>,
+    /// What the GPUs of attempts that have not ended did so far.
+    pub uses: Vec<AttemptUse>,
     /// GPUs that no attempt has.
     pub unused: Unused,
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use gotgan_proto::v1::{self, report};
 
 use crate::health::remembered::{FindingsBegun, Remembered, Uncorrected};
+use crate::measure::Measuring;
 
 /// Names an attempt of a job.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Message)]
@@ -72,6 +73,20 @@ pub struct Held {
     /// `refused` or `ended` was reported.
     #[prost(bool, tag = "10")]
     pub ended: bool,
+    /// What its GPUs did so far; absent before they are its own, and once that was reported.
+    #[prost(message, optional, boxed, tag = "11")]
+    pub measuring: Option<Box<Measuring>>,
+}
+
+/// What the GPUs of an attempt did so far, as it is remembered from time to time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Measured {
+    /// Which attempt.
+    #[prost(message, required, tag = "1")]
+    pub key: AttemptKey,
+    /// All of it.
+    #[prost(message, required, tag = "2")]
+    pub measuring: Measuring,
 }
 
 /// A report together with how far into the shim's events it reaches.
@@ -133,6 +148,9 @@ pub enum Entry {
     /// The kernel's log was read up to a record of this boot.
     #[prost(uint64, tag = "15")]
     LogRead(u64),
+    /// The GPUs of an attempt did so much.
+    #[prost(message, tag = "16")]
+    Measured(Measured),
 }
 
 impl Held {
@@ -146,6 +164,11 @@ impl Held {
         v1::HeldAttempt { job_id: self.key.job_id, attempt: self.key.attempt, ended: self.ended }
     }
 
+    /// What its GPUs did so far; `None` if nothing is known.
+    pub fn measured(&self) -> Option<v1::MeasuredUse> {
+        self.measuring.as_ref()?.measured()
+    }
+
     /// Folds one record of this attempt in. Records of no attempt change nothing.
     pub fn apply(&mut self, entry: &Entry) {
         match entry {
@@ -156,6 +179,9 @@ impl Held {
             Entry::TasksOrdered(tasks) => self.steps.push(tasks.clone()),
             Entry::Reported(reported) => self.apply_report(reported),
             Entry::Acked(ack) => self.reports.retain(|report| report.seq > ack.seq),
+            Entry::Measured(measured) => {
+                self.measuring = Some(Box::new(measured.measuring.clone()));
+            }
             Entry::Forgotten(_)
             | Entry::Epoch(_)
             | Entry::Boot(_)
@@ -176,7 +202,11 @@ impl Held {
         let report = &reported.report;
         match &report.event {
             Some(report::Event::Accepted(_)) => self.accepted = true,
-            Some(report::Event::Refused(_) | report::Event::Ended(_)) => self.ended = true,
+            Some(report::Event::Refused(_) | report::Event::Ended(_)) => {
+                self.ended = true;
+                // It is in the report.
+                self.measuring = None;
+            }
             Some(report::Event::TaskStarted(task)) => self.shim_has(task.step, task.rank),
             Some(report::Event::TaskEnded(task)) => self.shim_has(task.step, task.rank),
             Some(report::Event::Started(_) | report::Event::Unfit(_)) | None => {}
@@ -244,11 +274,8 @@ impl Image {
                 self.attempts.remove(key);
             }
             // An acknowledgement may come after the attempt was forgotten; it must not bring it back.
-            Entry::Acked(ack) => {
-                if let Some(held) = self.attempts.get_mut(&key_of_ack(ack)) {
-                    held.apply(entry);
-                }
-            }
+            Entry::Acked(ack) => self.apply_to_known(key_of_ack(ack), entry),
+            Entry::Measured(measured) => self.apply_to_known(measured.key, entry),
             Entry::Snapshot(_)
             | Entry::Ordered(_)
             | Entry::StartOrdered(_)
@@ -263,6 +290,12 @@ impl Image {
         let head = [Entry::Epoch(self.epoch), Entry::Boot(self.boot_id.clone())];
         let attempts = self.attempts.values().flat_map(Held::entries);
         head.into_iter().chain(self.findings.entries()).chain(attempts).collect()
+    }
+
+    fn apply_to_known(&mut self, key: AttemptKey, entry: &Entry) {
+        if let Some(held) = self.attempts.get_mut(&key) {
+            held.apply(entry);
+        }
     }
 
     fn apply_to_attempt(&mut self, entry: &Entry) {
@@ -285,6 +318,7 @@ impl Entry {
                 AttemptKey::new(report.job_id, report.attempt)
             }
             Self::Acked(ack) => key_of_ack(ack),
+            Self::Measured(measured) => measured.key,
             Self::Epoch(_)
             | Self::Boot(_)
             | Self::FindingsBegun(_)

@@ -24,6 +24,8 @@ pub mod join;
 pub mod journal;
 pub mod limits;
 pub mod logs;
+pub mod measure;
+pub mod metrics;
 pub mod nvml;
 pub mod orders;
 pub mod reader;

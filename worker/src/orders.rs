@@ -5,7 +5,7 @@ use gotgan_proto::v1::scheduler_message::Message as Order;
 use crate::attempt::Event;
 use crate::held::{AttemptKey, Entry};
 
-/// Acknowledgements and forgetting may be lost: they come again.
+/// Acknowledgements and forgetting may be lost: they come again. Of what was measured the last minute may be lost.
 pub fn needs_sync(entry: &Entry) -> bool {
     match entry {
         Entry::Acked(_)
@@ -13,7 +13,8 @@ pub fn needs_sync(entry: &Entry) -> bool {
         | Entry::Epoch(_)
         | Entry::FindingsAcked(_)
         | Entry::Uncorrected(_)
-        | Entry::LogRead(_) => false,
+        | Entry::LogRead(_)
+        | Entry::Measured(_) => false,
         Entry::Snapshot(_)
         | Entry::Ordered(_)
         | Entry::StartOrdered(_)

@@ -27,6 +27,8 @@ use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::logs::Logs;
+use crate::measure::feed::feed;
+use crate::metrics::{MetricsError, Port};
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
 use crate::shim::protocol::VERSION;
@@ -85,6 +87,9 @@ pub enum RunError {
          [confinement], or set mode to \"best_effort\""
     )]
     NotConfined(String),
+    /// The page for Prometheus.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Nothing to say who this is.
     #[error(
         "no certificate in {0}: join first (gotgan-worker join), or give --join-token and --ca"
@@ -104,6 +109,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let _lock = lock(&state)?;
     let attempts = state.join(ATTEMPTS);
     fs::create_dir_all(&attempts).map_err(|source| file_error(&attempts, source))?;
+    let port = Port::take(config.metrics_address()?).await?;
     // Before it joins: a token that was used by a worker that then refuses to run is lost.
     let (inventory, ways) = look_at_machine(config, &state, &node)?;
     let link = link(config, &state, &node).await?;
@@ -116,16 +122,20 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
-    let gpus = NodeGpus { milli: inventory.gpu_milli(), settle };
+    let gpus = NodeGpus { milli: inventory.gpu_milli(), settle, gap: config.reading_gap() };
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
     let watch = Watch::begin(&config.health, &inventory, log_read, handle.clone());
     let logs = Arc::new(Logs::new(context, handle.clone()));
     let leftover_after = config.health.leftover_after();
+    let feeding = feed(inventory.clone(), handle.clone(), config.reading_interval());
+    let showing = port.serve(inventory.clone(), handle.clone());
     let session = Session { link, inventory, handle: handle.clone(), logs, leftover_after };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),
         _ = session.run() => Err(RunError::Stopped),
+        () = showing => Err(RunError::Stopped),
+        _ = feeding => Err(RunError::Stopped),
         _ = watch_for_ever(watch) => Err(RunError::Stopped),
         () = sweep_for_ever(&attempts, &handle, config.retention()) => Err(RunError::Stopped),
         () = shutdown => Ok(()),
@@ -265,8 +275,8 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
         nvml_library: given(&config.nvml_library),
         nvml_double_as_real: config.nvml_double_as_real,
         gpu_classes: config.gpu_classes.clone(),
-        reading_interval: Duration::from_millis(config.reading_interval_ms),
-        reading_timeout: Duration::from_millis(config.reading_timeout_ms),
+        reading_interval: config.reading_interval(),
+        reading_timeout: config.reading_timeout(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod hardware;
 mod hooks;
+mod measuring;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +51,8 @@ pub struct NodeGpus {
     pub milli: GpuMilli,
     /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
     pub settle: Duration,
+    /// What lies between two looks at a GPU that are further apart is not known.
+    pub gap: Duration,
 }
 
 /// What waits for the journal.
@@ -84,12 +87,16 @@ pub struct Supervisor {
     /// The same of findings.
     findings_heard_at: Option<Instant>,
     findings: Findings,
+    /// Number of the error that was told last of each GPU.
+    last_xids: BTreeMap<String, u32>,
     /// GPU and number of the error that was logged last, and when.
     error_logged: Option<(String, u32, Instant)>,
     /// Ends of attempts that are kept back, and until when.
     settling: BTreeMap<AttemptKey, (Instant, Event)>,
     /// What is held while the site's programs run.
     hooking: BTreeMap<AttemptKey, Hooking>,
+    /// When what was measured of an attempt was last written to the journal.
+    remembered_at: BTreeMap<AttemptKey, Instant>,
     /// When an attempt last let go of a GPU.
     used_until: BTreeMap<String, Instant>,
     began: Instant,
@@ -128,9 +135,11 @@ impl Supervisor {
             heard_at: BTreeMap::new(),
             findings_heard_at: None,
             findings: Findings::new(image.findings, boot_id),
+            last_xids: BTreeMap::new(),
             error_logged: None,
             settling: BTreeMap::new(),
             hooking: BTreeMap::new(),
+            remembered_at: BTreeMap::new(),
             used_until: BTreeMap::new(),
             began: Instant::now(),
             handle: handle.clone(),
@@ -179,14 +188,18 @@ impl Supervisor {
             Input::CleanedUp(key, outcome) => self.cleaned_up(key, outcome).await?,
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
+            Input::Looked(looks) => self.looked(looks).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
                 // Whoever asked and is gone again leaves a closed queue, found by the next send.
                 let _ = answer.send(self.attach());
             }
             Input::Running(answer) => {
-                let running = Running { attempts: self.running(), unused: self.unused() };
-                let _ = answer.send(running);
+                let (attempts, uses) = (self.running(), self.uses());
+                let _ = answer.send(Running { attempts, uses, unused: self.unused() });
+            }
+            Input::Using(answer) => {
+                let _ = answer.send(self.using());
             }
             Input::Held(answer) => {
                 let _ = answer.send(self.attempts.keys().copied().collect());
@@ -237,8 +250,9 @@ impl Supervisor {
     }
 
     async fn happen(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
-        let attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
+        let mut attempt = self.attempts.remove(&key).unwrap_or_else(|| Attempt::new(key));
         let was = attempt.phase;
+        self.let_go(&mut attempt, &event);
         let (attempt, effects) = attempt.transition(event, now_us());
         self.attempts.insert(key, attempt);
         self.note_use(key, was);
@@ -308,6 +322,7 @@ impl Supervisor {
         self.heard_at.remove(&key);
         self.settling.remove(&key);
         self.hooking.remove(&key);
+        self.remembered_at.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {
@@ -341,6 +356,7 @@ impl Supervisor {
             }
         }
         self.claims.insert(key);
+        self.begin_measuring(key);
         Ok(())
     }
 

@@ -14,9 +14,11 @@ use crate::{
         amount,
         dependency::DependencyView,
         job::{
-            ArrayTasksView, AttemptView, ExitView, JobDetail, JobView, ResourcesView, StepView,
-            tone_of_state,
+            AllocationView, ArrayTasksView, AttemptView, ExitView, JobDetail, JobView,
+            ResourcesView, tone_of_state,
         },
+        measured::{self, Held},
+        step::StepView,
     },
     watch,
 };
@@ -44,9 +46,10 @@ impl JobCommand {
             output.document("gotgan.job/1", &detail)?;
             return Ok(Exit::Ok.code());
         }
-        output.text(&summary(&detail.job, time::now_us()))?;
+        let now_us = time::now_us();
+        output.text(&summary(&detail.job, now_us))?;
         for attempt in &detail.attempts {
-            output.text(&attempt_summary(attempt))?;
+            output.text(&attempt_summary(attempt, now_us))?;
             output.table(&task_table(attempt))?;
         }
         Ok(Exit::Ok.code())
@@ -136,7 +139,7 @@ fn resources_text(asked: &ResourcesView) -> String {
     parts.join(", ")
 }
 
-fn attempt_summary(attempt: &AttemptView) -> String {
+fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
     let exit = attempt.exit.as_ref().filter(|_| attempt.ended_us.is_some()).map(ExitView::text);
     let refunded = attempt.refunded_gpu_milli_seconds;
     let cost = match refunded {
@@ -147,6 +150,7 @@ fn attempt_summary(attempt: &AttemptView) -> String {
             amount::gpu_time(refunded)
         ),
     };
+    let (used, note) = used_texts(attempt, now_us);
     let mut text = format!("\nAttempt {}: {}\n", attempt.attempt, attempt.state);
     text.push_str(&fields(&[
         ("  Detail", attempt.detail.clone()),
@@ -156,6 +160,9 @@ fn attempt_summary(attempt: &AttemptView) -> String {
         ("  Started", moment(attempt.started_us)),
         ("  Ended", moment(attempt.ended_us)),
         ("  Charged", cost),
+        ("  Used", used),
+        ("  Idle", idle_text(attempt)),
+        ("  Note", note),
     ]));
     for held in &attempt.allocation {
         let gpus: u64 = held.gpus.iter().map(|gpu| u64::from(gpu.gpu_milli)).sum();
@@ -176,6 +183,29 @@ fn attempt_summary(attempt: &AttemptView) -> String {
         }
     }
     text
+}
+
+/// What its GPUs did of what it held, and what is to be known of that.
+fn used_texts(attempt: &AttemptView, now_us: i64) -> (String, String) {
+    let Some(measured) = &attempt.measured else { return Default::default() };
+    let gpus = |held: &AllocationView| held.gpus.iter().map(|gpu| u64::from(gpu.gpu_milli)).sum();
+    let gpus: Vec<u64> = attempt.allocation.iter().map(gpus).filter(|gpus| *gpus > 0).collect();
+    let until_us = attempt.ended_us.unwrap_or(now_us);
+    let held_us = until_us - attempt.leased_us.unwrap_or(until_us);
+    let held_ms = u64::try_from(held_us / 1000).unwrap_or(0);
+    let held = Held {
+        gpu_ms: gpus.iter().sum::<u64>().saturating_mul(held_ms) / 1000,
+        nodes: gpus.len(),
+        simulated: attempt.allocation.iter().any(|held| held.simulated),
+        so_far: attempt.ended_us.is_none(),
+    };
+    (measured.text(&held), measured.note(&held))
+}
+
+/// That its GPUs do nothing, or for how long one of them did nothing.
+fn idle_text(attempt: &AttemptView) -> String {
+    let longest_ms = attempt.measured.as_ref().and_then(|measured| measured.longest_idle_ms);
+    measured::idle_text(attempt.idle_ms, longest_ms.unwrap_or(0), attempt.idle_told_us)
 }
 
 fn task_table(attempt: &AttemptView) -> Table {
@@ -225,6 +255,7 @@ fn add_tasks(table: &mut Table, step: &StepView) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::view::measured::MeasuredView;
     use gotgan_proto::v1;
 
     fn task(rank: u32, code: i32) -> v1::Task {
@@ -272,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_attempt_tells_its_tasks_apart() {
-        insta::assert_snapshot!(attempt_summary(&attempt()), @"
+        insta::assert_snapshot!(attempt_summary(&attempt(), 0), @"
         Attempt 1: ended
           Detail:   step 1: rank 1 on node2: exit 7
           Cause:    user
@@ -285,6 +316,32 @@ mod tests {
            1  run   check     0  node1  ended  exit 0  3.000s
            1  run   check     1  node2  ended  exit 7  3.000s
         ");
+    }
+
+    #[test]
+    fn an_attempt_tells_what_its_gpus_did() {
+        let mut measured = attempt();
+        (measured.leased_us, measured.ended_us) = (Some(0), Some(14_400_000_000));
+        measured.measured = Some(MeasuredView::of(&v1::MeasuredUse {
+            nodes: 1,
+            observed_gpu_ms: 3_600_000,
+            busy_gpu_ms: Some(2_700_000),
+            energy_mj: Some(1_234_000_000),
+            peak_memory_mib: Some(20_000),
+            longest_idle_ms: Some(600_000),
+            estimated: true,
+        }));
+        let text = attempt_summary(&measured, 0);
+        let start = text.find("  Charged").unwrap();
+        insta::assert_snapshot!(&text[start..], @"
+          Charged:  7200 GPU-s (2 GPU-h), refunded 200 GPU-s
+          Used:     2700 GPU-s of 3600 GPU-s (75 %), 342.7 Wh, peak 19.5 GiB
+          Idle:     a GPU for 10m00s at a time
+          Note:     simulated; of a part of a GPU that part of what the whole did
+          node1 (simulated): 0.25 GPUs, 4 CPUs, 8 GiB
+            GPU-1 (0.25 of it)
+        ");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]
@@ -322,6 +379,10 @@ mod tests {
           "ended": null,
           "charged_gpu_milli_seconds": 7200000,
           "refunded_gpu_milli_seconds": 200000,
+          "measured": null,
+          "idle_ms": 0,
+          "idle_told_us": null,
+          "idle_told": null,
           "allocation": [
             {
               "node": "node1",

@@ -168,8 +168,7 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
         column("NOTE").drop(1),
     ]);
     for job in jobs {
-        let simulated = if job.simulated { "simulated" } else { "" };
-        let note = job.array_tasks.as_ref().map_or(simulated.to_owned(), |tasks| tasks.text());
+        let note = job.array_tasks.as_ref().map_or_else(|| notes(job), |tasks| tasks.text());
         table.toned_row([
             (job.label(), Tone::Plain),
             (job.name.clone(), Tone::Plain),
@@ -181,10 +180,22 @@ fn table(jobs: &[JobView], now_us: i64) -> Table {
             (job.run_time(now_us), Tone::Plain),
             (job.submitted_us.map(|us| time::span(now_us - us)).unwrap_or_default(), Tone::Dim),
             (job.detail.clone(), Tone::Plain),
-            (note, if job.simulated { Tone::Warning } else { Tone::Plain }),
+            (note, if warns(job) { Tone::Warning } else { Tone::Plain }),
         ]);
     }
     table
+}
+
+/// Whether there is something about the job that its owner should see.
+fn warns(job: &JobView) -> bool {
+    job.simulated || job.idle_told_us.is_some()
+}
+
+/// That its GPUs do nothing, and that they are no real ones.
+fn notes(job: &JobView) -> String {
+    let notes = [("idle", job.idle_told_us.is_some()), ("simulated", job.simulated)];
+    let there: Vec<&str> = notes.iter().filter(|(_, is)| *is).map(|(note, _)| *note).collect();
+    there.join(", ")
 }
 
 /// The table of these jobs that says when they are going to start.

@@ -11,7 +11,8 @@ use crate::{
     follow::{self, Show},
     options::{self, JobOptions},
     units,
-    view::job::{ExitView, StepView, is_terminal},
+    view::job::{ExitView, is_terminal},
+    view::step::StepView,
     watch,
 };
 

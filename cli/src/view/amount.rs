@@ -35,7 +35,7 @@ pub fn memory(mib: u64) -> String {
 }
 
 /// A quotient with at most one decimal, rounded down, in integers.
-fn tenths(amount: u64, unit: u64) -> String {
+pub(crate) fn tenths(amount: u64, unit: u64) -> String {
     let (whole, tenth) = (amount / unit, amount % unit * 10 / unit);
     if tenth == 0 { whole.to_string() } else { format!("{whole}.{tenth}") }
 }
@@ -50,6 +50,15 @@ pub fn gpu_time(milli_seconds: i64) -> String {
         return seconds;
     }
     format!("{seconds} ({sign}{} GPU-h)", tenths(amount, 3_600_000))
+}
+
+/// Two amounts of GPU time in the unit that fits the larger one, in thousandths of a second: "12.3 GPU-h" and "16 GPU-h".
+#[must_use]
+pub fn two_gpu_times(one: u64, other: u64) -> (String, String) {
+    let (unit, name) =
+        if one.max(other) < 36_000_000 { (1_000, "GPU-s") } else { (3_600_000, "GPU-h") };
+    let text = |amount| format!("{} {name}", tenths(amount, unit));
+    (text(one), text(other))
 }
 
 /// GPU seconds alone, exact.

@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     output::{table::Tone, time},
     units,
-    view::{amount, blocks::BlockTermsView, dependency::DependencyView, starts::StartView, word},
+    view::{
+        amount, blocks::BlockTermsView, dependency::DependencyView, measured::MeasuredView,
+        starts::StartView, step::StepView, word,
+    },
 };
 
 /// How a process ended.
@@ -117,6 +120,12 @@ pub struct JobView {
     /// Its index there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_index: Option<u32>,
+    /// What the GPUs of its latest attempt did, of the nodes on which that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredView>,
+    /// When its owner was told that the GPUs of its latest attempt, which runs, do nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_told_us: Option<i64>,
 }
 
 /// How many tasks of an array are in which state.
@@ -211,6 +220,8 @@ impl JobView {
             array_tasks: job.array_tasks.as_ref().map(ArrayTasksView::of),
             array_job_id: (job.array_job_id != 0).then_some(job.array_job_id),
             task_index: (job.array_job_id != 0).then_some(job.task_index),
+            measured: job.measured.as_ref().map(MeasuredView::of),
+            idle_told_us: time::set(job.idle_told_us),
         }
     }
 
@@ -334,6 +345,12 @@ pub struct AttemptView {
     pub ended: Option<String>,
     pub charged_gpu_milli_seconds: i64,
     pub refunded_gpu_milli_seconds: i64,
+    /// What its GPUs did: so far, until it has ended.
+    pub measured: Option<MeasuredView>,
+    /// Since how long all of them have done nothing; 0 if one does something.
+    pub idle_ms: u64,
+    pub idle_told_us: Option<i64>,
+    pub idle_told: Option<String>,
     pub allocation: Vec<AllocationView>,
     pub steps: Vec<StepView>,
 }
@@ -371,6 +388,10 @@ impl AttemptView {
             ended: time::rfc3339(attempt.ended_us),
             charged_gpu_milli_seconds: attempt.charged_gpu_milli_seconds,
             refunded_gpu_milli_seconds: attempt.refunded_gpu_milli_seconds,
+            measured: attempt.measured.as_ref().map(MeasuredView::of),
+            idle_ms: attempt.idle_ms,
+            idle_told_us: time::set(attempt.idle_told_us),
+            idle_told: time::rfc3339(attempt.idle_told_us),
             allocation: attempt.allocation.iter().map(AllocationView::of).collect(),
             steps: attempt.steps.iter().map(StepView::of).collect(),
         }
@@ -387,87 +408,6 @@ impl AllocationView {
             cpu_milli: allocation.cpu_milli,
             memory_mib: allocation.memory_mib,
             gpus: allocation.gpus.iter().map(held).collect(),
-        }
-    }
-}
-
-/// One step of an attempt.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepView {
-    pub step: u32,
-    pub kind: String,
-    pub name: String,
-    pub argv: Vec<String>,
-    pub started_us: Option<i64>,
-    pub started: Option<String>,
-    pub ended_us: Option<i64>,
-    pub ended: Option<String>,
-    pub tasks: Vec<TaskView>,
-}
-
-/// One process of a step.
-#[derive(Clone, Debug, Serialize)]
-pub struct TaskView {
-    pub rank: u32,
-    pub local_rank: u32,
-    pub node: String,
-    pub state: String,
-    pub exit: Option<ExitView>,
-    pub detail: String,
-    pub started_us: Option<i64>,
-    pub started: Option<String>,
-    pub ended_us: Option<i64>,
-    pub ended: Option<String>,
-}
-
-impl StepView {
-    /// As the API has it.
-    #[must_use]
-    pub fn of(step: &v1::Step) -> Self {
-        Self {
-            step: step.number,
-            kind: word::step_kind(step.kind),
-            name: step.name.clone(),
-            argv: step.argv.clone(),
-            started_us: time::set(step.started_us),
-            started: time::rfc3339(step.started_us),
-            ended_us: time::set(step.ended_us),
-            ended: time::rfc3339(step.ended_us),
-            tasks: step.tasks.iter().map(TaskView::of).collect(),
-        }
-    }
-}
-
-impl TaskView {
-    fn of(task: &v1::Task) -> Self {
-        let ended = task.state == i32::from(v1::TaskState::Ended);
-        Self {
-            rank: task.rank,
-            local_rank: task.local_rank,
-            node: task.node.clone(),
-            state: word::task_state(task.state),
-            exit: ExitView::of(task.exit.as_ref()).filter(|_| ended),
-            detail: task.detail.clone(),
-            started_us: time::set(task.started_us),
-            started: time::rfc3339(task.started_us),
-            ended_us: time::set(task.ended_us),
-            ended: time::rfc3339(task.ended_us),
-        }
-    }
-
-    /// Ended with anything but success.
-    #[must_use]
-    pub fn failed(&self) -> bool {
-        let success = ExitView { code: Some(0), signal: None };
-        self.state == "ended" && self.exit.as_ref() != Some(&success)
-    }
-
-    /// As in "exit 1", or its state before the end.
-    #[must_use]
-    pub fn outcome(&self) -> String {
-        match &self.exit {
-            Some(exit) => exit.text(),
-            None => self.state.clone(),
         }
     }
 }

@@ -80,13 +80,8 @@ pub fn admit(request: JobRequest, context: &AdmitContext) -> Result<Admitted, Ve
     let (nodes, per_node) = resources::resources(&request.resources, context, &mut findings);
     let work = work::work(request.work, &mut findings);
     let image = place::image(&request.image, &context.fleet, &mut findings);
-    let constraints = place::constraints(
-        request.constraints,
-        nodes,
-        image.is_some(),
-        &context.fleet,
-        &mut findings,
-    );
+    let gang = (nodes, image.is_some());
+    let constraints = place::constraints(request.constraints, gang, &context.fleet, &mut findings);
     let gang = (nodes, &per_node);
     let nodes_max =
         elastic::nodes_max(&request.resources, gang, &constraints, context, &mut findings);

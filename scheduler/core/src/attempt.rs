@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{AttemptId, Epoch, GpuClass, GpuUuid, NodeName, ProjectPath};
+use crate::measured::MeasuredUse;
 use crate::meter::{Footing, Meter};
 
 /// An attempt with everything that changes about it.
@@ -39,6 +40,10 @@ pub struct Attempt {
     pub outcome: Option<Outcome>,
     /// Number the next `gotgan run` step gets; 0 is the script or the command.
     pub next_step: u32,
+    /// What its GPUs did, of the nodes on which it has ended; `None` if they told nothing.
+    pub measured: Option<MeasuredUse>,
+    /// When its owner was told that its GPUs do nothing.
+    pub idle_told: Option<UnixMicros>,
 }
 
 impl Attempt {

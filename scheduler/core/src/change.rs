@@ -206,6 +206,8 @@ event_kinds! {
     StepStarted => "step_started",
     /// All tasks of a step have ended.
     StepEnded => "step_ended",
+    /// The GPUs of an attempt do nothing.
+    GpusIdle => "gpus_idle",
     /// An attempt was told to stop.
     Stopping => "stopping",
     /// Nothing of an attempt is left.

@@ -35,6 +35,7 @@ pub mod image;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;
+pub mod measured;
 pub mod meter;
 pub mod muster;
 pub mod node;

@@ -14,6 +14,7 @@ mod deadline;
 mod draft;
 mod end;
 mod health;
+mod idle;
 mod movement;
 mod node;
 pub mod orders;
@@ -37,6 +38,7 @@ pub use health::{
     Finding, HealthRefusal, Place, Repaired, begin_repair, due_repairs, find, look, repaired,
     reset_breaker, settle_verified, tells_news, verify,
 };
+pub use idle::tell_idle;
 pub use movement::{Grounds, Move, MoveRefusal, move_budget};
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{
@@ -44,7 +46,7 @@ pub use quota::{
     turn_quota, undone,
 };
 pub use record::commit_plan;
-pub use report::{Folded, MemberEvent, Report, fold};
+pub use report::{Folded, MemberEvent, Report, fold, fold_measured};
 pub use reservation::{
     NodesWish, ReservationRefusal, ReservationWish, cancel_reservation, extend_reservation,
     prepare_reservation, reserve,

@@ -348,6 +348,8 @@ budget = { period = "grant", ngh = 1000 }
             stop: None,
             outcome: None,
             next_step: 1,
+            measured: None,
+            idle_told: None,
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Policy {
     pub planned_percent_max: u32,
     /// An attempt that borrows is safe for this long from its lease, however much others are guaranteed.
     pub min_runtime_before_preemption_s: i64,
+    /// An owner is told once of an attempt whose GPUs have all done nothing for this long, seconds; 0: never.
+    pub idle_warning_s: u32,
     /// Longest maintenance that can be planned at once, seconds.
     pub max_window_s: i64,
     /// Who has the next turn among projects that compete alike.
@@ -99,6 +101,7 @@ impl Default for Policy {
             planned_starts_max: 1_000,
             planned_percent_max: 50,
             min_runtime_before_preemption_s: 60,
+            idle_warning_s: 3600,
             max_window_s: 30 * 24 * 3600,
             fair_share_rule: OrderRule::default(),
             fair_share_half_life_minutes: HalfLife::default().minutes(),

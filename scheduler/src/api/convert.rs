@@ -3,6 +3,7 @@
 mod blocker;
 mod health;
 mod job;
+mod measured;
 mod node;
 mod order;
 mod report;
@@ -15,6 +16,7 @@ use gotgan_proto::v1;
 pub use blocker::blocker;
 pub use health::{finding, looks};
 pub use job::{event, job, job_brief};
+pub use measured::{measured, measured_from, uses};
 pub use node::{NodeView, admin, inventory_from, node, node_view};
 pub use order::{fair_share_rule, order_rank, order_rule, order_verdict};
 pub use report::{held_attempts, report_from};

@@ -21,6 +21,7 @@ use super::idempotent::{keyed, once};
 use super::{Services, convert, error, jobs_streams, order, principal};
 use crate::auth::{Principal, Role};
 use crate::flow::command::{SubmitError, Submitted};
+use crate::flow::telemetry::LiveUse;
 
 /// Most jobs of one SubmitMany, most ids of one List or Watch.
 const MANY_MAX: usize = 1_000;
@@ -69,6 +70,7 @@ impl Jobs for JobsService {
         let detail = self.visible_job(&who, request.into_inner().job_id).await?;
         let simulated = self.simulated_nodes(std::slice::from_ref(&detail)).await?;
         let mut job = convert::job(&detail, &|node| simulated.contains(node));
+        self.enter_uses(&detail, &mut job);
         self.enter_starts(std::slice::from_mut(&mut job)).await?;
         Ok(Response::new(job))
     }
@@ -323,6 +325,16 @@ impl JobsService {
 
     pub(super) async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {
         jobs_streams::visible_job(&self.0, who, id).await
+    }
+
+    /// What the GPUs of attempts that have not ended did so far, by the beats of their nodes.
+    fn enter_uses(&self, detail: &JobDetail, job: &mut v1::Job) {
+        for (shown, attempt) in job.attempts.iter_mut().zip(&detail.attempts) {
+            if attempt.ended.is_none() {
+                let LiveUse { measured, idle_ms } = self.0.telemetry.use_of(attempt);
+                (shown.measured, shown.idle_ms) = (measured.map(convert::measured), idle_ms);
+            }
+        }
     }
 
     /// Which nodes of these jobs' attempts are simulated. For jobs that have run nowhere nobody is asked.

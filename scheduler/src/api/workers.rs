@@ -25,6 +25,7 @@ use crate::clock;
 use crate::flow::command::FlowError;
 use crate::flow::dispatch::OUTBOX_MAX;
 use crate::flow::round::RoundDraft;
+use crate::flow::telemetry::Beat;
 
 /// Answers for workers.
 #[derive(Debug, Clone)]
@@ -246,7 +247,8 @@ impl Session {
         match message.message {
             Some(Said::Heartbeat(beat)) => {
                 let looks = convert::looks(&beat.gpus);
-                self.services.telemetry.heard(&self.node, clock::now(), Some(beat.gpus));
+                let beat = Beat { uses: convert::uses(&beat.uses), readings: beat.gpus };
+                self.services.telemetry.heard(&self.node, clock::now(), Some(beat));
                 self.look(looks).await
             }
             Some(Said::Report(report)) => self.report(report).await,
@@ -306,12 +308,12 @@ impl Session {
     /// Folds a report in and acknowledges it once it is durable, without waiting for that here.
     async fn report(&self, report: v1::Report) -> Result<(), String> {
         let number = (report.job_id, report.attempt, report.seq);
-        let Some(report) = convert::report_from(report, &self.node) else {
+        let Some((report, measured)) = convert::report_from(report, &self.node) else {
             return Err(format!("report {number:?} carries no known event"));
         };
         let services = Arc::clone(&self.services);
         let sent = self.services.writer.write_then(
-            move |round| (lifecycle::fold(&mut round.draft, &report), report),
+            move |round| (lifecycle::fold_measured(&mut round.draft, &report, measured), report),
             move |outcome| {
                 if let Ok((folded, report)) = outcome {
                     answer(&services, folded, &report);

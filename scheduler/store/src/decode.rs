@@ -32,9 +32,23 @@ type Text = String;
 pub(crate) type LeadershipRow = (i64, Text, Text, i64);
 /// id, owner, key, digest, submitted, status, spec, array.
 pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text, Option<i64>);
-/// job, number, project, epoch, state, leased, started, ended, hold, progress, placement.
-pub(crate) type AttemptRow =
-    (i64, i64, Text, i64, Text, i64, Option<i64>, Option<i64>, i64, Text, Text);
+/// job, number, project, epoch, state, leased, started, ended, hold, progress, placement, measured, told of
+/// idle GPUs.
+pub(crate) type AttemptRow = (
+    i64,
+    i64,
+    Text,
+    i64,
+    Text,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    Text,
+    Text,
+    Option<Text>,
+    Option<i64>,
+);
 /// project, class, GPUs, from, until, 1 if it was given back.
 pub(crate) type HeldForRow = (Text, Text, i64, i64, i64, i64);
 /// job, attempt, number, kind, created, spec.
@@ -112,8 +126,8 @@ pub(crate) fn job(row: JobRow) -> Result<Job> {
 }
 
 pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
-    let (job, number, project, epoch, state, leased, started, ended, hold, progress, placement) =
-        row;
+    let (job, number, project, epoch, state, leased, started, ended, hold, progress, ..) = row;
+    let (.., placement, measured, idle_told) = row;
     let id = attempt_id(job, number)?;
     let what = || format!("attempt {id}");
     let progress: ProgressJson<Vec<Member>, Stop, Outcome, Meter> = json(&what, &progress)?;
@@ -138,6 +152,8 @@ pub(crate) fn attempt(row: AttemptRow) -> Result<Attempt> {
         stop: progress.stop,
         outcome: progress.outcome,
         next_step: progress.next_step,
+        measured: measured.map(|measured| json(&what, &measured)).transpose()?,
+        idle_told: idle_told.map(UnixMicros),
     })
 }
 

@@ -81,6 +81,12 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/0010_health.sql"),
         postgres: include_str!("../../../migrations/postgres/0010_health.sql"),
     },
+    Step {
+        number: 11,
+        name: "measured",
+        sqlite: include_str!("../../../migrations/sqlite/0011_measured.sql"),
+        postgres: include_str!("../../../migrations/postgres/0011_measured.sql"),
+    },
 ];
 
 /// Number of the last step.

@@ -10,6 +10,7 @@ use gotgan_core::health::{Breaker, NodeHealth};
 use gotgan_core::ids::{AttemptId, JobId, NodeName};
 use gotgan_core::job::{Job, JobStatus};
 use gotgan_core::ledger::LedgerEntry;
+use gotgan_core::measured::MeasuredUse;
 use gotgan_core::meter::Meter;
 use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::precedence::{PassSheet, StartTurn};
@@ -36,6 +37,17 @@ fn as_text<V: Serialize, S: Serializer>(
 ) -> std::result::Result<S::Ok, S::Error> {
     let text = serde_json::to_string(value).map_err(serde::ser::Error::custom)?;
     serializer.serialize_str(&text)
+}
+
+/// The same where there may be nothing.
+fn as_text_if_any<V: Serialize, S: Serializer>(
+    value: &Option<V>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => as_text(value, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[derive(Serialize)]
@@ -142,6 +154,9 @@ pub(crate) struct MovedAttemptRow<'r> {
     started_us: Option<i64>,
     ended_us: Option<i64>,
     hold: i64,
+    #[serde(serialize_with = "as_text_if_any")]
+    measured: Option<&'r MeasuredUse>,
+    idle_told_us: Option<i64>,
     #[serde(serialize_with = "as_text")]
     progress: ProgressJson<Cow<'r, [Member]>, &'r Stop, &'r Outcome, &'r Meter>,
 }
@@ -155,6 +170,8 @@ impl<'r> MovedAttemptRow<'r> {
             started_us: attempt.started.map(|at| at.0),
             ended_us: attempt.ended.map(|at| at.0),
             hold: attempt.hold.0,
+            measured: attempt.measured.as_ref(),
+            idle_told_us: attempt.idle_told.map(|at| at.0),
             progress: ProgressJson {
                 members: Cow::Borrowed(&attempt.members),
                 stop: attempt.stop.as_ref(),

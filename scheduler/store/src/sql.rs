@@ -20,7 +20,7 @@ macro_rules! attempt_columns {
     () => {
         "attempts.job_id, attempts.number, attempts.project, attempts.epoch, attempts.state, \
          attempts.leased_us, attempts.started_us, attempts.ended_us, attempts.hold, attempts.progress, \
-         attempts.placement"
+         attempts.placement, attempts.measured, attempts.idle_told_us"
     };
 }
 

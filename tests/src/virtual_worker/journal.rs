@@ -396,7 +396,7 @@ impl Journal {
             let ended = v1::TaskEnded { step, rank, exit: Some(exit), detail: String::new() };
             self.report(key, Event::TaskEnded(ended), now_us, reports);
         }
-        let ended = v1::AttemptEnded { cause, reason, exit: Some(exit) };
+        let ended = v1::AttemptEnded { cause, reason, exit: Some(exit), measured: None };
         self.report(key, Event::Ended(ended), now_us, reports);
         self.is_over(key, now_us);
     }

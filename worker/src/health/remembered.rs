@@ -73,7 +73,8 @@ impl Remembered {
             | Entry::Acked(_)
             | Entry::Forgotten(_)
             | Entry::Epoch(_)
-            | Entry::Boot(_) => {}
+            | Entry::Boot(_)
+            | Entry::Measured(_) => {}
         }
     }
 

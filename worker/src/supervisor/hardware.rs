@@ -1,6 +1,7 @@
 //! What the node's hardware has to do with attempts: findings name those they hit, the end of one that failed waits for
 //! what the driver says, and GPUs that nobody has are known with since when.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::{FindingAck, HeldAttempt};
@@ -11,6 +12,7 @@ use crate::health::findings::Observed;
 use crate::health::leftover::Unused;
 use crate::held::{AttemptKey, Entry};
 use crate::journal::JournalError;
+use crate::metrics::Using;
 use crate::orders::needs_sync;
 use crate::shim::protocol::{Ending, ShimEvent};
 
@@ -29,6 +31,9 @@ impl Supervisor {
     pub(super) async fn found(&mut self, observed: Observed) -> Result<(), JournalError> {
         let attempts = self.attempts_on(&observed.gpu_uuid);
         self.log_error(&observed);
+        if self.gpus.milli.contains_key(&observed.gpu_uuid) {
+            self.last_xids.insert(observed.gpu_uuid.clone(), observed.xid.number);
+        }
         let entries = self.findings.found(observed, attempts, Instant::now());
         self.write_findings(entries).await
     }
@@ -149,6 +154,21 @@ impl Supervisor {
         let gpus = attempt.held.order.iter().flat_map(|order| &order.gpus);
         let now = Instant::now();
         self.used_until.extend(gpus.map(|gpu| (gpu.uuid.clone(), now)));
+    }
+
+    /// Who has which GPUs, and what the driver told of these.
+    pub(super) fn using(&self) -> Using {
+        let living = || self.attempts.values().filter(|attempt| attempt.phase != Phase::Ended);
+        let mut jobs = BTreeMap::<String, Vec<u64>>::new();
+        for attempt in living() {
+            let order =
+                attempt.held.order.iter().filter(|_| self.claims.contains(&attempt.held.key));
+            for gpu in order.flat_map(|order| &order.gpus) {
+                jobs.entry(gpu.uuid.clone()).or_default().push(attempt.held.key.job_id);
+            }
+        }
+        let attempts = living().count().try_into().unwrap_or(u64::MAX);
+        Using { attempts, jobs, xids: self.last_xids.clone() }
     }
 
     /// GPUs that no attempt has now, each with since when; since this daemon began if it has seen none.

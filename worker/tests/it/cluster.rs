@@ -217,6 +217,18 @@ impl Daemon {
         i32::try_from(self.child.id()).unwrap()
     }
 
+    /// What it ends with by itself.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(std::time::Instant::now() < deadline, "the daemon does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -13,6 +13,7 @@ mod grip;
 mod hooks;
 mod joining;
 mod logs;
+mod measure;
 mod nvml;
 mod reader;
 mod releases;

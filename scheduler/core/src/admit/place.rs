@@ -60,8 +60,7 @@ pub(super) fn project(
 /// Where a gang of `nodes` nodes may run.
 pub(super) fn constraints(
     request: ConstraintsRequest,
-    nodes: u32,
-    images: bool,
+    (nodes, images): (u32, bool),
     fleet: &Fleet,
     findings: &mut Findings,
 ) -> Constraints {

@@ -10,6 +10,7 @@ use crate::attempt::{Attempt, AttemptEvent, Cause, ExitStatus, MemberEnd, Progre
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName};
 use crate::job::{JobEvent, JobState};
+use crate::measured::MeasuredUse;
 use crate::step::{Task, TaskState};
 
 /// What a worker says about an attempt on its node.
@@ -90,6 +91,15 @@ pub enum Folded {
 
 /// Folds one report in. Everything but [`Folded::Gap`] may be acknowledged once the draft is durable.
 pub fn fold(draft: &mut Draft<'_>, report: &Report) -> Folded {
+    fold_measured(draft, report, None)
+}
+
+/// [`fold`] of a report with which the node told what its GPUs of the attempt did. That counts as often as the report: once.
+pub fn fold_measured(
+    draft: &mut Draft<'_>,
+    report: &Report,
+    measured: Option<MeasuredUse>,
+) -> Folded {
     if !is_live_on(draft.world, report.attempt, &report.node) {
         if let MemberEvent::Unfit { reason } = &report.event {
             drain_unfit(draft, &report.node, reason);
@@ -112,6 +122,7 @@ pub fn fold(draft: &mut Draft<'_>, report: &Report) -> Folded {
     }
     let mut attempt = Attempt::clone(attempt);
     attempt.members[rank].last_seq = report.seq;
+    attempt.measured = MeasuredUse::sum([attempt.measured, measured]);
     take_in(draft, attempt, rank, report);
     Folded::New
 }

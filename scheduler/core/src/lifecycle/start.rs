@@ -161,6 +161,8 @@ fn new_attempt(draft: &Draft<'_>, job: &Job, id: AttemptId, placement: &Arc<Plac
         stop: None,
         outcome: None,
         next_step: 1,
+        measured: None,
+        idle_told: None,
     }
 }
 

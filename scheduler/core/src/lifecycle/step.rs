@@ -192,6 +192,8 @@ mod tests {
             stop: None,
             outcome: None,
             next_step: 1,
+            measured: None,
+            idle_told: None,
         };
         let (mut world, policy) = (World::default(), Policy::default());
         world.attempts.insert(ID, Arc::new(attempt));

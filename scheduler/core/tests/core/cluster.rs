@@ -259,6 +259,8 @@ impl TestCluster {
             stop: None,
             outcome: None,
             next_step: 1,
+            measured: None,
+            idle_told: None,
         };
         let (state, attempt_number) = (JobState::Starting, number);
         let status = JobStatus {

@@ -30,6 +30,7 @@ mod import;
 mod kept_back;
 mod lend;
 mod lending;
+mod measured;
 mod naive;
 mod nvlink;
 mod overview;

@@ -12,7 +12,7 @@ use gotgan_core::step::{Step, StepKind, Task, TaskState};
 use gotgan_proto::v1;
 use gotgan_store::JobDetail;
 
-use super::{cause, exit, gpu_allocations, job_spec, job_state};
+use super::{cause, exit, gpu_allocations, job_spec, job_state, measured};
 
 /// A job as listings show it. `simulated` says which nodes are.
 #[must_use]
@@ -43,6 +43,11 @@ pub fn job_brief(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> 
         task_index: job.task_index().unwrap_or_default(),
         start_by_us: micros(job.starts_by()),
         start: None,
+        idle_told_us: latest.map_or(0, |attempt| match attempt.ended {
+            None => micros(attempt.idle_told),
+            Some(_) => 0,
+        }),
+        measured: latest.and_then(|attempt| attempt.measured).map(measured),
     }
 }
 
@@ -97,6 +102,9 @@ fn attempt(
         steps: detail.steps.iter().filter(|it| it.attempt == attempt.id).map(step).collect(),
         charged_gpu_milli_seconds: of_attempt(&detail.charged, number),
         refunded_gpu_milli_seconds: of_attempt(&detail.refunded, number),
+        measured: attempt.measured.map(measured),
+        idle_ms: 0,
+        idle_told_us: micros(attempt.idle_told),
     }
 }
 

@@ -58,18 +58,19 @@ const MOVED_JOBS: &str = "\
 
 const ATTEMPTS: &str = "\
     INSERT INTO attempts (job_id, number, project, class, gpu_milli, epoch, state, leased_us, \
-    started_us, ended_us, hold, progress, placement) \
+    started_us, ended_us, hold, measured, idle_told_us, progress, placement) \
     SELECT item.job_id, item.number, item.project, item.class, item.gpu_milli, item.epoch, item.state, \
-    item.leased_us, item.started_us, item.ended_us, item.hold, item.progress, item.placement \
+    item.leased_us, item.started_us, item.ended_us, item.hold, item.measured, item.idle_told_us, \
+    item.progress, item.placement \
     FROM json_to_recordset($1::json) AS item(job_id bigint, number bigint, project text, class text, \
     gpu_milli bigint, epoch bigint, state text, leased_us bigint, started_us bigint, ended_us bigint, \
-    hold bigint, progress text, placement text)";
+    hold bigint, measured text, idle_told_us bigint, progress text, placement text)";
 
 const MOVED_ATTEMPTS: &str = "\
     UPDATE attempts SET state = item.state, started_us = item.started_us, ended_us = item.ended_us, \
-    hold = item.hold, progress = item.progress \
+    hold = item.hold, measured = item.measured, idle_told_us = item.idle_told_us, progress = item.progress \
     FROM json_to_recordset($1::json) AS item(job_id bigint, number bigint, state text, started_us bigint, \
-    ended_us bigint, hold bigint, progress text) \
+    ended_us bigint, hold bigint, measured text, idle_told_us bigint, progress text) \
     WHERE attempts.job_id = item.job_id AND attempts.number = item.number AND attempts.state <> 'ended'";
 
 const GPUS_GIVEN_BACK: &str = "\

@@ -102,17 +102,18 @@ const MOVED_JOBS: &str = "\
 
 const ATTEMPTS: &str = "\
     INSERT INTO attempts (job_id, number, project, class, gpu_milli, epoch, state, leased_us, \
-    started_us, ended_us, hold, progress, placement) \
+    started_us, ended_us, hold, measured, idle_told_us, progress, placement) \
     SELECT item.value ->> '$.job_id', item.value ->> '$.number', item.value ->> '$.project', item.value ->> \
     '$.class', item.value ->> '$.gpu_milli', item.value ->> '$.epoch', item.value ->> '$.state', item.value \
     ->> '$.leased_us', item.value ->> '$.started_us', item.value ->> '$.ended_us', item.value ->> '$.hold', \
-    item.value ->> '$.progress', item.value ->> '$.placement' \
+    item.value ->> '$.measured', item.value ->> '$.idle_told_us', item.value ->> '$.progress', item.value ->> \
+    '$.placement' \
     FROM jsonb_each($1) AS item";
 
 const MOVED_ATTEMPTS: &str = "\
     UPDATE attempts SET state = item.value ->> '$.state', started_us = item.value ->> '$.started_us', \
-    ended_us = item.value ->> '$.ended_us', hold = item.value ->> '$.hold', progress = item.value ->> \
-    '$.progress' \
+    ended_us = item.value ->> '$.ended_us', hold = item.value ->> '$.hold', measured = item.value ->> \
+    '$.measured', idle_told_us = item.value ->> '$.idle_told_us', progress = item.value ->> '$.progress' \
     FROM jsonb_each($1) AS item \
     WHERE attempts.job_id = item.value ->> '$.job_id' AND attempts.number = item.value ->> '$.number' AND \
     attempts.state <> 'ended'";

@@ -14,6 +14,7 @@ use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath,
 use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::ledger::{LedgerEntry, Line};
+use gotgan_core::measured::MeasuredUse;
 use gotgan_core::meter::{self, Meter};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::quota::QuotaBook;
@@ -188,6 +189,8 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
         stop: None,
         outcome: None,
         next_step: 1,
+        measured: None,
+        idle_told: None,
     };
     begin(&mut attempt);
     attempt
@@ -203,6 +206,7 @@ pub fn running(mut attempt: Attempt) -> Attempt {
     attempt.state = AttemptState::Running;
     attempt.started = Some(at(12));
     attempt.members = vec![Member { last_seq: 2, progress: Progress::Running }];
+    attempt.idle_told = Some(at(13));
     attempt
 }
 
@@ -213,6 +217,15 @@ pub fn ended(mut attempt: Attempt, seconds: i64, cause: Cause) -> Attempt {
     let end = MemberEnd { cause, exit: None, detail: detail.clone(), at: at(seconds), own: true };
     attempt.members = vec![Member { last_seq: 3, progress: Progress::Ended(end) }];
     attempt.outcome = Some(Outcome { cause, exit: None, detail });
+    attempt.measured = Some(MeasuredUse {
+        nodes: 1,
+        observed: GpuMilliSeconds(9_000),
+        busy: Some(GpuMilliSeconds(7_000)),
+        energy_mj: Some(u64::MAX),
+        peak_memory: None,
+        longest_idle_ms: Some(0),
+        estimated: false,
+    });
     attempt
 }
 

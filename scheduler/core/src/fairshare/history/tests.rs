@@ -44,6 +44,8 @@ fn attempt(project: &str, gpus: u64, from: i64, until: i64, cause: Cause) -> Att
         stop: None,
         outcome: Some(Outcome { cause, exit: None, detail: String::new() }),
         next_step: 1,
+        measured: None,
+        idle_told: None,
     }
 }
 
