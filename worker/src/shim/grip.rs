@@ -198,6 +198,12 @@ impl Grip {
         self.cgroup.as_ref().is_none_or(Cgroup::is_empty)
     }
 
+    /// Its processes, by the kernel's own list; `None` where they are not born in a cgroup, and may be elsewhere for a moment.
+    pub fn members(&self) -> Option<Vec<i32>> {
+        let cgroup = self.cgroup.as_ref().filter(|cgroup| cgroup.born_inside().is_some());
+        cgroup.map(Cgroup::processes)
+    }
+
     /// What is left.
     pub fn leftovers(&self) -> Vec<i32> {
         self.cgroup.as_ref().map(Cgroup::processes).unwrap_or_default()

@@ -94,8 +94,7 @@ impl Stopping {
             self.kill(now, grip);
         } else if self.term_at.is_some_and(|at| at <= now) {
             // A stopped process cannot obey.
-            let told =
-                signal_all(Signal::SIGTERM, grip).and_then(|()| signal_all(Signal::SIGCONT, grip));
+            let told = signal_all([Signal::SIGTERM, Signal::SIGCONT], grip);
             // Who could not be found is asked again soon.
             self.term_at = told.is_err().then(|| now + KILL_PAUSE_MAX);
         }
@@ -136,16 +135,23 @@ pub fn warn(warning: &Warning, script: Option<i32>, grip: &Grip) {
     }
 }
 
-fn signal_all(signal: Signal, grip: &Grip) -> io::Result<()> {
+fn signal_all(signals: [Signal; 2], grip: &Grip) -> io::Result<()> {
     for process in of_tasks(grip)? {
-        tree::signal(process.pid, signal);
+        signals.into_iter().for_each(|signal| _ = tree::signal(process.pid, signal));
     }
     Ok(())
 }
 
-/// Tasks and what they have started.
+/// Tasks and what they have started. By the cgroup where all are born in one: looking through all processes of the machine
+/// at every end costs more than the rest of a short job, and the more jobs a node has the more.
 fn of_tasks(grip: &Grip) -> io::Result<Vec<Process>> {
-    let mut found = tree::descendants(getpid().as_raw())?;
+    let mut found = match grip.members() {
+        Some(members) => {
+            let there = members.into_iter().filter_map(tree::process);
+            there.filter(|process| !process.zombie).collect()
+        }
+        None => tree::descendants(getpid().as_raw())?,
+    };
     found.retain(|process| Some(process.pid) != grip.first() && !grip.is_keeper(process.pid));
     Ok(found)
 }
