@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Attempt;
-use crate::ids::{AttemptId, GpuClass, NodeName, ProjectPath};
+use crate::ids::{AttemptId, GpuClass, NodeName};
 use crate::meter::Footing;
 use crate::node::{Admin, Liveness};
 use crate::world::{Node, World};
@@ -289,13 +289,13 @@ fn lost(attempt: &Attempt, now: UnixMicros) -> u128 {
 fn claims(world: &World) -> BTreeMap<AttemptId, Claim> {
     let mut lines: Vec<_> = world.attempts.values().collect();
     lines.sort_by_key(|attempt| attempt.place_in_line());
-    let mut held: BTreeMap<(&GpuClass, String), GpuMilli> = BTreeMap::new();
+    let mut held: BTreeMap<(&GpuClass, &str), GpuMilli> = BTreeMap::new();
     let mut claims = BTreeMap::new();
     for attempt in lines {
         let Some(class) = &attempt.placement.class else { continue };
         let mut sure = false;
-        for path in self_and_above(&attempt.project) {
-            let guarantee = guarantee(world, &path, class);
+        for path in attempt.project.self_and_ancestors() {
+            let guarantee = guarantee(world, path, class);
             let held = held.entry((class, path)).or_default();
             *held += attempt.gpus();
             sure |= *held <= guarantee;
@@ -311,13 +311,7 @@ fn claims(world: &World) -> BTreeMap<AttemptId, Claim> {
     claims
 }
 
-fn self_and_above(project: &ProjectPath) -> impl Iterator<Item = String> + '_ {
-    let path = project.as_str();
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| path[..end].to_owned())
-}
-
 fn guarantee(world: &World, path: &str, class: &GpuClass) -> GpuMilli {
-    let node = ProjectPath::new(path).ok().and_then(|path| world.quota.nodes.get(&path));
+    let node = world.quota.nodes.get(path);
     node.and_then(|node| node.guarantees.get(class)).copied().unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gotgan_proto::v1;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::config::{ConfinementConfig, Mode, UsersConfig};
 use super::machine::Machine;
@@ -26,7 +27,7 @@ pub fn find(
         }
         Mode::BestEffort | Mode::Required => {
             let (cgroup_root, name) = (config.cgroup_root.clone(), name.to_owned());
-            ask(shim, &Question { cgroup_root, name })
+            ask(shim, "--probe", &Question { cgroup_root, name })
                 .unwrap_or_else(|error| Machine::unable(&format!("cannot find out: {error}")))
         }
     };
@@ -35,9 +36,14 @@ pub fn find(
     plan(config, users, &machine, &circumstances)
 }
 
-fn ask(shim: &Path, question: &Question) -> io::Result<Machine> {
+/// Asks the shim's program something about this machine.
+pub fn ask<A: DeserializeOwned>(
+    shim: &Path,
+    mode: &str,
+    question: &impl Serialize,
+) -> io::Result<A> {
     let mut command = Command::new(shim);
-    command.arg("--probe").arg(serde_json::to_string(question)?);
+    command.arg(mode).arg(serde_json::to_string(question)?);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     Ok(serde_json::from_slice(&output.stdout)?)
 }

@@ -16,6 +16,7 @@ use super::cdi::Edits;
 use super::mounts::MountRule;
 use super::runtime::Runtime;
 use super::spec::{ContainerSpec, RuntimeSpec, Way};
+use crate::confine::ask;
 use crate::confine::spec::{Confinement, Namespaces, PrivateTmp, UnixUser};
 use crate::shim::grip::Grip;
 use crate::shim::protocol::{StepSpec, TaskSpec};
@@ -40,13 +41,9 @@ pub type Answer = Result<(Runtime, String), String>;
 
 /// The worker's side: asks.
 pub fn ask(shim: &Path, program: &Path) -> Answer {
-    let failed = |error: io::Error| format!("cannot try {}: {error}", program.display());
     let question = Question { program: program.to_owned() };
-    let question = serde_json::to_string(&question).map_err(|error| failed(error.into()))?;
-    let mut command = Command::new(shim);
-    command.arg("--probe-images").arg(question).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().map_err(failed)?;
-    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.into()))?
+    ask::ask(shim, "--probe-images", &question)
+        .unwrap_or_else(|error| Err(format!("cannot try {}: {error}", program.display())))
 }
 
 /// The shim's side: has one thread, and may fork.
