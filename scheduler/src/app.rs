@@ -77,7 +77,9 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
     let data_dir = data_dir.canonicalize().unwrap_or(data_dir);
     let _lock = lock(&data_dir)?;
-    let store = gotgan_store::open(&config.database_url()).await?;
+    let wait = Duration::from_secs(config.server.database_wait_s);
+    let opened = loops::leadership::open(&config.database_url(), wait, &stop).await?;
+    let Some(store) = opened else { return Ok(Ended::Asked) };
     let listener = listen(config.server.listen).await?;
     let bound = listener.local_addr().context("cannot tell the listening address")?;
     let address = announced(&config, bound, insecure);

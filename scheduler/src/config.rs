@@ -40,6 +40,8 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// `sqlite://PATH` or `postgres://…`; empty: SQLite in the data directory.
     pub database: String,
+    /// How long a start waits for a database that does not answer, in seconds; 0: not at all.
+    pub database_wait_s: u64,
 }
 
 impl Default for Server {
@@ -50,6 +52,7 @@ impl Default for Server {
             names: Vec::new(),
             data_dir: PathBuf::from("/var/lib/gotgan"),
             database: String::new(),
+            database_wait_s: 60,
         }
     }
 }

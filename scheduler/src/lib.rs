@@ -13,4 +13,5 @@ pub mod custody;
 pub mod flow;
 pub mod loops;
 pub mod metrics;
+mod planted;
 pub mod standby;

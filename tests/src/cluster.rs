@@ -40,6 +40,8 @@ pub struct Cluster {
     /// Addresses of schedulers that workers are told of besides the first.
     others: Vec<String>,
     settings: String,
+    /// In the environment of its schedulers.
+    variables: Vec<(String, String)>,
     insecure: bool,
     // After the processes, because databases and directories in use cannot be removed.
     database: Database,
@@ -79,6 +81,7 @@ impl Cluster {
             &self.settings,
             self.insecure,
         );
+        second.with_variables(&self.variables);
         // One authority signs for both, as an installation with two schedulers has it.
         let (from, to) = (self.scheduler.directory(), second.directory());
         copy_directory(&from.join("tls"), &to.join("tls"));
@@ -145,8 +148,21 @@ impl Cluster {
         gpus: &str,
         settings: &str,
     ) -> &mut WorkerProcess {
+        let mut urls = vec![self.scheduler.url()];
+        urls.extend(self.others.iter().cloned());
+        self.add_worker_by(urls, node, gpus, settings).await
+    }
+
+    /// As [`Self::add_worker_with`], for one that reaches the schedulers by other addresses than their own.
+    pub async fn add_worker_by(
+        &mut self,
+        urls: Vec<String>,
+        node: &str,
+        gpus: &str,
+        settings: &str,
+    ) -> &mut WorkerProcess {
         let token = self.api.join_token().await;
-        let worker = WorkerProcess::start(self, node, gpus, settings, &token);
+        let worker = WorkerProcess::start(self, node, gpus, settings, &token, urls);
         self.workers.insert(node.to_owned(), worker);
         self.api.wait_for_node(node, gotgan_proto::v1::NodeLiveness::Ready).await;
         self.worker(node)
@@ -188,6 +204,13 @@ impl Cluster {
         worker
     }
 
+    /// The API as the administrator, over an address of one of its schedulers or of a wire to it.
+    #[must_use]
+    pub fn api_at(&self, url: &str) -> Api {
+        let ca = (!self.insecure).then(|| self.scheduler.ca_pem());
+        Api::new(crate::api::channel(url, ca.as_deref()), Some(&self.scheduler.admin_token()))
+    }
+
     /// A link for a node of that name that has joined.
     ///
     /// # Panics
@@ -225,19 +248,21 @@ impl Cluster {
         path
     }
 
-    fn show_logs(&self) {
+    /// The logs of all its programs.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
         let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         logs.sort();
-        logs.iter().for_each(|log| process::show_log_tail(log));
+        logs
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.show_logs();
+            self.logs().iter().for_each(|log| process::show_log_tail(log));
         }
         self.workers.clear();
         self.scheduler.kill();

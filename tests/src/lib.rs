@@ -28,6 +28,7 @@ pub mod nvml_double;
 pub mod process;
 pub mod programs;
 pub mod swarm;
+pub mod torment;
 pub mod virtual_worker;
 
 pub use api::Api;

@@ -68,7 +68,7 @@ impl VirtualWorker {
     /// Falls silent and forgets all attempts.
     pub fn lose_everything(&mut self) {
         self.cut();
-        self.journal().forget_all();
+        self.journal().forget_all(session::now_us());
     }
 
     /// Everything it was told to run, in that order.

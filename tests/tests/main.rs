@@ -60,6 +60,7 @@ mod roles;
 mod scale;
 mod steps;
 mod telemetry;
+mod torment;
 mod tour;
 mod upgrade;
 mod why;

@@ -11,6 +11,7 @@ mod quickstart;
 mod states;
 mod test;
 mod tidy;
+mod torment;
 mod workspace;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Task {
     Test(test::Options),
     /// Build as for deployment and run one of the benchmarks
     Bench(bench::Options),
+    /// Build, then break a cluster while it is used and judge what was seen
+    Torment(torment::Options),
     /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
     Tidy,
     /// Write docs/states.md from the state machines in the code
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Quickstart(options) => quickstart::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Torment(options) => torment::run(&options),
         Task::Tidy => tidy::run(),
         Task::States => states::write(),
     };

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use super::idempotent::{keyed, once_hiding};
 use super::{Services, error, principal};
 use crate::auth::{Role, new_join_token, new_token};
-use crate::clock;
+use crate::{clock, planted};
 
 /// Lifetime of a join token when none is asked for, and the longest, seconds.
 const JOIN_DEFAULT_S: i64 = 3_600;
@@ -50,7 +50,7 @@ impl Cluster for ClusterService {
         });
         let summary = summary.await.map_err(|e| error::flow(&e))?;
         let pass = services.last_pass.get();
-        Ok(Response::new(v1::ClusterStatus {
+        let mut status = v1::ClusterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             database: services.store.kind().word().to_owned(),
             epoch: services.epoch.0,
@@ -59,7 +59,9 @@ impl Cluster for ClusterService {
             last_pass_us: u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX),
             started_us: services.started.0,
             ..summary
-        }))
+        };
+        planted::status(&mut status);
+        Ok(Response::new(status))
     }
 
     async fn who_am_i(

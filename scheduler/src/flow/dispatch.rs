@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::orders::{OrderWriter, Source};
+use crate::planted;
 
 /// Messages that may wait for one worker. A worker that reads so slowly is cut off; when it comes back, its orders
 /// are derived again.
@@ -209,7 +210,10 @@ impl Dispatcher {
         } else if !outbox.sent.insert(key) {
             return;
         }
-        if let Some(message) = self.writer.message(source, node, order) {
+        if let Some(message) = self.writer.message(source, node, order).and_then(planted::order) {
+            if let Some(other) = planted::also(&message, node, outboxes.keys()) {
+                put(outboxes, &other, message.clone());
+            }
             put(outboxes, node, message);
         }
     }

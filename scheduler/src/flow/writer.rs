@@ -26,8 +26,8 @@ use super::plan::PlannerFeed;
 use super::round::{RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
-use crate::clock;
 use crate::metrics::Metrics;
+use crate::{clock, planted};
 
 /// Commands waiting for the writer; past that, callers wait in turn, which slows them and nobody else.
 const QUEUE_MAX: usize = 8_192;
@@ -254,7 +254,8 @@ impl Writer {
             }
         }
         let RoundDraft { draft, tokens, join_tokens, answered, .. } = round;
-        let round = Round { changes: draft.into_changes(), tokens, join_tokens, answered };
+        let mut round = Round { changes: draft.into_changes(), tokens, join_tokens, answered };
+        planted::round(&mut round);
         (round, acknowledgements, reads)
     }
 

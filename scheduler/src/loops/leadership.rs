@@ -11,12 +11,43 @@ use crate::clock;
 
 /// Between looks of a standby at whether the leader's lease has run out.
 const STANDBY_LOOK: Duration = Duration::from_millis(200);
+/// Between tries to reach a store that is away for a moment.
+const STORE_AWAY_LOOK: Duration = Duration::from_millis(500);
 
-/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` with each
-/// leader it finds, once for its epoch.
+/// Opens the store, and waits for one that is away for a moment: a scheduler that ends because its database restarts is
+/// given up by whoever keeps it after some such ends. `None` if asked to stop first.
 ///
 /// # Errors
-/// [`StoreError`] if the store fails.
+/// [`StoreError`] if it cannot be opened, or was away all that time.
+pub async fn open(
+    url: &str,
+    wait: Duration,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let error = match gotgan_store::open(url).await {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) if !error.is_passing() || begun.elapsed() >= wait => return Err(error),
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut told, true) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, wait_s = wait.as_secs(), "waiting for the database");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(STORE_AWAY_LOOK) => {}
+        }
+    }
+}
+
+/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` with each
+/// leader it finds, once for its epoch. A store that is away for a moment is waited for.
+///
+/// # Errors
+/// [`StoreError`] if the store fails otherwise.
 pub async fn take(
     store: &Arc<dyn Store>,
     holder: &str,
@@ -25,9 +56,17 @@ pub async fn take(
     stop: &CancellationToken,
     mut on_standby: impl FnMut(Leadership),
 ) -> Result<Option<Leadership>, StoreError> {
-    let mut told = None;
+    let (mut told, mut away) = (None, false);
     loop {
-        match store.take_leadership(holder, address, clock::now(), lease_ms).await {
+        let taken = store.take_leadership(holder, address, clock::now(), lease_ms).await;
+        let is_away = taken.as_ref().is_err_and(StoreError::is_passing);
+        match taken {
+            Err(error) if is_away => {
+                if !away {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "standing by for the database");
+                }
+            }
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
                 if told != Some(leader.epoch) {
@@ -38,6 +77,7 @@ pub async fn take(
             }
             Err(error) => return Err(error),
         }
+        away = is_away;
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             () = tokio::time::sleep(STANDBY_LOOK) => {}
@@ -83,5 +123,25 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             tracing::error!(%epoch, "the lease has run out");
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens there.
+    const NOBODY: &str = "postgres://nobody@127.0.0.1:1/none";
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_waited_for_and_one_that_cannot_be_is_not() {
+        let (stopped, never) = (CancellationToken::new(), CancellationToken::new());
+        stopped.cancel();
+        assert!(open(NOBODY, LONG, &stopped).await.unwrap().is_none(), "asked to stop meanwhile");
+        let given_up = open(NOBODY, Duration::ZERO, &never).await.unwrap_err();
+        assert!(given_up.is_passing(), "{given_up:?}");
+        let unknown = open("mysql://there", LONG, &never).await.unwrap_err();
+        assert!(matches!(unknown, StoreError::Unsupported(_)), "{unknown:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with the store.
 
 use gotgan_core::ids::Epoch;
+use sqlx::migrate::MigrateError;
 
 use crate::records::Leadership;
 
@@ -55,5 +56,54 @@ pub enum StoreError {
     },
     /// The migrations could not be applied.
     #[error("cannot bring the database's tables up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
+}
+
+/// PostgreSQL: connections end or cannot be made while it shuts down, starts, or recovers from a crash, and while there are
+/// too many; all of these pass. (Appendix A of its manual.)
+const PASSING_STATES: [&str; 4] = ["57P01", "57P02", "57P03", "53300"];
+
+impl StoreError {
+    /// Whether the same may go well in a moment, with nobody doing anything about this program: a server that restarts,
+    /// recovers or fails over, or a network that is away.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database { source, .. } | Self::Migrate(MigrateError::Execute(source)) => {
+                passes(source)
+            }
+            Self::Fenced { .. }
+            | Self::LedByAnother(_)
+            | Self::Conflict(_)
+            | Self::Unsupported(_)
+            | Self::Corrupt { .. }
+            | Self::OtherForm { .. }
+            | Self::Migrate(_) => false,
+        }
+    }
+}
+
+fn passes(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(told) => {
+            told.code().is_some_and(|code| PASSING_STATES.contains(&code.as_ref()))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_passes_and_a_wrong_url_does_not() {
+        let of = |source| StoreError::Database { doing: "connect", source };
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(of(sqlx::Error::Io(broken)).is_passing());
+        assert!(!of(sqlx::Error::RowNotFound).is_passing());
+        assert!(!StoreError::Unsupported("mysql://".into()).is_passing());
+        assert!(!StoreError::Conflict("key".into()).is_passing());
+    }
 }

@@ -16,6 +16,8 @@ pub struct ClusterBuilder {
     quota: String,
     insecure: bool,
     directory: PathBuf,
+    data: Option<PathBuf>,
+    variables: Vec<(String, String)>,
 }
 
 impl ClusterBuilder {
@@ -26,6 +28,8 @@ impl ClusterBuilder {
             quota: jobs::QUOTA.to_owned(),
             insecure: false,
             directory: std::env::temp_dir(),
+            data: None,
+            variables: Vec::new(),
         }
     }
 
@@ -57,6 +61,20 @@ impl ClusterBuilder {
         self
     }
 
+    /// With the first scheduler's data in a directory of its own.
+    #[must_use]
+    pub fn data(mut self, directory: &Path) -> Self {
+        self.data = Some(directory.to_path_buf());
+        self
+    }
+
+    /// With a variable in the environment of its schedulers.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it: the scheduler serves and has its quota tree.
     ///
     /// # Panics
@@ -64,12 +82,15 @@ impl ClusterBuilder {
     pub async fn start(self) -> Cluster {
         let directory = TempDir::with_prefix_in("gotgan-test-", &self.directory)
             .expect("a directory can be made");
+        let usual = directory.path().join("scheduler");
         let mut scheduler = SchedulerProcess::new(
-            directory.path().join("scheduler"),
+            self.data.unwrap_or_else(|| usual.clone()),
             self.database.url(),
             &self.settings,
             self.insecure,
         );
+        scheduler.logs_to(usual.with_extension("log"));
+        scheduler.with_variables(&self.variables);
         scheduler.start();
         let ca = (!self.insecure).then(|| scheduler.ca_pem());
         let channel = api::channel(&scheduler.url(), ca.as_deref());
@@ -82,6 +103,7 @@ impl ClusterBuilder {
             workers: std::collections::BTreeMap::new(),
             others: Vec::new(),
             settings: self.settings,
+            variables: self.variables,
             insecure: self.insecure,
             database: self.database,
             directory,

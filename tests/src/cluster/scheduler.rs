@@ -25,6 +25,8 @@ pub struct SchedulerProcess {
     log: PathBuf,
     database: Option<String>,
     insecure: bool,
+    /// In its environment.
+    variables: Vec<(String, String)>,
     /// Chosen by the system at first, kept over restarts.
     listen: String,
     process: Option<Process>,
@@ -41,7 +43,18 @@ impl SchedulerProcess {
         fs::create_dir_all(&directory).expect("a directory can be made");
         fs::write(directory.join(SETTINGS), settings).expect("a file can be written");
         let log = directory.with_extension("log");
-        Self { directory, log, database, insecure, listen: "127.0.0.1:0".into(), process: None }
+        let listen = "127.0.0.1:0".into();
+        Self { directory, log, database, insecure, variables: Vec::new(), listen, process: None }
+    }
+
+    /// Writes its log there.
+    pub(super) fn logs_to(&mut self, log: PathBuf) {
+        self.log = log;
+    }
+
+    /// Has these in its environment from its next start on.
+    pub(super) fn with_variables(&mut self, variables: &[(String, String)]) {
+        self.variables = variables.to_vec();
     }
 
     /// Another one on the same data.
@@ -51,6 +64,7 @@ impl SchedulerProcess {
             log: log.to_path_buf(),
             database: self.database.clone(),
             insecure: self.insecure,
+            variables: self.variables.clone(),
             listen: "127.0.0.1:0".into(),
             process: None,
         }
@@ -83,6 +97,7 @@ impl SchedulerProcess {
         if self.insecure {
             command.arg("--insecure");
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn("gotgan-scheduler", &mut command, &self.log));
     }
 
@@ -143,6 +158,12 @@ impl SchedulerProcess {
     #[must_use]
     pub fn output(&self) -> String {
         self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// Whether it was started and not killed since.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Its process id.

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
 
@@ -37,10 +37,11 @@ impl WorkerProcess {
         gpus: &str,
         settings: &str,
         join_token: &str,
+        urls: Vec<String>,
     ) -> Self {
         let mut worker = Self {
             node: node.to_owned(),
-            urls: std::iter::once(cluster.scheduler.url()).chain(cluster.others.clone()).collect(),
+            urls,
             ca: (!cluster.insecure).then(|| cluster.scheduler.ca_path()),
             state: cluster.directory().join(node),
             log: cluster.directory().join(format!("{node}.log")),
@@ -96,6 +97,11 @@ impl WorkerProcess {
         std::fs::write(&settings, text).expect("a file can be written");
         command.arg("--config").arg(settings);
         self.process = Some(Process::spawn("gotgan-worker", &mut command, &self.log));
+    }
+
+    /// How the daemon ended, if it did by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
     }
 
     /// SIGKILL to the daemon alone: its jobs go on.

@@ -192,9 +192,13 @@ impl Journal {
         self.ends.keys().next().map(|(at, _)| *at)
     }
 
-    /// As if the machine had been reinstalled; what it ran is still on record.
-    pub fn forget_all(&mut self) {
-        self.held.clear();
+    /// As if the machine had been reinstalled: what it ran is still on record, and over.
+    pub fn forget_all(&mut self, now_us: i64) {
+        for held in std::mem::take(&mut self.held).into_values() {
+            if let Some(run) = self.runs.get_mut(held.run) {
+                run.until_us.get_or_insert(now_us);
+            }
+        }
         self.ends.clear();
     }
 

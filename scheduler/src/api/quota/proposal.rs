@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::api::error;
 use crate::auth::{Principal, Role};
+use crate::planted;
 
 /// Files of one apply, and the largest file, bytes.
 const FILES_MAX: usize = 1_000;
@@ -107,7 +108,7 @@ fn parse(files: &[v1::QuotaFile]) -> Result<QuotaBook, Status> {
         }
     }
     let texts: Vec<(String, String)> =
-        files.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
+        files.iter().map(|file| (file.name.clone(), planted::quota(&file.text))).collect();
     quota::parse(&texts).map_err(|faults| refused("INVALID_QUOTA", &faults))
 }
 
