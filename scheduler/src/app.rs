@@ -42,8 +42,9 @@ use crate::flow::orders::OrderWriter;
 use crate::flow::plan;
 use crate::flow::telemetry::Telemetry;
 use crate::flow::writer::{self, WriterParts};
+use crate::limits::LimitsLayer;
 use crate::loops;
-use crate::metrics::{self, Metrics, Readiness, RpcMetricsLayer};
+use crate::metrics::{self, Metrics, RpcMetricsLayer};
 use crate::standby::Standby;
 
 /// Name of the setting that keeps the secret behind jobs' own tokens.
@@ -85,7 +86,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let address = announced(&config, bound, insecure);
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
     let (metrics, leads) = (Metrics::new(), Arc::new(AtomicBool::new(false)));
-    serve_http(&config, &metrics, &leads, &stop).await?;
+    metrics::answer(&config.server.http_listen, &metrics, &leads, &stop).await?;
     let listener = listener.into_std().context("cannot share the listening socket")?;
     let candidate = Candidate { store: &store, holder: &holder(&data_dir)?, address: &address };
     let lease_ms = config.timing.leader_lease_ms;
@@ -380,33 +381,6 @@ fn spawn_loops(
     });
 }
 
-/// The HTTP port answers from the start, so that a standby is seen to live and not to be ready.
-async fn serve_http(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    leads: &Arc<AtomicBool>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let address = &config.server.http_listen;
-    if address == "off" {
-        return Ok(());
-    }
-    let listener = TcpListener::bind(address.as_str())
-        .await
-        .with_context(|| format!("cannot listen on {address} (server.http_listen)"))?;
-    let leads = Arc::clone(leads);
-    let readiness = Readiness::new(move || {
-        leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "it does not lead".to_owned())
-    });
-    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-    tokio::spawn(async move {
-        if let Err(error) = metrics::serve(listener, metrics, readiness, stop).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the metrics page ended");
-        }
-    });
-    Ok(())
-}
-
 /// Answers calls until asked to stop or the leadership is lost.
 async fn serve(
     parts: &Parts,
@@ -435,6 +409,7 @@ async fn serve(
     let serving = server
         .layer(RpcMetricsLayer::new(metrics))
         .layer(auth)
+        .layer(LimitsLayer::new(parts.config.limits))
         .add_routes(routes(services).await?)
         .serve_with_incoming_shutdown(incoming, async move {
             closing.cancelled().await;

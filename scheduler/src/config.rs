@@ -10,6 +10,8 @@ use gotgan_core::health::Rules;
 use gotgan_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,8 @@ pub struct Config {
     pub tls: Tls,
     /// Beats and patience.
     pub timing: Timing,
+    /// What one caller may have at once.
+    pub limits: Limits,
     /// Limits and defaults for jobs, and about the health of hardware.
     pub policy: Policy,
     /// Rules and repairs of hardware that is not well.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod custody;
 pub mod flow;
+pub mod limits;
 pub mod loops;
 pub mod metrics;
 mod planted;

@@ -20,7 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use self::http::{Readiness, router, serve};
+pub use self::http::{Readiness, answer, router, serve};
 pub use self::rpc::{RpcMetricsLayer, RpcMetricsService};
 
 /// Bounds for transactions and planning passes, in seconds: from far below a disk's sync to what a person notices.

@@ -116,11 +116,13 @@ pub fn order(mut message: SchedulerMessage) -> Option<SchedulerMessage> {
 pub fn also<'a>(
     message: &SchedulerMessage,
     node: &NodeName,
-    mut others: impl Iterator<Item = &'a NodeName>,
+    others: impl DoubleEndedIterator<Item = &'a NodeName>,
 ) -> Option<NodeName> {
     let is_run = matches!(message.message, Some(Message::RunAttempt(_)));
-    (is_run && strikes(Bug::StartedElsewhere))
-        .then(|| others.find(|other| *other != node).cloned())?
+    if !is_run || !strikes(Bug::StartedElsewhere) {
+        return None;
+    }
+    others.rev().find(|other| *other != node).cloned()
 }
 
 /// What is about to be stored.
@@ -158,9 +160,17 @@ pub fn submission() -> Option<v1::SubmitResponse> {
     strikes(Bug::AcknowledgedUnstored).then_some(forgotten)
 }
 
-/// What a client is told of when a job will start.
-pub fn planned_us(planned_us: i64) -> i64 {
-    if is(Bug::PromisedTooEarly) && planned_us > 0 { planned_us - TOO_EARLY_US } else { planned_us }
+/// What a client is told of why a job waits.
+pub fn explanation(mut told: v1::Explanation) -> v1::Explanation {
+    for blocker in &mut told.blockers {
+        if is(Bug::PromisedTooEarly)
+            && blocker.kind() == v1::BlockerKind::Planned
+            && let Ok(planned_us) = blocker.subject.parse::<i64>()
+        {
+            blocker.subject = (planned_us - TOO_EARLY_US).to_string();
+        }
+    }
+    told
 }
 
 /// A quota file, as it is applied.
@@ -183,6 +193,5 @@ mod tests {
         let message = SchedulerMessage::default();
         assert_eq!(order(message.clone()), Some(message));
         assert_eq!(submission(), None);
-        assert_eq!(planned_us(7), 7);
     }
 }

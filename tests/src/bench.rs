@@ -9,6 +9,7 @@ pub mod failover;
 pub mod lifecycle;
 pub mod load;
 pub mod machine;
+pub mod overload;
 pub mod quota;
 pub mod report;
 pub mod scale;

@@ -29,7 +29,7 @@ const BUILD: [&str; 11] = [
 ];
 
 /// Benchmarks that need no server.
-const ON_SQLITE_ALONE: [&str; 2] = ["scale", "worker"];
+const ON_SQLITE_ALONE: [&str; 3] = ["scale", "worker", "overload"];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -37,9 +37,10 @@ const ON_SQLITE_ALONE: [&str; 2] = ["scale", "worker"];
   cargo xtask bench lifecycle --json target/lifecycle.json
   cargo xtask bench scale --nodes 200 --waiting 2000 --seconds 5
   cargo xtask bench worker
+  cargo xtask bench overload
   cargo xtask bench failover --nodes 40 --waiting 1000 --runs 3")]
 pub struct Options {
-    /// Which benchmark: submit, lifecycle, quota, scale, failover or worker
+    /// Which benchmark: submit, lifecycle, quota, scale, failover, worker or overload
     name: String,
     /// Write the results as JSON as well
     #[arg(long, value_name = "FILE")]

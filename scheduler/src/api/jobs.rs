@@ -488,13 +488,13 @@ fn ended_explanation(detail: &JobDetail) -> v1::Explanation {
 }
 
 fn explanation(id: u64, found: explain::Explanation) -> v1::Explanation {
-    v1::Explanation {
+    planted::explanation(v1::Explanation {
         job_id: id,
         state: convert::job_state(found.state).into(),
         summary: found.summary,
         blockers: found.blockers.iter().map(convert::blocker).collect(),
-        planned_us: planted::planned_us(found.planned.map_or(0, |at| at.0)),
+        planned_us: found.planned.map_or(0, |at| at.0),
         jobs_ahead: found.jobs_ahead,
         start: None,
-    }
+    })
 }

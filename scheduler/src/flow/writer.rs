@@ -5,6 +5,7 @@
 //! dropped and rebuilt from the store; every command of the round is answered with an error and may be repeated
 //! under its idempotency key.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ const QUEUE_MAX: usize = 8_192;
 
 /// Commands drafted into one transaction; more only makes the first wait longer for its answer.
 const ROUND_MAX: usize = 2_048;
+
+/// How long looks at the world may be taken between two rounds; one that takes longer is the last.
+const LOOKS_FOR: Duration = Duration::from_millis(5);
 
 /// How long keys are looked up after a round was refused.
 const CAREFUL: Duration = Duration::from_secs(60);
@@ -76,16 +80,31 @@ pub struct Writer {
     careful_since: Option<Instant>,
 }
 
-/// Answers of the round that was committed last.
+/// What callers wait for.
 ///
-/// They are given once the next round is on its way to the disk: callers that are answered ask again at once, and
-/// the disk would wait until all of them have been heard. With nothing to do next they are given right away.
+/// Answers of the round that was committed last are given once the next round is on its way to the disk: callers that are
+/// answered ask again at once, and the disk would wait until all of them have been heard. With nothing to do next they
+/// are given right away. Looks at the world are taken a few at a time: reports and heartbeats go before them.
 #[derive(Default)]
-struct Owed(Vec<Acknowledge>);
+struct Owed {
+    answers: Vec<Acknowledge>,
+    looks: VecDeque<Read>,
+}
 
 impl Owed {
     fn pay(&mut self) {
-        acknowledge(std::mem::take(&mut self.0), &Ok(()));
+        acknowledge(std::mem::take(&mut self.answers), &Ok(()));
+    }
+
+    /// Takes looks for a moment; what is left is taken after the next round. Each is answered as of the present.
+    fn look(&mut self, world: &World) {
+        let begun = Instant::now();
+        while let Some(look) = self.looks.pop_front() {
+            look(world);
+            if begun.elapsed() >= LOOKS_FOR {
+                return;
+            }
+        }
     }
 }
 
@@ -106,16 +125,19 @@ impl Writer {
         let mut owed = Owed::default();
         loop {
             let commands = self.gather(&mut owed).await;
-            if commands.is_empty() {
+            if commands.is_empty() && owed.looks.is_empty() {
                 return FlowError::Stopping;
             }
-            if let Err(error) = self.round(commands, &mut owed).await {
+            if !commands.is_empty()
+                && let Err(error) = self.round(commands, &mut owed).await
+            {
                 return error;
             }
+            owed.look(&self.parts.world);
         }
     }
 
-    /// The commands of the next round; none if nobody is left to send one.
+    /// The commands of the next round; none if nobody is left to send one, or if there are only looks to take.
     async fn gather(&mut self, owed: &mut Owed) -> Vec<Command> {
         let mut commands = Vec::new();
         while commands.len() < ROUND_MAX
@@ -125,7 +147,11 @@ impl Writer {
         }
         if commands.is_empty() {
             owed.pay();
-            self.commands.recv_many(&mut commands, ROUND_MAX).await;
+            match owed.looks.is_empty() {
+                true => drop(self.commands.recv_many(&mut commands, ROUND_MAX).await),
+                // Others of this thread have their turn as well.
+                false => tokio::task::yield_now().await,
+            }
         }
         commands
     }
@@ -147,8 +173,8 @@ impl Writer {
         match committed {
             Ok(()) => {
                 self.publish(round);
-                reads.into_iter().for_each(|look| look(&self.parts.world));
-                *owed = Owed(acknowledgements);
+                owed.looks.extend(reads);
+                owed.answers = acknowledgements;
                 Ok(())
             }
             Err(StoreError::Fenced { mine, newer }) => {

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -38,6 +40,36 @@ pub fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     let pages = Router::new().route("/metrics", get(show_metrics)).with_state(metrics);
     let ready = Router::new().route("/readyz", get(show_readiness)).with_state(readiness);
     pages.merge(ready).route("/healthz", get(|| async { "ok\n" }))
+}
+
+/// Answers at an address, as `HOST:PORT` or "off" for none, from the start of a scheduler on: so that a standby is seen to
+/// live and not to be ready.
+///
+/// # Errors
+/// If it cannot listen there.
+pub async fn answer(
+    address: &str,
+    metrics: &Arc<Metrics>,
+    leads: &Arc<AtomicBool>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if address == "off" {
+        return Ok(());
+    }
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (server.http_listen)"))?;
+    let leads = Arc::clone(leads);
+    let readiness = Readiness::new(move || {
+        leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "it does not lead".to_owned())
+    });
+    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = serve(listener, metrics, readiness, stop).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the metrics page ended");
+        }
+    });
+    Ok(())
 }
 
 /// Serves the pages until `stop` is cancelled.

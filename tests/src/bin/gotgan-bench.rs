@@ -12,16 +12,18 @@ use clap::{Parser, ValueEnum};
 use gotgan_tests::bench::machine::{self, Machine};
 use gotgan_tests::bench::report::Report;
 use gotgan_tests::bench::scale::{self, Dose};
-use gotgan_tests::bench::{Backend, Measure, Setup, failover, lifecycle, quota, submit, worker};
+use gotgan_tests::bench::{
+    Backend, Measure, Setup, failover, lifecycle, overload, quota, submit, worker,
+};
 use gotgan_tests::database::SERVER_VARIABLE;
 
 // The measuring side shares the machine with what it measures; see the scheduler's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures acknowledged durable submissions or whole lifecycles a second, how long quotas take to compute, or what a
-/// scheduler does with the nodes and the queue of a country, how soon another takes its place, or what a worker costs and
-/// how quick it is.
+/// Measures acknowledged durable submissions or whole lifecycles a second, how long quotas take to compute, what a
+/// scheduler does with the nodes and the queue of a country, how soon another takes its place, what a worker costs and
+/// how quick it is, or what one who asks for too much costs others.
 ///
 /// Prints the machine, the commit, the load average and a table. Marks that are missed are named; they do not
 /// change the exit code, because machines differ.
@@ -34,7 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
   gotgan-bench scale --nodes 200 --waiting 2000 --seconds 5
   gotgan-bench scale --only gang
   gotgan-bench failover --nodes 40 --waiting 1000 --runs 3
-  gotgan-bench worker --only held"
+  gotgan-bench worker --only held
+  gotgan-bench overload --only watchers"
 )]
 struct Arguments {
     /// What to measure
@@ -83,6 +86,7 @@ enum What {
     Scale,
     Failover,
     Worker,
+    Overload,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,6 +100,7 @@ impl Arguments {
     fn seconds(&self) -> f64 {
         let usual = match self.what {
             What::Scale => 60.0,
+            What::Overload => 10.0,
             What::Submit | What::Lifecycle | What::Quota | What::Failover | What::Worker => 5.0,
         };
         self.seconds.unwrap_or(usual).clamp(0.1, 3600.0)
@@ -104,7 +109,12 @@ impl Arguments {
     fn runs(&self) -> u16 {
         let usual = match self.what {
             What::Failover => 20,
-            What::Submit | What::Lifecycle | What::Quota | What::Scale | What::Worker => 3,
+            What::Submit
+            | What::Lifecycle
+            | What::Quota
+            | What::Scale
+            | What::Worker
+            | What::Overload => 3,
         };
         self.runs.unwrap_or(usual)
     }
@@ -167,6 +177,7 @@ async fn measure(arguments: &Arguments, setup: &Setup, backends: &[Backend]) -> 
         What::Scale => return scale::measure(setup, Dose { nodes, waiting }).await,
         What::Failover => return failover::measure(setup, Dose { nodes, waiting }).await,
         What::Worker => return worker::measure(setup).await,
+        What::Overload => return overload::measure(setup).await,
         What::Submit | What::Lifecycle => Vec::new(),
     };
     for &backend in backends {
@@ -175,7 +186,7 @@ async fn measure(arguments: &Arguments, setup: &Setup, backends: &[Backend]) -> 
             What::Lifecycle => lifecycle::measure(setup, backend).await,
             What::Quota => quota::measure_plan(setup, backend).await.into_iter().collect(),
             // Measured above, and on one database.
-            What::Scale | What::Failover | What::Worker => Vec::new(),
+            What::Scale | What::Failover | What::Worker | What::Overload => Vec::new(),
         });
     }
     results
@@ -198,7 +209,7 @@ fn setup(arguments: &Arguments) -> Setup {
 /// The databases to measure; says which cannot be. None if there is nothing left.
 fn backends(arguments: &Arguments) -> Option<Vec<Backend>> {
     let which = match arguments.what {
-        What::Scale | What::Worker => Which::Sqlite,
+        What::Scale | What::Worker | What::Overload => Which::Sqlite,
         What::Failover => Which::Postgres,
         What::Submit | What::Lifecycle | What::Quota => arguments.database,
     };

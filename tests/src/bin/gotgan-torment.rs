@@ -91,16 +91,20 @@ async fn torment(arguments: &Arguments) -> ExitCode {
         logs: arguments.logs.clone(),
         program: env::current_exe().expect("a program knows its path"),
     };
-    if let Some(bug) = &arguments.planted {
-        return plant(&options, bug).await;
-    }
     let mut end = signal(SignalKind::terminate()).expect("signals can be listened to");
-    let tally = tokio::select! {
-        tally = torment::run(&options) => tally,
+    tokio::select! {
+        code = play(arguments, &options) => code,
         // Everything that was started is ended by being dropped.
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(INTERRUPTED),
-        _ = end.recv() => return ExitCode::from(INTERRUPTED),
-    };
+        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
+        _ = end.recv() => ExitCode::from(INTERRUPTED),
+    }
+}
+
+async fn play(arguments: &Arguments, options: &Options) -> ExitCode {
+    if let Some(bug) = &arguments.planted {
+        return plant(options, bug).await;
+    }
+    let tally = torment::run(options).await;
     println!("\n{}", tally.table());
     if let Err(error) = write(arguments.json.as_ref(), &tally) {
         eprintln!("{error}");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{GetJobRequest, JobSpec, JobState, SubmitRequest};
+use gotgan_proto::v1::{BlockerKind, GetJobRequest, JobSpec, JobState, SubmitRequest};
 
 use super::evidence::Part;
 use super::history::{Answer, Submit};
@@ -105,7 +105,8 @@ async fn look(api: &Api, promise: &mut Promise) {
     if promise.told_us == 0
         && let Ok(told) = api.explain(promise.job_id).await
     {
-        promise.told_us = told.planned_us;
+        let planned = told.blockers.iter().find(|it| it.kind() == BlockerKind::Planned);
+        promise.told_us = planned.and_then(|it| it.subject.parse().ok()).unwrap_or(0);
     }
 }
 

@@ -27,13 +27,15 @@ const PLANTED_VARIABLE: &str = "GOTGAN_PLANTED_BUG";
 pub const GPUS: u32 = 4;
 /// After a scheduler or its database is there again: until nodes have come back to it.
 pub const COME_BACK: Duration = Duration::from_secs(4);
-/// More than [`QUICK_TO_GIVE_UP`]: nobody is safe from preemption, and nothing waits long for a quorum.
+/// More than [`QUICK_TO_GIVE_UP`]: nobody is safe from preemption, gangs are planned for at once, and nothing waits long for
+/// a quorum.
 const SETTINGS: &str = "\
 quorum_grace_ms = 1500
 confirm_within_ms = 3000
 
 [policy]
 min_runtime_before_preemption_s = 0
+planned_gangs_after_s = 0
 ";
 
 /// Everything that runs.
