@@ -38,7 +38,7 @@ enum Bug {
     ChargeLost,
     /// 9: a start is promised for earlier than it is planned.
     PromisedTooEarly,
-    /// 10: a guarantee is acknowledged and not applied.
+    /// 10: one's guarantee is acknowledged and given to another.
     GuaranteeIgnored,
     /// 11: the end of an attempt is told and not stored.
     EndUnstored,
@@ -178,7 +178,9 @@ pub fn quota(text: &str) -> String {
     // What is left of a line is a remark.
     match planted() {
         Some(Bug::LimitIgnored) => text.replace("limit =", "#"),
-        Some(Bug::GuaranteeIgnored) => text.replace("guarantee = { b200 = 4 }", "#"),
+        Some(Bug::GuaranteeIgnored) => {
+            text.replace("b200 = 28 }", "b200 = 0 }").replace("b200 = 4 }", "b200 = 32 }")
+        }
         Some(_) | None => text.to_owned(),
     }
 }

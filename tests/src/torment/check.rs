@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use gotgan_proto::v1::{Attempt, Cause, Job, JobState};
 
@@ -18,6 +19,8 @@ use crate::virtual_worker::Run;
 const WHOLE_GPU_MILLI: i64 = 1000;
 /// What a node may need to end what it was told to end: grace, its own haste, a message.
 const END_WITHIN_US: i64 = 8_000_000;
+/// From the decision to stop an attempt to its end: its grace of a second, and as much again.
+const STOPS_WITHIN_US: i64 = 2_000_000;
 /// A decision may arrive this much later than it was made.
 const DECIDED_BEFORE_US: i64 = 8_000_000;
 
@@ -322,7 +325,12 @@ fn wrong_preemptions(history: &History) -> Vec<Violation> {
         let project = project(job);
         let guarantee = history.guarantees.get(project).copied().unwrap_or(0);
         for attempt in job.attempts.iter().filter(|it| it.cause() == Cause::Preempted) {
-            let moments = attempt.ended_us - END_WITHIN_US..=attempt.ended_us;
+            let moments = attempt.ended_us - STOPS_WITHIN_US..=attempt.ended_us;
+            // A node that could not be told was told nobody knows when.
+            let mut nodes = attempt.allocation.iter().map(|part| part.node.as_str());
+            if nodes.any(|node| was_apart(history, node, &moments)) {
+                continue;
+            }
             // Where there is less than was promised in all, guarantees shrink.
             let is_short = history.counts.iter().any(|count| {
                 moments.contains(&count.asked_us) && count.capacity - count.down < guaranteed
@@ -338,6 +346,11 @@ fn wrong_preemptions(history: &History) -> Vec<Violation> {
         }
     }
     found
+}
+
+fn was_apart(history: &History, node: &str, moments: &RangeInclusive<i64>) -> bool {
+    let mut spans = history.apart.get(node).into_iter().flatten();
+    spans.any(|(from_us, until_us)| from_us <= moments.end() && moments.start() <= until_us)
 }
 
 /// The most that attempts of a project held at once between two moments, by their own times.

@@ -56,17 +56,18 @@ impl Promise {
 
 /// Watches one on a cluster of so many nodes on which nothing runs.
 pub async fn watch(api: &Api, desk: &Desk, nodes: usize, gpus: u32) -> Promise {
-    let (guaranteed, other) = (quota::GUARANTEES[0].0, quota::GUARANTEES[2].0);
+    // All of one project, so that nobody has a better right.
+    let project = quota::GUARANTEES[0].0;
     for _ in 0..nodes {
-        submit(api, desk, job(desk, FULL, FULL_LIMIT_S).project(other).gpus(gpus)).await;
+        submit(api, desk, job(desk, FULL, FULL_LIMIT_S).project(project).gpus(gpus)).await;
     }
     let half = u32::try_from(nodes / 2).unwrap_or(1);
-    let gang = job(desk, Duration::ZERO, FULL_LIMIT_S).project(guaranteed).nodes(half).gpus(gpus);
+    let gang = job(desk, Duration::ZERO, FULL_LIMIT_S).project(project).nodes(half).gpus(gpus);
     let Some(job_id) = submit(api, desk, gang).await else { return Promise::default() };
     let mut promise = Promise { job_id, ..Promise::default() };
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE && promise.started_us == 0 {
-        submit(api, desk, job(desk, SMALL, SMALL_LIMIT_S).project(other).gpus(1)).await;
+        submit(api, desk, job(desk, SMALL, SMALL_LIMIT_S).project(project).gpus(1)).await;
         look(api, &mut promise).await;
         tokio::time::sleep(EVERY).await;
     }

@@ -8,7 +8,7 @@ pub const LIMITED: &str = "centre/beta";
 /// Its limits, in GPUs; none lower than its guarantee.
 pub const LIMITS: [u64; 3] = [8, 12, 24];
 /// Guarantees, in GPUs.
-pub const GUARANTEES: [(&str, u64); 3] = [("centre/alpha", 16), (LIMITED, 8), ("centre/gamma", 4)];
+pub const GUARANTEES: [(&str, u64); 3] = [("centre/alpha", 28), (LIMITED, 6), ("centre/gamma", 4)];
 /// Class of all GPUs.
 pub const CLASS: &str = "b200";
 

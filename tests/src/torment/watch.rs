@@ -19,22 +19,33 @@ const EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Jobs that have ended and are looked at again in a round.
 const ENDED_AGAIN: usize = 20;
+/// Jobs that are asked for by number in a round, at most.
+const ASKED_MAX: usize = 500;
 /// Jobs a page.
 const PAGE: u32 = 1000;
 
+/// Jobs that were seen.
+#[derive(Debug, Default)]
+struct Known {
+    /// Not ended when they were looked at last.
+    living: BTreeSet<u64>,
+    /// Ended.
+    ended: BTreeSet<u64>,
+}
+
 /// Looks until then.
 pub async fn watch(apis: Vec<Api>, desk: Arc<Desk>, until: Instant) {
-    let mut ended = BTreeSet::new();
+    let mut known = Known::default();
     while Instant::now() < until {
         for api in &apis {
             // A scheduler that is down or stands by has nothing to say.
-            let _ = tokio::time::timeout(PATIENCE, round(api, &desk, &mut ended)).await;
+            let _ = tokio::time::timeout(PATIENCE, round(api, &desk, &mut known)).await;
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn round(api: &Api, desk: &Desk, ended: &mut BTreeSet<u64>) -> Result<(), Status> {
+async fn round(api: &Api, desk: &Desk, known: &mut Known) -> Result<(), Status> {
     let asked_us = now_us();
     let status = api.status().await?;
     desk.history().led_us.push(asked_us);
@@ -46,27 +57,27 @@ async fn round(api: &Api, desk: &Desk, ended: &mut BTreeSet<u64>) -> Result<(), 
         down: class.down_gpu_milli,
     }));
     let living = [JobState::Held, JobState::Pending, JobState::Starting, JobState::Running];
-    let living = look(api, desk, ended, living.map(Into::into).into(), Vec::new()).await?;
-    desk.living.store(living, Ordering::Relaxed);
-    let some: Vec<u64> = {
-        let from = rand::random_range(0..=ended.last().copied().unwrap_or(0));
-        ended.range(from..).take(ENDED_AGAIN).copied().collect()
-    };
-    if some.is_empty() {
+    let seen = look(api, desk, known, living.map(Into::into).into(), Vec::new()).await?;
+    desk.living.store(seen.len(), Ordering::Relaxed);
+    // Those that were there before and are not any more, and some that ended long ago.
+    let mut others: Vec<u64> = known.living.difference(&seen).take(ASKED_MAX).copied().collect();
+    let from = rand::random_range(0..=known.ended.last().copied().unwrap_or(0));
+    others.extend(known.ended.range(from..).take(ENDED_AGAIN));
+    if others.is_empty() {
         return Ok(());
     }
-    look(api, desk, ended, Vec::new(), some).await.map(drop)
+    look(api, desk, known, Vec::new(), others).await.map(drop)
 }
 
-/// How many jobs there were to see.
+/// Which jobs there were to see.
 async fn look(
     api: &Api,
     desk: &Desk,
-    ended: &mut BTreeSet<u64>,
+    known: &mut Known,
     states: Vec<i32>,
     job_ids: Vec<u64>,
-) -> Result<usize, Status> {
-    let (mut token, mut count) = (String::new(), 0);
+) -> Result<BTreeSet<u64>, Status> {
+    let (mut token, mut seen) = (String::new(), BTreeSet::new());
     loop {
         let asked_us = now_us();
         let page = Some(v1::PageRequest { size: PAGE, token });
@@ -74,21 +85,24 @@ async fn look(
         let request =
             v1::ListJobsRequest { page, states, job_ids, tasks: true, ..Default::default() };
         let answer = api.jobs().list(request).await?.into_inner();
-        count += answer.jobs.len();
         let mut history = desk.history();
         for job in &answer.jobs {
-            history.note(job.job_id, seen(job, asked_us));
+            history.note(job.job_id, seen_at(job, asked_us));
+            seen.insert(job.job_id);
             if is_terminal(job.state()) {
-                ended.insert(job.job_id);
+                known.living.remove(&job.job_id);
+                known.ended.insert(job.job_id);
+            } else {
+                known.living.insert(job.job_id);
             }
         }
         token = answer.next_token;
         if token.is_empty() {
-            return Ok(count);
+            return Ok(seen);
         }
     }
 }
 
-fn seen(job: &Job, asked_us: i64) -> Look {
+fn seen_at(job: &Job, asked_us: i64) -> Look {
     Look { asked_us, state: job.state(), attempt: job.attempt }
 }
