@@ -129,6 +129,9 @@ fn resources_text(asked: &ResourcesView) -> String {
             amount::milli(asked.gpu_share_milli.into())
         ));
     }
+    if let Some(watts) = asked.gpu_cap_watts {
+        parts.push(format!("at most {watts} W a GPU"));
+    }
     if asked.cpu_milli_per_node > 0 {
         parts.push(format!("{} CPUs a node", amount::milli(asked.cpu_milli_per_node)));
     }
@@ -159,6 +162,7 @@ fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
         ("  Placed", moment(attempt.leased_us)),
         ("  Started", moment(attempt.started_us)),
         ("  Ended", moment(attempt.ended_us)),
+        ("  Power", cap_text(attempt)),
         ("  Charged", cost),
         ("  Used", used),
         ("  Idle", idle_text(attempt)),
@@ -183,6 +187,12 @@ fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
         }
     }
     text
+}
+
+/// What its GPUs are capped at, as set when it started.
+fn cap_text(attempt: &AttemptView) -> String {
+    let watts = attempt.gpu_cap_watts;
+    watts.map_or_else(String::new, |watts| format!("each GPU capped at {watts} W"))
 }
 
 /// What its GPUs did of what it held, and what is to be known of that.

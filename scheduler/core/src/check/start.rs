@@ -77,6 +77,7 @@ impl<'w> Shadow<'w> {
         wrong.extend(super::blocks::judge(self.world, job, placement));
         wrong.extend(super::fabric::judge(self.world, job, placement, now));
         wrong.extend(super::windows::judge(self.world, job, placement, now));
+        wrong.extend(super::power::judge_caps(self.world, job, placement));
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);
         self.judge_terms(job, placement, &mut wrong);

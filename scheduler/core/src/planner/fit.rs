@@ -15,6 +15,7 @@ use super::whole::{Whole, class_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::ids::{GpuClass, NodeName};
+use crate::power::PowerTerms;
 use crate::quota::Interval;
 use crate::world::{Node, NodeFree, Windows, World};
 
@@ -35,6 +36,8 @@ pub(super) struct Machine<'w> {
     pub closings: Vec<UnixMicros>,
     /// Which nodes are close to each other.
     pub topology: Topology<'w>,
+    /// What the site says of power.
+    power: &'w PowerTerms,
     /// How often something was taken; as long as it is the same, so is what is free.
     pub taken: u64,
     pools: Vec<Pool>,
@@ -75,7 +78,8 @@ impl<'w> Machine<'w> {
         let index = whole.class_indexes();
         let slot = |(name, node): (&'w NodeName, &'w Node)| {
             let reserved = whole.reserved.get(name).copied().unwrap_or_default();
-            slot_of(name, node, &index, (reserved, whole.standby.contains(name)))
+            let standing = (reserved, whole.standby.contains(name));
+            slot_of(name, node, &index, standing, &world.power)
         };
         let mut slots: Vec<_> = match extent {
             Extent::All => world.nodes.iter().map(slot).collect(),
@@ -93,6 +97,7 @@ impl<'w> Machine<'w> {
             windows: &world.windows,
             closings,
             topology: Topology::of(world, whole, extent),
+            power: &world.power,
             taken: 0,
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
@@ -127,6 +132,11 @@ impl<'w> Machine<'w> {
             pool.shares = shares.into_iter().collect();
         }
         self.cpu = cpu.into_iter().collect();
+    }
+
+    /// What the site says of power.
+    pub fn power_terms(&self) -> &'w PowerTerms {
+        self.power
     }
 
     /// Numbers of all nodes, in the order of names.
@@ -204,8 +214,11 @@ impl<'w> Machine<'w> {
     ) -> Box<dyn Iterator<Item = Pick> + '_> {
         let need = *need;
         let fits = move |id: SlotId| {
-            let free = &self.slot(id).free;
-            free.cpu_milli >= need.cpu_milli && free.memory_mib >= need.memory_mib
+            let slot = self.slot(id);
+            let free = &slot.free;
+            free.cpu_milli >= need.cpu_milli
+                && free.memory_mib >= need.memory_mib
+                && slot.can_cap(&need)
         };
         let pool = class.map(|class| &self.pools[usize::from(class.0)]);
         match (need.gpus, pool) {
@@ -259,7 +272,10 @@ impl<'w> Machine<'w> {
         picks: impl IntoIterator<Item = Pick>,
     ) -> Placement {
         let nodes = picks.into_iter().map(|pick| self.take_one(class, need, pick)).collect();
-        Placement { class: class.map(|class| self.class_name(class).clone()), nodes }
+        let class = class.map(|class| self.class_name(class).clone());
+        let cap = |class: &GpuClass| self.power.cap_watts(class, need.cap_watts);
+        let gpu_cap_watts = class.as_ref().and_then(cap);
+        Placement { class, nodes, gpu_cap_watts }
     }
 
     fn take_one(&mut self, class: Option<ClassIndex>, need: &Need, pick: Pick) -> NodeAllocation {

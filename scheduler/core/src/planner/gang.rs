@@ -27,6 +27,8 @@ pub(super) struct Need {
     pub cpu_milli: CpuMilli,
     /// Memory.
     pub memory_mib: MemoryMib,
+    /// What its GPUs are to be capped at, watts.
+    pub cap_watts: Option<u32>,
 }
 
 /// GPUs each node of a gang gives.
@@ -48,12 +50,13 @@ impl Need {
             GpuRequest::Whole { count, .. } => GpuNeed::Whole(*count),
             GpuRequest::Share { milli, .. } => GpuNeed::Share(GpuMilli(u64::from(*milli))),
         };
-        Need { gpus, cpu_milli: request.cpu_milli, memory_mib: request.memory_mib }
+        let NodeRequest { cpu_milli, memory_mib, gpu_cap_watts: cap_watts, .. } = *request;
+        Need { gpus, cpu_milli, memory_mib, cap_watts }
     }
 
     /// The same GPUs with nothing beside them.
     pub fn gpus_alone(&self) -> Self {
-        Need { gpus: self.gpus, cpu_milli: CpuMilli::ZERO, memory_mib: MemoryMib::ZERO }
+        Need { cpu_milli: CpuMilli::ZERO, memory_mib: MemoryMib::ZERO, ..*self }
     }
 
     /// Thousandths on each node.

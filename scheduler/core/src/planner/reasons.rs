@@ -327,19 +327,27 @@ impl<'w> Look<'_, 'w> {
 
     /// What one node must give, in words; `free` is put before each part.
     fn node_words(&self, free: &str) -> String {
-        let class = self.class_word();
+        let (class, capped) = (self.class_word(), self.cap_words());
         let gpus = match &self.family.per_node.gpus {
             GpuRequest::None => String::new(),
-            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU, "),
-            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs, "),
+            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU{capped}, "),
+            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs{capped}, "),
             GpuRequest::Share { milli, .. } => {
-                format!("{} of a{free} {class} GPU, ", GpuMilli(u64::from(*milli)))
+                format!("{} of a{free} {class} GPU{capped}, ", GpuMilli(u64::from(*milli)))
             }
         };
         let need = &self.family.need;
         let cpus = if need.cpu_milli.0 == 1000 { "CPU" } else { "CPUs" };
         let memory = memory_words(need.memory_mib);
         format!("{gpus}{}{free} {cpus} and {memory}{free} memory", need.cpu_milli)
+    }
+
+    /// What its GPUs must be capped at, in words; only nodes that can do that serve.
+    fn cap_words(&self) -> String {
+        let class = self.class.map(|class| self.machine.class_name(class));
+        let asked = self.family.need.cap_watts;
+        let cap = class.and_then(|class| self.machine.power_terms().cap_watts(class, asked));
+        cap.map_or_else(String::new, |watts| format!(" that take a cap of {watts} W"))
     }
 
     /// Not even the whole machine would serve.

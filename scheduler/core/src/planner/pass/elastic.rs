@@ -208,9 +208,9 @@ impl<'w> Pass<'w> {
         let asked = Asked { class: more.class.as_ref(), gpus, scavenges: false };
         self.limits.take(want.project, asked);
         self.take_share(want, claim, class, gpus);
-        let Placement { class, nodes } = more;
+        let Placement { class, nodes, gpu_cap_watts } = more;
         let nodes = self.in_ranks(want, placement.nodes.iter().cloned().chain(nodes));
-        Placement { class, nodes }
+        Placement { class, nodes, gpu_cap_watts }
     }
 
     /// The nodes in the order of their ranks.

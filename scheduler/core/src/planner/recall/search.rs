@@ -113,7 +113,7 @@ impl<'w> Search<'_, 'w> {
 
     pub fn would_fit(&self, id: SlotId, soon: Option<&NodeFree>) -> bool {
         let slot = self.scene.machine.slot(id);
-        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
         let gpus_of_class = slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
         let enough = match gpus {
@@ -148,7 +148,7 @@ impl<'w> Search<'_, 'w> {
     /// What the job takes of the node, from what is free and what will be.
     pub fn need_on(&self, id: SlotId, soon: Option<&NodeFree>) -> NodeFree {
         let slot = self.scene.machine.slot(id);
-        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
         let (wanted, milli) = match gpus {
             GpuNeed::None => (0, GpuMilli::ZERO),
