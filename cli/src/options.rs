@@ -455,6 +455,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_is_watts_or_a_word() {
+        let asked = |words: &str| {
+            let spec = options(words).into_spec(script(), "x").unwrap();
+            let resources = spec.resources.unwrap();
+            (resources.gpu_cap_watts, resources.gpu_power_mode)
+        };
+        assert_eq!(asked("--gpus 1"), (0, String::new()));
+        assert_eq!(asked("--gpu-power 600"), (600, String::new()));
+        assert_eq!(asked("--gpu-power 600W"), (600, String::new()));
+        assert_eq!(asked("--gpu-power efficient"), (0, "efficient".to_owned()));
+        for bad in ["0", "6OO", "600.5"] {
+            let found = Only::try_parse_from(["x", "--gpu-power", bad]).unwrap_err();
+            assert!(found.to_string().contains("not a number of watts"), "{found}");
+        }
+    }
+
+    #[test]
     fn no_requeue_wins_over_requeue_of_the_script() {
         let merged = options("--requeue").overridden_by(options("--no-requeue"));
         assert_eq!(merged.into_spec(script(), "x").unwrap().requeue, Some(false));

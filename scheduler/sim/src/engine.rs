@@ -420,6 +420,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Reservation
         | BlockerKind::Maintenance
         | BlockerKind::Capacity
+        | BlockerKind::Power
         | BlockerKind::Order
         | BlockerKind::ArrayLimit
         | BlockerKind::Deadline

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::blocks::Topology;
 use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
+use super::power::Power;
 use super::reservations::Reservation;
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
@@ -37,7 +38,9 @@ pub(super) struct Machine<'w> {
     /// Which nodes are close to each other.
     pub topology: Topology<'w>,
     /// What the site says of power.
-    power: &'w PowerTerms,
+    power_terms: &'w PowerTerms,
+    /// What is left of it; `None` where nothing is limited.
+    pub power: Option<Power<'w>>,
     /// How often something was taken; as long as it is the same, so is what is free.
     pub taken: u64,
     pools: Vec<Pool>,
@@ -97,7 +100,8 @@ impl<'w> Machine<'w> {
             windows: &world.windows,
             closings,
             topology: Topology::of(world, whole, extent),
-            power: &world.power,
+            power_terms: &world.power,
+            power: Power::of(world),
             taken: 0,
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
@@ -136,7 +140,7 @@ impl<'w> Machine<'w> {
 
     /// What the site says of power.
     pub fn power_terms(&self) -> &'w PowerTerms {
-        self.power
+        self.power_terms
     }
 
     /// Numbers of all nodes, in the order of names.
@@ -273,13 +277,17 @@ impl<'w> Machine<'w> {
     ) -> Placement {
         let nodes = picks.into_iter().map(|pick| self.take_one(class, need, pick)).collect();
         let class = class.map(|class| self.class_name(class).clone());
-        let cap = |class: &GpuClass| self.power.cap_watts(class, need.cap_watts);
+        let cap = |class: &GpuClass| self.power_terms.cap_watts(class, need.cap_watts);
         let gpu_cap_watts = class.as_ref().and_then(cap);
         Placement { class, nodes, gpu_cap_watts }
     }
 
     fn take_one(&mut self, class: Option<ClassIndex>, need: &Need, pick: Pick) -> NodeAllocation {
         self.index(pick.slot, false);
+        if let Some(power) = &mut self.power {
+            let class = class.map(|class| &self.classes[usize::from(class.0)]);
+            power.take(&self.slots[pick.slot.0 as usize], class, need, pick);
+        }
         let slot = &mut self.slots[pick.slot.0 as usize];
         let taken = gpus_to_take(slot, class, need.gpus, pick.gpu);
         let free = slot.free.to_mut();
@@ -312,6 +320,13 @@ impl<'w> Machine<'w> {
         free.cpu_milli -= part.cpu_milli;
         free.memory_mib -= part.memory_mib;
         self.index(id, true);
+    }
+
+    /// Keeps power for a start there that comes later.
+    pub fn keep_power(&mut self, id: SlotId, class: ClassIndex, need: &Need) {
+        if let Some(power) = &mut self.power {
+            power.keep(id, Some(&self.classes[usize::from(class.0)]), need);
+        }
     }
 
     /// Enters a node into the indexes or takes it out, by what is free on it now.

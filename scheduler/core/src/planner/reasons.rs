@@ -29,6 +29,7 @@ mod bounds;
 mod hurt;
 mod maintenance;
 mod planned;
+mod power;
 mod reserved;
 mod usual;
 
@@ -169,7 +170,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
             Order::Freeing => blockers.push(self.freeing(want)),
             Order::Planned => {
                 let behind = self.behind_plans(waiting);
-                blockers.extend(behind.map(|behind| behind.blocker(want.limit_s)));
+                let behind = behind.map(|behind| behind.blocker(want.limit_s));
+                blockers.extend(behind.or_else(|| self.planned_power(waiting)));
             }
             Order::Free => {}
         }
@@ -295,6 +297,9 @@ impl<'w> Look<'_, 'w> {
         if fits(self.machine, self.family, self.class, self.nodes) {
             return Vec::new();
         }
+        if let Some(short) = self.short_of_power() {
+            return vec![short];
+        }
         let mut blockers: Vec<Blocker> = self.nodes_unavailable(&idle, all).into_iter().collect();
         blockers.extend(
             self.closed(|slot| slot.takes_work && slot.fits(self.class, &self.family.need)),
@@ -340,14 +345,6 @@ impl<'w> Look<'_, 'w> {
         let cpus = if need.cpu_milli.0 == 1000 { "CPU" } else { "CPUs" };
         let memory = memory_words(need.memory_mib);
         format!("{gpus}{}{free} {cpus} and {memory}{free} memory", need.cpu_milli)
-    }
-
-    /// What its GPUs must be capped at, in words; only nodes that can do that serve.
-    fn cap_words(&self) -> String {
-        let class = self.class.map(|class| self.machine.class_name(class));
-        let asked = self.family.need.cap_watts;
-        let cap = class.and_then(|class| self.machine.power_terms().cap_watts(class, asked));
-        cap.map_or_else(String::new, |watts| format!(" that take a cap of {watts} W"))
     }
 
     /// Not even the whole machine would serve.

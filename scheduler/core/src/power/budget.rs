@@ -4,12 +4,16 @@
 //! It follows from nodes and attempts alone, node by node, so whatever an attempt reserved is given back when it ends. Where
 //! nothing is limited there is nothing in it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::{PowerLevel, PowerLimits, PowerTerms};
 use crate::ids::NodeName;
 use crate::node::{Gpu, Inventory};
 use crate::world::{Node, World};
+
+/// Racks, and nodes, that are shown at most; a site has thousands.
+const SHOWN_MAX: usize = 10;
 
 /// Name of a limit: its level, and what of that level it is of; nothing for the site.
 pub type PlaceKey = (PowerLevel, String);
@@ -51,6 +55,12 @@ struct Share {
 }
 
 impl PowerPlace {
+    /// Which part of the limit is reserved, thousandths.
+    #[must_use]
+    pub fn reserved_per_mille(&self) -> u64 {
+        self.reserved_watts.saturating_mul(1_000) / self.limit_watts.max(1)
+    }
+
     /// What is left, watts; nothing where too much is reserved already.
     #[must_use]
     pub fn free_watts(&self) -> u64 {
@@ -62,6 +72,21 @@ impl PowerBudget {
     /// Every limit of which there are nodes, the widest first.
     pub fn places(&self) -> impl Iterator<Item = (&PlaceKey, &PowerPlace)> {
         self.places.iter()
+    }
+
+    /// Those that people look at: of the site and of halls all, of racks and of nodes the fullest; the widest first.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(&PlaceKey, &PowerPlace)> {
+        let mut shown = Vec::new();
+        for level in PowerLevel::ALL {
+            let mut of_level: Vec<_> = self.places().filter(|((of, _), _)| *of == level).collect();
+            if matches!(level, PowerLevel::Rack | PowerLevel::Node) {
+                of_level.sort_by_key(|(_, place)| Reverse(place.reserved_per_mille()));
+                of_level.truncate(SHOWN_MAX);
+            }
+            shown.extend(of_level);
+        }
+        shown
     }
 
     /// The limits that the node counts for.
@@ -187,6 +212,21 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(found[1].1.free_watts(), 4_100);
+    }
+
+    #[test]
+    fn of_nodes_the_fullest_are_shown_behind_all_halls() {
+        let node_watts = BTreeMap::from([("*".to_owned(), 1_000)]);
+        let limits = PowerLimits { node_watts, ..limits() };
+        let mut budget = PowerBudget::default();
+        for number in 0..20_u32 {
+            let (name, hall) = (format!("n{number}"), format!("h{}", number % 12));
+            let draw = NodeDraw { watts: u64::from(number) * 10, idle_watts: 0 };
+            budget.set(&limits, &inventory(&name, &hall), draw);
+        }
+        let shown: Vec<_> = budget.shown().into_iter().map(|(key, _)| key.clone()).collect();
+        assert_eq!(shown.len(), 1 + 12 + SHOWN_MAX);
+        assert_eq!(shown[13], key(PowerLevel::Node, "n19"));
     }
 
     #[test]
