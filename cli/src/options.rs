@@ -69,7 +69,7 @@ pub struct JobOptions {
     /// Part of one GPU on each node, in thousandths: 250 is a quarter
     #[arg(long, value_parser = gpu_share, value_name = "THOUSANDTHS", help_heading = "Resources")]
     pub gpu_share: Option<u32>,
-    /// Cap of each GPU in watts, as 600, or one of the site's words, as efficient
+    /// Most watts of each GPU, as 600, or a word of the site, as efficient
     #[arg(long, value_parser = gpu_power, value_name = "WATTS|MODE", help_heading = "Resources")]
     pub gpu_power: Option<GpuPower>,
     /// Class of the GPUs, as in b200

@@ -74,6 +74,7 @@ fn summary(job: &JobView, now_us: i64) -> String {
         ("Work", work_text(job)),
         ("Image", job.image.clone()),
         ("Asked for", resources_text(&job.resources)),
+        ("Power", power_text(&job.resources)),
         ("Together", job.blocks.text()),
         ("Reservation", job.reservation.clone()),
         ("Time limit", limit_text(job.time_limit_s)),
@@ -108,6 +109,11 @@ fn limit_text(seconds: i64) -> String {
     if seconds == 0 { String::new() } else { time::span(seconds.saturating_mul(1_000_000)) }
 }
 
+/// What it asks its GPUs to be capped at.
+fn power_text(asked: &ResourcesView) -> String {
+    asked.gpu_cap_watts.map_or_else(String::new, |watts| format!("at most {watts} W a GPU"))
+}
+
 /// As in "2 nodes, 8 b200 each, 16 CPUs and 64 GiB each".
 fn resources_text(asked: &ResourcesView) -> String {
     let class = asked.gpu_class.as_deref().map(|class| format!(" {class}")).unwrap_or_default();
@@ -128,9 +134,6 @@ fn resources_text(asked: &ResourcesView) -> String {
             "{} of a{class} GPU a node",
             amount::milli(asked.gpu_share_milli.into())
         ));
-    }
-    if let Some(watts) = asked.gpu_cap_watts {
-        parts.push(format!("at most {watts} W a GPU"));
     }
     if asked.cpu_milli_per_node > 0 {
         parts.push(format!("{} CPUs a node", amount::milli(asked.cpu_milli_per_node)));

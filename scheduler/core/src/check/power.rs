@@ -71,8 +71,8 @@ impl Shadow<'_> {
             }
         }
         for (of, limit) in concerned {
-            let reserved = self.world.power_budget.places().find(|(key, _)| **key == of);
-            let reserved = reserved.map_or(0, |(_, place)| place.reserved_watts);
+            let reserved = self.world.power_budget.get(&of);
+            let reserved = reserved.map_or(0, |place| place.reserved_watts);
             let given = self.watts.get(&of).copied().unwrap_or(0);
             if reserved + given > limit {
                 let (level, name) = (of.0.word(), of.1);

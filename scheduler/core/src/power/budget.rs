@@ -74,6 +74,12 @@ impl PowerBudget {
         self.places.iter()
     }
 
+    /// One limit; `None` if no node counts for it.
+    #[must_use]
+    pub fn get(&self, key: &PlaceKey) -> Option<&PowerPlace> {
+        self.places.get(key)
+    }
+
     /// Those that people look at: of the site and of halls all, of racks and of nodes the fullest; the widest first.
     #[must_use]
     pub fn shown(&self) -> Vec<(&PlaceKey, &PowerPlace)> {

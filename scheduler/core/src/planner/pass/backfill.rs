@@ -260,8 +260,8 @@ impl<'w> Pass<'w> {
     fn renew(&mut self, one: Standby<'w>, choose: bool) {
         let ask = self.ask_of(&one);
         one.slots.iter().for_each(|slot| self.horizon.release(*slot, one.job.id));
-        let Some(at) = self.all_free(&one.slots, &ask) else { return };
-        let at = self.no_later(&one, &ask, at);
+        let found = self.all_free(&one.slots, &ask);
+        let Some(at) = self.no_later(&one, &ask, found) else { return };
         if at > one.before.promised.plus_seconds(SLIP_MAX_S) {
             return;
         }

@@ -34,18 +34,24 @@ impl Pass<'_> {
         first_of(&self.horizon.power_moments(&self.machine, from), fits)
     }
 
-    /// When a planned start can be that was found to be possible at a moment: no later than it was planned for, if that can still
-    /// be. Moments of power are found by halving, which may miss an early one.
-    pub(super) fn no_later(&self, one: &Standby<'_>, ask: &Ask<'_>, at: UnixMicros) -> UnixMicros {
+    /// When a planned start can be that was found to be possible at a moment, or at none: no later than it was planned for, if
+    /// that can still be. Moments of power are found by halving, which may miss an early one.
+    pub(super) fn no_later(
+        &self,
+        one: &Standby<'_>,
+        ask: &Ask<'_>,
+        found: Option<UnixMicros>,
+    ) -> Option<UnixMicros> {
         let planned = one.before.at;
-        if self.machine.power.is_none() || at <= planned || planned < self.now {
-            return at;
+        let is_later = found.is_none_or(|at| at > planned);
+        if self.machine.power.is_none() || !is_later || planned < self.now {
+            return found;
         }
         let is_free = |slot: &SlotId| {
             self.horizon.earliest(&self.machine, *slot, ask, planned) == Some(planned)
         };
         let stands = one.slots.iter().all(is_free) && self.are_powered(&one.slots, ask, planned);
-        if stands { planned } else { at }
+        if stands { Some(planned) } else { found }
     }
 
     fn are_powered(&self, slots: &[SlotId], ask: &Ask<'_>, at: UnixMicros) -> bool {
