@@ -345,6 +345,7 @@ fn flag_of_field(field: &str) -> String {
         "resources.gpus_total" => "--gpus",
         "resources.gpu_share_milli" => "--gpu-share",
         "resources.gpu_class" => "--gpu-class",
+        "resources.gpu_cap_watts" | "resources.gpu_power_mode" => "--gpu-power",
         "resources.cpu_milli_per_node" => "--cpus-per-node",
         "resources.memory_mib_per_node" => "--mem",
         "time_limit_s" => "--time",

@@ -15,8 +15,10 @@ use crate::{
     units::{self, GpuAmount},
 };
 
-pub use values::{Deadline, Dependencies, NodeCount, NodeList, TasksPer};
-use values::{count, deadline, dependencies, gpu_share, grace, node_count, node_list, variable};
+pub use values::{Deadline, Dependencies, GpuPower, NodeCount, NodeList, TasksPer};
+use values::{
+    count, deadline, dependencies, gpu_power, gpu_share, grace, node_count, node_list, variable,
+};
 
 /// The options of a job.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,9 @@ pub struct JobOptions {
     /// Part of one GPU on each node, in thousandths: 250 is a quarter
     #[arg(long, value_parser = gpu_share, value_name = "THOUSANDTHS", help_heading = "Resources")]
     pub gpu_share: Option<u32>,
+    /// Most watts of each GPU, as 600, or a word of the site, as efficient
+    #[arg(long, value_parser = gpu_power, value_name = "WATTS|MODE", help_heading = "Resources")]
+    pub gpu_power: Option<GpuPower>,
     /// Class of the GPUs, as in b200
     #[arg(long, value_parser = units::parse_gpu_class, value_name = "CLASS", help_heading = "Resources")]
     pub gpu_class: Option<String>,
@@ -180,6 +185,7 @@ impl JobOptions {
             gpus: over.gpus.or(self.gpus),
             gpus_per_node: over.gpus_per_node.or(self.gpus_per_node),
             gpu_share: over.gpu_share.or(self.gpu_share),
+            gpu_power: over.gpu_power.or(self.gpu_power),
             gpu_class: over.gpu_class.or(self.gpu_class),
             cpus_per_node: over.cpus_per_node.or(self.cpus_per_node),
             mem: over.mem.or(self.mem),
@@ -355,6 +361,8 @@ impl JobOptions {
             gpu_class: self.one_gpu_class()?,
             cpu_milli_per_node: cpus.unwrap_or_default(),
             memory_mib_per_node: self.mem.unwrap_or_default(),
+            gpu_cap_watts: self.gpu_power.as_ref().map_or(0, GpuPower::watts),
+            gpu_power_mode: self.gpu_power.as_ref().map_or_else(String::new, GpuPower::mode),
         })
     }
 
@@ -444,6 +452,23 @@ mod tests {
     fn the_command_line_replaces_another_way_of_asking_for_gpus() {
         let merged = options("--gpus 8 --time 1h").overridden_by(options("--gpu-share 250"));
         assert_eq!((merged.gpus, merged.gpu_share, merged.time), (None, Some(250), Some(3600)));
+    }
+
+    #[test]
+    fn a_cap_is_watts_or_a_word() {
+        let asked = |words: &str| {
+            let spec = options(words).into_spec(script(), "x").unwrap();
+            let resources = spec.resources.unwrap();
+            (resources.gpu_cap_watts, resources.gpu_power_mode)
+        };
+        assert_eq!(asked("--gpus 1"), (0, String::new()));
+        assert_eq!(asked("--gpu-power 600"), (600, String::new()));
+        assert_eq!(asked("--gpu-power 600W"), (600, String::new()));
+        assert_eq!(asked("--gpu-power efficient"), (0, "efficient".to_owned()));
+        for bad in ["0", "6OO", "600.5"] {
+            let found = Only::try_parse_from(["x", "--gpu-power", bad]).unwrap_err();
+            assert!(found.to_string().contains("not a number of watts"), "{found}");
+        }
     }
 
     #[test]

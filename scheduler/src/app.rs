@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use gotgan_core::ids::{AttemptId, UserName};
 use gotgan_core::policy::Policy;
-use gotgan_core::world::World;
+use gotgan_core::world::{Snapshot, World};
 use gotgan_proto::v1::cluster_server::ClusterServer;
 use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_proto::v1::nodes_server::NodesServer;
@@ -237,7 +237,9 @@ async fn load(
     dispatcher: &Dispatcher,
 ) -> anyhow::Result<World> {
     let now = clock::now();
-    let world = World::restore(store.load(policy.half_life(), now).await?, now);
+    let power = Arc::new(policy.power.clone());
+    let snapshot = Snapshot { power, ..store.load(policy.half_life(), now).await? };
+    let world = World::restore(snapshot, now);
     dispatcher.reset(&world);
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");

@@ -260,11 +260,8 @@ impl Config {
         if terms.facility_percent > 100 {
             return value("policy.health.facility_percent", "must be 0 up to 100");
         }
-        if self.policy.power.idle_percent > 100 {
-            return value("policy.power.idle_percent", "must be 0 up to 100");
-        }
-        if self.policy.power.gpu_watts.values().any(|watts| *watts == 0) {
-            return value("policy.power.gpu_watts", "must be above 0 for every class");
+        if let Err(bad) = self.policy.power.check() {
+            return value("policy.power", &bad.to_string());
         }
         if self.health.repair_timeout_s == 0 {
             return value("health.repair_timeout_s", "must be above 0");

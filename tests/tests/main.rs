@@ -52,6 +52,7 @@ mod maintenance;
 mod node_loss;
 mod nvlink;
 mod order;
+mod power;
 mod quota;
 mod quota_change;
 mod recall;

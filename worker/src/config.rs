@@ -14,6 +14,7 @@ use crate::confine::config::{ConfinementConfig, UsersConfig};
 use crate::container::config::ContainersConfig;
 use crate::health::config::{HealthConfig, SETTLE_MAX_MS};
 use crate::hooks::HooksConfig;
+use crate::power::PowerConfig;
 use crate::retention::Retention;
 
 /// A shim that gives up later is taken to hang by its worker.
@@ -101,6 +102,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// Programs of the site before and after attempts.
     pub hooks: HooksConfig,
+    /// Whether GPUs are capped.
+    pub power: PowerConfig,
 }
 
 impl Default for Config {
@@ -133,6 +136,7 @@ impl Default for Config {
             containers: ContainersConfig::default(),
             health: HealthConfig::default(),
             hooks: HooksConfig::default(),
+            power: PowerConfig::default(),
         }
     }
 }
@@ -173,6 +177,9 @@ impl Config {
         self.containers.check().map_err(ConfigError::Value)?;
         if self.health.settle_ms > SETTLE_MAX_MS {
             return bad(format!("health.settle_ms must be at most {SETTLE_MAX_MS}"));
+        }
+        if self.power.limit_timeout_s == 0 {
+            return bad("power.limit_timeout_s must be at least 1".into());
         }
         Ok(())
     }
@@ -247,7 +254,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
-        let sections = ["confinement", "users", "containers", "health", "hooks"];
+        let sections = ["confinement", "users", "containers", "health", "hooks", "power"];
         let sections = sections.map(|name| table[name].as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));

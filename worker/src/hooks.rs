@@ -147,7 +147,9 @@ pub fn about(node: &str, attempts: &str, order: &RunAttempt) -> BTreeMap<String,
         ("GOTGAN_PROJECT", spec.map(|spec| spec.project.clone()).unwrap_or_default()),
         ("GOTGAN_GPUS", uuids.join(",")),
     ];
-    named.map(|(name, value)| (name.to_owned(), value)).into()
+    let cap = (order.gpu_cap_watts > 0)
+        .then(|| ("GOTGAN_GPU_CAP_WATTS", order.gpu_cap_watts.to_string()));
+    named.into_iter().chain(cap).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Ends what is left of hooks of a daemon that was killed: they are run again.

@@ -28,6 +28,7 @@ pub mod measure;
 pub mod metrics;
 pub mod nvml;
 pub mod orders;
+pub mod power;
 pub mod reader;
 pub mod retention;
 pub mod route;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gotgan_worker::config::Config;
 use gotgan_worker::inventory::Inventory;
+use gotgan_worker::power::setter::{self, Setting};
 use gotgan_worker::reader::child::{self, ReaderPlan};
 use gotgan_worker::{join, run, smoke};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +40,19 @@ enum Command {
     /// Read GPUs for the daemon that started this.
     #[command(hide = true)]
     NvmlReader(ReaderArguments),
+    /// Set power limits for the daemon that started this.
+    #[command(hide = true)]
+    NvmlPower(PowerArguments),
+}
+
+#[derive(Debug, Args)]
+struct PowerArguments {
+    /// NVML's library [default: where the system finds it].
+    #[arg(long, value_name = "PATH")]
+    library: Option<String>,
+    /// GPUs with their limits; without one: what it has.
+    #[arg(value_name = "UUID[=MILLIWATTS]")]
+    settings: Vec<Setting>,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +177,9 @@ fn main() -> ExitCode {
         Some(Command::GpuSmoke(smoke)) => return print_smoke(&smoke),
         // Without a runtime: its threads are its own.
         Some(Command::NvmlReader(arguments)) => return read_gpus(arguments),
+        Some(Command::NvmlPower(PowerArguments { library, settings })) => {
+            return setter::run(library.as_deref(), &settings);
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,6 +29,7 @@ use crate::limits;
 use crate::logs::Logs;
 use crate::measure::feed::feed;
 use crate::metrics::{MetricsError, Port};
+use crate::power::Power;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
 use crate::shim::protocol::VERSION;
@@ -119,6 +120,8 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     clear_up(&state, config.retention()).await;
     let journal = Journal::open(&state.join("journal"))?;
     let boot_id = inventory.node.boot_id.clone();
+    let rebooted = !journal.1.boot_id.is_empty() && journal.1.boot_id != boot_id;
+    context.power.take_over(&journal.1, rebooted).await;
     let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
@@ -158,6 +161,7 @@ struct Ways {
     confining: Confining,
     containers: Containers,
     hooks: Hooks,
+    power: Power,
 }
 
 /// The machine, and how attempts run on it. Blocks while driver and kernel are asked.
@@ -181,6 +185,8 @@ fn look_at_machine(
     let images = images(config, &plan);
     support::tell(&images);
     inventory.node.images = Some(support::reported(&images));
+    let power = power(config, &inventory, state);
+    inventory.node.power_caps = Some(power.reported());
     let gpus = inventory.node.gpus.iter();
     let containers = Containers {
         images,
@@ -190,7 +196,20 @@ fn look_at_machine(
     };
     let (users, gpu_nodes) = (config.users.clone(), inventory.gpu_nodes.clone());
     let confining = Confining { plan, users, prefix, gpu_nodes };
-    Ok((Arc::new(inventory), Ways { confining, containers, hooks }))
+    Ok((Arc::new(inventory), Ways { confining, containers, hooks, power }))
+}
+
+/// Whether GPUs can be capped. Blocks while the driver is asked.
+fn power(config: &Config, inventory: &Inventory, state: &Path) -> Power {
+    let uuids: Vec<String> = inventory.node.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+    match inventory.reader() {
+        Some(_) => {
+            let library = (!config.nvml_library.is_empty()).then(|| config.nvml_library.clone());
+            Power::find(&config.power, library, state, &uuids)
+        }
+        None if uuids.is_empty() => Power::unable(None),
+        None => Power::unable(Some("its GPUs are invented")),
+    }
 }
 
 fn confinement(config: &Config, state: &Path, name: &str) -> Plan {
@@ -284,7 +303,7 @@ fn context(
     config: &Config,
     state: &Path,
     node: &str,
-    Ways { confining, containers, hooks }: Ways,
+    Ways { confining, containers, hooks, power }: Ways,
 ) -> NodeContext {
     let daemon = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -303,6 +322,7 @@ fn context(
         confining: Arc::new(confining),
         hooks,
         containers: Arc::new(containers),
+        power: Arc::new(power),
     }
 }
 

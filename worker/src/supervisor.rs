@@ -429,18 +429,23 @@ async fn make_ready(
     prepared.unwrap_or_else(|error| Err(Refusal::of_node(error.to_string())))
 }
 
-/// A node whose prolog fails is to be drained; the attempt goes back to the queue unharmed.
+/// A node whose prolog fails, or whose GPUs are not capped, is to be drained; the attempt goes back to the queue unharmed.
 async fn run_prolog(
     key: AttemptKey,
     context: &NodeContext,
     order: &RunAttempt,
     handle: &Handle,
 ) -> Result<(), Refusal> {
-    let about = about(&context.node, &context.attempts, order);
-    let Err(reason) = context.hooks.run(Kind::Prolog, about).await else {
-        return Ok(());
+    // Capped before the site's program looks.
+    let prepared = match context.power.cap(order).await {
+        Ok(()) => {
+            let about = about(&context.node, &context.attempts, order);
+            context.hooks.run(Kind::Prolog, about).await
+        }
+        Err(reason) => Err(reason),
     };
-    tracing::error!(?key, reason, "the prolog failed: this node is to be drained");
+    let Err(reason) = prepared else { return Ok(()) };
+    tracing::error!(?key, reason, "not ready for an attempt: this node is to be drained");
     // Fails only when the daemon ends.
     let _ = handle.tell(Input::Event(key, Box::new(Event::Unfit(reason.clone())))).await;
     Err(Refusal::of_node(reason))

@@ -11,7 +11,10 @@ use crate::{
         text::filled,
         time,
     },
-    view::{amount, cluster::ClusterView},
+    view::{
+        amount,
+        cluster::{ClusterView, PowerView},
+    },
 };
 
 /// Show the state of the cluster
@@ -54,6 +57,10 @@ async fn status(context: &Context) -> Result<(), Error> {
     if !view.classes.is_empty() {
         output.line("")?;
         output.table(&class_table(&view))?;
+    }
+    if !view.power.is_empty() {
+        output.line("")?;
+        output.table(&power_table(&view.power))?;
     }
     Ok(())
 }
@@ -99,6 +106,29 @@ fn alarms(view: &ClusterView) -> Vec<String> {
     });
     let building = view.facility_alarms.iter().cloned();
     breakers.chain(building).flat_map(|text| filled("ALARM", &text)).collect()
+}
+
+fn power_table(limits: &[PowerView]) -> Table {
+    let mut table = Table::new(&[
+        column("POWER OF").shrink(12),
+        column("NODES").right().drop(1),
+        column("RESERVED").right(),
+        column("LIMIT").right(),
+        column("PART").right(),
+    ]);
+    for limit in limits {
+        let percent = limit.reserved_watts.saturating_mul(100) / limit.limit_watts.max(1);
+        let tone = if limit.reserved_watts > limit.limit_watts { Tone::Bad } else { Tone::Plain };
+        let watts = |watts| format!("{} W", amount::grouped(watts));
+        table.toned_row([
+            (format!("{} {}", limit.level, limit.name).trim_end().to_owned(), Tone::Plain),
+            (limit.nodes.to_string(), Tone::Plain),
+            (watts(limit.reserved_watts), tone),
+            (watts(limit.limit_watts), Tone::Plain),
+            (format!("{percent} %"), tone),
+        ]);
+    }
+    table
 }
 
 fn class_table(view: &ClusterView) -> Table {

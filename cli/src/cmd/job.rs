@@ -74,6 +74,7 @@ fn summary(job: &JobView, now_us: i64) -> String {
         ("Work", work_text(job)),
         ("Image", job.image.clone()),
         ("Asked for", resources_text(&job.resources)),
+        ("Power", power_text(&job.resources)),
         ("Together", job.blocks.text()),
         ("Reservation", job.reservation.clone()),
         ("Time limit", limit_text(job.time_limit_s)),
@@ -106,6 +107,11 @@ fn moment(us: Option<i64>) -> String {
 
 fn limit_text(seconds: i64) -> String {
     if seconds == 0 { String::new() } else { time::span(seconds.saturating_mul(1_000_000)) }
+}
+
+/// What it asks its GPUs to be capped at.
+fn power_text(asked: &ResourcesView) -> String {
+    asked.gpu_cap_watts.map_or_else(String::new, |watts| format!("at most {watts} W a GPU"))
 }
 
 /// As in "2 nodes, 8 b200 each, 16 CPUs and 64 GiB each".
@@ -159,6 +165,7 @@ fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
         ("  Placed", moment(attempt.leased_us)),
         ("  Started", moment(attempt.started_us)),
         ("  Ended", moment(attempt.ended_us)),
+        ("  Power", cap_text(attempt)),
         ("  Charged", cost),
         ("  Used", used),
         ("  Idle", idle_text(attempt)),
@@ -183,6 +190,12 @@ fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
         }
     }
     text
+}
+
+/// What its GPUs are capped at, as set when it started.
+fn cap_text(attempt: &AttemptView) -> String {
+    let watts = attempt.gpu_cap_watts;
+    watts.map_or_else(String::new, |watts| format!("each GPU capped at {watts} W"))
 }
 
 /// What its GPUs did of what it held, and what is to be known of that.

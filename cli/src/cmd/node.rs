@@ -118,7 +118,7 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
-    for line in confinement(&node).into_iter().chain(images(&node)) {
+    for line in confinement(&node).into_iter().chain(images(&node)).chain(caps(&node)) {
         output.line(&line)?;
     }
     if let Some(health) = health_table(&node, time::now_us()) {
@@ -194,6 +194,12 @@ fn confinement(node: &NodeView) -> Vec<String> {
 /// Whether jobs with an image can run on it, and why not where the site asks for it.
 fn images(node: &NodeView) -> Vec<String> {
     node.images.as_ref().map_or_else(Vec::new, |images| filled("Images are", &images.text()))
+}
+
+/// Between which its GPUs can be capped, or why they cannot; nothing of a node without GPUs.
+fn caps(node: &NodeView) -> Vec<String> {
+    let caps = node.caps.as_ref().filter(|_| !node.gpus.is_empty());
+    caps.map_or_else(Vec::new, |caps| filled("Power caps are", &caps.text()))
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {

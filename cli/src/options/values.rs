@@ -97,6 +97,48 @@ pub(super) fn gpu_share(text: &str) -> Result<u32, String> {
     }
 }
 
+/// What GPUs are to be capped at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GpuPower {
+    /// So many watts each.
+    Watts(u32),
+    /// As a word of the site says.
+    Mode(String),
+}
+
+impl GpuPower {
+    /// The watts; 0 where a word is given.
+    pub fn watts(&self) -> u32 {
+        match self {
+            GpuPower::Watts(watts) => *watts,
+            GpuPower::Mode(_) => 0,
+        }
+    }
+
+    /// The word; empty where watts are given.
+    pub fn mode(&self) -> String {
+        match self {
+            GpuPower::Watts(_) => String::new(),
+            GpuPower::Mode(mode) => mode.clone(),
+        }
+    }
+}
+
+/// Reads `600`, `600W` or a word.
+pub(super) fn gpu_power(text: &str) -> Result<GpuPower, String> {
+    let number = text.strip_suffix(['W', 'w']).unwrap_or(text);
+    if number.starts_with(|letter: char| letter.is_ascii_digit()) {
+        let watts = number.parse().ok().filter(|watts| *watts > 0);
+        return watts
+            .map(GpuPower::Watts)
+            .ok_or_else(|| "not a number of watts; write one from 1, as 600".to_owned());
+    }
+    if text.is_empty() {
+        return Err("empty; write watts, as 600, or a word of the site".to_owned());
+    }
+    Ok(GpuPower::Mode(text.to_owned()))
+}
+
 pub(super) fn grace(text: &str) -> Result<u32, String> {
     if text == "0" {
         return Ok(0);

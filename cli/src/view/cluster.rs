@@ -35,6 +35,27 @@ pub struct ClusterView {
     pub facility_alarms: Vec<String>,
     /// Version of the rules for signs of bad health.
     pub health_rules: String,
+    /// What of power limits is reserved; empty where nothing is limited.
+    pub power: Vec<PowerView>,
+}
+
+/// What of a power limit is reserved.
+#[derive(Clone, Debug, Serialize)]
+pub struct PowerView {
+    /// `site`, `hall`, `rack` or `node`.
+    pub level: String,
+    /// Of the hall, rack or node; empty for the site.
+    pub name: String,
+    pub limit_watts: u64,
+    pub reserved_watts: u64,
+    pub nodes: u32,
+}
+
+impl PowerView {
+    fn of(reserved: v1::PowerReserved) -> Self {
+        let v1::PowerReserved { level, name, limit_watts, reserved_watts, nodes } = reserved;
+        Self { level, name, limit_watts, reserved_watts, nodes }
+    }
 }
 
 /// A circuit breaker that is broken.
@@ -93,6 +114,7 @@ impl ClusterView {
             broken_breakers: status.broken_breakers.into_iter().map(breaker).collect(),
             facility_alarms: status.facility_alarms,
             health_rules: status.health_rules,
+            power: status.power.into_iter().map(PowerView::of).collect(),
         }
     }
 }

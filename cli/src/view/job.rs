@@ -65,6 +65,9 @@ pub struct ResourcesView {
     pub gpu_class: Option<String>,
     pub cpu_milli_per_node: u64,
     pub memory_mib_per_node: u64,
+    /// What it asks its GPUs to be capped at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_cap_watts: Option<u32>,
 }
 
 /// A job as listings have it.
@@ -303,6 +306,7 @@ fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
         gpu_class: (!asked.gpu_class.is_empty()).then(|| asked.gpu_class.clone()),
         cpu_milli_per_node: asked.cpu_milli_per_node,
         memory_mib_per_node: asked.memory_mib_per_node,
+        gpu_cap_watts: (asked.gpu_cap_watts > 0).then_some(asked.gpu_cap_watts),
     }
 }
 
@@ -351,6 +355,9 @@ pub struct AttemptView {
     pub idle_ms: u64,
     pub idle_told_us: Option<i64>,
     pub idle_told: Option<String>,
+    /// What its GPUs are capped at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_cap_watts: Option<u32>,
     pub allocation: Vec<AllocationView>,
     pub steps: Vec<StepView>,
 }
@@ -392,6 +399,7 @@ impl AttemptView {
             idle_ms: attempt.idle_ms,
             idle_told_us: time::set(attempt.idle_told_us),
             idle_told: time::rfc3339(attempt.idle_told_us),
+            gpu_cap_watts: (attempt.gpu_cap_watts > 0).then_some(attempt.gpu_cap_watts),
             allocation: attempt.allocation.iter().map(AllocationView::of).collect(),
             steps: attempt.steps.iter().map(StepView::of).collect(),
         }

@@ -49,6 +49,9 @@ pub struct NodeView {
     pub confinement: Option<ConfinementView>,
     /// Whether jobs with an image can run there; `null` if its worker does not tell.
     pub images: Option<ImagesView>,
+    /// Absent where the worker does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caps: Option<CapsView>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
     /// The reservation by command that holds there, else the one that comes next.
@@ -60,6 +63,37 @@ pub struct NodeView {
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
+}
+
+/// Whether a node can cap its GPUs.
+#[derive(Clone, Debug, Serialize)]
+pub struct CapsView {
+    pub able: bool,
+    pub missing: String,
+    /// Of the GPUs that take least and most; absent where their driver does not tell.
+    pub min_watts: Option<u32>,
+    pub max_watts: Option<u32>,
+}
+
+impl CapsView {
+    fn of(caps: v1::PowerCaps, gpus: &[v1::GpuDevice]) -> Self {
+        let v1::PowerCaps { able, missing } = caps;
+        let told = || gpus.iter().filter(|gpu| gpu.cap_max_watts > 0);
+        let min_watts = told().map(|gpu| gpu.cap_min_watts).min();
+        let max_watts = told().map(|gpu| gpu.cap_max_watts).max();
+        Self { able, missing, min_watts, max_watts }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match (self.able, self.min_watts.zip(self.max_watts), self.missing.is_empty()) {
+            (true, Some((least, most)), _) => format!("between {least} and {most} W a GPU"),
+            (true, None, _) => "none that its GPUs take".to_owned(),
+            (false, _, true) => "not set here".to_owned(),
+            (false, _, false) => format!("not to be had: {}", self.missing),
+        }
+    }
 }
 
 /// What keeps jobs on a node from what is not their own.
@@ -164,6 +198,7 @@ impl NodeView {
             last_heartbeat_us: time::set(node.last_heartbeat_us),
             last_heartbeat: time::rfc3339(node.last_heartbeat_us),
             gpus: gpus_of(node, &inventory),
+            caps: inventory.power_caps.map(|caps| CapsView::of(caps, &inventory.gpus)),
             address: inventory.address,
             labels,
             worker_version: inventory.worker_version,

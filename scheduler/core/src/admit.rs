@@ -11,6 +11,7 @@ mod fault;
 mod fleet;
 mod near;
 mod place;
+mod power;
 mod request;
 mod resources;
 mod terms;

@@ -80,6 +80,10 @@ pub struct Placement {
     pub class: Option<GpuClass>,
     /// In rank order.
     pub nodes: Vec<NodeAllocation>,
+    /// The most that each of its GPUs may draw while it holds them, watts; `None`: they are not capped. Set when it started, and
+    /// the same until it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_cap_watts: Option<u32>,
 }
 
 impl Placement {

@@ -7,6 +7,7 @@
 mod blocks;
 mod fabric;
 mod kept;
+mod power;
 mod preempt;
 mod start;
 mod terms;

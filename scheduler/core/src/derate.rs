@@ -6,47 +6,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::amount::{GpuMilli, UnixMicros};
 use crate::attempt::Attempt;
 use crate::ids::{AttemptId, GpuClass, NodeName};
 use crate::meter::Footing;
 use crate::node::{Admin, Liveness};
+use crate::power::PowerTerms;
 use crate::world::{Node, World};
 
-/// What the site says of its GPUs' power.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PowerTerms {
-    /// The most that a GPU of each class draws, with its part of the node around it, watts. A class that is not named draws
-    /// as much as any other.
-    pub gpu_watts: BTreeMap<GpuClass, u32>,
-    /// What an idle GPU draws of that, percent.
-    pub idle_percent: u32,
+/// What a node draws at most, watts: with all its GPUs as the site caps them.
+fn full_watts(terms: &PowerTerms, node: &Node) -> u64 {
+    u64::from(terms.node_watts) + gpu_watts(terms, node)
 }
 
-/// Of a GPU whose class has no watts of its own: only proportions count then.
-const USUAL_WATTS: u32 = 1_000;
-
-impl Default for PowerTerms {
-    fn default() -> Self {
-        // A B200 of 1,000 W draws 140 W when it has nothing to do.
-        PowerTerms { gpu_watts: BTreeMap::new(), idle_percent: 15 }
-    }
+fn gpu_watts(terms: &PowerTerms, node: &Node) -> u64 {
+    let watts = |class| terms.busy_watts(class, terms.cap_watts(class, None));
+    node.registered.gpus.iter().map(|gpu| u64::from(watts(&gpu.class))).sum()
 }
 
-impl PowerTerms {
-    /// The most that a node's GPUs draw, watts.
-    fn full_watts(&self, node: &Node) -> u64 {
-        let watts = |class| self.gpu_watts.get(class).copied().unwrap_or(USUAL_WATTS);
-        node.registered.gpus.iter().map(|gpu| u64::from(watts(&gpu.class))).sum()
-    }
-
-    /// What standing idle saves of it.
-    fn saved_watts(&self, node: &Node) -> u64 {
-        self.full_watts(node) * u64::from(100_u32.saturating_sub(self.idle_percent)) / 100
-    }
+/// What standing idle saves of it.
+fn saved_watts(terms: &PowerTerms, node: &Node) -> u64 {
+    let idle: u64 =
+        node.registered.gpus.iter().map(|gpu| u64::from(terms.idle_watts(&gpu.class))).sum();
+    gpu_watts(terms, node).saturating_sub(idle)
 }
 
 /// Which nodes stand idle, and what that comes to.
@@ -154,7 +136,7 @@ impl<'w> Choice<'w> {
             .iter()
             .filter(|(name, node)| part.contains(*name) && !node.registered.gpus.is_empty());
         let nodes: BTreeMap<_, _> = nodes.collect();
-        let full = nodes.values().map(|node| terms.full_watts(node)).sum();
+        let full = nodes.values().map(|node| full_watts(terms, node)).sum();
         let leaving = world.attempts.values().filter(|attempt| attempt.stop.is_some());
         let leaving = leaving.map(|attempt| attempt.id).collect();
         let (idle, stopped) = (BTreeSet::new(), Vec::new());
@@ -190,7 +172,7 @@ impl<'w> Choice<'w> {
         if let Some(node) = self.nodes.get(name)
             && self.idle.insert(name)
         {
-            self.watts -= self.terms.saved_watts(node);
+            self.watts -= saved_watts(self.terms, node);
         }
     }
 
@@ -250,8 +232,9 @@ impl<'w> Choice<'w> {
     fn give_back_one(&mut self, id: AttemptId) {
         let nodes = self.nodes_of(id).into_iter().filter(|name| self.idle.contains(name));
         let nodes: BTreeSet<&NodeName> = nodes.collect();
-        let saved =
-            |name: &&NodeName| self.nodes.get(*name).map_or(0, |node| self.terms.saved_watts(node));
+        let saved = |name: &&NodeName| {
+            self.nodes.get(*name).map_or(0, |node| saved_watts(self.terms, node))
+        };
         let more: u64 = nodes.iter().map(saved).sum();
         if self.watts + more > self.allowed {
             return;

@@ -10,6 +10,7 @@ pub(crate) mod deadline;
 mod elastic;
 mod maintenance;
 mod planned;
+mod power;
 mod reservation;
 pub mod starts;
 
@@ -31,6 +32,7 @@ use crate::world::World;
 
 pub(crate) use capacity::BEST;
 use capacity::capacity;
+pub(crate) use power::{CAPPED, PLANNED as PLANNED_POWER};
 
 /// Why a job stands as it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +116,7 @@ fn note_recall(world: &World, job: &Job, blockers: &mut [Blocker]) {
 fn turn(report: &Report, job: &Job, blockers: &[Blocker]) -> Option<Blocker> {
     let room = |blocker: &Blocker| match blocker.kind {
         BlockerKind::Capacity
+        | BlockerKind::Power
         | BlockerKind::Order
         | BlockerKind::Tier
         | BlockerKind::Lent
@@ -236,6 +239,7 @@ pub fn sentence(blocker: &Blocker) -> String {
         BlockerKind::Tier => tier(blocker),
         BlockerKind::FairShare => fair_share(blocker),
         BlockerKind::Capacity => capacity(blocker),
+        BlockerKind::Power => power::sentence(blocker),
         BlockerKind::Order if blocker.note == RECALLED => format!(
             "job {} of the same project goes first, since others stop to give it what is guaranteed",
             blocker.subject
@@ -453,6 +457,10 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::Constraints if blocker.note.contains(FOR_IMAGES) => {
             "submit it without --image, or ask the operators for nodes that run images".to_owned()
         }
+        BlockerKind::Constraints if blocker.note.contains(CAPPED) => {
+            "ask for a higher --gpu-power or none, or ask the operators for nodes that cap GPUs"
+                .to_owned()
+        }
         BlockerKind::Constraints => {
             "cancel it and submit it with less on each node, fewer nodes or other constraints"
                 .to_owned()
@@ -469,8 +477,10 @@ pub fn hint(blocker: &Blocker) -> String {
             | Unit::Job
             | Unit::Millis
             | Unit::PerMille
+            | Unit::Watts
             | Unit::None => String::new(),
         },
+        BlockerKind::Power => power::hint(blocker),
         BlockerKind::Term => terms::hint(blocker),
         BlockerKind::Recall
         | BlockerKind::Lent

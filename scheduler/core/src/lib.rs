@@ -45,6 +45,7 @@ pub mod plan;
 pub mod planned;
 pub mod planner;
 pub mod policy;
+pub mod power;
 pub mod precedence;
 pub mod profile;
 pub mod quota;

@@ -336,7 +336,11 @@ budget = { period = "grant", ngh = 1000 }
         Attempt {
             id: AttemptId { job: JobId(1), number: 1 },
             project: ProjectPath::new("public/lab").unwrap(),
-            placement: Arc::new(Placement { class: Some(class()), nodes: vec![node] }),
+            placement: Arc::new(Placement {
+                class: Some(class()),
+                nodes: vec![node],
+                gpu_cap_watts: None,
+            }),
             epoch: Epoch(1),
             leased,
             hold: GpuMilliSeconds(0),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{GpuClass, GpuUuid, NodeName};
 use crate::image::Images;
+use crate::power::caps::{CapRange, Caps};
 
 /// A node as its worker registered it; kept in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Inventory {
     /// Whether jobs with an image can run there; absent if the worker does not know of images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Images>,
+    /// Whether its worker can cap GPUs; absent if it does not know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caps: Option<Caps>,
 }
 
 /// What keeps attempts on a node from what is not their own, as its worker tells. Nothing is decided by it.
@@ -89,6 +93,9 @@ pub struct Gpu {
     /// NVLink domain beyond the node that its driver names; empty if it is of none.
     #[serde(default)]
     pub nvlink_domain: String,
+    /// Between which it can be capped; `None` if its driver does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_range: Option<CapRange>,
 }
 
 /// What people decided for a node; kept in the store.

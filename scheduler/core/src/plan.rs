@@ -215,6 +215,9 @@ pub enum BlockerKind {
     Kept,
     /// Too little is free.
     Capacity,
+    /// There is room, but too little power is left below a limit: the subject is what the limit is of, as in `hall h1`. The
+    /// note says whether it is planned for others.
+    Power,
     /// As many tasks of its array hold resources as may at once: the subject is the array.
     ArrayLimit,
     /// Jobs ahead come first. Where a start is planned for one of them on nodes that would serve, the note says by when,
@@ -258,6 +261,8 @@ pub enum Unit {
     Millis,
     /// Thousandths of a whole.
     PerMille,
+    /// Power.
+    Watts,
     /// No numbers.
     None,
 }

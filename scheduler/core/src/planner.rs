@@ -38,6 +38,7 @@ pub(crate) mod limits;
 pub(crate) mod order;
 mod pass;
 mod places;
+mod power;
 mod reasons;
 mod recall;
 mod request;
@@ -119,6 +120,10 @@ fn plan_event_in(
     policy: &Policy,
     now: UnixMicros,
 ) -> Option<Plan> {
+    // Power that is freed in a hall lets jobs start on nodes on which nothing was freed.
+    if !world.power.limits.is_empty() {
+        return None;
+    }
     let kept = bearings.put_right(world)?;
     let made = MadeJobs::default();
     let pass = pass::Pass::for_event(Jobs::new(world, &made), policy, now, kept, reach);

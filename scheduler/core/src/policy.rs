@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, MemoryMib};
-use crate::derate::PowerTerms;
 use crate::fairshare::{HalfLife, OrderRule};
 use crate::health;
+use crate::power::PowerTerms;
 
 /// Limits and defaults of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct Policy {
     pub fair_share_half_life_minutes: u32,
     /// When hardware goes out of service by itself, and how it comes back.
     pub health: health::Terms,
-    /// What GPUs draw, for where there is less power for a time.
+    /// What GPUs draw, may draw, and may draw together.
     pub power: PowerTerms,
 }
 

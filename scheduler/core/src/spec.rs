@@ -209,6 +209,9 @@ pub struct NodeRequest {
     pub cpu_milli: CpuMilli,
     /// Memory.
     pub memory_mib: MemoryMib,
+    /// The most that each of its GPUs may draw, watts; `None`: as the site orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_cap_watts: Option<u32>,
 }
 
 /// Where a job may run.

@@ -32,6 +32,8 @@ use crate::health::{Breaker, NodeHealth};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
+use crate::power::PowerTerms;
+use crate::power::budget::PowerBudget;
 use crate::quota::{Interval, QuotaBook, QuotaTree};
 use crate::step::Step;
 use crate::window::Window;
@@ -103,6 +105,10 @@ pub struct World {
     pub windows: Windows,
     /// Circuit breakers that ever broke, by what they are of.
     pub breakers: BTreeMap<String, Arc<Breaker>>,
+    /// What the site says of power: as configured, and in no store.
+    pub power: Arc<PowerTerms>,
+    /// What of its limits is reserved.
+    pub power_budget: PowerBudget,
     /// When attempts must be settled next.
     dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
@@ -174,6 +180,8 @@ pub struct Snapshot {
     pub alerts: Vec<Alert>,
     /// Windows that are planned or open.
     pub windows: Vec<Window>,
+    /// What the site says of power, which no store knows.
+    pub power: Arc<PowerTerms>,
 }
 
 /// What a project has used in an account, by the ledger.
@@ -217,6 +225,8 @@ impl Default for World {
             alerts: Alerts::default(),
             windows: Windows::default(),
             breakers: BTreeMap::new(),
+            power: Arc::default(),
+            power_budget: PowerBudget::default(),
             dues: BTreeSet::new(),
         }
     }
@@ -228,7 +238,8 @@ impl World {
     pub fn restore(snapshot: Snapshot, now: UnixMicros) -> Self {
         let Snapshot { sequences, book, audit, .. } = &snapshot;
         let (book, audit) = (Arc::clone(book), audit.clone());
-        let mut world = World { sequences: *sequences, book, audit, ..World::default() };
+        let power = Arc::clone(&snapshot.power);
+        let mut world = World { sequences: *sequences, book, audit, power, ..World::default() };
         snapshot.alerts.iter().for_each(|alert| world.alerts.tell(alert));
         world.turn_quota(now);
         world.history = snapshot.history;

@@ -167,7 +167,11 @@ impl<'s> Engine<'s> {
             books,
             left_out,
             world: World::restore(
-                Snapshot { history: History::new(setup.policy.half_life()), ..Snapshot::default() },
+                Snapshot {
+                    history: History::new(setup.policy.half_life()),
+                    power: Arc::new(setup.policy.power.clone()),
+                    ..Snapshot::default()
+                },
                 setup.from.0,
             ),
             policy: Arc::clone(&setup.policy),
@@ -416,6 +420,7 @@ fn wants_back(report: &Report) -> bool {
         | BlockerKind::Reservation
         | BlockerKind::Maintenance
         | BlockerKind::Capacity
+        | BlockerKind::Power
         | BlockerKind::Order
         | BlockerKind::ArrayLimit
         | BlockerKind::Deadline

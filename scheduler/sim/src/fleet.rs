@@ -60,6 +60,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         simulated: true,
         confinement: None,
         images: None,
+        caps: None,
         node,
     })
 }
@@ -94,5 +95,6 @@ fn gpu(cluster: &ClusterFile, node: &NodeName, index: u32) -> Result<Gpu, BadNam
         memory_mib: MemoryMib(1024),
         serial: String::new(),
         nvlink_domain: String::new(),
+        cap_range: None,
     })
 }

@@ -10,6 +10,7 @@ use gotgan_core::health::{Breaker, State};
 use gotgan_core::ids::{GpuClass, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::node::Liveness;
+use gotgan_core::power::budget::{PlaceKey, PowerPlace};
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 use gotgan_proto::v1::cluster_server::Cluster;
@@ -258,7 +259,18 @@ fn summarise(world: &World) -> v1::ClusterStatus {
     status.broken_breakers = world.breakers.values().filter_map(|it| broken(it)).collect();
     status.classes = capacities(world).into_iter().map(|(class, it)| it.show(&class)).collect();
     status.event_seq = world.sequences.next_event - 1;
+    status.power = world.power_budget.shown().into_iter().map(reserved).collect();
     status
+}
+
+fn reserved(((level, name), place): (&PlaceKey, &PowerPlace)) -> v1::PowerReserved {
+    v1::PowerReserved {
+        level: level.word().to_owned(),
+        name: name.clone(),
+        limit_watts: place.limit_watts,
+        reserved_watts: place.reserved_watts,
+        nodes: place.nodes,
+    }
 }
 
 /// GPUs of a node that are watched.

@@ -127,6 +127,7 @@ impl OrderWriter {
             master_port: u32::try_from(master_port).ok()?,
             job_token: self.authenticator.mint_job_token(id, &job.owner, &job.spec.project),
             array_task: array_task(job),
+            gpu_cap_watts: placement.gpu_cap_watts.unwrap_or_default(),
             ..v1::RunAttempt::default()
         };
         let ranks = placement.nodes.iter().enumerate();

@@ -314,7 +314,9 @@ impl Writer {
     /// What was sent of a round whose outcome is not known is not known either, so everybody is told anew.
     async fn rebuild(&mut self) {
         let before = std::mem::take(&mut self.parts.world);
-        let mut world = World::restore(self.load_again().await, clock::now());
+        let power = Arc::new(self.parts.policy.power.clone());
+        let snapshot = Snapshot { power, ..self.load_again().await };
+        let mut world = World::restore(snapshot, clock::now());
         for (name, node) in before.nodes {
             if let Some(again) = world.nodes.get_mut(&name) {
                 // Given up in a round that was not committed: its attempts are alive again, so judge it again.

@@ -55,8 +55,6 @@ pub struct Shared {
     pub counted: Vec<String>,
     /// UUIDs of whatever a handle was given out for, in the order of handles.
     handles: Vec<String>,
-    /// Limits that were set, by UUID.
-    pub limits: BTreeMap<String, u32>,
     /// Sets of events, by handle.
     pub event_sets: BTreeMap<usize, crate::events::Set>,
     calls: BTreeMap<String, u64>,
@@ -178,6 +176,23 @@ impl Instance {
         // Whoever reads it sees whole files only, or, on a full disk, an old one.
         let _ = fs::write(self.directory.join(&written), text)
             .and_then(|()| fs::rename(self.directory.join(&written), self.directory.join(path)));
+    }
+
+    /// Power limits that were set, by UUID: by whatever process.
+    pub fn limits(&self) -> BTreeMap<String, u32> {
+        let text = fs::read(self.directory.join("nvml-limits.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub fn set_limit(&self, uuid: &str, limit_mw: u32) -> Done {
+        let _one_at_a_time = self.lock();
+        let mut limits = self.limits();
+        limits.insert(uuid.to_owned(), limit_mw);
+        let text = serde_json::to_string(&limits).map_err(|_| UNKNOWN)?;
+        let written = self.directory.join("nvml-limits.json.new");
+        fs::write(&written, text)
+            .and_then(|()| fs::rename(&written, self.directory.join("nvml-limits.json")))
+            .map_err(|_| UNKNOWN)
     }
 
     /// How often a function was called.

@@ -1,4 +1,4 @@
-//! Power limits: what is set is kept until the process ends, as a driver keeps it until it is unloaded.
+//! Power limits: what is set is kept in a file, for all processes, as a driver keeps it until it is unloaded.
 
 use std::ffi::c_uint;
 
@@ -8,7 +8,7 @@ use crate::instance::{INSTANCE, INVALID_ARGUMENT, put};
 use crate::state::Gpu;
 
 fn limit(gpu: &Gpu) -> u32 {
-    INSTANCE.lock().limits.get(&gpu.uuid).copied().unwrap_or(gpu.power_limit_mw)
+    INSTANCE.limits().get(&gpu.uuid).copied().unwrap_or(gpu.power_limit_mw)
 }
 
 #[unsafe(no_mangle)]
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn nvmlDeviceSetPowerManagementLimit(
         if !(least..=most).contains(&wanted) {
             return Err(INVALID_ARGUMENT);
         }
-        INSTANCE.lock().limits.insert(gpu.uuid.clone(), wanted);
-        Ok(())
+        let set = wanted.next_multiple_of(gpu.power_step_mw.max(1));
+        INSTANCE.set_limit(&gpu.uuid, set)
     })
 }

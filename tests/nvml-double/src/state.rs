@@ -104,6 +104,8 @@ pub struct Gpu {
     pub power_limit_enforced_mw: Option<u32>,
     /// The least and the most.
     pub power_range_mw: [u32; 2],
+    /// What is set becomes the next multiple of this, as on a board that knows steps alone; 0: it is as asked.
+    pub power_step_mw: u32,
     pub energy_mj: u64,
     pub recovery_action: u32,
     /// Corrected and uncorrected.
@@ -162,6 +164,7 @@ impl Default for Gpu {
             power_limit_default_mw: 700_000,
             power_limit_enforced_mw: None,
             power_range_mw: [200_000, 700_000],
+            power_step_mw: 0,
             energy_mj: 2_440_325,
             recovery_action: 0,
             ecc_since_load: [0; 2],

@@ -111,6 +111,9 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
     if segment > 0 {
         environment.insert("GOTGAN_SEGMENT_NODES".into(), segment.to_string());
     }
+    if order.gpu_cap_watts > 0 {
+        environment.insert("GOTGAN_GPU_CAP_WATTS".into(), order.gpu_cap_watts.to_string());
+    }
     environment.extend(of_array_task(order));
     environment
 }

@@ -25,6 +25,7 @@ use crate::container::spec::ContainerSpec;
 use crate::container::support::Containers;
 use crate::held::AttemptKey;
 use crate::hooks::Hooks;
+use crate::power::Power;
 use crate::shim::protocol::{ShimCommand, ShimSpec};
 
 /// Name of the directory below the state directory that holds one directory an attempt.
@@ -49,6 +50,8 @@ pub struct NodeContext {
     pub hooks: Hooks,
     /// Whether and how they run in images.
     pub containers: Arc<Containers>,
+    /// Caps their GPUs.
+    pub power: Arc<Power>,
 }
 
 impl NodeContext {
@@ -94,6 +97,7 @@ impl NodeContext {
             confining: Arc::new(Confining::off()),
             hooks: Hooks::default(),
             containers: Arc::new(Containers::off()),
+            power: Arc::new(Power::unable(None)),
         }
     }
 }

@@ -101,6 +101,11 @@ fn end_with_input() {
     end(EXIT_GONE);
 }
 
+/// Ends this process, which has used the driver's library, without asking that to end as well.
+pub fn end_at_once() -> ! {
+    end(EXIT_GONE)
+}
+
 /// At once: the library's own end, which a usual exit would call, may block.
 #[expect(unsafe_code, reason = "a system call without a safe form")]
 fn end(code: i32) -> ! {

@@ -14,6 +14,7 @@ const FABRIC_LOOK: Duration = Duration::from_millis(500);
 /// A GPU that has not said what it is by then is left out. Less than the daemon waits for all of it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
 const BYTES_PER_MIB: u64 = 1 << 20;
+const MW_PER_WATT: u32 = 1_000;
 
 /// The driver and all its GPUs. GPUs are told apart by UUID only: their order may change.
 pub(super) fn describe_all(driver: &'static Driver) -> Opened {
@@ -72,6 +73,7 @@ fn collect(answers: &mpsc::Receiver<(u32, Reading<Described>)>, count: u32) -> V
 fn describe(driver: &Driver, index: u32, until: Instant) -> Reading<Described> {
     let gpu = driver.gpu_at(index)?;
     let uuid = gpu.uuid()?;
+    let range = gpu.power_range().ok();
     let device = GpuDevice {
         gpu_class: String::new(),
         uuid,
@@ -81,6 +83,8 @@ fn describe(driver: &Driver, index: u32, until: Instant) -> Reading<Described> {
         memory_mib: gpu.memory().map_or(0, |memory| memory.total_bytes / BYTES_PER_MIB),
         serial: gpu.serial().unwrap_or_default(),
         nvlink_domain: nvlink_domain(&gpu, until),
+        cap_min_watts: range.map_or(0, |range| range.min_mw.div_ceil(MW_PER_WATT)),
+        cap_max_watts: range.map_or(0, |range| range.max_mw / MW_PER_WATT),
     };
     Ok(Described { device, minor: gpu.minor_number().ok() })
 }

@@ -1,4 +1,4 @@
-//! Holds attempts until the site's programs have ended: the answer to an order until the prolog has, the last event until
+//! Holds attempts until their GPUs are capped and the site's programs have ended: the answer to an order until the prolog has, the last event until
 //! the epilog has. So no GPU is given to others before it is clean.
 //!
 //! An epilog runs for every attempt whose prolog was begun, whatever came of it, and for every attempt that was accepted.
@@ -69,20 +69,28 @@ impl Supervisor {
 
     /// The prolog is about to run.
     pub(super) fn begin_prolog(&mut self, key: AttemptKey) {
-        if self.context.hooks.has(Kind::Prolog) {
+        if self.context.hooks.has(Kind::Prolog) || self.is_capped(key) {
             self.hooking.entry(key).or_insert(Hooking::Prolog { stop: None });
         }
     }
 
-    /// Runs the epilog before an attempt's last event; gives it back at once where there is none.
+    /// Whether GPUs of the attempt are capped.
+    fn is_capped(&self, key: AttemptKey) -> bool {
+        self.order(key).is_some_and(|order| order.gpu_cap_watts > 0)
+    }
+
+    /// Runs the epilog and takes caps back before an attempt's last event; gives it back at once where there is none.
     fn clean_up(&mut self, key: AttemptKey, last: Event) -> Option<Event> {
-        let order = self.order(key).filter(|_| self.context.hooks.has(Kind::Epilog));
+        let cleans = self.context.hooks.has(Kind::Epilog) || self.is_capped(key);
+        let order = self.order(key).filter(|_| cleans);
         let Some(order) = order else { return Some(last) };
         let about = about(&self.context.node, &self.context.attempts, order);
         let (context, handle) = (self.context.clone(), self.handle.clone());
         self.hooking.insert(key, Hooking::Epilog { last });
         tokio::spawn(async move {
             let outcome = context.hooks.run(Kind::Epilog, about).await;
+            // Also after an epilog that failed: a person takes the node back, and nobody would think of this.
+            let outcome = outcome.and(context.power.release(key).await);
             // Fails only when the daemon ends; the next one cleans up again.
             let _ = handle.tell(Input::CleanedUp(key, outcome)).await;
         });
@@ -99,7 +107,7 @@ impl Supervisor {
             return Ok(());
         };
         if let Err(reason) = outcome {
-            tracing::error!(?key, reason, "the epilog failed: this node is to be drained");
+            tracing::error!(?key, reason, "not clean after an attempt: this node is to be drained");
             self.happen(key, Event::Unfit(reason)).await?;
         }
         self.happen(key, last).await

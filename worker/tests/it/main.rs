@@ -15,6 +15,7 @@ mod joining;
 mod logs;
 mod measure;
 mod nvml;
+mod power;
 mod reader;
 mod releases;
 mod restart;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::ids::{GpuClass, NodeName};
 use crate::node::Inventory;
+use crate::power::caps::{CapRange, Caps};
 use crate::topology::Level;
 use crate::world::World;
 
@@ -23,6 +24,8 @@ pub struct Fleet {
     blocks: BTreeMap<Level, BTreeMap<String, u32>>,
     /// How many nodes can run jobs with an image.
     images: u32,
+    /// What GPUs of each class take, on nodes that can cap them.
+    caps: BTreeMap<GpuClass, CapRange>,
 }
 
 /// What one node has of one class, or of anything but GPUs.
@@ -107,6 +110,10 @@ impl Fleet {
         let mut counts: BTreeMap<&GpuClass, u32> = BTreeMap::new();
         for gpu in &inventory.gpus {
             *counts.entry(&gpu.class).or_default() += 1;
+            if let Some(range) = gpu.cap_range.filter(|_| inventory.caps == Some(Caps::Able)) {
+                let of_class = self.caps.entry(gpu.class.clone()).or_insert(range);
+                *of_class = of_class.with(range);
+            }
         }
         for (class, gpus) in counts {
             self.classes.entry(class.clone()).or_default().add(size(gpus));
@@ -155,6 +162,11 @@ impl Fleet {
     #[must_use]
     pub fn images(&self) -> u32 {
         self.images
+    }
+
+    /// What GPUs of each class take, on nodes that can cap them.
+    pub fn caps(&self) -> impl Iterator<Item = (&GpuClass, CapRange)> {
+        self.caps.iter().map(|(class, range)| (class, *range))
     }
 
     /// Every label with the values it has somewhere.

@@ -105,6 +105,10 @@ pub struct ResourcesRequest {
     pub cpu_milli_per_node: u64,
     /// 0: the site's default.
     pub memory_mib_per_node: u64,
+    /// The most that each GPU may draw; 0: as the mode says, or the site.
+    pub gpu_cap_watts: u32,
+    /// Word of the site for that; empty: none.
+    pub gpu_power_mode: String,
 }
 
 /// Where it may run.

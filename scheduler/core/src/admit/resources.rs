@@ -4,6 +4,7 @@ use super::AdmitContext;
 use super::fault::{FaultReason, Findings};
 use super::fleet::{NodeSize, Sizes};
 use super::near::suggestion;
+use super::power;
 use super::request::ResourcesRequest;
 use super::work::shown;
 use crate::amount::{CpuMilli, MemoryMib};
@@ -33,7 +34,8 @@ pub(super) fn resources(
     let class = class.unwrap_or_default();
     let (nodes, gpus) = gang(request, class, context, findings);
     let machine = Machine { context, class: gpus.class().cloned(), gpus: &gpus };
-    let per_node = machine.with_defaults(request, &gpus);
+    let gpu_cap_watts = power::cap(request, &gpus, context, findings);
+    let per_node = NodeRequest { gpu_cap_watts, ..machine.with_defaults(request, &gpus) };
     if known {
         machine.require_room(request, nodes, &per_node, findings);
     }
@@ -221,6 +223,7 @@ impl Machine<'_> {
             gpus: gpus.clone(),
             cpu_milli: CpuMilli(asked_or(request.cpu_milli_per_node, cpu)),
             memory_mib: MemoryMib(asked_or(request.memory_mib_per_node, memory)),
+            gpu_cap_watts: None,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::amount::UnixMicros;
 use crate::attempt::{NodeAllocation, Placement};
 use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
+use crate::power::budget::PlaceKey;
 use crate::spec::{GpuRequest, NodeRequest};
 use crate::world::{Node, World};
 
@@ -25,6 +26,9 @@ pub(super) struct Shadow<'w> {
     scavenged: BTreeMap<String, BTreeMap<GpuClass, u64>>,
     /// Set aside, by path.
     reserved: BTreeMap<String, i128>,
+    /// What GPUs that the plan gave count with, and what it gave of each limit, watts.
+    pub(super) gpu_watts: BTreeMap<(NodeName, GpuUuid), u64>,
+    pub(super) watts: BTreeMap<PlaceKey, u64>,
 }
 
 impl<'w> Shadow<'w> {
@@ -40,6 +44,8 @@ impl<'w> Shadow<'w> {
             held: BTreeMap::new(),
             scavenged: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            gpu_watts: BTreeMap::new(),
+            watts: BTreeMap::new(),
         }
     }
 
@@ -77,6 +83,8 @@ impl<'w> Shadow<'w> {
         wrong.extend(super::blocks::judge(self.world, job, placement));
         wrong.extend(super::fabric::judge(self.world, job, placement, now));
         wrong.extend(super::windows::judge(self.world, job, placement, now));
+        wrong.extend(super::power::judge_caps(self.world, job, placement));
+        self.judge_power(placement, &mut wrong);
         self.judge_limits(job, placement, &mut wrong);
         self.judge_budgets(job, placement, &mut wrong);
         self.judge_terms(job, placement, &mut wrong);

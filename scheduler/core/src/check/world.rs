@@ -22,6 +22,9 @@ pub(super) fn violations(world: &World) -> Vec<Violation> {
     holds(world, &mut found);
     sequences(world, &mut found);
     submitted(world, &mut found);
+    for (subject, text) in super::power::misreserved(world) {
+        found.add(subject, text);
+    }
     for (node, text) in super::windows::misplaced(world) {
         found.add(format!("node {node}"), text);
     }

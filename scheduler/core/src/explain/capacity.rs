@@ -25,7 +25,13 @@ pub(super) fn capacity(blocker: &Blocker) -> String {
                 [needed, available, limit].map(|amount| memory_words(MemoryMib(*amount)));
             format!("needs {needed} memory on each node; {free} of {all} are free {}", beside(note))
         }
-        Unit::NghMilli | Unit::Nodes | Unit::Job | Unit::Millis | Unit::PerMille | Unit::None => {
+        Unit::NghMilli
+        | Unit::Nodes
+        | Unit::Job
+        | Unit::Millis
+        | Unit::PerMille
+        | Unit::Watts
+        | Unit::None => {
             let nodes = nodes_word(*needed);
             match note.split_once(BEST) {
                 Some((what, best)) => {

@@ -71,6 +71,7 @@ fn keeps_for_good(kind: BlockerKind) -> bool {
         | BlockerKind::Lent
         | BlockerKind::Kept
         | BlockerKind::Capacity
+        | BlockerKind::Power
         | BlockerKind::Order
         | BlockerKind::RetryDelay
         | BlockerKind::Deadline

@@ -180,7 +180,7 @@ mod tests {
         let attempt = Attempt {
             id: ID,
             project: ProjectPath::new("public").unwrap(),
-            placement: Arc::new(Placement { class: None, nodes: Vec::new() }),
+            placement: Arc::new(Placement { class: None, nodes: Vec::new(), gpu_cap_watts: None }),
             epoch: Epoch(1),
             leased: UnixMicros(0),
             hold: GpuMilliSeconds(0),

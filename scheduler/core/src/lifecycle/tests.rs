@@ -67,6 +67,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        cap_range: None,
     };
     Inventory {
         node: node_name(index),
@@ -84,6 +85,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         simulated: true,
         confinement: None,
         images: None,
+        caps: None,
     }
 }
 
@@ -99,7 +101,12 @@ fn spec(nodes: u32, gpus: GpuRequest, dependencies: Vec<Dependency>, script: boo
         work,
         nodes,
         nodes_max: None,
-        per_node: NodeRequest { gpus, cpu_milli: CpuMilli(1_000), memory_mib: MemoryMib(64) },
+        per_node: NodeRequest {
+            gpus,
+            cpu_milli: CpuMilli(1_000),
+            memory_mib: MemoryMib(64),
+            gpu_cap_watts: None,
+        },
         constraints: Constraints::default(),
         time_limit_s: 600,
         priority: 0,

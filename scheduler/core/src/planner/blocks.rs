@@ -186,6 +186,12 @@ pub(super) fn choose(
     Some(chosen)
 }
 
+/// The places of each block of a level.
+pub(super) fn apart(machine: &Machine<'_>, level: Level, places: Vec<Pick>) -> Vec<Vec<Pick>> {
+    let blocks = machine.rooms(level, places).filter(|room| room.block.is_some());
+    blocks.map(|room| room.picks).collect()
+}
+
 /// Each node once, at its best place.
 fn distinct(machine: &Machine<'_>, places: impl Iterator<Item = Pick>) -> Vec<Pick> {
     let mut seen = vec![false; machine.slots.len()];

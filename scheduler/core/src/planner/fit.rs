@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::blocks::Topology;
 use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
+use super::power::Power;
 use super::reservations::Reservation;
 use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
@@ -15,6 +16,7 @@ use super::whole::{Whole, class_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::ids::{GpuClass, NodeName};
+use crate::power::PowerTerms;
 use crate::quota::Interval;
 use crate::world::{Node, NodeFree, Windows, World};
 
@@ -35,6 +37,10 @@ pub(super) struct Machine<'w> {
     pub closings: Vec<UnixMicros>,
     /// Which nodes are close to each other.
     pub topology: Topology<'w>,
+    /// What the site says of power.
+    power_terms: &'w PowerTerms,
+    /// What is left of it; `None` where nothing is limited.
+    pub power: Option<Power<'w>>,
     /// How often something was taken; as long as it is the same, so is what is free.
     pub taken: u64,
     pools: Vec<Pool>,
@@ -75,7 +81,8 @@ impl<'w> Machine<'w> {
         let index = whole.class_indexes();
         let slot = |(name, node): (&'w NodeName, &'w Node)| {
             let reserved = whole.reserved.get(name).copied().unwrap_or_default();
-            slot_of(name, node, &index, (reserved, whole.standby.contains(name)))
+            let standing = (reserved, whole.standby.contains(name));
+            slot_of(name, node, &index, standing, &world.power)
         };
         let mut slots: Vec<_> = match extent {
             Extent::All => world.nodes.iter().map(slot).collect(),
@@ -93,6 +100,8 @@ impl<'w> Machine<'w> {
             windows: &world.windows,
             closings,
             topology: Topology::of(world, whole, extent),
+            power_terms: &world.power,
+            power: Power::of(world),
             taken: 0,
             cpu: BTreeSet::new(),
             cpu_levels: slots.iter().map(|slot| slot.gpus).collect(),
@@ -127,6 +136,11 @@ impl<'w> Machine<'w> {
             pool.shares = shares.into_iter().collect();
         }
         self.cpu = cpu.into_iter().collect();
+    }
+
+    /// What the site says of power.
+    pub fn power_terms(&self) -> &'w PowerTerms {
+        self.power_terms
     }
 
     /// Numbers of all nodes, in the order of names.
@@ -204,8 +218,11 @@ impl<'w> Machine<'w> {
     ) -> Box<dyn Iterator<Item = Pick> + '_> {
         let need = *need;
         let fits = move |id: SlotId| {
-            let free = &self.slot(id).free;
-            free.cpu_milli >= need.cpu_milli && free.memory_mib >= need.memory_mib
+            let slot = self.slot(id);
+            let free = &slot.free;
+            free.cpu_milli >= need.cpu_milli
+                && free.memory_mib >= need.memory_mib
+                && slot.can_cap(&need)
         };
         let pool = class.map(|class| &self.pools[usize::from(class.0)]);
         match (need.gpus, pool) {
@@ -259,11 +276,18 @@ impl<'w> Machine<'w> {
         picks: impl IntoIterator<Item = Pick>,
     ) -> Placement {
         let nodes = picks.into_iter().map(|pick| self.take_one(class, need, pick)).collect();
-        Placement { class: class.map(|class| self.class_name(class).clone()), nodes }
+        let class = class.map(|class| self.class_name(class).clone());
+        let cap = |class: &GpuClass| self.power_terms.cap_watts(class, need.cap_watts);
+        let gpu_cap_watts = class.as_ref().and_then(cap);
+        Placement { class, nodes, gpu_cap_watts }
     }
 
     fn take_one(&mut self, class: Option<ClassIndex>, need: &Need, pick: Pick) -> NodeAllocation {
         self.index(pick.slot, false);
+        if let Some(power) = &mut self.power {
+            let class = class.map(|class| &self.classes[usize::from(class.0)]);
+            power.take(&self.slots[pick.slot.0 as usize], class, need, pick);
+        }
         let slot = &mut self.slots[pick.slot.0 as usize];
         let taken = gpus_to_take(slot, class, need.gpus, pick.gpu);
         let free = slot.free.to_mut();
@@ -296,6 +320,13 @@ impl<'w> Machine<'w> {
         free.cpu_milli -= part.cpu_milli;
         free.memory_mib -= part.memory_mib;
         self.index(id, true);
+    }
+
+    /// Keeps power for a start there that comes later.
+    pub fn keep_power(&mut self, id: SlotId, class: ClassIndex, need: &Need) {
+        if let Some(power) = &mut self.power {
+            power.keep(id, Some(&self.classes[usize::from(class.0)]), need);
+        }
     }
 
     /// Enters a node into the indexes or takes it out, by what is free on it now.

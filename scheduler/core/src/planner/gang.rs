@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::blocks;
 use super::closed::Closed;
 use super::fit::Machine;
+use super::power::{Asked, Purse};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
@@ -27,6 +28,8 @@ pub(super) struct Need {
     pub cpu_milli: CpuMilli,
     /// Memory.
     pub memory_mib: MemoryMib,
+    /// What its GPUs are to be capped at, watts.
+    pub cap_watts: Option<u32>,
 }
 
 /// GPUs each node of a gang gives.
@@ -48,12 +51,13 @@ impl Need {
             GpuRequest::Whole { count, .. } => GpuNeed::Whole(*count),
             GpuRequest::Share { milli, .. } => GpuNeed::Share(GpuMilli(u64::from(*milli))),
         };
-        Need { gpus, cpu_milli: request.cpu_milli, memory_mib: request.memory_mib }
+        let NodeRequest { cpu_milli, memory_mib, gpu_cap_watts: cap_watts, .. } = *request;
+        Need { gpus, cpu_milli, memory_mib, cap_watts }
     }
 
     /// The same GPUs with nothing beside them.
     pub fn gpus_alone(&self) -> Self {
-        Need { gpus: self.gpus, cpu_milli: CpuMilli::ZERO, memory_mib: MemoryMib::ZERO }
+        Need { cpu_milli: CpuMilli::ZERO, memory_mib: MemoryMib::ZERO, ..*self }
     }
 
     /// Thousandths on each node.
@@ -158,6 +162,50 @@ impl Territory<'_> {
         } else {
             blocks::choose(machine, terms, places, nodes)
         }
+    }
+
+    /// The same as far as there is power now.
+    pub fn choose_now(
+        &self,
+        machine: &Machine<'_>,
+        asked: Asked<'_>,
+        places: impl Iterator<Item = Pick>,
+    ) -> Option<Vec<Pick>> {
+        let left = machine.power.as_ref().map(|power| power.left().clone());
+        self.choose_powered(machine, left.as_ref(), asked, places)
+    }
+
+    /// The same as far as there is so much power. Of a gang of segments that is not always the best choice: power may go to
+    /// nodes that make no whole segment.
+    pub fn choose_powered(
+        &self,
+        machine: &Machine<'_>,
+        purse: Option<&Purse>,
+        asked: Asked<'_>,
+        places: impl Iterator<Item = Pick>,
+    ) -> Option<Vec<Pick>> {
+        let (Some(power), Some(purse)) = (&machine.power, purse) else {
+            return self.choose(machine, places, asked.nodes);
+        };
+        let terms = &self.constraints.blocks;
+        if terms.is_empty() {
+            let picks = machine.powered(power, purse, places, asked);
+            return choose(picks.into_iter(), asked.nodes);
+        }
+        let places: Vec<Pick> = places.collect();
+        let first = self.choose(machine, places.iter().copied(), asked.nodes)?;
+        if machine.short_of(power, purse, &first, asked).is_none() {
+            return Some(first);
+        }
+        let all = Asked { nodes: u32::MAX, ..asked };
+        let powered = |places: Vec<Pick>| machine.powered(power, purse, places.into_iter(), all);
+        // A gang is in one of these alone, so power for one is none for another.
+        let apart = match terms.one {
+            Some(level) => blocks::apart(machine, level, places),
+            None => vec![places],
+        };
+        let picks: Vec<Pick> = apart.into_iter().flat_map(powered).collect();
+        self.choose(machine, picks.into_iter(), asked.nodes)
     }
 
     /// Every place inside that serves one node of a gang now, best first. For a gang that keeps together some may be on

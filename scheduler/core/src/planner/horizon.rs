@@ -3,11 +3,14 @@
 //! Ends are found node by node, once somebody asks. GPUs of a class on a node are as good as each other, so they are
 //! counted; a share counts as the whole GPU that it is on.
 
+mod power;
+
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::fit::Machine;
 use super::gang::{GpuNeed, Need, Pick};
+use super::power::Ahead;
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
@@ -30,6 +33,8 @@ pub(super) struct Horizon<'w> {
     /// What the pass itself has started, which is held from now on.
     begun: BTreeMap<SlotId, Vec<(UnixMicros, NodeAllocation)>>,
     holds: BTreeMap<SlotId, Vec<Hold>>,
+    /// The same of power; `None` where nothing is limited.
+    power: Option<Ahead>,
 }
 
 /// When what is held on one node is free.
@@ -96,7 +101,7 @@ impl Ask<'_> {
 
 impl Who {
     /// Whether what is planned for the other is in its way.
-    fn gives_way_to(self, other: Who) -> bool {
+    pub fn gives_way_to(self, other: Who) -> bool {
         self.job != other.job
             && (other.guaranteed || !self.guaranteed)
             && (other.plans_gang || !self.plans_gang)
@@ -105,9 +110,10 @@ impl Who {
 
 impl<'w> Horizon<'w> {
     /// Nothing is planned and nothing known yet, of so many nodes.
-    pub fn of(world: &'w World, now: UnixMicros, nodes: usize) -> Self {
-        let ends = (0..nodes).map(|_| OnceCell::new()).collect();
-        Horizon { world, now, ends, begun: BTreeMap::new(), holds: BTreeMap::new() }
+    pub fn of(world: &'w World, now: UnixMicros, machine: &Machine<'_>) -> Self {
+        let ends = machine.slots.iter().map(|_| OnceCell::new()).collect();
+        let power = machine.power.as_ref().map(Ahead::of);
+        Horizon { world, now, ends, begun: BTreeMap::new(), holds: BTreeMap::new(), power }
     }
 
     /// Whether nothing is planned anywhere.
@@ -121,17 +127,31 @@ impl<'w> Horizon<'w> {
     }
 
     /// What the pass started is held until its time limit is over.
-    pub fn begin(&mut self, slot: SlotId, held: NodeAllocation, until: UnixMicros) {
+    pub fn begin(
+        &mut self,
+        machine: &Machine<'_>,
+        slot: SlotId,
+        (held, until): (NodeAllocation, UnixMicros),
+        cap_watts: Option<u32>,
+    ) {
+        let returns = self.returns_of(machine, slot, (&held, until), cap_watts);
+        if let Some(power) = &mut self.power {
+            power.begin(slot, &returns);
+        }
         self.ends[slot.0 as usize].take();
         self.begun.entry(slot).or_default().push((until, held));
     }
 
     /// Plans a part of the node for somebody.
-    pub fn hold(&mut self, slot: SlotId, ask: &Ask<'_>, from: UnixMicros) {
+    pub fn hold(&mut self, machine: &Machine<'_>, slot: SlotId, ask: &Ask<'_>, from: UnixMicros) {
         let Ask { who, class, need, seconds, .. } = *ask;
+        let during = Stretch { from, until: from.plus_seconds(seconds) };
+        if let (Some(power), Some(ahead)) = (&machine.power, &mut self.power) {
+            ahead.hold(slot, who, during, power.beyond_idle(machine.name_of(class), &need));
+        }
         let hold = Hold {
             who,
-            during: Stretch { from, until: from.plus_seconds(seconds) },
+            during,
             class,
             gpus: whole(&need),
             cpu_milli: need.cpu_milli,
@@ -142,6 +162,9 @@ impl<'w> Horizon<'w> {
 
     /// Gives back what was planned for a job on the node.
     pub fn release(&mut self, slot: SlotId, job: JobId) {
+        if let Some(power) = &mut self.power {
+            power.release(slot, job);
+        }
         let Some(holds) = self.holds.get_mut(&slot) else { return };
         holds.retain(|hold| hold.who.job != job);
         if holds.is_empty() {
@@ -220,6 +243,16 @@ impl<'w> Horizon<'w> {
     }
 
     fn ends_of(&self, id: SlotId, slot: &Slot<'_>) -> Ends {
+        let mut ends = self.ends_in_world(slot);
+        for (until, held) in self.begun.get(&id).into_iter().flatten() {
+            ends.enter(slot, held, *until);
+        }
+        ends.beside.sort_unstable_by_key(|(at, ..)| *at);
+        ends
+    }
+
+    /// Without what the pass has started.
+    fn ends_in_world(&self, slot: &Slot<'_>) -> Ends {
         let mut ends =
             Ends { gpus: vec![self.now; slot.node.inventory.gpus.len()], beside: Vec::new() };
         for attempt in slot.node.attempts.iter().filter_map(|id| self.world.attempts.get(id)) {
@@ -228,10 +261,6 @@ impl<'w> Horizon<'w> {
                 ends.enter(slot, held, self.end_of(attempt));
             }
         }
-        for (until, held) in self.begun.get(&id).into_iter().flatten() {
-            ends.enter(slot, held, *until);
-        }
-        ends.beside.sort_unstable_by_key(|(at, ..)| *at);
         ends
     }
 

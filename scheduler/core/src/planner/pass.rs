@@ -9,6 +9,7 @@ mod beyond;
 mod cohorts;
 mod elastic;
 mod event;
+mod powered;
 mod promised;
 mod recalled;
 mod recorded;
@@ -211,7 +212,7 @@ impl<'w> Pass<'w> {
             scope,
             whole,
             mix: spot::mix_of(world, &machine),
-            horizon: Horizon::of(world, now, machine.slots.len()),
+            horizon: Horizon::of(world, now, &machine),
             machine,
             limits: Limits::of(world),
             budgets: Budgets::of(world),
@@ -463,7 +464,8 @@ impl<'w> Pass<'w> {
     fn begin(&mut self, job: &Job, slots: &[SlotId], placement: &Placement) {
         let until = self.now.plus_seconds(job.spec.longest_s());
         for (slot, held) in slots.iter().zip(&placement.nodes) {
-            self.horizon.begin(*slot, held.clone(), until);
+            let cap_watts = placement.gpu_cap_watts;
+            self.horizon.begin(&self.machine, *slot, (held.clone(), until), cap_watts);
         }
         // What was kept for it elsewhere stays kept for the rest of the pass, in which room only shrinks.
         let elsewhere = self.plans.starts.take(job.id);

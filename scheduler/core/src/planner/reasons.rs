@@ -29,6 +29,7 @@ mod bounds;
 mod hurt;
 mod maintenance;
 mod planned;
+mod power;
 mod reserved;
 mod usual;
 
@@ -169,7 +170,8 @@ impl<'a, 'w> Reasons<'a, 'w> {
             Order::Freeing => blockers.push(self.freeing(want)),
             Order::Planned => {
                 let behind = self.behind_plans(waiting);
-                blockers.extend(behind.map(|behind| behind.blocker(want.limit_s)));
+                let behind = behind.map(|behind| behind.blocker(want.limit_s));
+                blockers.extend(behind.or_else(|| self.planned_power(waiting)));
             }
             Order::Free => {}
         }
@@ -295,6 +297,9 @@ impl<'w> Look<'_, 'w> {
         if fits(self.machine, self.family, self.class, self.nodes) {
             return Vec::new();
         }
+        if let Some(short) = self.short_of_power() {
+            return vec![short];
+        }
         let mut blockers: Vec<Blocker> = self.nodes_unavailable(&idle, all).into_iter().collect();
         blockers.extend(
             self.closed(|slot| slot.takes_work && slot.fits(self.class, &self.family.need)),
@@ -327,13 +332,13 @@ impl<'w> Look<'_, 'w> {
 
     /// What one node must give, in words; `free` is put before each part.
     fn node_words(&self, free: &str) -> String {
-        let class = self.class_word();
+        let (class, capped) = (self.class_word(), self.cap_words());
         let gpus = match &self.family.per_node.gpus {
             GpuRequest::None => String::new(),
-            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU, "),
-            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs, "),
+            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU{capped}, "),
+            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs{capped}, "),
             GpuRequest::Share { milli, .. } => {
-                format!("{} of a{free} {class} GPU, ", GpuMilli(u64::from(*milli)))
+                format!("{} of a{free} {class} GPU{capped}, ", GpuMilli(u64::from(*milli)))
             }
         };
         let need = &self.family.need;

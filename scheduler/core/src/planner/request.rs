@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::closed::Closed;
 use super::fit::Machine;
-use super::gang::{Need, Territory};
+use super::gang::{Need, Pick, Territory};
 use super::limits::Asked;
 use super::pass::Want;
+use super::power::Asked as PowerAsked;
 use super::score::{ClassIndex, SlotId};
 use crate::amount::GpuMilli;
 use crate::crowded::{Crowded, Failures, Found, Usual};
@@ -122,8 +123,17 @@ impl Family<'_> {
         if let Some(known) = self.tries[place].will_be_capable {
             return known;
         }
-        let ids = machine.ids_of(self.tries[place].class);
-        let count = ids.filter(|id| self.would_serve(place, machine, *id)).count();
+        let class = self.tries[place].class;
+        let serve = machine.ids_of(class).filter(|id| self.would_serve(place, machine, *id));
+        let count = match &machine.power {
+            None => serve.count(),
+            // As many as there would be power for if nothing ran.
+            Some(power) => {
+                let picks = serve.map(|slot| Pick { slot, gpu: None });
+                let asked = PowerAsked { class, need: &self.need, nodes: u32::MAX };
+                machine.powered_when_idle(power, power.empty(), picks, asked).len()
+            }
+        };
         *self.tries[place].will_be_capable.insert(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
@@ -307,5 +317,6 @@ pub(super) fn fits(
     nodes: u32,
 ) -> bool {
     let places = family.territory.places(machine, class, &family.need);
-    family.territory.choose(machine, places, nodes).is_some()
+    let asked = PowerAsked { class, need: &family.need, nodes };
+    family.territory.choose_now(machine, asked, places).is_some()
 }

@@ -10,6 +10,7 @@ use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::fabric::ReservationSet;
 use crate::ids::{GpuClass, NodeName};
 use crate::node::Gpu;
+use crate::power::PowerTerms;
 use crate::world::{Node, NodeFree};
 
 /// One node during a pass.
@@ -37,6 +38,10 @@ pub(super) struct Slot<'w> {
     pub closes: u32,
     /// Whether it is a spare one that stands by.
     pub stands_by: bool,
+    /// The lowest cap that all of its GPUs take, watts; `None` if they cannot be capped.
+    pub cap_floor_watts: Option<u32>,
+    /// Its GPUs cannot be capped as the site orders, so nobody gets them.
+    pub defies_order: bool,
 }
 
 /// Classes of the GPUs of one node.
@@ -107,6 +112,13 @@ impl Slot<'_> {
         self.free.cpu_milli >= need.cpu_milli
             && self.free.memory_mib >= need.memory_mib
             && self.fits_gpus(class, need.gpus)
+            && self.can_cap(need)
+    }
+
+    /// Whether the GPUs that it would give can be capped as the job asks and the site orders.
+    pub fn can_cap(&self, need: &Need) -> bool {
+        let takes = |watts| self.cap_floor_watts.is_some_and(|floor| floor <= watts);
+        need.gpus == GpuNeed::None || (!self.defies_order && need.cap_watts.is_none_or(takes))
     }
 
     fn fits_gpus(&self, class: Option<ClassIndex>, gpus: GpuNeed) -> bool {
@@ -128,7 +140,10 @@ impl Slot<'_> {
             GpuNeed::Whole(wanted) => gpus >= wanted,
             GpuNeed::Share(_) => gpus >= 1,
         };
-        enough_gpus && self.cpu_milli >= need.cpu_milli && self.memory_mib >= need.memory_mib
+        enough_gpus
+            && self.cpu_milli >= need.cpu_milli
+            && self.memory_mib >= need.memory_mib
+            && self.can_cap(need)
     }
 }
 
@@ -138,8 +153,12 @@ pub(super) fn slot_of<'w>(
     node: &'w Node,
     classes: &BTreeMap<&GpuClass, ClassIndex>,
     (reserved, stands_by): (ReservationSet, bool),
+    power: &PowerTerms,
 ) -> Slot<'w> {
     let inventory = &node.inventory;
+    let defies = |gpu: &Gpu| {
+        power.cap_watts(&gpu.class, None).is_some_and(|cap| !inventory.takes_cap(&gpu.class, cap))
+    };
     Slot {
         name,
         node,
@@ -152,6 +171,8 @@ pub(super) fn slot_of<'w>(
         reserved,
         closes: NEVER,
         stands_by,
+        cap_floor_watts: inventory.cap_floor_watts(),
+        defies_order: !power.cap_watts.is_empty() && inventory.gpus.iter().any(defies),
     }
 }
 

@@ -291,7 +291,8 @@ impl World {
         if node.has_gpus_left() {
             self.with_gpus_left.insert(name.clone());
         }
-        self.nodes.insert(name, node);
+        self.nodes.insert(name.clone(), node);
+        self.recount_power(&name);
     }
 
     fn recompute_if_oversubscribed(&mut self, name: &NodeName) {
@@ -328,6 +329,7 @@ impl World {
             (true, false) => _ = self.with_gpus_left.remove(name),
             (true, true) | (false, false) => {}
         }
+        self.recount_power(name);
     }
 }
 

@@ -23,6 +23,8 @@ impl World {
             usage: self.usage.clone(),
             history: self.history.clone(),
             windows: self.windows.clone(),
+            power: self.power.clone(),
+            power_budget: self.power_budget.clone(),
             ..World::default()
         }
     }

@@ -9,8 +9,9 @@ use gotgan_core::admit::{
 };
 use gotgan_core::amount::{CpuMilli, MemoryMib};
 use gotgan_core::array::ArraySpec;
-use gotgan_core::ids::JobId;
+use gotgan_core::ids::{GpuClass, JobId};
 use gotgan_core::policy::Policy;
+use gotgan_core::power::PowerTerms;
 use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::spec::{DependencyKind, GpuRequest, JobSpec, TaskLayout, Work};
 use gotgan_core::topology::{BlockTerms, Level, Segment};
@@ -569,4 +570,100 @@ fn only_arrays_wait_for_others_task_by_task_and_they_have_the_same_indexes() {
     assert_eq!(against(Some(ArraySpec::new(0..10, None))), Ok(()));
     assert_snapshot!(against(Some(ArraySpec::new(0..9, None))).unwrap_err(), @"spec.dependencies: aftercorr:7: array 7 has the tasks 0-8 and this one 0-9; both must have the same");
     assert_snapshot!(against(None).unwrap_err(), @"spec.dependencies: aftercorr:7: job 7 is no array; use afterok");
+}
+
+/// As [`context`], with B200s that can be capped and two modes.
+fn context_with_power() -> AdmitContext {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").caps(200).add();
+    cluster.node("h1").gpus(4, "h200").add();
+    let b200 = GpuClass::new("b200").unwrap();
+    let of = |watts| BTreeMap::from([(b200.clone(), watts)]);
+    let modes = [("efficient", 600), ("wild", 2_000)];
+    let modes = modes.map(|(mode, watts)| (mode.to_owned(), of(watts))).into();
+    let power = PowerTerms { modes, cap_watts: of(800), ..PowerTerms::default() };
+    let policy = Arc::new(Policy { power, ..Policy::default() });
+    AdmitContext { policy, ..context_of(&mut cluster) }
+}
+
+fn with_power(change: impl FnOnce(&mut JobRequest)) -> Result<Admitted, String> {
+    let mut request = request();
+    request.resources.gpus_per_node = 4;
+    change(&mut request);
+    let line = |fault: &Fault| format!("{} {} {}", fault.field, fault.reason.word(), fault.message);
+    admit(request, &context_with_power())
+        .map_err(|faults| faults.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_cap_is_watts_or_a_word_of_the_site_for_the_class() {
+    let watts = with_power(|request| request.resources.gpu_cap_watts = 500).unwrap();
+    assert_eq!(watts.spec.per_node.gpu_cap_watts, Some(500));
+    assert_eq!(watts.warnings, Vec::<String>::new());
+    let word = with_power(|request| {
+        request.resources.gpu_class = "b200".to_owned();
+        request.resources.gpu_power_mode = "efficient".to_owned();
+    });
+    assert_eq!(word.unwrap().spec.per_node.gpu_cap_watts, Some(600));
+    assert_eq!(with_power(|_| {}).unwrap().spec.per_node.gpu_cap_watts, None);
+}
+
+#[test]
+fn a_cap_above_what_the_site_orders_is_warned_of() {
+    let found = with_power(|request| {
+        request.resources.gpu_class = "b200".to_owned();
+        request.resources.gpu_cap_watts = 900;
+    });
+    assert_snapshot!(found.unwrap().warnings.join("\n"), @"the site caps b200 GPUs at 800 W, so that is what it gets");
+}
+
+#[test]
+fn a_cap_where_nothing_can_be_capped_now_is_warned_of() {
+    let found = with_power(|request| {
+        request.resources.gpu_class = "h200".to_owned();
+        request.resources.gpu_cap_watts = 400;
+    });
+    assert_snapshot!(found.unwrap().warnings.join("\n"), @"no node that could serve can cap its GPUs now: it waits until one can");
+}
+
+#[test]
+fn a_cap_that_cannot_be_is_refused_with_the_range_or_the_words() {
+    let class = |request: &mut JobRequest| request.resources.gpu_class = "b200".to_owned();
+    let mode = |mode: &str, with_class: bool| {
+        with_power(|request| {
+            if with_class {
+                class(request);
+            }
+            request.resources.gpu_power_mode = mode.to_owned();
+        })
+        .unwrap_err()
+    };
+    let low = with_power(|request| {
+        class(request);
+        request.resources.gpu_cap_watts = 100;
+    });
+    assert_snapshot!(low.unwrap_err(), @"spec.resources.gpu_cap_watts OUT_OF_RANGE is 100 W; b200 GPUs here take 200 to 1000 W");
+    assert_snapshot!(mode("wild", true), @"spec.resources.gpu_power_mode OUT_OF_RANGE is 2000 W; b200 GPUs here take 200 to 1000 W");
+    assert_snapshot!(mode("eficient", true), @r#"spec.resources.gpu_power_mode MALFORMED the site has no power mode "eficient"; did you mean "efficient"?, or give watts"#);
+    assert_snapshot!(mode("efficient", false), @r#"spec.resources.gpu_power_mode MISSING "efficient" means other watts for each class; name the class in resources.gpu_class"#);
+    let other = with_power(|request| {
+        request.resources.gpu_class = "h200".to_owned();
+        request.resources.gpu_power_mode = "efficient".to_owned();
+    });
+    assert_snapshot!(other.unwrap_err(), @r#"spec.resources.gpu_power_mode OUT_OF_RANGE "efficient" is for b200, and not for h200; give watts instead"#);
+    let both = with_power(|request| {
+        request.resources.gpu_cap_watts = 500;
+        request.resources.gpu_power_mode = "efficient".to_owned();
+    });
+    assert_snapshot!(both.unwrap_err(), @"spec.resources.gpu_cap_watts CONFLICT is given beside resources.gpu_power_mode; keep one");
+    let share = with_power(|request| {
+        (request.resources.gpus_per_node, request.resources.gpu_share_milli) = (0, 500);
+        request.resources.gpu_cap_watts = 500;
+    });
+    assert_snapshot!(share.unwrap_err(), @"spec.resources.gpu_cap_watts CONFLICT caps a whole GPU, of which others have shares; ask for whole GPUs or leave it out");
+    let none = with_power(|request| {
+        request.resources.gpus_per_node = 0;
+        request.resources.gpu_cap_watts = 500;
+    });
+    assert_snapshot!(none.unwrap_err(), @"spec.resources.gpu_cap_watts CONFLICT caps GPUs and the job asks for none; add resources.gpus_per_node or leave it out");
 }

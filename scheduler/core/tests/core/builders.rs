@@ -12,6 +12,7 @@ use gotgan_core::ids::{
 use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
+use gotgan_core::power::caps::{CapRange, Caps};
 use gotgan_core::spec::{
     Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
     TaskLayout, Work,
@@ -29,6 +30,8 @@ pub struct NodeBuilder<'a> {
     labels: BTreeMap<String, String>,
     nvlink_domains: Vec<String>,
     images: Option<Images>,
+    caps: Option<Caps>,
+    cap_range: Option<CapRange>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -43,6 +46,8 @@ impl<'a> NodeBuilder<'a> {
             labels: BTreeMap::new(),
             nvlink_domains: Vec::new(),
             images: None,
+            caps: None,
+            cap_range: None,
         }
     }
 
@@ -72,6 +77,13 @@ impl<'a> NodeBuilder<'a> {
         self
     }
 
+    /// Its GPUs can be capped, at so many watts or more.
+    pub fn caps(mut self, min_watts: u32) -> Self {
+        self.caps = Some(Caps::Able);
+        self.cap_range = Some(CapRange { min_watts, max_watts: 1_000 });
+        self
+    }
+
     /// NVLink domains that its GPUs name, one after the other.
     pub fn nvlink_domains(mut self, domains: &[&str]) -> Self {
         self.nvlink_domains = domains.iter().map(|&domain| domain.to_owned()).collect();
@@ -86,6 +98,7 @@ impl<'a> NodeBuilder<'a> {
         for (gpu, domain) in gpus.iter_mut().zip(self.nvlink_domains) {
             gpu.nvlink_domain = domain;
         }
+        gpus.iter_mut().for_each(|gpu| gpu.cap_range = self.cap_range);
         let inventory = Inventory {
             node: self.name.clone(),
             address: "127.0.0.1:1".to_owned(),
@@ -102,6 +115,7 @@ impl<'a> NodeBuilder<'a> {
             simulated: true,
             confinement: None,
             images: self.images,
+            caps: self.caps,
         };
         self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);
@@ -120,6 +134,7 @@ fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        cap_range: None,
     };
     (0..).zip(classes).map(gpu).collect()
 }
@@ -165,6 +180,7 @@ fn plain_spec() -> JobSpec {
             gpus: GpuRequest::None,
             cpu_milli: CpuMilli(1000),
             memory_mib: MemoryMib(1024),
+            gpu_cap_watts: None,
         },
         constraints: Constraints::default(),
         time_limit_s: 3600,
@@ -233,6 +249,11 @@ impl<'a> JobBuilder<'a> {
     pub fn share(self, milli: u32, class: &str) -> Self {
         let class = GpuClass::new(class).ok();
         self.spec(|spec| spec.per_node.gpus = GpuRequest::Share { milli, class })
+    }
+
+    /// Its GPUs capped at so many watts.
+    pub fn cap(self, watts: u32) -> Self {
+        self.spec(|spec| spec.per_node.gpu_cap_watts = Some(watts))
     }
 
     pub fn cpus(self, cpus: u64) -> Self {

@@ -20,6 +20,7 @@ use gotgan_core::plan::{Blocker, Decision, Plan};
 use gotgan_core::planned::{PlannedStart, PlannedStarts};
 use gotgan_core::planner::{Bearings, plan_after, plan_full};
 use gotgan_core::policy::Policy;
+use gotgan_core::power::PowerTerms;
 use gotgan_core::quota::bounds::Bounds;
 use gotgan_core::quota::reserve::{Fabric, ReservationTerms};
 use gotgan_core::quota::{Interval, QuotaTree};
@@ -84,6 +85,13 @@ impl TestCluster {
             expected_waiting: Vec::new(),
             checked: true,
         }
+    }
+
+    /// What the site says of power, from the beginning on.
+    pub fn power(&mut self, power: PowerTerms) {
+        assert!(self.world.nodes.is_empty(), "nodes came before");
+        self.policy.power = power.clone();
+        self.world.power = Arc::new(power);
     }
 
     /// Lets something happen to the world.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use gotgan_core::attempt::Cause;
 use gotgan_core::check;
-use gotgan_core::derate::{DerateRefusal, Derating, PowerTerms, choose};
+use gotgan_core::derate::{DerateRefusal, Derating, choose};
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, UserName};
 use gotgan_core::lifecycle::{self, DerateWish, Draft, turn_windows};
+use gotgan_core::power::PowerTerms;
 use proptest::prelude::*;
 
 use crate::cluster::TestCluster;
@@ -120,7 +121,7 @@ fn idle_gpus_draw_something_and_classes_differ() {
     cluster.node("small").gpus(4, "l40s").add();
     let class = |name| GpuClass::new(name).unwrap();
     let gpu_watts = [(class("b200"), 1_000), (class("l40s"), 250)].into();
-    let terms = PowerTerms { gpu_watts, idle_percent: 20 };
+    let terms = PowerTerms { gpu_watts, idle_percent: 20, ..PowerTerms::default() };
     let nodes = all(&cluster);
     let found = |percent| choose(&cluster.world, &nodes, percent, &terms, cluster.now);
     let both = found(20).unwrap();

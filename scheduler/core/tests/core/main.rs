@@ -36,6 +36,7 @@ mod nvlink;
 mod overview;
 mod placement;
 mod policies;
+mod power;
 mod precedence;
 mod properties;
 mod quota;

@@ -38,6 +38,7 @@ fn plan_by_queue(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut usage = world.usage.clone();
     let mut starts = BTreeMap::new();
     let typical = Typical::of(world);
+    let mut power = Power::of(world);
     for key in &world.queue {
         let job = &world.jobs[&key.job];
         if !job.status.waits_for.is_empty() || job.status.not_before > now {
@@ -45,8 +46,9 @@ fn plan_by_queue(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
         }
         let all = classes(world, job);
         let allowed = all.iter().filter(|class| allowed(world, &usage, job, class.as_ref()));
-        if let Some((class, start)) = lightest(&typical, &nodes, job, allowed) {
+        if let Some((class, start)) = lightest(&typical, &nodes, &power, job, allowed) {
             take(&mut nodes, &mut usage, job, class.as_ref(), &start);
+            power.take(job, class.as_ref(), &start);
             starts.insert(job.id, start);
         }
     }
@@ -60,6 +62,7 @@ fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut usage = world.usage.clone();
     let mut starts = BTreeMap::new();
     let typical = Typical::of(world);
+    let mut power = Power::of(world);
     let competes = |job: &&Job| job.status.waits_for.is_empty() && job.status.not_before <= now;
     let mut left: Vec<&Job> =
         world.queue.iter().map(|key| &world.jobs[&key.job]).filter(competes).collect();
@@ -81,10 +84,11 @@ fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
             !has_tiers(world) || must_borrow.contains(&job.id) || all.iter().all(borrows);
         let tried = all.iter().filter(|class| borrowing || !borrows(class));
         let allowed = tried.clone().filter(|class| allowed(world, &usage, job, class.as_ref()));
-        let found = lightest(&typical, &nodes, job, allowed);
+        let found = lightest(&typical, &nodes, &power, job, allowed);
         let tried_all = tried.count() == all.len();
         if let Some((class, start)) = found {
             take(&mut nodes, &mut usage, job, class.as_ref(), &start);
+            power.take(job, class.as_ref(), &start);
             starts.insert(job.id, start);
         } else if !tried_all {
             must_borrow.insert(job.id);
@@ -247,11 +251,12 @@ fn allowed(world: &World, usage: &Usage, job: &Job, class: Option<&GpuClass>) ->
 fn lightest<'c>(
     typical: &Typical,
     nodes: &BTreeMap<NodeName, Node>,
+    power: &Power<'_>,
     job: &Job,
     classes: impl Iterator<Item = &'c Option<GpuClass>>,
 ) -> Option<(&'c Option<GpuClass>, Start)> {
     let found = classes.filter_map(|class| {
-        let (growth, start) = place(typical, nodes, job, class.as_ref())?;
+        let (growth, start) = place(typical, nodes, power, job, class.as_ref())?;
         Some((if job.spec.nodes > 1 { 0 } else { growth }, class, start))
     });
     found.min_by_key(|(growth, _, _)| *growth).map(|(_, class, start)| (class, start))
@@ -261,6 +266,7 @@ fn lightest<'c>(
 fn place(
     typical: &Typical,
     nodes: &BTreeMap<NodeName, Node>,
+    power: &Power<'_>,
     job: &Job,
     class: Option<&GpuClass>,
 ) -> Option<(i64, Start)> {
@@ -279,7 +285,7 @@ fn place(
         }
         _ => could(&rest, job, class),
     };
-    best(typical, if could_elsewhere { &rest } else { nodes }, job, class)
+    best(typical, if could_elsewhere { &rest } else { nodes }, Some(power), job, class)
 }
 
 fn could(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) -> bool {
@@ -287,12 +293,13 @@ fn could(nodes: &BTreeMap<NodeName, Node>, job: &Job, class: Option<&GpuClass>) 
         let free = gotgan_core::world::NodeFree::all_of(&node.inventory);
         (name.clone(), Node { free, ..node.clone() })
     });
-    best(&Typical::default(), &emptied.collect(), job, class).is_some()
+    best(&Typical::default(), &emptied.collect(), None, job, class).is_some()
 }
 
 fn best(
     typical: &Typical,
     nodes: &BTreeMap<NodeName, Node>,
+    power: Option<&Power<'_>>,
     job: &Job,
     class: Option<&GpuClass>,
 ) -> Option<(i64, Start)> {
@@ -305,12 +312,22 @@ fn best(
     scored.sort();
     let constraints = &job.spec.constraints;
     if job.spec.nodes == 1 && constraints.blocks.is_empty() {
+        if let Some(power) = power {
+            scored.retain(|(_, name, gpus)| {
+                let start = Start::from([((*name).clone(), gpus.clone())]);
+                power.has_enough(job, class, &start)
+            });
+        }
         return typical.lightest(nodes, job, class, scored);
     }
     let mut start = Start::new();
     for (_, name, gpus) in scored {
-        if start.len() < job.spec.nodes as usize {
-            start.entry(name.clone()).or_insert(gpus);
+        if start.len() < job.spec.nodes as usize && !start.contains_key(name) {
+            start.insert(name.clone(), gpus);
+            // Another one may be in another hall.
+            if power.is_some_and(|power| !power.has_enough(job, class, &start)) {
+                start.remove(name);
+            }
         }
     }
     (start.len() == job.spec.nodes as usize).then_some((0, start))
@@ -376,6 +393,101 @@ fn take(
     }
     if let Some(class) = class {
         usage.take(&job.spec.project, class, job.spec.total_gpus());
+    }
+}
+
+/// What every GPU counts with, by node and position; and every limit with the nodes that count for it.
+struct Power<'w> {
+    world: &'w World,
+    watts: BTreeMap<(NodeName, usize), u64>,
+}
+
+impl<'w> Power<'w> {
+    fn of(world: &'w World) -> Self {
+        let mut power = Power { world, watts: BTreeMap::new() };
+        for (name, node) in &world.nodes {
+            for (at, gpu) in node.inventory.gpus.iter().enumerate() {
+                let holders = world.attempts.values().filter(|attempt| {
+                    let held = attempt.placement.nodes.iter().flat_map(|held| &held.gpus);
+                    held.clone().any(|held| held.uuid == gpu.uuid)
+                });
+                let watts =
+                    holders.map(|attempt| power.busy(&gpu.class, attempt.placement.gpu_cap_watts));
+                let watts = watts.max().unwrap_or_else(|| power.idle(&gpu.class));
+                power.watts.insert((name.clone(), at), watts);
+            }
+        }
+        power
+    }
+
+    fn full(&self, class: &GpuClass) -> u64 {
+        self.world.power.gpu_watts.get(class).map_or(1000, |watts| u64::from(*watts))
+    }
+
+    fn idle(&self, class: &GpuClass) -> u64 {
+        self.full(class) * u64::from(self.world.power.idle_percent) / 100
+    }
+
+    fn busy(&self, class: &GpuClass, cap: Option<u32>) -> u64 {
+        let full = self.full(class);
+        cap.map_or(full, |cap| full.min(cap.into())).max(self.idle(class))
+    }
+
+    /// What GPUs would count with if the job had them there.
+    fn with(
+        &self,
+        job: &Job,
+        class: Option<&GpuClass>,
+        start: &Start,
+    ) -> BTreeMap<(NodeName, usize), u64> {
+        let mut watts = self.watts.clone();
+        let Some(class) = class else { return watts };
+        let ordered = self.world.power.cap_watts.get(class).copied();
+        let cap = ordered.into_iter().chain(job.spec.per_node.gpu_cap_watts).min();
+        for (name, gpus) in start {
+            for gpu in gpus {
+                let watts = watts.get_mut(&(name.clone(), *gpu)).unwrap();
+                *watts = (*watts).max(self.busy(class, cap));
+            }
+        }
+        watts
+    }
+
+    fn take(&mut self, job: &Job, class: Option<&GpuClass>, start: &Start) {
+        self.watts = self.with(job, class, start);
+    }
+
+    /// Whether every limit that the start adds to holds with it.
+    fn has_enough(&self, job: &Job, class: Option<&GpuClass>, start: &Start) -> bool {
+        let after = self.with(job, class, start);
+        let limits = &self.world.power.limits;
+        let own = u64::from(self.world.power.node_watts);
+        let sum = |watts: &BTreeMap<(NodeName, usize), u64>, counts: &dyn Fn(&NodeName) -> bool| {
+            let nodes = self.world.nodes.keys().filter(|name| counts(name)).count() as u64;
+            let gpus = watts.iter().filter(|((name, _), _)| counts(name));
+            own * nodes + gpus.map(|(_, watts)| *watts).sum::<u64>()
+        };
+        let holds = |limit: u64, counts: &dyn Fn(&NodeName) -> bool| {
+            let (before, after) = (sum(&self.watts, counts), sum(&after, counts));
+            after == before || after <= limit
+        };
+        let of_label = |key: &str, value: &str, name: &NodeName| {
+            let labels = &self.world.nodes[name].inventory.labels;
+            labels.get(key).is_some_and(|own| own == value)
+        };
+        limits.site_watts.is_none_or(|limit| holds(limit, &|_| true))
+            && limits
+                .hall_watts
+                .iter()
+                .all(|(hall, limit)| holds(*limit, &|name| of_label("hall", hall, name)))
+            && limits
+                .rack_watts
+                .iter()
+                .all(|(rack, limit)| holds(*limit, &|name| of_label("rack", rack, name)))
+            && limits
+                .node_watts
+                .get("*")
+                .is_none_or(|limit| start.keys().all(|node| holds(*limit, &|name| name == node)))
     }
 }
 

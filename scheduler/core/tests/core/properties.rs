@@ -79,6 +79,31 @@ proptest! {
     }
 
     #[test]
+    fn with_power_limits_it_decides_exactly_as_the_naive_one_too(
+        sketch in sketch(), power in any::<[u32; 6]>(),
+    ) {
+        let mut cluster = sketch.with_power(power).build();
+        let outcome = cluster.check();
+        let naive = naive::plan(&cluster.world, cluster.now);
+        let naive: BTreeMap<u64, naive::Start> =
+            naive.into_iter().map(|(job, start)| (job.0, start)).collect();
+        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+    }
+
+    #[test]
+    fn with_power_limits_every_job_starts_or_has_a_reason_and_a_second_pass_starts_nothing(
+        sketch in sketch(), power in any::<[u32; 6]>(), guarantees in any::<[u32; 8]>(),
+    ) {
+        let mut cluster = sketch.with_power(power).with_elastic().build_guaranteed(guarantees);
+        let outcome = cluster.start_all();
+        for job in cluster.world.queue.iter().map(|key| key.job) {
+            prop_assert!(!outcome.blockers(job).is_empty(), "job {}", job);
+        }
+        let second = cluster.check();
+        prop_assert!(second.plan.decisions.is_empty(), "{:?}", second.plan.decisions);
+    }
+
+    #[test]
     fn with_guarantees_every_job_starts_or_has_a_reason_and_a_second_pass_starts_nothing(
         sketch in sketch(), guarantees in any::<[u32; 8]>(),
     ) {

@@ -1,9 +1,13 @@
 //! Small random worlds: few nodes, few classes, tight limits, so that everything that can go wrong does.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use gotgan_core::ids::GpuClass;
 use gotgan_core::node::Liveness;
+use gotgan_core::power::{PowerLimits, PowerTerms};
 use gotgan_core::spec::DependencyKind;
 
 use crate::cluster::TestCluster;
@@ -34,6 +38,8 @@ pub struct JobSketch {
     scavenges: bool,
     /// Nodes that it could use beyond the fewest.
     more: u32,
+    /// What its GPUs are to be capped at, if it asks for whole ones.
+    cap: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +49,8 @@ pub struct Sketch {
     /// Started first, and some of them ended, so that what is free lies scattered.
     before: Vec<(JobSketch, bool)>,
     jobs: Vec<JobSketch>,
+    /// What power limits are made of; `None`: there are none.
+    power: Option<[u32; 6]>,
 }
 
 const PROJECTS: [&str; 4] = ["public/a/x", "public/a/y", "public/b", "public/lab"];
@@ -50,8 +58,9 @@ const CLASSES: [&str; 3] = ["a100", "b200", ""];
 
 pub fn sketch() -> impl Strategy<Value = Sketch> {
     let before = vec((job(), any::<bool>()), 0..12);
-    (vec(node(), 1..7), any::<[u32; 4]>(), before, vec(job(), 1..14))
-        .prop_map(|(nodes, limits, before, jobs)| Sketch { nodes, limits, before, jobs })
+    (vec(node(), 1..7), any::<[u32; 4]>(), before, vec(job(), 1..14)).prop_map(
+        |(nodes, limits, before, jobs)| Sketch { nodes, limits, before, jobs, power: None },
+    )
 }
 
 fn node() -> impl Strategy<Value = NodeSketch> {
@@ -84,6 +93,7 @@ fn job() -> impl Strategy<Value = JobSketch> {
             trouble,
             scavenges: false,
             more: 0,
+            cap: None,
         }
     })
 }
@@ -121,6 +131,16 @@ impl Sketch {
         self
     }
 
+    /// The same where power is limited at every level, and some jobs ask for caps.
+    pub fn with_power(mut self, numbers: [u32; 6]) -> Self {
+        self.power = Some(numbers);
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        for (job, number) in before.chain(&mut self.jobs).zip(numbers.into_iter().cycle()) {
+            job.cap = (number % 3 == 0).then_some(300 + number % 5 * 100);
+        }
+        self
+    }
+
     /// The same without jobs that come last.
     pub fn without_new(mut self) -> Self {
         self.jobs.clear();
@@ -134,6 +154,7 @@ impl Sketch {
 
     fn build_with(&self, guarantees: Option<[u32; 8]>) -> TestCluster {
         let mut cluster = TestCluster::new();
+        self.power.into_iter().for_each(|numbers| cluster.power(power(numbers)));
         let [public, a, x, b] = self.limits.map(|limit| limit % 12);
         cluster.limit("public", &[("b200", 6 + public)]);
         cluster.limit("public/a", &[("any", a), ("a100", 4)]);
@@ -146,7 +167,7 @@ impl Sketch {
             cluster.guarantee(path, 1 + numbers[0] % 3, &[("a100", a100), ("b200", b200)]);
         }
         for (index, node) in self.nodes.iter().enumerate() {
-            node.add(&mut cluster, &format!("n{index}"));
+            node.add(&mut cluster, index);
         }
         let started: Vec<_> = self.before.iter().map(|(job, _)| job.submit(&mut cluster)).collect();
         cluster.start_all();
@@ -165,11 +186,41 @@ impl Sketch {
     }
 }
 
+/// Limits of which some bind: nodes of a few hundred watts beside GPUs of 400 and 1,000.
+fn power(numbers: [u32; 6]) -> PowerTerms {
+    let class = |name: &str| GpuClass::new(name).unwrap();
+    let [site, hall, rack, node, order, own] = numbers;
+    let watts = |number: u32, least: u64, most: u64| least + u64::from(number) % (most - least);
+    let some = |number: u32, least, most| {
+        (!number.is_multiple_of(4)).then_some(watts(number, least, most))
+    };
+    let named = |name: &str, watts: Option<u64>| {
+        watts.map(|watts| (name.to_owned(), watts)).into_iter().collect()
+    };
+    let ordered = (order % 2 == 0).then_some((class("b200"), 500 + order % 400));
+    PowerTerms {
+        gpu_watts: BTreeMap::from([(class("a100"), 400), (class("b200"), 1_000)]),
+        idle_percent: 10,
+        node_watts: own % 300,
+        cap_watts: ordered.into_iter().collect(),
+        limits: PowerLimits {
+            site_watts: some(site, 1_000, 9_000),
+            hall_watts: named("a", some(hall, 500, 5_000)),
+            rack_watts: named("b1", some(rack, 500, 4_000)),
+            node_watts: named("*", some(node, 500, 4_000)),
+        },
+        ..PowerTerms::default()
+    }
+}
+
 impl NodeSketch {
-    fn add(&self, cluster: &mut TestCluster, name: &str) {
+    fn add(&self, cluster: &mut TestCluster, index: usize) {
         let hall = if self.hall { "a" } else { "b" };
-        let node = cluster.node(name).gpus(self.a100, "a100").gpus(self.b200, "b200");
-        node.cpus(self.cpus).memory_gib(self.memory_gib).label("hall", hall).add();
+        let rack = format!("{hall}{}", index % 2);
+        let node = cluster.node(&format!("n{index}"));
+        let node = node.gpus(self.a100, "a100").gpus(self.b200, "b200").caps(100);
+        let node = node.cpus(self.cpus).memory_gib(self.memory_gib);
+        node.label("hall", hall).label("rack", &rack).add();
     }
 
     fn befall(&self, cluster: &mut TestCluster, name: &str) {
@@ -191,7 +242,10 @@ impl JobSketch {
         let job = match self.kind {
             0 => job,
             1 | 2 => job.share(self.milli, class),
-            _ => job.gpus(self.gpus, class),
+            _ => match self.cap {
+                Some(watts) => job.gpus(self.gpus, class).cap(watts),
+                None => job.gpus(self.gpus, class),
+            },
         };
         let job = match self.place {
             0 => job.label("hall", "a"),

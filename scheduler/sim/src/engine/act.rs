@@ -267,6 +267,7 @@ fn snapshot(
             .collect(),
         alerts: alerts.to_vec(),
         breakers: world.breakers.values().map(|breaker| Breaker::clone(breaker)).collect(),
+        power: Arc::clone(&world.power),
         windows: world
             .windows
             .iter()

@@ -36,6 +36,7 @@ fn inventory(host: &Host) -> Inventory {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        cap_range: None,
     };
     Inventory {
         node: NodeName::new(&host.name).unwrap(),
@@ -53,6 +54,7 @@ fn inventory(host: &Host) -> Inventory {
         simulated: true,
         confinement: None,
         images: None,
+        caps: None,
     }
 }
 
@@ -66,7 +68,8 @@ fn request(shape: &Shape) -> NodeRequest {
             GpuRequest::Share { milli: u32::try_from(milli.0).unwrap(), class: None }
         }
     };
-    NodeRequest { gpus, cpu_milli: shape.cpu_milli, memory_mib: shape.memory_mib }
+    let (cpu_milli, memory_mib) = (shape.cpu_milli, shape.memory_mib);
+    NodeRequest { gpus, cpu_milli, memory_mib, gpu_cap_watts: None }
 }
 
 fn spec(shape: &Shape) -> JobSpec {

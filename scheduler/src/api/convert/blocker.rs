@@ -38,6 +38,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
         BlockerKind::Tier => v1::BlockerKind::Tier,
         BlockerKind::FairShare => v1::BlockerKind::FairShare,
         BlockerKind::Capacity => v1::BlockerKind::Capacity,
+        BlockerKind::Power => v1::BlockerKind::Power,
         BlockerKind::Order => v1::BlockerKind::Order,
         BlockerKind::Planned => v1::BlockerKind::Planned,
         BlockerKind::ArrayLimit => v1::BlockerKind::ArrayLimit,
@@ -57,6 +58,7 @@ fn unit(unit: Unit) -> &'static str {
         Unit::Job => "job",
         Unit::Millis => "ms",
         Unit::PerMille => "per_mille",
+        Unit::Watts => "watts",
         Unit::None => "",
     }
 }

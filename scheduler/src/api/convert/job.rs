@@ -105,6 +105,7 @@ fn attempt(
         measured: attempt.measured.map(measured),
         idle_ms: 0,
         idle_told_us: micros(attempt.idle_told),
+        gpu_cap_watts: attempt.placement.gpu_cap_watts.unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@ use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::image::Images;
 use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
+use gotgan_core::power::caps::{CapRange, Caps};
 use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
@@ -39,6 +40,7 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         simulated: inventory.simulated,
         confinement: inventory.confinement.and_then(confinement_from),
         images: inventory.images.map(images_from),
+        caps: inventory.power_caps.map(caps_from),
     };
     nvlink::take_domain_of_gpus(&mut inventory);
     Ok(inventory)
@@ -63,6 +65,14 @@ fn images_from(images: v1::Images) -> Images {
     }
 }
 
+fn caps_from(caps: v1::PowerCaps) -> Caps {
+    match caps {
+        v1::PowerCaps { able: true, .. } => Caps::Able,
+        v1::PowerCaps { missing, .. } if missing.is_empty() => Caps::Off,
+        v1::PowerCaps { missing, .. } => Caps::Unable(missing),
+    }
+}
+
 fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
     Ok(Gpu {
         uuid: GpuUuid::new(&gpu.uuid)?,
@@ -73,6 +83,8 @@ fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
         memory_mib: MemoryMib(gpu.memory_mib),
         serial: gpu.serial,
         nvlink_domain: gpu.nvlink_domain,
+        cap_range: (gpu.cap_max_watts > 0)
+            .then_some(CapRange { min_watts: gpu.cap_min_watts, max_watts: gpu.cap_max_watts }),
     })
 }
 
@@ -229,6 +241,7 @@ fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
         simulated: inventory.simulated,
         confinement: inventory.confinement.as_ref().map(confinement),
         images: inventory.images.as_ref().map(images),
+        power_caps: inventory.caps.as_ref().map(caps),
     }
 }
 
@@ -237,6 +250,14 @@ fn images(images: &Images) -> v1::Images {
         Images::Off => v1::Images::default(),
         Images::Unable(missing) => v1::Images { missing, ..v1::Images::default() },
         Images::Able(by) => v1::Images { able: true, by, ..v1::Images::default() },
+    }
+}
+
+fn caps(caps: &Caps) -> v1::PowerCaps {
+    match caps.clone() {
+        Caps::Off => v1::PowerCaps::default(),
+        Caps::Unable(missing) => v1::PowerCaps { able: false, missing },
+        Caps::Able => v1::PowerCaps { able: true, missing: String::new() },
     }
 }
 
@@ -260,5 +281,7 @@ fn gpu(gpu: &Gpu) -> v1::GpuDevice {
         memory_mib: gpu.memory_mib.0,
         serial: gpu.serial.clone(),
         nvlink_domain: gpu.nvlink_domain.clone(),
+        cap_min_watts: gpu.cap_range.map_or(0, |range| range.min_watts),
+        cap_max_watts: gpu.cap_range.map_or(0, |range| range.max_watts),
     }
 }

@@ -76,6 +76,8 @@ fn resources_request(resources: v1::Resources) -> ResourcesRequest {
         gpu_class: resources.gpu_class,
         cpu_milli_per_node: resources.cpu_milli_per_node,
         memory_mib_per_node: resources.memory_mib_per_node,
+        gpu_cap_watts: resources.gpu_cap_watts,
+        gpu_power_mode: resources.gpu_power_mode,
     }
 }
 
@@ -192,6 +194,8 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         cpu_milli_per_node: spec.per_node.cpu_milli.0,
         memory_mib_per_node: spec.per_node.memory_mib.0,
         nodes_max: spec.nodes_max.unwrap_or_default(),
+        gpu_cap_watts: spec.per_node.gpu_cap_watts.unwrap_or_default(),
+        gpu_power_mode: String::new(),
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) async fn load(
         used: each(used, decode::used)?,
         alerts: each(alerts, decode::alert)?,
         windows: each(windows, decode::window)?,
+        power: Arc::default(),
         breakers: each(breakers, decode::breaker)?,
     })
 }

@@ -17,6 +17,7 @@ use gotgan_core::ledger::{LedgerEntry, Line};
 use gotgan_core::measured::MeasuredUse;
 use gotgan_core::meter::{self, Meter};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
+use gotgan_core::power::caps::{CapRange, Caps};
 use gotgan_core::quota::QuotaBook;
 use gotgan_core::spec::{Constraints, GpuRequest, JobSpec, NodeRequest, Work};
 use gotgan_core::step::{Step, StepKind, Task, TaskState};
@@ -79,6 +80,7 @@ pub fn spec(project: &str, name: &str) -> JobSpec {
             gpus: GpuRequest::Whole { count: 2, class: GpuClass::new("b200").ok() },
             cpu_milli: CpuMilli(8000),
             memory_mib: MemoryMib(65_536),
+            gpu_cap_watts: Some(600),
         },
         constraints: Constraints { images: true, ..Constraints::default() },
         time_limit_s: 3600,
@@ -141,6 +143,7 @@ pub fn inventory(node: &str) -> Inventory {
         memory_mib: MemoryMib(183_359),
         serial: format!("16500000000{index:02}"),
         nvlink_domain: "a1b2c3d4-0000-0000-0000-000000000001.7".to_owned(),
+        cap_range: Some(CapRange { min_watts: 200, max_watts: 1_000 }),
     });
     Inventory {
         node: node_name(node),
@@ -158,6 +161,7 @@ pub fn inventory(node: &str) -> Inventory {
         simulated: true,
         confinement: None,
         images: Some(Images::Able("runc 1.1.5".to_owned())),
+        caps: Some(Caps::Unable("no permission".to_owned())),
     }
 }
 
@@ -167,6 +171,7 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
         gpus.iter().map(|index| GpuAllocation { uuid: gpu(node, *index), milli: GpuMilli(milli) });
     let placement = Placement {
         class: GpuClass::new("b200").ok(),
+        gpu_cap_watts: Some(500),
         nodes: vec![NodeAllocation {
             node: node_name(node),
             gpus: gpus.collect(),

@@ -32,7 +32,11 @@ fn attempt(project: &str, gpus: u64, from: i64, until: i64, cause: Cause) -> Att
     Attempt {
         id: AttemptId { job: JobId(1), number: 1 },
         project: ProjectPath::new(project).unwrap(),
-        placement: Arc::new(Placement { class: Some(class()), nodes: vec![allocation] }),
+        placement: Arc::new(Placement {
+            class: Some(class()),
+            nodes: vec![allocation],
+            gpu_cap_watts: None,
+        }),
         epoch: Epoch(1),
         leased: at(from),
         hold: GpuMilliSeconds(0),

@@ -22,6 +22,7 @@ use crate::planner::gang::Pick;
 use crate::planner::horizon::{Ask, Who};
 use crate::planner::lending::Lending;
 use crate::planner::order::{DependencyLists, competes_since};
+use crate::planner::power::Asked;
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Cohort, Turn};
 use crate::profile::FOREVER;
@@ -162,7 +163,7 @@ impl<'w> Pass<'w> {
 
     pub(super) fn keep_nodes(&mut self, ask: &Ask<'_>, slots: &[SlotId], from: UnixMicros) {
         for slot in slots {
-            self.horizon.hold(*slot, ask, from);
+            self.horizon.hold(&self.machine, *slot, ask, from);
         }
     }
 
@@ -259,7 +260,8 @@ impl<'w> Pass<'w> {
     fn renew(&mut self, one: Standby<'w>, choose: bool) {
         let ask = self.ask_of(&one);
         one.slots.iter().for_each(|slot| self.horizon.release(*slot, one.job.id));
-        let Some(at) = self.all_free(&one.slots, &ask) else { return };
+        let found = self.all_free(&one.slots, &ask);
+        let Some(at) = self.no_later(&one, &ask, found) else { return };
         if at > one.before.promised.plus_seconds(SLIP_MAX_S) {
             return;
         }
@@ -287,6 +289,7 @@ impl<'w> Pass<'w> {
             for slot in slots {
                 at = self.horizon.earliest(&self.machine, *slot, ask, at)?;
             }
+            at = self.powered_from(slots, ask, at)?;
             if at == before {
                 return Some(at);
             }
@@ -304,7 +307,11 @@ impl<'w> Pass<'w> {
         let places = self.machine.places_among(names, class, &family.need).into_iter();
         let inside = |pick: &Pick| family.territory.contains(self.machine.slot(pick.slot));
         let places = places.filter(inside);
-        let Some(picks) = family.territory.choose(&self.machine, places, one.want.nodes) else {
+        let ask = self.ask_of(one);
+        let purse = self.horizon.purse_now(&self.machine, &ask);
+        let asked = Asked { class, need: &family.need, nodes: one.want.nodes };
+        let (territory, machine) = (&family.territory, &self.machine);
+        let Some(picks) = territory.choose_powered(machine, purse.as_ref(), asked, places) else {
             return false;
         };
         self.start(one.job, one.claim, one.want, one.place, picks);
@@ -413,7 +420,10 @@ impl<'w> Pass<'w> {
         let serves = |id: &SlotId| family.would_serve(place, &self.machine, *id);
         let at = |id: SlotId| Some((self.horizon.earliest(&self.machine, id, &ask, self.now)?, id));
         let ready: Vec<_> = self.machine.ids_of(class).filter(serves).filter_map(at).collect();
-        let (at, slots) = self.gather_nodes(ready, want, &ask)?;
+        let (at, slots) = match self.machine.power {
+            None => self.gather_nodes(ready, want, &ask)?,
+            Some(_) => self.gather_powered(&ready, want, &ask)?,
+        };
         Some(Chance { at, place, slots })
     }
 

@@ -21,6 +21,7 @@ use crate::planner::blocks::ranked;
 use crate::planner::gang::Pick;
 use crate::planner::lending::Lending;
 use crate::planner::limits::Asked;
+use crate::planner::power::Asked as PowerAsked;
 use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::Claim;
 use crate::spec::JobSpec;
@@ -167,7 +168,15 @@ impl<'w> Pass<'w> {
         let mut seen: BTreeSet<SlotId> = own.collect();
         let places = family.territory.places(&self.machine, class, &family.need);
         let open = |pick: &Pick| self.horizon.leaves_planned(&self.machine, *pick, &ask);
-        places.filter(|pick| open(pick) && seen.insert(pick.slot)).take(wanted).collect()
+        let places = places.filter(|pick| open(pick) && seen.insert(pick.slot));
+        match (&self.machine.power, self.horizon.purse_now(&self.machine, &ask)) {
+            (Some(power), Some(purse)) => {
+                let nodes = u32::try_from(wanted).unwrap_or(u32::MAX);
+                let asked = PowerAsked { class, need: &family.need, nodes };
+                self.machine.powered(power, &purse, places, asked)
+            }
+            (_, _) => places.take(wanted).collect(),
+        }
     }
 
     /// Whether limits, budgets and what others keep let the job have so many nodes in all.
@@ -208,9 +217,9 @@ impl<'w> Pass<'w> {
         let asked = Asked { class: more.class.as_ref(), gpus, scavenges: false };
         self.limits.take(want.project, asked);
         self.take_share(want, claim, class, gpus);
-        let Placement { class, nodes } = more;
+        let Placement { class, nodes, gpu_cap_watts } = more;
         let nodes = self.in_ranks(want, placement.nodes.iter().cloned().chain(nodes));
-        Placement { class, nodes }
+        Placement { class, nodes, gpu_cap_watts }
     }
 
     /// The nodes in the order of their ranks.

@@ -4,6 +4,7 @@ use super::{Pass, Waiting, Want, Who};
 use crate::job::Job;
 use crate::planner::gang::Pick;
 use crate::planner::order::Order;
+use crate::planner::power::Asked;
 use crate::planner::recall::{Recalls, Scene};
 use crate::planner::score::ClassIndex;
 use crate::planner::turns::Claim;
@@ -48,6 +49,7 @@ impl<'w> Pass<'w> {
         let names = job.status.promised.iter();
         let places = self.machine.places_among(names, Some(class), &family.need).into_iter();
         let inside = |pick: &Pick| family.territory.contains(self.machine.slot(pick.slot));
-        family.territory.choose(&self.machine, places.filter(inside), want.nodes)
+        let asked = Asked { class: Some(class), need: &family.need, nodes: want.nodes };
+        family.territory.choose_now(&self.machine, asked, places.filter(inside))
     }
 }

@@ -74,8 +74,10 @@ impl<'w> Pass<'w> {
         let asked = self.families.asked(&self.machine, want, Some(class));
         self.budgets.take(want.project, self.hold(want, Some(class)));
         self.limits.take(want.project, asked);
+        let need = self.families.get(want.family).need;
         for (slot, part) in &found.kept {
             self.machine.keep(*slot, part);
+            self.machine.keep_power(*slot, class, &need);
         }
         if let Some(lending) = &mut self.lending {
             lending.promise(class, &found.kept);

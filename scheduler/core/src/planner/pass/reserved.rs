@@ -6,6 +6,7 @@ use crate::fabric::ReservationSet;
 use crate::job::Job;
 use crate::planner::closed::Closed;
 use crate::planner::gang::{Pick, Territory};
+use crate::planner::power::Asked as PowerAsked;
 use crate::planner::reservations::Reservation;
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
@@ -116,6 +117,7 @@ impl<'w> Pass<'w> {
         let reserved = |slot: &Slot<'_>| slot.reserved.meets(own);
         let places = territory.places(&self.machine, class, &family.need);
         let places = places.filter(|pick| reserved(self.machine.slot(pick.slot)));
-        territory.choose(&self.machine, places, want.nodes)
+        let asked = PowerAsked { class, need: &family.need, nodes: want.nodes };
+        territory.choose_now(&self.machine, asked, places)
     }
 }

@@ -87,7 +87,8 @@ impl<'w> Pass<'w> {
     fn leftovers(&self, want: Want, class: Option<ClassIndex>) -> Option<Vec<Pick>> {
         let family = self.families.get(want.family);
         let places = family.territory.places(&self.machine, class, &family.need);
-        family.territory.choose(&self.machine, places, want.nodes)
+        let asked = crate::planner::power::Asked { class, need: &family.need, nodes: want.nodes };
+        family.territory.choose_now(&self.machine, asked, places)
     }
 
     /// Places for as many more nodes than the fewest as an elastic job can have.

@@ -12,6 +12,7 @@ use crate::fragmentation::{
 use crate::planner::fit::Machine;
 use crate::planner::gang::{GpuNeed, Need, Pick};
 use crate::planner::horizon::Ask;
+use crate::planner::power::Asked;
 use crate::planner::score::ClassIndex;
 use crate::planner::slot::Slot;
 use crate::spec::NodeRequest;
@@ -75,20 +76,27 @@ impl Pass<'_> {
         let family = self.families.get(want.family);
         let (class, territory) = (family.tries[place].class, &family.territory);
         let places = self.open_places(want, place, ask);
+        let purse = self.horizon.purse_now(&self.machine, ask);
         let keeps_together = !territory.constraints.blocks.is_empty();
         if want.nodes > 1 || keeps_together || self.mix.is_empty() {
-            let picks = territory.choose(&self.machine, places, want.nodes)?;
+            let asked = Asked { class, need: &family.need, nodes: want.nodes };
+            let picks = territory.choose_powered(&self.machine, purse.as_ref(), asked, places)?;
             return Some(Spot { growth: GrowthSteps(0), place, picks });
         }
+        let asked = Asked { class, need: &family.need, nodes: 1 };
+        let places = places.filter(|pick| self.machine.affords(purse.as_ref(), *pick, asked));
         let (growth, pick) = self.lightest(class, &family.need, places)?;
         Some(Spot { growth, place, picks: vec![pick] })
     }
 
     /// Whether there is any place now, beside what is planned.
     pub(super) fn has_place(&self, want: Want, place: usize, ask: &Ask<'_>) -> bool {
-        let territory = &self.families.get(want.family).territory;
+        let family = self.families.get(want.family);
         let places = self.open_places(want, place, ask);
-        territory.choose(&self.machine, places, want.nodes).is_some()
+        let purse = self.horizon.purse_now(&self.machine, ask);
+        let class = family.tries[place].class;
+        let asked = Asked { class, need: &family.need, nodes: want.nodes };
+        family.territory.choose_powered(&self.machine, purse.as_ref(), asked, places).is_some()
     }
 
     /// Places among nodes of one class where nothing that is planned is put off.

@@ -13,6 +13,7 @@ impl Reasons<'_, '_> {
         want.slice_s == 0
             && !want.scavenges
             && self.machine.reservations.is_empty()
+            && self.machine.power.is_none()
             && self.families.get(want.family).is_anywhere
             && self.within_limits(want)
             && self.kept_from(want, node).next().is_none()

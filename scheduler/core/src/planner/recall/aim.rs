@@ -61,6 +61,7 @@ impl Search<'_, '_> {
     pub fn chosen(&self, soon: &BTreeMap<SlotId, NodeFree>) -> Vec<SlotId> {
         let mut slots: Vec<SlotId> = self.fitting.iter().copied().collect();
         slots.sort_by_key(|slot| self.score(*slot, soon.get(slot)));
+        let mut slots = self.powered(slots, soon);
         let (terms, nodes) = (self.terms(), self.want.nodes);
         if !terms.is_binding() {
             slots.truncate(nodes as usize);

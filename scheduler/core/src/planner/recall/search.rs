@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::fair::Fair;
 use super::super::fit::Machine;
-use super::super::gang::{GpuNeed, Need};
+use super::super::gang::{GpuNeed, Need, Pick};
 use super::super::limits::Limits;
 use super::super::pass::Want;
+use super::super::power::Asked;
 use super::super::request::{Families, Family};
 use super::super::score::{ClassIndex, SlotId};
 use super::Givers;
@@ -113,7 +114,7 @@ impl<'w> Search<'_, 'w> {
 
     pub fn would_fit(&self, id: SlotId, soon: Option<&NodeFree>) -> bool {
         let slot = self.scene.machine.slot(id);
-        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
         let gpus_of_class = slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
         let enough = match gpus {
@@ -148,7 +149,7 @@ impl<'w> Search<'_, 'w> {
     /// What the job takes of the node, from what is free and what will be.
     pub fn need_on(&self, id: SlotId, soon: Option<&NodeFree>) -> NodeFree {
         let slot = self.scene.machine.slot(id);
-        let Need { gpus, cpu_milli, memory_mib } = self.family.need;
+        let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
         let (wanted, milli) = match gpus {
             GpuNeed::None => (0, GpuMilli::ZERO),
@@ -186,11 +187,30 @@ impl<'w> Search<'_, 'w> {
     /// Whether enough nodes would serve, within every limit.
     pub fn is_enough(&self, room: Room<'_>) -> bool {
         self.lack() == Lack::Limit
+            && self.is_powered(room)
             && match self.givers {
                 Givers::Borrowers => self.within_limits(room),
                 // Its limits are no matter of what scavengers hold.
                 Givers::Scavengers { short } => short.is_zero() || self.will_be_free(room) >= short,
             }
+    }
+
+    /// Whether there is power for enough of the nodes that would serve, once what stops has gone.
+    fn is_powered(&self, room: Room<'_>) -> bool {
+        self.scene.machine.power.is_none()
+            || self.chosen(room.soon).len() >= self.want.nodes as usize
+    }
+
+    /// Of these nodes, those for which there is power together, once what stops has gone.
+    pub fn powered(&self, slots: Vec<SlotId>, soon: &BTreeMap<SlotId, NodeFree>) -> Vec<SlotId> {
+        let machine = self.scene.machine;
+        let Some(power) = &machine.power else { return slots };
+        let purse = power.left_after(machine, soon);
+        let picks = slots.into_iter().map(|slot| Pick { slot, gpu: None });
+        let asked =
+            Asked { class: Some(self.class), need: &self.family.need, nodes: self.want.nodes };
+        let picks = machine.powered_when_idle(power, &purse, picks, asked);
+        picks.into_iter().map(|pick| pick.slot).collect()
     }
 
     /// What of the class will be free beside what is.
