@@ -144,7 +144,7 @@ fn gpus_of(attempt: &v1::Attempt) -> impl Iterator<Item = &v1::GpuAllocation> {
     attempt.allocation.iter().flat_map(|node| &node.gpus)
 }
 
-/// Class of every GPU there is, by UUID.
+/// Class of every GPU and every instance there is, by UUID.
 async fn classes(api: &Api) -> BTreeMap<String, String> {
     let (mut classes, mut token) = (BTreeMap::new(), String::new());
     loop {
@@ -153,7 +153,11 @@ async fn classes(api: &Api) -> BTreeMap<String, String> {
         let answer = answer.unwrap_or_else(|s| panic!("nodes: {}", told(&s))).into_inner();
         let devices =
             answer.nodes.into_iter().flat_map(|node| node.inventory.unwrap_or_default().gpus);
-        classes.extend(devices.map(|device| (device.uuid, device.gpu_class)));
+        for device in devices {
+            let instances = device.mig.into_iter().flat_map(|cut| cut.instances);
+            classes.extend(instances.map(|one| (one.uuid, device.gpu_class.clone())));
+            classes.insert(device.uuid, device.gpu_class);
+        }
         token = answer.next_token;
         if token.is_empty() {
             return classes;

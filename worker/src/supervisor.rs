@@ -30,6 +30,7 @@ use crate::handle::{Handle, Input, Running};
 use crate::health::findings::Findings;
 use crate::held::{AttemptKey, Entry, Image};
 use crate::hooks::{Kind, about};
+use crate::inventory::cards::Cards;
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
 use crate::shim::protocol::{EventLine, ShimCommand, ShimSpec};
@@ -41,14 +42,11 @@ const SHIM_COMMANDS: usize = 256;
 /// Events of one shim waiting for the supervisor.
 const SHIM_EVENTS: usize = 64;
 
-/// What a node has to give, in thousandths of each GPU.
-pub type GpuMilli = BTreeMap<String, u32>;
-
 /// The GPUs of a node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeGpus {
-    /// What they have to give.
-    pub milli: GpuMilli,
+    /// What they are, and what each is cut into now.
+    pub cards: Arc<Cards>,
     /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
     pub settle: Duration,
     /// What lies between two looks at a GPU that are further apart is not known.
@@ -345,12 +343,16 @@ impl Supervisor {
     /// The last guard against a GPU in two attempts: what is ordered must be here and free.
     fn claim(&mut self, key: AttemptKey, order: &RunAttempt) -> Result<(), Refusal> {
         for wanted in &order.gpus {
-            let Some(has_milli) = self.gpus.milli.get(&wanted.uuid) else {
+            let Some(has_milli) = self.gpus.cards.milli(&wanted.uuid) else {
                 let reason = format!("this node has no GPU {}", wanted.uuid);
                 return Err(Refusal { cause: v1::Cause::Hardware, reason });
             };
+            if has_milli == 0 {
+                let reason = format!("GPU {} is cut into MIG instances by now", wanted.uuid);
+                return Err(Refusal::of_node(reason));
+            }
             let used_milli = self.used_milli(key, &wanted.uuid);
-            if used_milli.saturating_add(wanted.milli) > *has_milli {
+            if used_milli.saturating_add(wanted.milli) > has_milli {
                 let reason = format!("GPU {} is in use by another attempt", wanted.uuid);
                 return Err(Refusal::of_node(reason));
             }
@@ -361,12 +363,21 @@ impl Supervisor {
     }
 
     fn used_milli(&self, key: AttemptKey, uuid: &str) -> u32 {
-        let others = self.claims.iter().filter(|other| **other != key);
-        let attempts = others.filter_map(|other| self.attempts.get(other));
+        let others = self
+            .living_orders()
+            .filter(|order| AttemptKey::new(order.job_id, order.attempt) != key);
+        others
+            .flat_map(|order| &order.gpus)
+            .filter(|gpu| gpu.uuid == uuid)
+            .map(|gpu| gpu.milli)
+            .sum()
+    }
+
+    /// Orders of the attempts that have their GPUs.
+    fn living_orders(&self) -> impl Iterator<Item = &RunAttempt> {
+        let attempts = self.claims.iter().filter_map(|key| self.attempts.get(key));
         let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
-        let orders = live.filter_map(|attempt| attempt.held.order.as_ref());
-        let gpus = orders.flat_map(|order| &order.gpus).filter(|gpu| gpu.uuid == uuid);
-        gpus.map(|gpu| gpu.milli).sum()
+        live.filter_map(|attempt| attempt.held.order.as_deref())
     }
 
     fn attach_shim(&mut self, key: AttemptKey, launch: bool) {

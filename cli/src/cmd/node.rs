@@ -275,6 +275,8 @@ fn mig_table(gpus: &[GpuView]) -> Table {
         column("GPU").right(),
         column("MIG"),
         column("MEMORY").right(),
+        column("COUNTS").right().drop(1),
+        column("IN USE"),
         column("INSTANCES").drop(1),
         column("UUID").shrink(12).drop(2),
     ]);
@@ -285,6 +287,8 @@ fn mig_table(gpus: &[GpuView]) -> Table {
             index.to_string(),
             device.profile,
             amount::memory(device.memory_mib),
+            amount::milli(device.milli.into()),
+            if device.in_use { "yes" } else { "no" }.to_owned(),
             format!("{}/{}", device.gpu_instance, device.compute_instance),
             device.uuid,
         ]);
@@ -422,13 +426,16 @@ mod tests {
             health: v1::GpuFabricHealth::LimitedCapacity.into(),
             ..Default::default()
         };
-        let device = v1::MigDevice {
+        let instance = v1::MigInstance {
             uuid: "MIG-00000000-0000-4000-8000-000000000009".to_owned(),
             profile: "3g.40gb".to_owned(),
             gpu_instance: 2,
-            compute_instance: 0,
+            slices: 3,
             memory_mib: 40_448,
+            ..Default::default()
         };
+        let held = [instance.uuid.clone()];
+        let mig = Some(v1::MigCut { slices: 7, instances: vec![instance] });
         let reading = v1::GpuReading {
             clock_reasons: Some(0x20),
             energy_mj: Some(4_140_000_000),
@@ -436,18 +443,17 @@ mod tests {
             fabric: Some(fabric),
             nvlinks: Some(18),
             nvlinks_up: Some(17),
-            mig_devices: vec![device],
             ..Default::default()
         };
-        let gpu = v1::GpuDevice { serial: "1650000000000".to_owned(), ..Default::default() };
-        let gpus = [view(crate::view::gpu::GpuDetail::of(&gpu, &reading))];
+        let gpu = v1::GpuDevice { serial: "1650000000000".to_owned(), mig, ..Default::default() };
+        let gpus = [view(crate::view::gpu::GpuDetail::of(&gpu, &reading, &held))];
         insta::assert_snapshot!(detail_table(&gpus).unwrap().render(Some(80), false), @"
         GPU  FABRIC            NOTES
           0  limited_capacity  driver asks for drain_and_reset; clocks held by thermal
         ");
         insta::assert_snapshot!(mig_table(&gpus).render(Some(80), false), @"
-        GPU  MIG        MEMORY  INSTANCES  UUID
-          0  3g.40gb  39.5 GiB  2/0        MIG-00000000-0000-4000-8000-000000000009
+        GPU  MIG        MEMORY  COUNTS  IN USE  INSTANCES  UUID
+          0  3g.40gb  39.5 GiB   0.428  yes     2/0        MIG-00000000-0000-4000-8000-…
         ");
     }
 }

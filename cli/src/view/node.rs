@@ -8,8 +8,12 @@ use serde::Serialize;
 use crate::{
     output::time,
     view::{
-        blocks, gpu::GpuDetail, health::HealthView, maintenance::MaintenanceView,
-        reservation::ReservationView, word,
+        blocks,
+        gpu::{self, GpuDetail},
+        health::HealthView,
+        maintenance::MaintenanceView,
+        reservation::ReservationView,
+        word,
     },
 };
 
@@ -154,7 +158,7 @@ impl NodeView {
             admin_reason: node.admin_reason.clone(),
             simulated: inventory.simulated,
             gpu_classes,
-            gpu_milli: inventory.gpus.len() as u64 * 1000,
+            gpu_milli: inventory.gpus.iter().map(gpu::milli_of).sum(),
             free_gpu_milli: node.free_gpu_milli,
             cpu_milli: inventory.cpu_milli,
             free_cpu_milli: node.free_cpu_milli,
@@ -240,19 +244,24 @@ fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
     let view = |(position, gpu): (usize, &v1::GpuDevice)| {
         let reading = reading(&gpu.uuid).unwrap_or_default();
         let health = HealthView::of(node.gpu_health.get(position));
-        GpuView { health, ..GpuView::of(gpu, reading, allocated(position)) }
+        let held = &node.instances_held;
+        GpuView { health, ..GpuView::of(gpu, reading, (allocated(position), held)) }
     };
     inventory.gpus.iter().enumerate().map(view).collect()
 }
 
 impl GpuView {
-    fn of(gpu: &v1::GpuDevice, reading: v1::GpuReading, allocated_milli: u32) -> Self {
+    fn of(
+        gpu: &v1::GpuDevice,
+        reading: v1::GpuReading,
+        (allocated_milli, held): (u32, &[String]),
+    ) -> Self {
         let process = |found: &v1::GpuProcess| ProcessView {
             pid: found.pid,
             memory_mib: found.memory_mib,
             command: found.command.clone(),
         };
-        let detail = GpuDetail::of(gpu, &reading);
+        let detail = GpuDetail::of(gpu, &reading, held);
         Self {
             index: gpu.index,
             uuid: gpu.uuid.clone(),

@@ -195,7 +195,7 @@ impl Session {
         let write = self.services.writer.write(move |round| {
             let world = &*round.draft.world;
             let before = world.nodes.get(&inventory.node);
-            let is_new = before.is_none_or(|node| *node.inventory != inventory);
+            let is_new = before.is_none_or(|node| *node.registered != inventory);
             // Told once, and not again whenever a worker comes back with what it had.
             let doubt = is_new.then(|| nvlink::disagreement(world, &inventory)).flatten();
             lifecycle::register(&mut round.draft, inventory, &known);

@@ -6,6 +6,7 @@ use gotgan_core::attempt::{Attempt, NodeAllocation};
 use gotgan_core::ids::{AttemptId, Epoch, NodeName};
 use gotgan_core::job::Job;
 use gotgan_core::lifecycle::orders::Order;
+use gotgan_core::spec::GpuRequest;
 use gotgan_core::step::{Step, TaskState};
 use gotgan_core::world::World;
 use gotgan_proto::v1::scheduler_message::Message;
@@ -119,7 +120,7 @@ impl OrderWriter {
             epoch: source.epoch.0,
             job_id: id.job.0,
             attempt: id.number,
-            gang: placement.nodes.iter().map(|place| gang_node(source.world, place)).collect(),
+            gang: placement.nodes.iter().map(|place| gang_node(source.world, job, place)).collect(),
             spec: Some(convert::job_spec(&job.spec)),
             owner: job.owner.to_string(),
             time_limit_s: job.spec.time_limit_s,
@@ -156,13 +157,13 @@ fn forget(epoch: Epoch, id: AttemptId) -> Message {
     })
 }
 
-fn gang_node(world: &World, place: &NodeAllocation) -> v1::GangNode {
+fn gang_node(world: &World, job: &Job, place: &NodeAllocation) -> v1::GangNode {
     let address = world.nodes.get(&place.node).map(|node| node.inventory.address.clone());
-    let whole = place.gpus.iter().filter(|gpu| gpu.milli == gotgan_core::amount::GpuMilli::WHOLE);
+    let of_share = matches!(job.spec.per_node.gpus, GpuRequest::Share { .. });
     v1::GangNode {
         node: place.node.to_string(),
         address: address.unwrap_or_default(),
-        gpus: u32::try_from(whole.count()).unwrap_or(u32::MAX),
+        gpus: if of_share { 0 } else { count(place.gpus.len()) },
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::GpuDevice;
 
+use super::cut::cut_of;
 use super::frames::{Described, Opened};
 use crate::nvml::{Driver, FabricState, Gpu, Reading};
 
@@ -81,6 +82,7 @@ fn describe(driver: &Driver, index: u32, until: Instant) -> Reading<Described> {
         memory_mib: gpu.memory().map_or(0, |memory| memory.total_bytes / BYTES_PER_MIB),
         serial: gpu.serial().unwrap_or_default(),
         nvlink_domain: nvlink_domain(&gpu, until),
+        mig: cut_of(&gpu).and_then(|seen| seen.cut),
     };
     Ok(Described { device, minor: gpu.minor_number().ok() })
 }

@@ -67,6 +67,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        mig: crate::mig::Mig::Off,
     };
     Inventory {
         node: node_name(index),

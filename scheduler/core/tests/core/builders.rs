@@ -11,6 +11,7 @@ use gotgan_core::ids::{
 };
 use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
+use gotgan_core::mig::{Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::spec::{
     Constraints, Deadline, Dependency, DependencyKind, GpuRequest, JobSpec, NodeRequest,
@@ -29,6 +30,7 @@ pub struct NodeBuilder<'a> {
     labels: BTreeMap<String, String>,
     nvlink_domains: Vec<String>,
     images: Option<Images>,
+    cuts: Vec<(usize, Vec<&'static str>)>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -43,6 +45,7 @@ impl<'a> NodeBuilder<'a> {
             labels: BTreeMap::new(),
             nvlink_domains: Vec::new(),
             images: None,
+            cuts: Vec::new(),
         }
     }
 
@@ -78,6 +81,12 @@ impl<'a> NodeBuilder<'a> {
         self
     }
 
+    /// Cuts the GPU at that position into instances of these profiles, of a card with 7 compute slices.
+    pub fn cut(mut self, gpu: usize, profiles: &[&'static str]) -> Self {
+        self.cuts.push((gpu, profiles.to_vec()));
+        self
+    }
+
     /// Adds the node, heard and ready.
     pub fn add(self) {
         let count: u32 = self.gpus.iter().map(|(_, count)| count).sum();
@@ -85,6 +94,9 @@ impl<'a> NodeBuilder<'a> {
         let mut gpus = gpus(&self.name, &self.gpus);
         for (gpu, domain) in gpus.iter_mut().zip(self.nvlink_domains) {
             gpu.nvlink_domain = domain;
+        }
+        for (gpu, profiles) in self.cuts {
+            gpus[gpu].mig = Mig::Cut(cut(&gpus[gpu].uuid, &profiles));
         }
         let inventory = Inventory {
             node: self.name.clone(),
@@ -120,8 +132,22 @@ fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        mig: Mig::Off,
     };
     (0..).zip(classes).map(gpu).collect()
+}
+
+/// What a GPU with 7 compute slices is cut into.
+pub fn cut(card: &GpuUuid, profiles: &[&str]) -> MigCut {
+    let instance = |(number, profile): (u32, &&str)| MigInstance {
+        uuid: GpuUuid::new(&format!("MIG-{card}-{number}")).unwrap(),
+        profile: MigProfile::new(profile).unwrap(),
+        slices: profile.split('g').next().unwrap().parse().unwrap(),
+        memory_mib: MemoryMib(1),
+        gpu_instance: number,
+        compute_instance: 0,
+    };
+    MigCut::new(7, (0..).zip(profiles).map(instance).collect())
 }
 
 fn plain_job(id: JobId, queued: UnixMicros) -> Job {
@@ -233,6 +259,14 @@ impl<'a> JobBuilder<'a> {
     pub fn share(self, milli: u32, class: &str) -> Self {
         let class = GpuClass::new(class).ok();
         self.spec(|spec| spec.per_node.gpus = GpuRequest::Share { milli, class })
+    }
+
+    /// Instances of a card with 7 compute slices on each node; class `""` for any.
+    pub fn mig(self, count: u32, profile: &str, class: &str) -> Self {
+        let class = GpuClass::new(class).ok();
+        let slices: u32 = profile.split('g').next().unwrap().parse().unwrap();
+        let (profile, milli) = (MigProfile::new(profile).unwrap(), slices * 1000 / 7);
+        self.spec(|spec| spec.per_node.gpus = GpuRequest::Mig { count, profile, milli, class })
     }
 
     pub fn cpus(self, cpus: u64) -> Self {

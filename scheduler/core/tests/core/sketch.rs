@@ -16,6 +16,8 @@ pub struct NodeSketch {
     memory_gib: u64,
     hall: bool,
     state: u8,
+    /// Which of its GPUs are cut into what.
+    cuts: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct JobSketch {
     scavenges: bool,
     /// Nodes that it could use beyond the fewest.
     more: u32,
+    /// The profile of the instances that it asks for.
+    profile: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +50,9 @@ pub struct Sketch {
 }
 
 const PROJECTS: [&str; 4] = ["public/a/x", "public/a/y", "public/b", "public/lab"];
+/// What a GPU is cut into.
+const CUTS: [&[&str]; 4] = [&["1g.10gb"; 7], &["3g.40gb", "2g.20gb", "2g.20gb"], &[], &["7g.80gb"]];
+const PROFILES: [&str; 4] = ["1g.10gb", "2g.20gb", "3g.40gb", "7g.80gb"];
 const CLASSES: [&str; 3] = ["a100", "b200", ""];
 
 pub fn sketch() -> impl Strategy<Value = Sketch> {
@@ -59,7 +66,7 @@ fn node() -> impl Strategy<Value = NodeSketch> {
         |(a100, b200, cpus, memory_gib, hall, state)| {
             // Most nodes are of one class.
             let a100 = if hall && b200 > 0 { 0 } else { a100 };
-            NodeSketch { a100, b200, cpus, memory_gib, hall, state }
+            NodeSketch { a100, b200, cpus, memory_gib, hall, state, cuts: Vec::new() }
         },
     )
 }
@@ -84,6 +91,7 @@ fn job() -> impl Strategy<Value = JobSketch> {
             trouble,
             scavenges: false,
             more: 0,
+            profile: None,
         }
     })
 }
@@ -117,6 +125,21 @@ impl Sketch {
         let before = self.before.iter_mut().map(|(job, _)| job);
         for (job, more) in before.chain(&mut self.jobs).zip((0..4).cycle()) {
             job.more = more;
+        }
+        self
+    }
+
+    /// The same where two GPUs of three are cut, if these numbers want it, and every second job that asks for whole GPUs
+    /// asks for instances, of those that run as of those that wait.
+    pub fn with_instances(mut self, numbers: [u32; 4]) -> Self {
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let number = |gpu: u32| numbers[at % 4] as usize / 7_usize.pow(gpu) % 6;
+            node.cuts = (0..node.a100 + node.b200).map(number).collect();
+        }
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        for (at, job) in before.chain(&mut self.jobs).enumerate() {
+            let profile = PROFILES[numbers[at % 4] as usize / 4_usize.pow(at as u32 % 5) % 4];
+            job.profile = (at % 2 == 0).then_some(profile);
         }
         self
     }
@@ -168,7 +191,13 @@ impl Sketch {
 impl NodeSketch {
     fn add(&self, cluster: &mut TestCluster, name: &str) {
         let hall = if self.hall { "a" } else { "b" };
-        let node = cluster.node(name).gpus(self.a100, "a100").gpus(self.b200, "b200");
+        let mut node = cluster.node(name).gpus(self.a100, "a100").gpus(self.b200, "b200");
+        for (gpu, cut) in self.cuts.iter().enumerate() {
+            node = match CUTS.get(*cut) {
+                Some(cut) => node.cut(gpu, cut),
+                None => node,
+            };
+        }
         node.cpus(self.cpus).memory_gib(self.memory_gib).label("hall", hall).add();
     }
 
@@ -188,10 +217,11 @@ impl JobSketch {
         let job = job.cpus(self.cpus).memory_gib(self.memory_gib).priority(self.priority);
         let job = job.waiting_since_s(now_s);
         let class = CLASSES[self.class];
-        let job = match self.kind {
-            0 => job,
-            1 | 2 => job.share(self.milli, class),
-            _ => job.gpus(self.gpus, class),
+        let job = match (self.kind, self.profile) {
+            (0, _) => job,
+            (1 | 2, _) => job.share(self.milli, class),
+            (_, Some(profile)) => job.mig(self.gpus, profile, class),
+            (_, None) => job.gpus(self.gpus, class),
         };
         let job = match self.place {
             0 => job.label("hall", "a"),

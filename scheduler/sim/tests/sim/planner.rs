@@ -36,6 +36,7 @@ fn inventory(host: &Host) -> Inventory {
         memory_mib: MemoryMib(1),
         serial: String::new(),
         nvlink_domain: String::new(),
+        mig: gotgan_core::mig::Mig::Off,
     };
     Inventory {
         node: NodeName::new(&host.name).unwrap(),

@@ -73,6 +73,7 @@ fn resources_request(resources: v1::Resources) -> ResourcesRequest {
         gpus_per_node: resources.gpus_per_node,
         gpus_total: resources.gpus_total,
         gpu_share_milli: resources.gpu_share_milli,
+        mig_profile: resources.mig_profile,
         gpu_class: resources.gpu_class,
         cpu_milli_per_node: resources.cpu_milli_per_node,
         memory_mib_per_node: resources.memory_mib_per_node,
@@ -182,7 +183,9 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         GpuRequest::None => (0, 0),
         GpuRequest::Whole { count, .. } => (*count, 0),
         GpuRequest::Share { milli, .. } => (0, *milli),
+        GpuRequest::Mig { count, .. } => (*count, 0),
     };
+    let kind = spec.per_node.gpus.kind();
     v1::Resources {
         nodes: spec.nodes,
         gpus_per_node,
@@ -192,6 +195,7 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         cpu_milli_per_node: spec.per_node.cpu_milli.0,
         memory_mib_per_node: spec.per_node.memory_mib.0,
         nodes_max: spec.nodes_max.unwrap_or_default(),
+        mig_profile: kind.map(|kind| kind.profile.to_string()).unwrap_or_default(),
     }
 }
 

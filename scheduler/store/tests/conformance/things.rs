@@ -141,6 +141,7 @@ pub fn inventory(node: &str) -> Inventory {
         memory_mib: MemoryMib(183_359),
         serial: format!("16500000000{index:02}"),
         nvlink_domain: "a1b2c3d4-0000-0000-0000-000000000001.7".to_owned(),
+        mig: gotgan_core::mig::Mig::Off,
     });
     Inventory {
         node: node_name(node),
