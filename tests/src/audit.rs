@@ -38,7 +38,7 @@ pub async fn ledger(api: &Api) -> Sums {
         check_job(&job);
         let project = job.spec.clone().unwrap_or_default().project;
         for attempt in &job.attempts {
-            let class = gpus_of(attempt).next().map(|gpu| classes[&gpu.uuid].clone());
+            let class = gpus_of(attempt).next().map(|gpu| class_of(&classes, &gpu.uuid));
             let sums = expected.entry((project.clone(), class.unwrap_or_default())).or_default();
             sums.charged += attempt.charged_gpu_milli_seconds;
             sums.refunded += attempt.refunded_gpu_milli_seconds;
@@ -142,6 +142,15 @@ async fn entries(api: &Api) -> Vec<v1::LedgerEntry> {
 
 fn gpus_of(attempt: &v1::Attempt) -> impl Iterator<Item = &v1::GpuAllocation> {
     attempt.allocation.iter().flat_map(|node| &node.gpus)
+}
+
+/// Instances of a GPU that was cut anew are not there any more: they were of the only class that there is.
+fn class_of(classes: &BTreeMap<String, String>, uuid: &str) -> String {
+    classes.get(uuid).cloned().unwrap_or_else(|| {
+        let all: std::collections::BTreeSet<&String> = classes.values().collect();
+        assert_eq!(all.len(), 1, "{uuid} is of no class, or of any of {all:?}");
+        all.into_iter().next().cloned().unwrap_or_default()
+    })
 }
 
 /// Class of every GPU and every instance there is, by UUID.

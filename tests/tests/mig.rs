@@ -143,6 +143,7 @@ async fn shows_what_is_held(cluster: &Cluster) {
 
 on_each_database! {
     two_jobs_share_a_gpu_by_instances_and_are_charged_their_parts,
+    a_gpu_is_cut_by_plan_once_its_jobs_have_left_it,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,4 +193,97 @@ async fn tasks_get_an_instance_each_and_simulated_ones_say_so() {
     }
     assert!(cluster.gotgan().run(&["node", "s1"]).ok().contains("simulated"));
     audit::ledger(&cluster.api).await;
+}
+
+fn write_state(machine: &Machine, state: &Value) {
+    let (path, fresh) = (machine.driver.join("nvml.json"), machine.driver.join("new"));
+    std::fs::write(&fresh, state.to_string()).unwrap();
+    std::fs::rename(&fresh, &path).unwrap();
+}
+
+fn cut(machine: &Machine, gpu: &str, profiles: &str) -> String {
+    let words = ["node", "mig", "m1", "--gpu", gpu, "--profiles", profiles];
+    machine.cluster.gotgan().run(&words).ok()
+}
+
+async fn wait_until_shown(machine: &Machine, text: &str) -> String {
+    deadline::until(&format!("the node to show {text:?}"), async || {
+        let shown = machine.cluster.gotgan().run(&["node", "m1"]).ok();
+        if shown.contains(text) { Ok(shown) } else { Err(shown) }
+    })
+    .await
+}
+
+async fn a_gpu_is_cut_by_plan_once_its_jobs_have_left_it(database: Database) {
+    let mut machine = Machine::start(database).await;
+    let end = machine.cluster.directory().join("end");
+    let one = machine.cluster.api.submit(job_on("1g.10gb", &end)).await;
+    machine.cluster.api.wait_for_state(one, JobState::Running).await;
+    let told = cut(&machine, "0", "3g.40gb,2x2g.20gb");
+    assert_eq!(
+        told,
+        "GPU 0 of node m1 is cut into 3g.40gb, 2g.20gb, 2g.20gb once nothing is on it\n"
+    );
+    assert!(cut(&machine, "0", "3g.40gb,2x2g.20gb").contains("nothing to do"), "it is planned");
+    let shown = wait_until_shown(&machine, "once nothing is on it").await;
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let waits = machine.cluster.api.submit(job_on("1g.10gb", &end)).await;
+    let kind = BlockerKind::NodesUnavailable;
+    let blocker = machine.cluster.api.wait_for_blocker(waits, kind).await;
+    assert!(blocker.text.contains("to be cut into 3g.40gb, 2g.20gb, 2g.20gb"), "{}", blocker.text);
+    // Neither forgets it.
+    machine.cluster.scheduler.kill();
+    machine.cluster.scheduler.start();
+    machine.cluster.worker("m1").kill();
+    machine.cluster.worker("m1").restart();
+    machine.cluster.api.wait_for_node("m1", v1::NodeLiveness::Ready).await;
+    assert_eq!(machine.instances().await, ["1g.10gb", "2g.20gb"], "a job is on it still");
+    std::fs::write(&end, "").unwrap();
+    machine.cluster.api.wait_for_end(one).await;
+    deadline::until("the GPU to be cut", async || {
+        let found = machine.instances().await;
+        let wanted = ["3g.40gb", "2g.20gb", "2g.20gb"];
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    let large = machine.cluster.api.submit(job_on("3g.40gb", &end)).await;
+    let large = machine.cluster.api.wait_for_end(large).await;
+    assert_eq!((large.state(), held(&large)[0].1), (JobState::Completed, 428));
+    let history = machine.cluster.gotgan().run(&["--json", "node", "history", "m1"]).ok();
+    for kind in ["gpu_cut_planned", "gpu_cut_done"] {
+        assert_eq!(history.matches(kind).count(), 1, "{history}");
+    }
+    machine.cluster.gotgan().run(&["cancel", &waits.to_string()]).ok();
+    audit::ledger(&machine.cluster.api).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_cannot_be_cut_stays_out_with_the_reason_until_the_command_is_repeated() {
+    let machine = Machine::start(Database::Sqlite).await;
+    let mut broken = state(&[ONE, TWO]);
+    broken["gpus"][1]["answers"] = json!({ "nvmlDeviceSetMigMode": { "code": 4 } });
+    write_state(&machine, &broken);
+    cut(&machine, "1", "7g.80gb");
+    let shown = wait_until_shown(&machine, "no permission").await;
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let whole = machine.cluster.api.submit(shell("true").gpus(1)).await;
+    let kind = BlockerKind::NodesUnavailable;
+    let blocker = machine.cluster.api.wait_for_blocker(whole, kind).await;
+    assert!(blocker.text.contains("switch MIG on: no permission"), "{}", blocker.text);
+    write_state(&machine, &state(&[ONE, TWO]));
+    let again = cut(&machine, "1", "7g.80gb");
+    assert!(again.contains("once nothing is on it"), "{again}");
+    deadline::until("the GPU to be cut", async || {
+        let found = machine.instances().await;
+        if found.contains(&"7g.80gb".to_owned()) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    machine.cluster.gotgan().run(&["node", "mig", "m1", "--gpu", "1", "--whole"]).ok();
+    let whole = machine.cluster.api.wait_for_end(whole).await;
+    assert_eq!((whole.state(), held(&whole)), (JobState::Completed, vec![("GPU-1".into(), 1000)]));
+    let impossible = machine.cluster.gotgan();
+    let impossible = impossible.run(&["node", "mig", "m1", "--gpu", "0", "--profiles", "9g"]);
+    assert!(impossible.stderr.contains("\"9g\" is no MIG profile"), "{}", impossible.stderr);
+    cut(&machine, "0", "5x2g.20gb");
+    wait_until_shown(&machine, "out of resources").await;
 }

@@ -39,6 +39,25 @@ enum Command {
     /// Read GPUs for the daemon that started this.
     #[command(hide = true)]
     NvmlReader(ReaderArguments),
+    /// Cut a GPU for the daemon that started this.
+    #[command(hide = true)]
+    NvmlCut(CutArguments),
+}
+
+#[derive(Debug, Args)]
+struct CutArguments {
+    /// NVML's library [default: where the system finds it].
+    #[arg(long, value_name = "PATH")]
+    library: Option<String>,
+    /// UUID of the GPU.
+    #[arg(long, value_name = "UUID")]
+    gpu: String,
+    /// Profile of an instance; may be repeated.
+    #[arg(long = "profile", value_name = "PROFILE", conflicts_with = "whole")]
+    profiles: Vec<String>,
+    /// It is to be whole.
+    #[arg(long)]
+    whole: bool,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +182,7 @@ fn main() -> ExitCode {
         Some(Command::GpuSmoke(smoke)) => return print_smoke(&smoke),
         // Without a runtime: its threads are its own.
         Some(Command::NvmlReader(arguments)) => return read_gpus(arguments),
+        Some(Command::NvmlCut(arguments)) => return cut_gpu(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,6 +196,12 @@ fn main() -> ExitCode {
 fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+fn cut_gpu(arguments: &CutArguments) -> ExitCode {
+    let CutArguments { library, gpu, profiles, whole } = arguments;
+    let profiles = (!whole).then_some(profiles.as_slice());
+    gotgan_worker::cutting::run(library.as_deref(), gpu, profiles)
 }
 
 fn read_gpus(arguments: ReaderArguments) -> ExitCode {

@@ -122,7 +122,12 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
-    let gpus = NodeGpus { cards: inventory.cards.clone(), settle, gap: config.reading_gap() };
+    let gpus = NodeGpus {
+        cards: inventory.cards.clone(),
+        cutter: inventory.cutter.clone(),
+        settle,
+        gap: config.reading_gap(),
+    };
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
     let watch = Watch::begin(&config.health, &inventory, log_read, handle.clone());

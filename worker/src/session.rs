@@ -274,14 +274,15 @@ impl Session {
     }
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
-        let Running { attempts, uses, unused } = self.handle.ask(Input::Running).await?;
+        let Running { attempts, uses, unused, cut_failures } =
+            self.handle.ask(Input::Running).await?;
         let reading = |seen: Seen| {
             let leftover_processes =
                 self.leftover_after.is_some_and(|after| is_left(&seen, &unused, after));
             GpuReading { leftover_processes, ..seen.reading }
         };
         let gpus = self.inventory.looks().into_iter().map(reading).collect();
-        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts, uses })
+        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts, uses, cut_failures })
     }
 }
 

@@ -4,6 +4,7 @@
 //! the order they were decided. Nothing here blocks on a peer: commands to shims and reports to the scheduler go
 //! through bounded queues that are filled as there is room.
 
+mod cutting;
 mod hardware;
 mod hooks;
 mod measuring;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cutting::Cutting;
 use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
     worker_message::Message,
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::attempt::{Attempt, Effect, Event, Phase, Refusal};
 use crate::clock::{at, now_us};
+use crate::cutting::Cutter;
 use crate::exec::launcher::Launcher;
 use crate::exec::shim_client::{Followed, ShimClient};
 use crate::exec::{self, NodeContext};
@@ -47,6 +50,8 @@ const SHIM_EVENTS: usize = 64;
 pub struct NodeGpus {
     /// What they are, and what each is cut into now.
     pub cards: Arc<Cards>,
+    /// What it takes to cut them.
+    pub cutter: Cutter,
     /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
     pub settle: Duration,
     /// What lies between two looks at a GPU that are further apart is not known.
@@ -70,6 +75,7 @@ pub struct Supervisor {
     journal: Journal,
     /// GPUs of this node by UUID; what is ordered must be among them and free.
     gpus: NodeGpus,
+    cutting: Cutting,
     epoch: u64,
     attempts: BTreeMap<AttemptKey, Attempt>,
     /// Attempts whose GPUs were found free when they came.
@@ -123,6 +129,7 @@ impl Supervisor {
             launcher,
             journal,
             gpus,
+            cutting: Cutting::default(),
             epoch: image.epoch,
             claims: claimed(&image),
             attempts: image.attempts.into_iter().map(remembered).collect(),
@@ -186,6 +193,7 @@ impl Supervisor {
             Input::CleanedUp(key, outcome) => self.cleaned_up(key, outcome).await?,
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
+            Input::CutEnded(order, outcome) => self.cut_ended(order, outcome),
             Input::Looked(looks) => self.looked(looks).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
@@ -194,7 +202,9 @@ impl Supervisor {
             }
             Input::Running(answer) => {
                 let (attempts, uses) = (self.running(), self.uses());
-                let _ = answer.send(Running { attempts, uses, unused: self.unused() });
+                let cut_failures = self.cutting.failures();
+                let _ =
+                    answer.send(Running { attempts, uses, unused: self.unused(), cut_failures });
             }
             Input::Using(answer) => {
                 let _ = answer.send(self.using());
@@ -223,6 +233,10 @@ impl Supervisor {
         }
         if let Order::FindingAck(ack) = &order {
             return self.finding_acked(ack).await;
+        }
+        if let Order::CutGpu(order) = order {
+            self.cut(order);
+            return Ok(());
         }
         let Some((key, event)) = event_of(order) else {
             return Ok(());
@@ -360,24 +374,6 @@ impl Supervisor {
         self.claims.insert(key);
         self.begin_measuring(key);
         Ok(())
-    }
-
-    fn used_milli(&self, key: AttemptKey, uuid: &str) -> u32 {
-        let others = self
-            .living_orders()
-            .filter(|order| AttemptKey::new(order.job_id, order.attempt) != key);
-        others
-            .flat_map(|order| &order.gpus)
-            .filter(|gpu| gpu.uuid == uuid)
-            .map(|gpu| gpu.milli)
-            .sum()
-    }
-
-    /// Orders of the attempts that have their GPUs.
-    fn living_orders(&self) -> impl Iterator<Item = &RunAttempt> {
-        let attempts = self.claims.iter().filter_map(|key| self.attempts.get(key));
-        let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
-        live.filter_map(|attempt| attempt.held.order.as_deref())
     }
 
     fn attach_shim(&mut self, key: AttemptKey, launch: bool) {

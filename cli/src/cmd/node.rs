@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::health::{History, ResetBreaker, Verify, health_table, reasons};
 use super::maintenance::Maintenance;
+use super::mig::Mig;
 use crate::{
     context::Context,
     error::{Error, Exit},
@@ -23,7 +24,7 @@ use crate::{
 
 /// Show a node, drain it or put it back, verify its hardware, or plan maintenance of some
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node verify NAME [--gpu GPU]\n       gotgan node reset-breaker SCOPE\n       gotgan node history NAME\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node verify NAME [--gpu GPU]\n       gotgan node reset-breaker SCOPE\n       gotgan node history NAME\n       gotgan node mig NAME --gpu GPU --profiles PROFILES\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
 pub struct NodeCommand {
     /// Name of the node
     #[arg(required = true)]
@@ -39,6 +40,7 @@ Examples:
   gotgan node resume gpu-001
   gotgan node verify gpu-001 --gpu 3    (it was repaired)
   gotgan node history gpu-001
+  gotgan node mig gpu-001 --gpu 3 --profiles 3g.40gb,2g.20gb,2g.20gb
   gotgan node maintenance rack=r12 --from +6h --for 2h --reason 'new fans'";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +61,7 @@ enum Action {
     Verify(Verify),
     ResetBreaker(ResetBreaker),
     History(History),
+    Mig(Mig),
     Maintenance(Box<Maintenance>),
 }
 
@@ -77,6 +80,7 @@ impl NodeCommand {
             (Some(Action::Verify(command)), _) => command.run(context).await?,
             (Some(Action::ResetBreaker(command)), _) => command.run(context).await?,
             (Some(Action::History(command)), _) => command.run(context).await?,
+            (Some(Action::Mig(command)), _) => command.run(context).await?,
             (Some(Action::Maintenance(command)), _) => command.run(context).await?,
             (None, name) => show(name.unwrap_or_default(), context).await?,
         }
@@ -128,6 +132,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
             output.line(&line)?;
         }
     }
+    for line in cut_plans(&node) {
+        output.line(&line)?;
+    }
     if node.gpus.is_empty() {
         return Ok(());
     }
@@ -143,6 +150,16 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         output.table(&mig_table(&node.gpus))?;
     }
     Ok(())
+}
+
+/// Which of its GPUs are to be cut anew, and how far that is.
+fn cut_plans(node: &NodeView) -> Vec<String> {
+    let name = |uuid: &str| {
+        let gpu = node.gpus.iter().find(|gpu| gpu.uuid == uuid);
+        gpu.map_or(uuid.to_owned(), |gpu| gpu.index.to_string())
+    };
+    let lines = node.cut_plans.iter().map(|plan| plan.text(&name(&plan.gpu_uuid)));
+    lines.flat_map(|text| filled("-", &text)).collect()
 }
 
 /// The maintenance that it is in or that comes next, in words.

@@ -9,6 +9,7 @@ use crate::{
     output::time,
     view::{
         blocks,
+        cut::CutPlanView,
         gpu::{self, GpuDetail},
         health::HealthView,
         maintenance::MaintenanceView,
@@ -64,6 +65,9 @@ pub struct NodeView {
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
+    /// GPUs that are to be cut anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cut_plans: Vec<CutPlanView>,
 }
 
 /// What keeps jobs on a node from what is not their own.
@@ -185,6 +189,7 @@ impl NodeView {
             health: HealthView::of(node.health.as_ref()),
             no_work_reason: node.no_work_reason.clone(),
             nvlink_disagreement: node.nvlink_disagreement.clone(),
+            cut_plans: node.cut_plans.iter().map(CutPlanView::of).collect(),
         }
     }
 

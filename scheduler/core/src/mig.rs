@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::{GpuMilli, MemoryMib};
-use crate::ids::GpuUuid;
+use crate::amount::{GpuMilli, MemoryMib, UnixMicros};
+use crate::ids::{GpuUuid, UserName};
 
 /// Longest profile that is understood; NVIDIA's longest has 14 characters.
 const PROFILE_MAX: usize = 23;
@@ -43,6 +43,12 @@ impl MigProfile {
         profile.text[..text.len()].copy_from_slice(text.as_bytes());
         profile.length = u8::try_from(text.len()).map_err(|_| bad())?;
         Ok(profile)
+    }
+
+    /// Whether it is a compute instance with some of the slices of its GPU instance, as `1c.3g.40gb`.
+    #[must_use]
+    pub fn is_part_of_instance(&self) -> bool {
+        self.as_str().split('.').next().is_some_and(|first| first.ends_with('c'))
     }
 
     /// As NVIDIA writes it.
@@ -174,6 +180,30 @@ pub struct MigPart {
     pub kind: MigKind,
     /// The GPU.
     pub card: GpuUuid,
+}
+
+/// What a GPU is to be cut into once nothing is on it; kept in the store with the node. Until it is so, it takes no work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutPlan {
+    /// Profiles of its instances; `None`: it is to be whole.
+    pub profiles: Option<Vec<MigProfile>>,
+    /// Who asked for it.
+    pub by: UserName,
+    /// When; tells one plan of a GPU from another.
+    pub since: UnixMicros,
+    /// Why it could not be done, in words. It is not tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl CutPlan {
+    /// What is to be done, as in "cut into 3g.40gb, 2g.20gb".
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Some(profiles) = &self.profiles else { return "made whole".to_owned() };
+        let names: Vec<&str> = profiles.iter().map(MigProfile::as_str).collect();
+        format!("cut into {}", names.join(", "))
+    }
 }
 
 impl MigCut {

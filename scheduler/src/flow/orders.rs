@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use gotgan_core::attempt::{Attempt, NodeAllocation};
-use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::ids::{AttemptId, Epoch, GpuUuid, NodeName};
 use gotgan_core::job::Job;
 use gotgan_core::lifecycle::orders::Order;
+use gotgan_core::mig::CutPlan;
 use gotgan_core::spec::GpuRequest;
 use gotgan_core::step::{Step, TaskState};
 use gotgan_core::world::World;
@@ -147,6 +148,20 @@ fn array_task(job: &Job) -> Option<v1::ArrayTask> {
     let (array, index, asked) = (job.array?, job.task_index()?, job.spec.array.as_ref()?);
     let (count, min, max) = (asked.len(), asked.min(), asked.max());
     Some(v1::ArrayTask { array_job_id: array.0, index, count, min, max })
+}
+
+/// The order to cut a GPU as planned.
+#[must_use]
+pub fn cut(epoch: Epoch, gpu: &GpuUuid, plan: &CutPlan) -> SchedulerMessage {
+    let profiles = plan.profiles.iter().flatten().map(ToString::to_string).collect();
+    let order = v1::CutGpu {
+        epoch: epoch.0,
+        gpu_uuid: gpu.to_string(),
+        planned_us: plan.since.0,
+        profiles,
+        whole: plan.profiles.is_none(),
+    };
+    SchedulerMessage { message: Some(Message::CutGpu(order)) }
 }
 
 fn forget(epoch: Epoch, id: AttemptId) -> Message {

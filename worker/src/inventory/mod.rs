@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use cards::Cards;
 use gotgan_proto::v1::{GpuReading, NodeInventory};
 
+use crate::cutting::Cutter;
 use crate::reader::board::Seen;
 use crate::reader::keeper::{self, Reader};
 
@@ -75,6 +76,8 @@ pub struct Inventory {
     pub node: NodeInventory,
     /// Its GPUs with what each is cut into now.
     pub cards: Arc<Cards>,
+    /// What it takes to cut them into something else.
+    pub cutter: Cutter,
     source: Source,
 }
 
@@ -105,7 +108,9 @@ impl Inventory {
             node.cpu_milli = cpus.saturating_mul(u64::from(WHOLE_MILLI));
         }
         node.memory_mib = plan.memory_mib.unwrap_or(node.memory_mib);
-        Ok(Self { node, cards, source })
+        let invented = matches!(source, Source::Simulated(_));
+        let cutter = Cutter { library: plan.nvml_library.clone(), invented };
+        Ok(Self { node, cards, cutter, source })
     }
 
     /// The latest look at each GPU. Never blocks on the driver.

@@ -41,9 +41,9 @@ const TOLD_QUEUE: usize = 64;
 /// Observations waiting for the daemon. When it is full the process that reads waits, and the driver keeps its events.
 const OBSERVATIONS: usize = 1024;
 /// The running program itself, whatever became of its file.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What of the daemon's environment the process needs: where the library is found, and what is logged.
-const PASSED_ON: [&str; 3] = ["LD_LIBRARY_PATH", "PATH", "RUST_LOG"];
+pub(crate) const PASSED_ON: [&str; 3] = ["LD_LIBRARY_PATH", "PATH", "RUST_LOG"];
 
 /// What the driver says once.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{FindingAck, HeldAttempt};
+use gotgan_proto::v1::{FindingAck, HeldAttempt, RunAttempt};
 
 use super::{Supervisor, Waiting};
 use crate::attempt::{Attempt, Event, Phase};
@@ -185,8 +185,26 @@ impl Supervisor {
         free.map(|uuid| (uuid.clone(), since(&uuid))).collect()
     }
 
+    pub(super) fn used_milli(&self, key: AttemptKey, uuid: &str) -> u32 {
+        let others = self
+            .living_orders()
+            .filter(|order| AttemptKey::new(order.job_id, order.attempt) != key);
+        others
+            .flat_map(|order| &order.gpus)
+            .filter(|gpu| gpu.uuid == uuid)
+            .map(|gpu| gpu.milli)
+            .sum()
+    }
+
+    /// Orders of the attempts that have their GPUs.
+    pub(super) fn living_orders(&self) -> impl Iterator<Item = &RunAttempt> {
+        let attempts = self.claims.iter().filter_map(|key| self.attempts.get(key));
+        let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
+        live.filter_map(|attempt| attempt.held.order.as_deref())
+    }
+
     /// The GPU of that name, or that the instance of that name is cut from.
-    fn card_of(&self, uuid: &str) -> String {
+    pub(super) fn card_of(&self, uuid: &str) -> String {
         self.gpus.cards.card_of(uuid).unwrap_or_else(|| uuid.to_owned())
     }
 }

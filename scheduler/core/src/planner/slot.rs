@@ -135,7 +135,10 @@ impl Slot<'_> {
     /// Instances of the class it has, by kind.
     pub fn instances_of(&self, class: ClassIndex) -> BTreeMap<MigKind, u32> {
         let mut kinds = BTreeMap::new();
-        let gpus = self.node.inventory.gpus.iter().enumerate().filter(|_| self.cut);
+        if !self.cut {
+            return kinds;
+        }
+        let gpus = self.node.inventory.gpus.iter().enumerate();
         let of_class = gpus.filter(|(gpu, _)| self.layout.class_of(*gpu) == Some(class));
         for kind in of_class.filter_map(|(_, gpu)| gpu.kind()) {
             *kinds.entry(kind).or_default() += 1;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use gotgan_core::admit::{
     AdmitContext, CommandRequest, Fault, Fleet, JobRequest, WorkRequest, admit,
 };
-use gotgan_core::amount::{CpuMilli, GpuMilli};
+use gotgan_core::amount::{CpuMilli, GpuMilli, UnixMicros};
 use gotgan_core::change::Change;
 use gotgan_core::check;
 use gotgan_core::health::{NodeHealth, Repair, Standing, State};
-use gotgan_core::ids::{GpuUuid, JobId, NodeName};
-use gotgan_core::mig::Mig;
+use gotgan_core::ids::{Epoch, GpuUuid, JobId, NodeName, UserName};
+use gotgan_core::lifecycle::{self, CutRefusal, CutRequest, Draft};
+use gotgan_core::mig::{Mig, MigProfile};
 use gotgan_core::node::Inventory;
 use gotgan_core::plan::{BlockerKind, Unit};
 use gotgan_core::policy::Policy;
@@ -184,6 +185,100 @@ fn a_gpu_that_is_cut_anew_offers_what_it_is_now_and_what_runs_keeps_what_it_has(
     cluster.expect_waiting(seven);
     assert_eq!(uuids(&cluster, job), ["MIG-GPU-m1-1-0"]);
     assert_eq!(check::world(&cluster.world), Vec::new());
+}
+
+/// Decides by the commands and reports themselves, as the scheduler does.
+fn draft<T>(cluster: &mut TestCluster, decide: impl FnOnce(&mut Draft<'_>) -> T) -> T {
+    let (now, policy) = (cluster.now, cluster.policy.clone());
+    decide(&mut Draft::new(&mut cluster.world, &policy, Epoch(1), now))
+}
+
+fn cut_request(gpu: u32, profiles: Option<&[&str]>) -> CutRequest {
+    let profiles = profiles.map(|all| all.iter().map(|it| MigProfile::new(it).unwrap()).collect());
+    CutRequest {
+        node: NodeName::new("m1").unwrap(),
+        gpu: GpuUuid::new(&format!("GPU-m1-{gpu}")).unwrap(),
+        profiles,
+    }
+}
+
+fn ask(cluster: &mut TestCluster, gpu: u32, profiles: Option<&[&str]>) -> Result<bool, CutRefusal> {
+    let (request, by) = (cut_request(gpu, profiles), UserName::new("ada").unwrap());
+    draft(cluster, |draft| lifecycle::cut_gpu(draft, &request, &by))
+}
+
+/// What its worker would be told to cut now.
+fn due(cluster: &TestCluster) -> Vec<String> {
+    let due = lifecycle::cuts_due(&cluster.world, &NodeName::new("m1").unwrap());
+    due.into_iter().map(|(gpu, plan)| format!("{gpu} {}", plan.words())).collect()
+}
+
+/// Its worker registers with a GPU that is cut into these.
+fn registers(cluster: &mut TestCluster, gpu: usize, profiles: Option<&[&str]>) {
+    let mut inventory = Inventory::clone(&cluster.world.nodes["m1"].registered);
+    let card = inventory.gpus[gpu].uuid.clone();
+    inventory.gpus[gpu].mig = profiles.map_or(Mig::Off, |all| Mig::Cut(cut(&card, all)));
+    let held: Vec<_> = cluster.world.nodes["m1"].attempts.iter().map(|id| (*id, false)).collect();
+    draft(cluster, |draft| lifecycle::register(draft, inventory, &held));
+}
+
+#[test]
+fn a_gpu_is_cut_once_nothing_is_on_it_and_takes_no_new_work_until_then() {
+    let mut cluster = cluster();
+    let holds = cluster.job().mig(1, "1g.10gb", "h100").submit();
+    cluster.start_all();
+    assert_eq!(ask(&mut cluster, 1, Some(&["2g.20gb", "3g.40gb"])), Ok(true));
+    assert_eq!(ask(&mut cluster, 1, Some(&["3g.40gb", "2g.20gb"])), Ok(false), "the same");
+    assert_eq!(due(&cluster), Vec::<String>::new(), "a job is on it");
+    let waits = cluster.job().mig(1, "1g.10gb", "h100").submit();
+    cluster.expect_waiting(waits);
+    assert_snapshot!(cluster.check().sentences(waits), @"needs 1 node and none is free; would serve but take no work: m1 (1 of 4 GPUs out; to be cut into 2g.20gb, 3g.40gb (by ada))");
+    cluster.end(holds);
+    assert_eq!(due(&cluster), ["GPU-m1-1 cut into 2g.20gb, 3g.40gb"]);
+    registers(&mut cluster, 1, Some(&["3g.40gb", "2g.20gb"]));
+    assert_eq!(due(&cluster), Vec::<String>::new(), "it is done");
+    let job = cluster.job().mig(2, "3g.40gb", "h100").submit();
+    cluster.expect_waiting(waits);
+    cluster.expect_on(job, &["m1"]);
+    assert_eq!(check::world(&cluster.world), Vec::new());
+}
+
+#[test]
+fn what_failed_stays_out_with_the_reason_until_the_command_is_repeated() {
+    let mut cluster = cluster();
+    assert_eq!(ask(&mut cluster, 0, Some(&["7g.80gb"])), Ok(true));
+    let first = cluster.now;
+    let node = NodeName::new("m1").unwrap();
+    let gpu = GpuUuid::new("GPU-m1-0").unwrap();
+    let fail = |cluster: &mut TestCluster, at: UnixMicros| {
+        draft(cluster, |draft| lifecycle::cut_failed(draft, &node, &gpu, at.0, "in use (code 19)"));
+    };
+    fail(&mut cluster, first);
+    assert_eq!(due(&cluster), Vec::<String>::new(), "it is not tried again by itself");
+    let whole = cluster.job().gpus(1, "h100").submit();
+    cluster.expect_waiting(whole);
+    assert_snapshot!(cluster.check().sentences(whole), @"needs 1 node and none is free; would serve but take no work: m1 (1 of 4 GPUs out; in use (code 19))");
+    cluster.later(10);
+    assert_eq!(ask(&mut cluster, 0, Some(&["7g.80gb"])), Ok(true));
+    assert_eq!(due(&cluster), ["GPU-m1-0 cut into 7g.80gb"]);
+    fail(&mut cluster, first);
+    assert_eq!(due(&cluster).len(), 1, "that was said of the plan before");
+    assert_eq!(ask(&mut cluster, 0, None), Ok(true), "it is whole, so the plan is taken back");
+    assert_eq!(ask(&mut cluster, 0, None), Ok(false));
+    cluster.expect_on(whole, &["m1"]);
+}
+
+#[test]
+fn what_a_gpu_cannot_be_cut_into_is_refused_and_nothing_is_planned() {
+    let mut cluster = cluster();
+    cluster.check();
+    let said = |cluster: &mut TestCluster, gpu, profiles: &[&str]| {
+        ask(cluster, gpu, Some(profiles)).unwrap_err().to_string()
+    };
+    assert_snapshot!(said(&mut cluster, 0, &[]), @"name 1 to 16 profiles, as in 3g.40gb,2g.20gb,2g.20gb, or ask for the whole GPU");
+    assert_snapshot!(said(&mut cluster, 0, &["1c.3g.40gb"]), @"1c.3g.40gb is a part of a GPU instance; instances are made with all compute slices of theirs, as in 3g.40gb");
+    assert_snapshot!(said(&mut cluster, 9, &["7g.80gb"]), @"node m1 has no GPU GPU-m1-9; see `gotgan node m1`");
+    assert!(cluster.world.nodes["m1"].health.cuts.is_empty());
 }
 
 fn context() -> AdmitContext {

@@ -7,7 +7,7 @@ use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::image::Images;
-use gotgan_core::mig::{Mig, MigCut, MigInstance, MigProfile};
+use gotgan_core::mig::{CutPlan, Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
 use gotgan_core::window::Window;
@@ -207,6 +207,12 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         health: Some(health::standing(&node.health.node, !node.attempts.is_empty())),
         no_work_reason: node.why_no_work().unwrap_or_default(),
         instances_held: view.instances_held.iter().map(ToString::to_string).collect(),
+        cut_plans: node
+            .health
+            .cuts
+            .iter()
+            .map(|(gpu, plan)| cut_plan(gpu, plan, &view.held))
+            .collect(),
         gpu_allocated_milli: allocated
             .into_iter()
             .map(|it| u32::try_from(it).unwrap_or(1000))
@@ -218,6 +224,18 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         reservation: reserved
             .and_then(|window| reservation::show_on(&window, &node.inventory.node)),
         nvlink_disagreement: nvlink_disagreement.map(|it| it.to_string()).unwrap_or_default(),
+    }
+}
+
+fn cut_plan(gpu: &GpuUuid, plan: &CutPlan, held: &BTreeMap<GpuUuid, GpuMilli>) -> v1::GpuCutPlan {
+    v1::GpuCutPlan {
+        gpu_uuid: gpu.to_string(),
+        profiles: plan.profiles.iter().flatten().map(ToString::to_string).collect(),
+        whole: plan.profiles.is_none(),
+        by: plan.by.to_string(),
+        since_us: plan.since.0,
+        failed: plan.failed.clone().unwrap_or_default(),
+        is_empty: !held.contains_key(gpu),
     }
 }
 

@@ -33,7 +33,11 @@ pub(super) fn note(draft: &mut Draft<'_>, sign: &Sign<'_>, reason: &str) {
 }
 
 /// Attempts that have the GPU, or a part of it; of a node all.
-pub(super) fn attempts_on(world: &World, node: &Node, gpu: Option<&GpuUuid>) -> Vec<AttemptId> {
+pub(in super::super) fn attempts_on(
+    world: &World,
+    node: &Node,
+    gpu: Option<&GpuUuid>,
+) -> Vec<AttemptId> {
     let has = |id: &&AttemptId| match (gpu, world.attempts.get(*id)) {
         (Some(gpu), Some(attempt)) => holds(attempt, node, gpu),
         (None, Some(_)) => true,

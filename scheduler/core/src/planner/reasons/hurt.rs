@@ -66,8 +66,7 @@ fn would_serve(slot: &Slot<'_>, family: &Family<'_>) -> bool {
 fn words(slot: &Slot<'_>) -> String {
     let out: Vec<_> = slot.node.gpus_out().collect();
     let health = &slot.node.health;
-    let first = out.first().and_then(|gpu| health.gpus.get(&gpu.uuid));
-    let why = first.map(|gpu| gpu.standing.reason.as_str()).unwrap_or_default();
+    let why = out.first().map(|gpu| health.why_not_offered(&gpu.uuid)).unwrap_or_default();
     let (name, all) = (slot.name, slot.node.registered.gpus.len());
     format!("{name} ({} of {all} GPUs out; {why})", out.len())
 }
