@@ -72,6 +72,10 @@ pub struct JobOptions {
     /// Most watts of each GPU, as 600, or a word of the site, as efficient
     #[arg(long, value_parser = gpu_power, value_name = "WATTS|MODE", help_heading = "Resources")]
     pub gpu_power: Option<GpuPower>,
+    /// MIG instances of this profile instead of whole GPUs, as in 1g.10gb: one on each node, or so many as --gpus or
+    /// --gpus-per-node say
+    #[arg(long, value_name = "PROFILE", conflicts_with = "gpu_share", help_heading = "Resources")]
+    pub mig: Option<String>,
     /// Class of the GPUs, as in b200
     #[arg(long, value_parser = units::parse_gpu_class, value_name = "CLASS", help_heading = "Resources")]
     pub gpu_class: Option<String>,
@@ -163,6 +167,7 @@ impl JobOptions {
     pub fn overridden_by(mut self, over: Self) -> Self {
         if over.asks_for_gpus() {
             (self.gpus, self.gpus_per_node, self.gpu_share) = (None, None, None);
+            self.mig = None;
         }
         if over.requeue || over.no_requeue {
             (self.requeue, self.no_requeue) = (false, false);
@@ -186,6 +191,7 @@ impl JobOptions {
             gpus_per_node: over.gpus_per_node.or(self.gpus_per_node),
             gpu_share: over.gpu_share.or(self.gpu_share),
             gpu_power: over.gpu_power.or(self.gpu_power),
+            mig: over.mig.or(self.mig),
             gpu_class: over.gpu_class.or(self.gpu_class),
             cpus_per_node: over.cpus_per_node.or(self.cpus_per_node),
             mem: over.mem.or(self.mem),
@@ -217,7 +223,8 @@ impl JobOptions {
     }
 
     fn asks_for_gpus(&self) -> bool {
-        self.gpus.is_some() || self.gpus_per_node.is_some() || self.gpu_share.is_some()
+        let amounts = [self.gpus.is_some(), self.gpus_per_node.is_some()];
+        amounts.contains(&true) || self.gpu_share.is_some() || self.mig.is_some()
     }
 
     /// The job these options make of this work.
@@ -358,6 +365,7 @@ impl JobOptions {
             gpus_per_node,
             gpus_total: self.gpus.as_ref().map_or(0, |amount| amount.count),
             gpu_share_milli: self.gpu_share.unwrap_or_default(),
+            mig_profile: self.mig.clone().unwrap_or_default(),
             gpu_class: self.one_gpu_class()?,
             cpu_milli_per_node: cpus.unwrap_or_default(),
             memory_mib_per_node: self.mem.unwrap_or_default(),

@@ -13,6 +13,7 @@ mod jobs;
 mod jobs_actions;
 mod jobs_streams;
 mod maintenance;
+mod mig;
 mod nodes;
 mod order;
 mod quota;

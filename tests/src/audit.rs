@@ -38,7 +38,7 @@ pub async fn ledger(api: &Api) -> Sums {
         check_job(&job);
         let project = job.spec.clone().unwrap_or_default().project;
         for attempt in &job.attempts {
-            let class = gpus_of(attempt).next().map(|gpu| classes[&gpu.uuid].clone());
+            let class = gpus_of(attempt).next().map(|gpu| class_of(&classes, &gpu.uuid));
             let sums = expected.entry((project.clone(), class.unwrap_or_default())).or_default();
             sums.charged += attempt.charged_gpu_milli_seconds;
             sums.refunded += attempt.refunded_gpu_milli_seconds;
@@ -144,7 +144,16 @@ fn gpus_of(attempt: &v1::Attempt) -> impl Iterator<Item = &v1::GpuAllocation> {
     attempt.allocation.iter().flat_map(|node| &node.gpus)
 }
 
-/// Class of every GPU there is, by UUID.
+/// Instances of a GPU that was cut anew are not there any more: they were of the only class that there is.
+fn class_of(classes: &BTreeMap<String, String>, uuid: &str) -> String {
+    classes.get(uuid).cloned().unwrap_or_else(|| {
+        let all: std::collections::BTreeSet<&String> = classes.values().collect();
+        assert_eq!(all.len(), 1, "{uuid} is of no class, or of any of {all:?}");
+        all.into_iter().next().cloned().unwrap_or_default()
+    })
+}
+
+/// Class of every GPU and every instance there is, by UUID.
 async fn classes(api: &Api) -> BTreeMap<String, String> {
     let (mut classes, mut token) = (BTreeMap::new(), String::new());
     loop {
@@ -153,7 +162,11 @@ async fn classes(api: &Api) -> BTreeMap<String, String> {
         let answer = answer.unwrap_or_else(|s| panic!("nodes: {}", told(&s))).into_inner();
         let devices =
             answer.nodes.into_iter().flat_map(|node| node.inventory.unwrap_or_default().gpus);
-        classes.extend(devices.map(|device| (device.uuid, device.gpu_class)));
+        for device in devices {
+            let instances = device.mig.into_iter().flat_map(|cut| cut.instances);
+            classes.extend(instances.map(|one| (one.uuid, device.gpu_class.clone())));
+            classes.insert(device.uuid, device.gpu_class);
+        }
         token = answer.next_token;
         if token.is_empty() {
             return classes;

@@ -49,6 +49,7 @@ mod leadership;
 mod limits;
 mod logs;
 mod maintenance;
+mod mig;
 mod node_loss;
 mod nvlink;
 mod order;

@@ -76,6 +76,8 @@ pub struct Config {
     pub nvml_library: String,
     /// GPUs of a double of that library are shown as if they were real.
     pub nvml_double_as_real: bool,
+    /// Where the driver lists the permissions to parts of GPUs that are cut.
+    pub mig_permissions: PathBuf,
     /// Classes of GPUs by their full names.
     pub gpu_classes: BTreeMap<String, String>,
     /// How often GPUs are read.
@@ -123,6 +125,7 @@ impl Default for Config {
             simulate: String::new(),
             nvml_library: String::new(),
             nvml_double_as_real: false,
+            mig_permissions: "/proc/driver/nvidia/capabilities".into(),
             gpu_classes: BTreeMap::new(),
             reading_interval_ms: 5_000,
             reading_timeout_ms: 10_000,

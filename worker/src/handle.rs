@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use gotgan_proto::v1::{
-    AttemptUse, GpuReading, HeldAttempt, WorkerMessage, scheduler_message::Message as Order,
+    AttemptUse, CutFailure, CutGpu, GpuReading, HeldAttempt, WorkerMessage,
+    scheduler_message::Message as Order,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +36,8 @@ pub enum Input {
         /// Unix microseconds.
         at_us: i64,
     },
+    /// An order to cut a GPU was obeyed, or could not be.
+    CutEnded(CutGpu, Result<(), String>),
     /// The kernel's log was read up to a record.
     LogRead(u64),
     /// GPUs were looked at, each then, by the clock of [`crate::clock::boot_ms`].
@@ -58,6 +61,8 @@ pub struct Running {
     pub uses: Vec<AttemptUse>,
     /// GPUs that no attempt has.
     pub unused: Unused,
+    /// GPUs that could not be cut as ordered.
+    pub cut_failures: Vec<CutFailure>,
 }
 
 /// What a new stream to the scheduler begins with.

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod confine;
 pub mod container;
+pub mod cutting;
 pub mod exec;
 pub mod handle;
 pub mod health;

@@ -43,6 +43,9 @@ enum Command {
     /// Set power limits for the daemon that started this.
     #[command(hide = true)]
     NvmlPower(PowerArguments),
+    /// Cut a GPU for the daemon that started this.
+    #[command(hide = true)]
+    NvmlCut(CutArguments),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +56,22 @@ struct PowerArguments {
     /// GPUs with their limits; without one: what it has.
     #[arg(value_name = "UUID[=MILLIWATTS]")]
     settings: Vec<Setting>,
+}
+
+#[derive(Debug, Args)]
+struct CutArguments {
+    /// NVML's library [default: where the system finds it].
+    #[arg(long, value_name = "PATH")]
+    library: Option<String>,
+    /// UUID of the GPU.
+    #[arg(long, value_name = "UUID")]
+    gpu: String,
+    /// Profile of an instance; may be repeated.
+    #[arg(long = "profile", value_name = "PROFILE", conflicts_with = "whole")]
+    profiles: Vec<String>,
+    /// It is to be whole.
+    #[arg(long)]
+    whole: bool,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +199,7 @@ fn main() -> ExitCode {
         Some(Command::NvmlPower(PowerArguments { library, settings })) => {
             return setter::run(library.as_deref(), &settings);
         }
+        Some(Command::NvmlCut(arguments)) => return cut_gpu(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -193,6 +213,12 @@ fn main() -> ExitCode {
 fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+fn cut_gpu(arguments: &CutArguments) -> ExitCode {
+    let CutArguments { library, gpu, profiles, whole } = arguments;
+    let profiles = (!whole).then_some(profiles.as_slice());
+    gotgan_worker::cutting::run(library.as_deref(), gpu, profiles)
 }
 
 fn read_gpus(arguments: ReaderArguments) -> ExitCode {

@@ -36,6 +36,7 @@ pub fn epoch_of(order: &Order) -> Option<u64> {
         Order::StopAttempt(order) => Some(order.epoch),
         Order::StartTasks(order) => Some(order.epoch),
         Order::ForgetAttempt(order) => Some(order.epoch),
+        Order::CutGpu(order) => Some(order.epoch),
         Order::ReportAck(_) | Order::FindingAck(_) | Order::ReadLog(_) => None,
     }
 }
@@ -59,6 +60,8 @@ pub fn event_of(order: Order) -> Option<(AttemptKey, Event)> {
         Order::ForgetAttempt(order) => {
             (AttemptKey::new(order.job_id, order.attempt), Event::ForgetOrdered)
         }
-        Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) => return None,
+        Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) | Order::CutGpu(_) => {
+            return None;
+        }
     })
 }

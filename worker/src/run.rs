@@ -125,7 +125,12 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
-    let gpus = NodeGpus { milli: inventory.gpu_milli(), settle, gap: config.reading_gap() };
+    let gpus = NodeGpus {
+        cards: inventory.cards.clone(),
+        cutter: inventory.cutter.clone(),
+        settle,
+        gap: config.reading_gap(),
+    };
     let started = Supervisor::start(context.clone(), launcher, journal, gpus, &boot_id);
     let (handle, supervising) = started.await?;
     let watch = Watch::begin(&config.health, &inventory, log_read, handle.clone());
@@ -187,15 +192,10 @@ fn look_at_machine(
     inventory.node.images = Some(support::reported(&images));
     let power = power(config, &inventory, state);
     inventory.node.power_caps = Some(power.reported());
-    let gpus = inventory.node.gpus.iter();
-    let containers = Containers {
-        images,
-        config: config.containers.clone(),
-        gpu_indexes: gpus.map(|gpu| (gpu.uuid.clone(), gpu.index)).collect(),
-        simulated: inventory.node.simulated,
-    };
-    let (users, gpu_nodes) = (config.users.clone(), inventory.gpu_nodes.clone());
-    let confining = Confining { plan, users, prefix, gpu_nodes };
+    let (cards, simulated) = (inventory.cards.clone(), inventory.node.simulated);
+    let containers = Containers { images, config: config.containers.clone(), cards, simulated };
+    let (users, cards) = (config.users.clone(), inventory.cards.clone());
+    let confining = Confining { plan, users, prefix, cards };
     Ok((Arc::new(inventory), Ways { confining, containers, hooks, power }))
 }
 
@@ -296,6 +296,7 @@ fn inventory_plan(config: &Config, node: &str) -> InventoryPlan {
         gpu_classes: config.gpu_classes.clone(),
         reading_interval: config.reading_interval(),
         reading_timeout: config.reading_timeout(),
+        permissions: config.mig_permissions.clone(),
     }
 }
 

@@ -163,7 +163,9 @@ impl Session {
         let attached = self.handle.ask(Input::Attach).await?;
         let Attached { epoch, held, reports } = attached;
         let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
-        let register = Register { inventory: Some(self.inventory.node.clone()), held, epoch };
+        // From before they are looked at, so that no change falls between.
+        let cuts = self.inventory.cards.changes();
+        let register = Register { inventory: Some(self.inventory.registered()), held, epoch };
         send(&output, Message::Register(register)).await?;
         let request = self.request(outgoing)?;
         let mut client = WorkersClient::new(channel)
@@ -189,7 +191,7 @@ impl Session {
         // Reading must not wait for writing, nor the other way round: the peer may do the same.
         tokio::select! {
             ended = self.read_orders(orders, output.clone()) => ended,
-            ended = self.write_messages(welcome, reports, output) => ended,
+            ended = self.write_messages(welcome, (reports, cuts), output) => ended,
         }
     }
 
@@ -233,7 +235,7 @@ impl Session {
     async fn write_messages(
         &self,
         welcome: Registered,
-        mut reports: mpsc::Receiver<WorkerMessage>,
+        (mut reports, mut cuts): (mpsc::Receiver<WorkerMessage>, watch::Receiver<u64>),
         output: mpsc::Sender<WorkerMessage>,
     ) -> Result<(), SessionError> {
         let mut ticks = tokio::time::interval(heartbeat_interval(welcome.heartbeat_ms));
@@ -251,6 +253,8 @@ impl Session {
                     // Another stream took over, or the supervisor has ended.
                     None => return Err(SessionError::Closed),
                 },
+                // What is registered has changed, so it is registered again, by a new stream.
+                Ok(()) = cuts.changed() => return Ok(()),
                 () = changed(&mut news) => {
                     extra.wanted(Instant::now());
                     false
@@ -270,14 +274,15 @@ impl Session {
     }
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
-        let Running { attempts, uses, unused } = self.handle.ask(Input::Running).await?;
+        let Running { attempts, uses, unused, cut_failures } =
+            self.handle.ask(Input::Running).await?;
         let reading = |seen: Seen| {
             let leftover_processes =
                 self.leftover_after.is_some_and(|after| is_left(&seen, &unused, after));
             GpuReading { leftover_processes, ..seen.reading }
         };
         let gpus = self.inventory.looks().into_iter().map(reading).collect();
-        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts, uses })
+        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts, uses, cut_failures })
     }
 }
 

@@ -4,6 +4,7 @@
 //! the order they were decided. Nothing here blocks on a peer: commands to shims and reports to the scheduler go
 //! through bounded queues that are filled as there is room.
 
+mod cutting;
 mod hardware;
 mod hooks;
 mod measuring;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cutting::Cutting;
 use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
     worker_message::Message,
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::attempt::{Attempt, Effect, Event, Phase, Refusal};
 use crate::clock::{at, now_us};
+use crate::cutting::Cutter;
 use crate::exec::launcher::Launcher;
 use crate::exec::shim_client::{Followed, ShimClient};
 use crate::exec::{self, NodeContext};
@@ -30,6 +33,7 @@ use crate::handle::{Handle, Input, Running};
 use crate::health::findings::Findings;
 use crate::held::{AttemptKey, Entry, Image};
 use crate::hooks::{Kind, about};
+use crate::inventory::cards::Cards;
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
 use crate::shim::protocol::{EventLine, ShimCommand, ShimSpec};
@@ -41,14 +45,13 @@ const SHIM_COMMANDS: usize = 256;
 /// Events of one shim waiting for the supervisor.
 const SHIM_EVENTS: usize = 64;
 
-/// What a node has to give, in thousandths of each GPU.
-pub type GpuMilli = BTreeMap<String, u32>;
-
 /// The GPUs of a node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeGpus {
-    /// What they have to give.
-    pub milli: GpuMilli,
+    /// What they are, and what each is cut into now.
+    pub cards: Arc<Cards>,
+    /// What it takes to cut them.
+    pub cutter: Cutter,
     /// How long the end of an attempt that failed on them waits for what the driver says; zero where nobody asks it.
     pub settle: Duration,
     /// What lies between two looks at a GPU that are further apart is not known.
@@ -72,6 +75,7 @@ pub struct Supervisor {
     journal: Journal,
     /// GPUs of this node by UUID; what is ordered must be among them and free.
     gpus: NodeGpus,
+    cutting: Cutting,
     epoch: u64,
     attempts: BTreeMap<AttemptKey, Attempt>,
     /// Attempts whose GPUs were found free when they came.
@@ -125,6 +129,7 @@ impl Supervisor {
             launcher,
             journal,
             gpus,
+            cutting: Cutting::default(),
             epoch: image.epoch,
             claims: claimed(&image),
             attempts: image.attempts.into_iter().map(remembered).collect(),
@@ -188,6 +193,7 @@ impl Supervisor {
             Input::CleanedUp(key, outcome) => self.cleaned_up(key, outcome).await?,
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
+            Input::CutEnded(order, outcome) => self.cut_ended(order, outcome),
             Input::Looked(looks) => self.looked(looks).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
@@ -196,7 +202,9 @@ impl Supervisor {
             }
             Input::Running(answer) => {
                 let (attempts, uses) = (self.running(), self.uses());
-                let _ = answer.send(Running { attempts, uses, unused: self.unused() });
+                let cut_failures = self.cutting.failures();
+                let _ =
+                    answer.send(Running { attempts, uses, unused: self.unused(), cut_failures });
             }
             Input::Using(answer) => {
                 let _ = answer.send(self.using());
@@ -225,6 +233,10 @@ impl Supervisor {
         }
         if let Order::FindingAck(ack) = &order {
             return self.finding_acked(ack).await;
+        }
+        if let Order::CutGpu(order) = order {
+            self.cut(order);
+            return Ok(());
         }
         let Some((key, event)) = event_of(order) else {
             return Ok(());
@@ -345,12 +357,16 @@ impl Supervisor {
     /// The last guard against a GPU in two attempts: what is ordered must be here and free.
     fn claim(&mut self, key: AttemptKey, order: &RunAttempt) -> Result<(), Refusal> {
         for wanted in &order.gpus {
-            let Some(has_milli) = self.gpus.milli.get(&wanted.uuid) else {
+            let Some(has_milli) = self.gpus.cards.milli(&wanted.uuid) else {
                 let reason = format!("this node has no GPU {}", wanted.uuid);
                 return Err(Refusal { cause: v1::Cause::Hardware, reason });
             };
+            if has_milli == 0 {
+                let reason = format!("GPU {} is cut into MIG instances by now", wanted.uuid);
+                return Err(Refusal::of_node(reason));
+            }
             let used_milli = self.used_milli(key, &wanted.uuid);
-            if used_milli.saturating_add(wanted.milli) > *has_milli {
+            if used_milli.saturating_add(wanted.milli) > has_milli {
                 let reason = format!("GPU {} is in use by another attempt", wanted.uuid);
                 return Err(Refusal::of_node(reason));
             }
@@ -358,15 +374,6 @@ impl Supervisor {
         self.claims.insert(key);
         self.begin_measuring(key);
         Ok(())
-    }
-
-    fn used_milli(&self, key: AttemptKey, uuid: &str) -> u32 {
-        let others = self.claims.iter().filter(|other| **other != key);
-        let attempts = others.filter_map(|other| self.attempts.get(other));
-        let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
-        let orders = live.filter_map(|attempt| attempt.held.order.as_ref());
-        let gpus = orders.flat_map(|order| &order.gpus).filter(|gpu| gpu.uuid == uuid);
-        gpus.map(|gpu| gpu.milli).sum()
     }
 
     fn attach_shim(&mut self, key: AttemptKey, launch: bool) {

@@ -40,7 +40,7 @@ struct Done {
 impl Verify {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
         let gpu_uuid = match &self.gpu {
-            Some(gpu) => self.uuid_of(gpu, context).await?,
+            Some(gpu) => uuid_of(&self.name, gpu, context).await?,
             None => String::new(),
         };
         let idempotency_key = context.idempotency_key()?;
@@ -60,20 +60,20 @@ impl Verify {
             false => format!("{what}node {name}: nothing was out or watched"),
         })
     }
+}
 
-    /// A number is that of a GPU of the node.
-    async fn uuid_of(&self, gpu: &str, context: &Context) -> Result<String, Error> {
-        let Ok(index) = gpu.parse::<u32>() else { return Ok(gpu.to_owned()) };
-        let request = v1::GetNodeRequest { name: self.name.clone() };
-        let client = context.client()?;
-        let node = client.call(async |api| api.nodes().get(request.clone()).await).await?;
-        let found = node.inventory.unwrap_or_default().gpus.into_iter();
-        let found = found.filter(|found| found.index == index).map(|found| found.uuid).next();
-        found.ok_or_else(|| {
-            let message = format!("node {} has no GPU {index}", self.name);
-            Error::Usage { message, hint: format!("gotgan node {}", self.name) }
-        })
-    }
+/// The UUID of a GPU of a node; a number is its place there.
+pub(super) async fn uuid_of(name: &str, gpu: &str, context: &Context) -> Result<String, Error> {
+    let Ok(index) = gpu.parse::<u32>() else { return Ok(gpu.to_owned()) };
+    let request = v1::GetNodeRequest { name: name.to_owned() };
+    let client = context.client()?;
+    let node = client.call(async |api| api.nodes().get(request.clone()).await).await?;
+    let found = node.inventory.unwrap_or_default().gpus.into_iter();
+    let found = found.filter(|found| found.index == index).map(|found| found.uuid).next();
+    found.ok_or_else(|| {
+        let message = format!("node {name} has no GPU {index}");
+        Error::Usage { message, hint: format!("gotgan node {name}") }
+    })
 }
 
 /// Let hardware of a hall be taken out by itself again, after its circuit breaker broke

@@ -123,11 +123,13 @@ fn resources_text(asked: &ResourcesView) -> String {
         (1, None) => "1 node".to_owned(),
         (nodes, None) => format!("{nodes} nodes"),
     }];
+    let units = asked.mig_profile.as_ref().map(|profile| format!(" {profile} instances"));
+    let units = units.unwrap_or_else(|| " GPUs".to_owned());
     if asked.gpus_total > 0 {
-        parts.push(format!("{}{class} GPUs in all", asked.gpus_total));
+        parts.push(format!("{}{class}{units} in all", asked.gpus_total));
     }
     if asked.gpus_per_node > 0 {
-        parts.push(format!("{}{class} GPUs a node", asked.gpus_per_node));
+        parts.push(format!("{}{class}{units} a node", asked.gpus_per_node));
     }
     if asked.gpu_share_milli > 0 {
         parts.push(format!(

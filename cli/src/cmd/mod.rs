@@ -12,6 +12,7 @@ pub mod job;
 pub mod jobs;
 pub mod logs;
 pub mod maintenance;
+mod mig;
 pub mod node;
 pub mod nodes;
 pub mod order;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::health::{History, ResetBreaker, Verify, health_table, reasons};
 use super::maintenance::Maintenance;
+use super::mig::Mig;
 use crate::{
     context::Context,
     error::{Error, Exit},
@@ -23,7 +24,7 @@ use crate::{
 
 /// Show a node, drain it or put it back, verify its hardware, or plan maintenance of some
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node verify NAME [--gpu GPU]\n       gotgan node reset-breaker SCOPE\n       gotgan node history NAME\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gotgan node NAME\n       gotgan node drain NAME --reason TEXT\n       gotgan node resume NAME\n       gotgan node verify NAME [--gpu GPU]\n       gotgan node reset-breaker SCOPE\n       gotgan node history NAME\n       gotgan node mig NAME --gpu GPU --profiles PROFILES\n       gotgan node maintenance NODES... --for TIME --reason TEXT [--from WHEN]")]
 pub struct NodeCommand {
     /// Name of the node
     #[arg(required = true)]
@@ -39,6 +40,7 @@ Examples:
   gotgan node resume gpu-001
   gotgan node verify gpu-001 --gpu 3    (it was repaired)
   gotgan node history gpu-001
+  gotgan node mig gpu-001 --gpu 3 --profiles 3g.40gb,2g.20gb,2g.20gb
   gotgan node maintenance rack=r12 --from +6h --for 2h --reason 'new fans'";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +61,7 @@ enum Action {
     Verify(Verify),
     ResetBreaker(ResetBreaker),
     History(History),
+    Mig(Mig),
     Maintenance(Box<Maintenance>),
 }
 
@@ -77,6 +80,7 @@ impl NodeCommand {
             (Some(Action::Verify(command)), _) => command.run(context).await?,
             (Some(Action::ResetBreaker(command)), _) => command.run(context).await?,
             (Some(Action::History(command)), _) => command.run(context).await?,
+            (Some(Action::Mig(command)), _) => command.run(context).await?,
             (Some(Action::Maintenance(command)), _) => command.run(context).await?,
             (None, name) => show(name.unwrap_or_default(), context).await?,
         }
@@ -128,6 +132,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
             output.line(&line)?;
         }
     }
+    for line in cut_plans(&node) {
+        output.line(&line)?;
+    }
     if node.gpus.is_empty() {
         return Ok(());
     }
@@ -143,6 +150,16 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         output.table(&mig_table(&node.gpus))?;
     }
     Ok(())
+}
+
+/// Which of its GPUs are to be cut anew, and how far that is.
+fn cut_plans(node: &NodeView) -> Vec<String> {
+    let name = |uuid: &str| {
+        let gpu = node.gpus.iter().find(|gpu| gpu.uuid == uuid);
+        gpu.map_or(uuid.to_owned(), |gpu| gpu.index.to_string())
+    };
+    let lines = node.cut_plans.iter().map(|plan| plan.text(&name(&plan.gpu_uuid)));
+    lines.flat_map(|text| filled("-", &text)).collect()
 }
 
 /// The maintenance that it is in or that comes next, in words.
@@ -281,6 +298,8 @@ fn mig_table(gpus: &[GpuView]) -> Table {
         column("GPU").right(),
         column("MIG"),
         column("MEMORY").right(),
+        column("COUNTS").right().drop(1),
+        column("IN USE"),
         column("INSTANCES").drop(1),
         column("UUID").shrink(12).drop(2),
     ]);
@@ -291,6 +310,8 @@ fn mig_table(gpus: &[GpuView]) -> Table {
             index.to_string(),
             device.profile,
             amount::memory(device.memory_mib),
+            amount::milli(device.milli.into()),
+            if device.in_use { "yes" } else { "no" }.to_owned(),
             format!("{}/{}", device.gpu_instance, device.compute_instance),
             device.uuid,
         ]);
@@ -428,13 +449,16 @@ mod tests {
             health: v1::GpuFabricHealth::LimitedCapacity.into(),
             ..Default::default()
         };
-        let device = v1::MigDevice {
+        let instance = v1::MigInstance {
             uuid: "MIG-00000000-0000-4000-8000-000000000009".to_owned(),
             profile: "3g.40gb".to_owned(),
             gpu_instance: 2,
-            compute_instance: 0,
+            slices: 3,
             memory_mib: 40_448,
+            ..Default::default()
         };
+        let held = [instance.uuid.clone()];
+        let mig = Some(v1::MigCut { slices: 7, instances: vec![instance] });
         let reading = v1::GpuReading {
             clock_reasons: Some(0x20),
             energy_mj: Some(4_140_000_000),
@@ -442,18 +466,17 @@ mod tests {
             fabric: Some(fabric),
             nvlinks: Some(18),
             nvlinks_up: Some(17),
-            mig_devices: vec![device],
             ..Default::default()
         };
-        let gpu = v1::GpuDevice { serial: "1650000000000".to_owned(), ..Default::default() };
-        let gpus = [view(crate::view::gpu::GpuDetail::of(&gpu, &reading))];
+        let gpu = v1::GpuDevice { serial: "1650000000000".to_owned(), mig, ..Default::default() };
+        let gpus = [view(crate::view::gpu::GpuDetail::of(&gpu, &reading, &held))];
         insta::assert_snapshot!(detail_table(&gpus).unwrap().render(Some(80), false), @"
         GPU  FABRIC            NOTES
           0  limited_capacity  driver asks for drain_and_reset; clocks held by thermal
         ");
         insta::assert_snapshot!(mig_table(&gpus).render(Some(80), false), @"
-        GPU  MIG        MEMORY  INSTANCES  UUID
-          0  3g.40gb  39.5 GiB  2/0        MIG-00000000-0000-4000-8000-000000000009
+        GPU  MIG        MEMORY  COUNTS  IN USE  INSTANCES  UUID
+          0  3g.40gb  39.5 GiB   0.428  yes     2/0        MIG-00000000-0000-4000-8000-…
         ");
     }
 }

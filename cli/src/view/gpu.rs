@@ -32,6 +32,9 @@ pub struct GpuDetail {
     pub remapped_rows: Option<RowsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fabric: Option<FabricView>,
+    /// It is cut into instances (MIG), perhaps into none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mig: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mig_devices: Vec<MigView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,12 +70,18 @@ pub struct MigView {
     pub gpu_instance: u32,
     pub compute_instance: u32,
     pub memory_mib: u64,
+    /// Compute slices; 0 if they are not known.
+    pub slices: u32,
+    /// What it counts of its GPU, thousandths.
+    pub milli: u32,
+    /// A job has it.
+    pub in_use: bool,
 }
 
 impl GpuDetail {
-    /// As the API has it.
+    /// As the API has it. `held`: instances that jobs have.
     #[must_use]
-    pub fn of(gpu: &v1::GpuDevice, reading: &v1::GpuReading) -> Self {
+    pub fn of(gpu: &v1::GpuDevice, reading: &v1::GpuReading, held: &[String]) -> Self {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let told = reading.recovery_action != v1::GpuRecoveryAction::Unspecified as i32;
         Self {
@@ -84,7 +93,8 @@ impl GpuDetail {
             recovery_action: told.then(|| word::recovery_action(reading.recovery_action)),
             remapped_rows: reading.remapped_rows.map(rows),
             fabric: reading.fabric.as_ref().map(fabric),
-            mig_devices: reading.mig_devices.iter().map(mig).collect(),
+            mig: gpu.mig.is_some(),
+            mig_devices: gpu.mig.iter().flat_map(|cut| migs(cut, held)).collect(),
             nvlinks: reading.nvlinks,
             nvlinks_up: reading.nvlinks_up,
         }
@@ -127,7 +137,9 @@ impl GpuDetail {
         let held = self.clock_reasons.iter().filter(|reason| *reason != "idle");
         let held: Vec<&str> = held.map(String::as_str).collect();
         let held = (!held.is_empty()).then(|| format!("clocks held by {}", held.join(", ")));
-        action.into_iter().chain(rows).chain(moved).chain(held).collect()
+        let empty = self.mig && self.mig_devices.is_empty();
+        let empty = empty.then(|| "MIG is on, without instances: nothing to give".to_owned());
+        action.into_iter().chain(rows).chain(moved).chain(held).chain(empty).collect()
     }
 }
 
@@ -170,14 +182,30 @@ fn fabric(fabric: &v1::GpuFabric) -> FabricView {
     }
 }
 
-fn mig(device: &v1::MigDevice) -> MigView {
-    MigView {
-        uuid: device.uuid.clone(),
-        profile: device.profile.clone(),
-        gpu_instance: device.gpu_instance,
-        compute_instance: device.compute_instance,
-        memory_mib: device.memory_mib,
-    }
+fn migs(cut: &v1::MigCut, held: &[String]) -> Vec<MigView> {
+    let view = |instance: &v1::MigInstance| MigView {
+        uuid: instance.uuid.clone(),
+        profile: instance.profile.clone(),
+        gpu_instance: instance.gpu_instance,
+        compute_instance: instance.compute_instance,
+        memory_mib: instance.memory_mib,
+        slices: instance.slices,
+        milli: instance_milli(cut, instance),
+        in_use: held.contains(&instance.uuid),
+    };
+    cut.instances.iter().map(view).collect()
+}
+
+/// What an instance counts of its GPU, by the scheduler's rule: its compute slices over the card's, rounded down.
+fn instance_milli(cut: &v1::MigCut, instance: &v1::MigInstance) -> u32 {
+    (instance.slices * 1000).checked_div(cut.slices).unwrap_or_default()
+}
+
+/// What a GPU has to give, thousandths: of one that is cut its instances.
+#[must_use]
+pub fn milli_of(gpu: &v1::GpuDevice) -> u64 {
+    let Some(cut) = &gpu.mig else { return 1000 };
+    cut.instances.iter().map(|instance| u64::from(instance_milli(cut, instance))).sum()
 }
 
 #[cfg(test)]
@@ -192,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_a_driver_does_not_tell_is_not_in_the_json() {
-        let nothing = GpuDetail::of(&v1::GpuDevice::default(), &v1::GpuReading::default());
+        let nothing = GpuDetail::of(&v1::GpuDevice::default(), &v1::GpuReading::default(), &[]);
         assert_eq!(serde_json::to_string(&nothing).unwrap(), "{}");
         assert!(nothing.notes().is_empty());
     }
@@ -208,7 +236,7 @@ mod tests {
             energy_mj: Some(4_140_000_000),
             ..Default::default()
         };
-        let detail = GpuDetail::of(&v1::GpuDevice::default(), &reading);
+        let detail = GpuDetail::of(&v1::GpuDevice::default(), &reading, &[]);
         let expected = [
             "driver asks for reset_gpu",
             "a row could not be replaced",

@@ -62,6 +62,9 @@ pub struct ResourcesView {
     pub gpus_per_node: u32,
     pub gpus_total: u32,
     pub gpu_share_milli: u32,
+    /// Profile of the MIG instances that the numbers of GPUs count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mig_profile: Option<String>,
     pub gpu_class: Option<String>,
     pub cpu_milli_per_node: u64,
     pub memory_mib_per_node: u64,
@@ -237,7 +240,8 @@ impl JobView {
         }
     }
 
-    /// The GPUs over all nodes: "16 b200", "0.25", "-"; of an elastic job that has no nodes yet "32-128 b200".
+    /// The GPUs over all nodes: "16 b200", "0.25", "-"; of an elastic job that has no nodes yet "32-128 b200"; of
+    /// instances "2x1g.10gb".
     #[must_use]
     pub fn gpus_text(&self) -> String {
         let asked = &self.resources;
@@ -249,6 +253,10 @@ impl JobView {
             (0, _) => return "-".to_owned(),
             (least, most) if least == most => amount::milli(least),
             (least, most) => format!("{}-{}", amount::milli(least), amount::milli(most)),
+        };
+        let gpus = match &asked.mig_profile {
+            None => gpus,
+            Some(profile) => format!("{gpus}x{profile}"),
         };
         asked.gpu_class.as_ref().map_or(gpus.clone(), |class| format!("{gpus} {class}"))
     }
@@ -303,6 +311,7 @@ fn resources_of(spec: &v1::JobSpec) -> ResourcesView {
         gpus_per_node: asked.gpus_per_node,
         gpus_total: asked.gpus_total,
         gpu_share_milli: asked.gpu_share_milli,
+        mig_profile: (!asked.mig_profile.is_empty()).then(|| asked.mig_profile.clone()),
         gpu_class: (!asked.gpu_class.is_empty()).then(|| asked.gpu_class.clone()),
         cpu_milli_per_node: asked.cpu_milli_per_node,
         memory_mib_per_node: asked.memory_mib_per_node,

@@ -5,6 +5,7 @@ pub mod amount;
 pub mod audit;
 pub mod blocks;
 pub mod cluster;
+pub mod cut;
 pub mod dependency;
 pub mod derate;
 pub mod event;

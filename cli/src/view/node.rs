@@ -8,8 +8,13 @@ use serde::Serialize;
 use crate::{
     output::time,
     view::{
-        blocks, gpu::GpuDetail, health::HealthView, maintenance::MaintenanceView,
-        reservation::ReservationView, word,
+        blocks,
+        cut::CutPlanView,
+        gpu::{self, GpuDetail},
+        health::HealthView,
+        maintenance::MaintenanceView,
+        reservation::ReservationView,
+        word,
     },
 };
 
@@ -63,6 +68,9 @@ pub struct NodeView {
     /// What does not go together about its NVLink domain; told of a single node only.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nvlink_disagreement: String,
+    /// GPUs that are to be cut anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cut_plans: Vec<CutPlanView>,
 }
 
 /// Whether a node can cap its GPUs.
@@ -188,7 +196,7 @@ impl NodeView {
             admin_reason: node.admin_reason.clone(),
             simulated: inventory.simulated,
             gpu_classes,
-            gpu_milli: inventory.gpus.len() as u64 * 1000,
+            gpu_milli: inventory.gpus.iter().map(gpu::milli_of).sum(),
             free_gpu_milli: node.free_gpu_milli,
             cpu_milli: inventory.cpu_milli,
             free_cpu_milli: node.free_cpu_milli,
@@ -216,6 +224,7 @@ impl NodeView {
             health: HealthView::of(node.health.as_ref()),
             no_work_reason: node.no_work_reason.clone(),
             nvlink_disagreement: node.nvlink_disagreement.clone(),
+            cut_plans: node.cut_plans.iter().map(CutPlanView::of).collect(),
         }
     }
 
@@ -275,19 +284,24 @@ fn gpus_of(node: &v1::Node, inventory: &v1::NodeInventory) -> Vec<GpuView> {
     let view = |(position, gpu): (usize, &v1::GpuDevice)| {
         let reading = reading(&gpu.uuid).unwrap_or_default();
         let health = HealthView::of(node.gpu_health.get(position));
-        GpuView { health, ..GpuView::of(gpu, reading, allocated(position)) }
+        let held = &node.instances_held;
+        GpuView { health, ..GpuView::of(gpu, reading, (allocated(position), held)) }
     };
     inventory.gpus.iter().enumerate().map(view).collect()
 }
 
 impl GpuView {
-    fn of(gpu: &v1::GpuDevice, reading: v1::GpuReading, allocated_milli: u32) -> Self {
+    fn of(
+        gpu: &v1::GpuDevice,
+        reading: v1::GpuReading,
+        (allocated_milli, held): (u32, &[String]),
+    ) -> Self {
         let process = |found: &v1::GpuProcess| ProcessView {
             pid: found.pid,
             memory_mib: found.memory_mib,
             command: found.command.clone(),
         };
-        let detail = GpuDetail::of(gpu, &reading);
+        let detail = GpuDetail::of(gpu, &reading, held);
         Self {
             index: gpu.index,
             uuid: gpu.uuid.clone(),

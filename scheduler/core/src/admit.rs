@@ -189,7 +189,7 @@ fn numbers(priority: i32, max_retries: u32, grace_s: Option<u32>, findings: &mut
 
 fn layout_fits(work: &Work, per_node: &NodeRequest, findings: &mut Findings) {
     let per_gpu = matches!(work, Work::Command { layout: TaskLayout::PerGpu, .. });
-    let whole = matches!(per_node.gpus, GpuRequest::Whole { .. });
+    let whole = matches!(per_node.gpus, GpuRequest::Whole { .. } | GpuRequest::Mig { .. });
     if per_gpu && !whole {
         let message =
             "one task a GPU needs whole GPUs; add resources.gpus_per_node or use one task a node";

@@ -244,6 +244,12 @@ event_kinds! {
     HardwareVerifying => "hardware_verifying",
     /// Hardware is sound again.
     HardwareOk => "hardware_ok",
+    /// A GPU is to be cut anew, and takes no new work until it is.
+    GpuCutPlanned => "gpu_cut_planned",
+    /// It is as it was to be.
+    GpuCutDone => "gpu_cut_done",
+    /// It could not be cut so.
+    GpuCutFailed => "gpu_cut_failed",
     /// Too much of a hall would be out: no more is taken out by itself.
     BreakerBroke => "breaker_broke",
     /// It may be taken out again.

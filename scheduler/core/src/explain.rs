@@ -472,6 +472,7 @@ pub fn hint(blocker: &Blocker) -> String {
         BlockerKind::Capacity => match blocker.unit {
             Unit::CpuMilli | Unit::MemoryMib => "ask for less beside the GPUs".to_owned(),
             Unit::GpuMilli
+            | Unit::Instances
             | Unit::NghMilli
             | Unit::Nodes
             | Unit::Job

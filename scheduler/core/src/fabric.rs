@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::GpuMilli;
 use crate::ids::{GpuClass, NodeName};
-use crate::node::{Admin, Inventory, Liveness};
+use crate::node::{Admin, Gpu, Inventory, Liveness};
 use crate::topology::Level;
 use crate::world::{Node, World};
 
@@ -32,10 +32,10 @@ impl Inventory {
         self.labels.get(SPARE_LABEL).is_some_and(|value| value == SPARE_VALUE)
     }
 
-    /// GPUs of the class.
+    /// GPUs of the class, instances with what they count.
     #[must_use]
     pub fn gpus_of(&self, class: &GpuClass) -> GpuMilli {
-        GpuMilli::WHOLE.times(self.gpus.iter().filter(|gpu| gpu.class == *class).count() as u64)
+        self.gpus.iter().filter(|gpu| gpu.class == *class).map(Gpu::amount).sum()
     }
 }
 

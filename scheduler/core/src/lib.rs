@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod measured;
 pub mod meter;
+pub mod mig;
 pub mod muster;
 pub mod node;
 pub mod nvlink;

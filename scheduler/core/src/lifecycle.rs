@@ -15,6 +15,7 @@ mod draft;
 mod end;
 mod health;
 mod idle;
+mod mig;
 mod movement;
 mod node;
 pub mod orders;
@@ -39,6 +40,7 @@ pub use health::{
     reset_breaker, settle_verified, tells_news, verify,
 };
 pub use idle::tell_idle;
+pub use mig::{CutRefusal, CutRequest, cut_failed, cut_gpu, cuts_due};
 pub use movement::{Grounds, Move, MoveRefusal, move_budget};
 pub use node::{drain, give_up, hear, miss, register, resume};
 pub use quota::{

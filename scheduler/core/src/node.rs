@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
+use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{GpuClass, GpuUuid, NodeName};
 use crate::image::Images;
+use crate::mig::{Mig, MigInstance, MigKind, MigPart};
 use crate::power::caps::{CapRange, Caps};
 
 /// A node as its worker registered it; kept in the store.
@@ -96,6 +97,52 @@ pub struct Gpu {
     /// Between which it can be capped; `None` if its driver does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap_range: Option<CapRange>,
+    /// Whether it is cut into instances, or one of those.
+    #[serde(default, skip_serializing_if = "Mig::is_off")]
+    pub mig: Mig,
+}
+
+impl Gpu {
+    /// What it counts: a whole GPU, or of an instance its part of one.
+    #[must_use]
+    pub fn amount(&self) -> GpuMilli {
+        match &self.mig {
+            Mig::Off | Mig::Cut(_) => GpuMilli::WHOLE,
+            Mig::Instance(part) => part.kind.amount(),
+        }
+    }
+
+    /// Its kind, if it is an instance.
+    #[must_use]
+    pub fn kind(&self) -> Option<MigKind> {
+        match &self.mig {
+            Mig::Off | Mig::Cut(_) => None,
+            Mig::Instance(part) => Some(part.kind),
+        }
+    }
+
+    /// The GPU that it is, or that it is cut from.
+    #[must_use]
+    pub fn card(&self) -> &GpuUuid {
+        match &self.mig {
+            Mig::Off | Mig::Cut(_) => &self.uuid,
+            Mig::Instance(part) => &part.card,
+        }
+    }
+
+    /// What of it may be given out: itself, or its instances.
+    #[must_use]
+    pub fn given_out(&self) -> Vec<Gpu> {
+        let Mig::Cut(cut) = &self.mig else { return vec![self.clone()] };
+        let instance = |one: &MigInstance| Gpu {
+            uuid: one.uuid.clone(),
+            name: format!("{} MIG {}", self.name, one.profile),
+            memory_mib: one.memory_mib,
+            mig: Mig::Instance(MigPart { kind: cut.kind(one), card: self.uuid.clone() }),
+            ..self.clone()
+        };
+        cut.instances().iter().map(instance).collect()
+    }
 }
 
 /// What people decided for a node; kept in the store.

@@ -247,6 +247,8 @@ pub enum BlockerKind {
 pub enum Unit {
     /// Thousandths of GPUs.
     GpuMilli,
+    /// Instances of GPUs that are cut, of the profile in the note.
+    Instances,
     /// Thousandths of CPUs.
     CpuMilli,
     /// Memory.

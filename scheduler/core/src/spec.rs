@@ -9,6 +9,7 @@ use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::array::ArraySpec;
 use crate::ids::{GpuClass, JobId, NodeName, ProjectPath, ReservationName};
 use crate::image::ImagePath;
+use crate::mig::{MigKind, MigProfile};
 use crate::topology::BlockTerms;
 
 /// A job as admitted: checked, every default filled in, never changed afterwards.
@@ -177,6 +178,17 @@ pub enum GpuRequest {
         /// Only this class; `None`: any one class.
         class: Option<GpuClass>,
     },
+    /// Instances of GPUs that are cut.
+    Mig {
+        /// How many, at least 1.
+        count: u32,
+        /// Of exactly this profile.
+        profile: MigProfile,
+        /// What each counts of its GPU, thousandths, as the machine had them when the job was admitted.
+        milli: u32,
+        /// Only of GPUs of this class; `None`: of any one class.
+        class: Option<GpuClass>,
+    },
 }
 
 impl GpuRequest {
@@ -187,6 +199,20 @@ impl GpuRequest {
             GpuRequest::None => GpuMilli::ZERO,
             GpuRequest::Whole { count, .. } => GpuMilli::whole(*count),
             GpuRequest::Share { milli, .. } => GpuMilli(u64::from(*milli)),
+            GpuRequest::Mig { count, milli, .. } => {
+                GpuMilli(u64::from(*milli)).times(u64::from(*count))
+            }
+        }
+    }
+
+    /// The kind of instance asked for, if one is.
+    #[must_use]
+    pub fn kind(&self) -> Option<MigKind> {
+        match self {
+            GpuRequest::None | GpuRequest::Whole { .. } | GpuRequest::Share { .. } => None,
+            GpuRequest::Mig { profile, milli, .. } => {
+                Some(MigKind { profile: *profile, milli: *milli })
+            }
         }
     }
 
@@ -195,7 +221,9 @@ impl GpuRequest {
     pub fn class(&self) -> Option<&GpuClass> {
         match self {
             GpuRequest::None => None,
-            GpuRequest::Whole { class, .. } | GpuRequest::Share { class, .. } => class.as_ref(),
+            GpuRequest::Whole { class, .. }
+            | GpuRequest::Share { class, .. }
+            | GpuRequest::Mig { class, .. } => class.as_ref(),
         }
     }
 }

@@ -297,7 +297,7 @@ impl World {
             for gpu in &node.inventory.gpus {
                 let of = in_service.entry(gpu.class.clone()).or_default();
                 if counts {
-                    *of += GpuMilli::WHOLE;
+                    *of += gpu.amount();
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use gotgan_core::amount::{CpuMilli, MemoryMib};
 use gotgan_core::fabric::{CLUSTER_LABEL, SPARE_LABEL, SPARE_VALUE};
 use gotgan_core::ids::{BadName, GpuUuid, NodeName};
+use gotgan_core::mig::Mig;
 use gotgan_core::node::{Gpu, Inventory};
 use gotgan_core::topology::Level;
 
@@ -96,5 +97,6 @@ fn gpu(cluster: &ClusterFile, node: &NodeName, index: u32) -> Result<Gpu, BadNam
         serial: String::new(),
         nvlink_domain: String::new(),
         cap_range: None,
+        mig: Mig::Off,
     })
 }

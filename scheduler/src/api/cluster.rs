@@ -9,7 +9,7 @@ use gotgan_core::health::alarm::facility;
 use gotgan_core::health::{Breaker, State};
 use gotgan_core::ids::{GpuClass, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
-use gotgan_core::node::Liveness;
+use gotgan_core::node::{Gpu, Liveness};
 use gotgan_core::power::budget::{PlaceKey, PowerPlace};
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
@@ -315,12 +315,12 @@ pub(crate) fn capacities(world: &World) -> BTreeMap<GpuClass, Capacity> {
         for gpu in node.gpus_out() {
             let class = classes.entry(gpu.class.clone()).or_default();
             class.simulated |= node.registered.simulated;
-            class.down += GpuMilli::WHOLE;
+            class.down += gpu.given_out().iter().map(Gpu::amount).sum();
         }
         let takes_work = node.takes_work() && !standby.contains(name);
         for (gpu, free) in node.inventory.gpus.iter().zip(&node.free.gpus) {
             let class = classes.entry(gpu.class.clone()).or_default();
-            class.allocated += GpuMilli::WHOLE.saturating_sub(*free);
+            class.allocated += gpu.amount().saturating_sub(*free);
             class.simulated |= node.inventory.simulated;
             if takes_work {
                 class.free += *free;

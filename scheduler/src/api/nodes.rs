@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, derate, error, health, maintenance, principal, reservation};
+use super::{Services, convert, derate, error, health, maintenance, mig, principal, reservation};
 
 /// Longest reason of a drain or of maintenance, in characters.
 pub(super) const REASON_MAX: usize = 256;
@@ -114,6 +114,14 @@ impl Nodes for NodesService {
     ) -> Result<Response<v1::VerifyResponse>, Status> {
         let who = principal(&request)?;
         health::verify(&self.0, &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cut_gpu(
+        &self,
+        request: Request<v1::CutGpuRequest>,
+    ) -> Result<Response<v1::CutGpuResponse>, Status> {
+        let who = principal(&request)?;
+        mig::cut(&self.0, &who, request.into_inner()).await.map(Response::new)
     }
 
     async fn reset_breaker(

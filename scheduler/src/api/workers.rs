@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
 use gotgan_core::health::{Damped, GpuLook};
-use gotgan_core::ids::{AttemptId, NodeName};
+use gotgan_core::ids::{AttemptId, GpuUuid, NodeName};
 use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
 use gotgan_core::node::Liveness;
 use gotgan_core::nvlink;
@@ -88,7 +88,8 @@ impl Workers for WorkersService {
         let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
         let services = Arc::clone(&self.services);
         let damped = Damped::default();
-        let session = Session { services, node, number, looked: None, damped };
+        let cut_failures = Vec::new();
+        let session = Session { services, node, number, looked: None, damped, cut_failures };
         session.register(register, outbox).await?;
         tokio::spawn(session.run(said));
         Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
@@ -158,6 +159,8 @@ struct Session {
     looked: Option<Vec<GpuLook>>,
     /// Slow-downs that were seen a moment ago.
     damped: Damped,
+    /// What its last beat told of GPUs that could not be cut.
+    cut_failures: Vec<v1::CutFailure>,
 }
 
 impl Session {
@@ -195,7 +198,7 @@ impl Session {
         let write = self.services.writer.write(move |round| {
             let world = &*round.draft.world;
             let before = world.nodes.get(&inventory.node);
-            let is_new = before.is_none_or(|node| *node.inventory != inventory);
+            let is_new = before.is_none_or(|node| *node.registered != inventory);
             // Told once, and not again whenever a worker comes back with what it had.
             let doubt = is_new.then(|| nvlink::disagreement(world, &inventory)).flatten();
             lifecycle::register(&mut round.draft, inventory, &known);
@@ -247,8 +250,10 @@ impl Session {
         match message.message {
             Some(Said::Heartbeat(beat)) => {
                 let looks = convert::looks(&beat.gpus);
+                let failures = beat.cut_failures;
                 let beat = Beat { uses: convert::uses(&beat.uses), readings: beat.gpus };
                 self.services.telemetry.heard(&self.node, clock::now(), Some(beat));
+                self.take_cut_failures(failures).await?;
                 self.look(looks).await
             }
             Some(Said::Report(report)) => self.report(report).await,
@@ -261,6 +266,30 @@ impl Session {
             // From a newer worker; nothing to do.
             None => Ok(()),
         }
+    }
+
+    /// Takes in why GPUs could not be cut, unless the last beat told the same.
+    async fn take_cut_failures(&mut self, failures: Vec<v1::CutFailure>) -> Result<(), String> {
+        if self.cut_failures == failures {
+            return Ok(());
+        }
+        let (node, told) = (self.node.clone(), failures.clone());
+        let write = move |round: &mut RoundDraft<'_>| {
+            for failure in told {
+                let Ok(gpu) = GpuUuid::new(&failure.gpu_uuid) else { continue };
+                let (planned, why) = (failure.planned_us, failure.reason.as_str());
+                lifecycle::cut_failed(&mut round.draft, &node, &gpu, planned, why);
+            }
+        };
+        match self.services.writer.write(write).await {
+            Ok(()) => self.cut_failures = failures,
+            // It is told again with the next beat.
+            Err(FlowError::NotCommitted) => {}
+            Err(ended @ (FlowError::NotLeader | FlowError::Stopping)) => {
+                return Err(ended.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Takes in what lasts on the GPUs, unless the last beat told the same.

@@ -77,6 +77,7 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Nodes/CancelMaintenance", MACHINES),
     rule("/gotgan.v1.Nodes/CancelReservation", MACHINES),
     rule("/gotgan.v1.Nodes/CreateReservation", MACHINES),
+    rule("/gotgan.v1.Nodes/CutGpu", MACHINES),
     rule("/gotgan.v1.Nodes/Derate", MACHINES),
     rule("/gotgan.v1.Nodes/Drain", MACHINES),
     rule("/gotgan.v1.Nodes/ExtendReservation", MACHINES),

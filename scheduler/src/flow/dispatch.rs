@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use gotgan_core::attempt::{Attempt, AttemptState};
 use gotgan_core::change::Change;
-use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::ids::{AttemptId, Epoch, GpuUuid, NodeName};
+use gotgan_core::lifecycle;
 use gotgan_core::lifecycle::orders::{self, Order};
 use gotgan_core::world::World;
 use gotgan_proto::v1::SchedulerMessage;
@@ -36,6 +37,8 @@ struct Outbox {
     messages: mpsc::Sender<SchedulerMessage>,
     /// Orders sent in this session; each is sent once.
     sent: BTreeSet<(AttemptId, OrderKey)>,
+    /// Orders to cut GPUs sent in this session, by the moment of their plan.
+    cuts: BTreeSet<(GpuUuid, i64)>,
 }
 
 /// Which order about an attempt.
@@ -72,7 +75,7 @@ impl Dispatcher {
         let mut outboxes = self.lock();
         let newer = outboxes.get(node).is_some_and(|present| present.session > session);
         if !newer {
-            let outbox = Outbox { session, messages, sent: BTreeSet::new() };
+            let outbox = Outbox { session, messages, sent: BTreeSet::new(), cuts: BTreeSet::new() };
             outboxes.insert(node.clone(), outbox);
         }
     }
@@ -94,10 +97,12 @@ impl Dispatcher {
         for node in nodes {
             if let Some(outbox) = outboxes.get_mut(&node) {
                 outbox.sent.clear();
+                outbox.cuts.clear();
             }
             for order in orders::for_node(world, &node, &[]) {
                 self.send_order(&mut outboxes, &mut source, &node, order);
             }
+            send_cuts(&mut outboxes, world, epoch, &node);
         }
     }
 
@@ -148,6 +153,7 @@ impl Dispatcher {
         for order in orders {
             self.send_order(&mut outboxes, &mut source, node, order);
         }
+        send_cuts(&mut outboxes, world, epoch, node);
     }
 
     /// Tells every worker what follows from the changes just committed.
@@ -159,6 +165,7 @@ impl Dispatcher {
         });
         let ended: BTreeMap<AttemptId, &Arc<Attempt>> =
             ended.map(|attempt| (attempt.id, attempt)).collect();
+        self.order_cuts(world, epoch, changes);
         if touched.is_empty() {
             return;
         }
@@ -175,6 +182,28 @@ impl Dispatcher {
                     self.send_order(&mut outboxes, &mut source, &allocation.node, order);
                 }
             }
+        }
+    }
+
+    /// Tells workers which GPUs to cut, where that was planned or something has let go of GPUs.
+    fn order_cuts(&self, world: &World, epoch: Epoch, changes: &[Change]) {
+        let mut nodes: BTreeSet<&NodeName> = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::NodeHealth { node, .. } | Change::NodeLeftovers { node, .. } => {
+                    nodes.insert(node);
+                }
+                Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => {
+                    nodes.extend(attempt.placement.nodes.iter().map(|place| &place.node));
+                }
+                _ => {}
+            }
+        }
+        let has_any = |node: &&NodeName| {
+            world.nodes.get(*node).is_some_and(|known| !known.health.cuts.is_empty())
+        };
+        for node in nodes.into_iter().filter(has_any) {
+            send_cuts(&mut self.lock(), world, epoch, node);
         }
     }
 
@@ -220,6 +249,21 @@ impl Dispatcher {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Outbox>> {
         self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Orders the cuts that are due on the node, each once in a session.
+fn send_cuts(
+    outboxes: &mut BTreeMap<NodeName, Outbox>,
+    world: &World,
+    epoch: Epoch,
+    node: &NodeName,
+) {
+    for (gpu, plan) in lifecycle::cuts_due(world, node) {
+        let Some(outbox) = outboxes.get_mut(node) else { return };
+        if outbox.cuts.insert((gpu.clone(), plan.since.0)) {
+            put(outboxes, node, super::orders::cut(epoch, &gpu, &plan));
+        }
     }
 }
 

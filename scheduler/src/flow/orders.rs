@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use gotgan_core::attempt::{Attempt, NodeAllocation};
-use gotgan_core::ids::{AttemptId, Epoch, NodeName};
+use gotgan_core::ids::{AttemptId, Epoch, GpuUuid, NodeName};
 use gotgan_core::job::Job;
 use gotgan_core::lifecycle::orders::Order;
+use gotgan_core::mig::CutPlan;
+use gotgan_core::spec::GpuRequest;
 use gotgan_core::step::{Step, TaskState};
 use gotgan_core::world::World;
 use gotgan_proto::v1::scheduler_message::Message;
@@ -119,7 +121,7 @@ impl OrderWriter {
             epoch: source.epoch.0,
             job_id: id.job.0,
             attempt: id.number,
-            gang: placement.nodes.iter().map(|place| gang_node(source.world, place)).collect(),
+            gang: placement.nodes.iter().map(|place| gang_node(source.world, job, place)).collect(),
             spec: Some(convert::job_spec(&job.spec)),
             owner: job.owner.to_string(),
             time_limit_s: job.spec.time_limit_s,
@@ -149,6 +151,20 @@ fn array_task(job: &Job) -> Option<v1::ArrayTask> {
     Some(v1::ArrayTask { array_job_id: array.0, index, count, min, max })
 }
 
+/// The order to cut a GPU as planned.
+#[must_use]
+pub fn cut(epoch: Epoch, gpu: &GpuUuid, plan: &CutPlan) -> SchedulerMessage {
+    let profiles = plan.profiles.iter().flatten().map(ToString::to_string).collect();
+    let order = v1::CutGpu {
+        epoch: epoch.0,
+        gpu_uuid: gpu.to_string(),
+        planned_us: plan.since.0,
+        profiles,
+        whole: plan.profiles.is_none(),
+    };
+    SchedulerMessage { message: Some(Message::CutGpu(order)) }
+}
+
 fn forget(epoch: Epoch, id: AttemptId) -> Message {
     Message::ForgetAttempt(v1::ForgetAttempt {
         epoch: epoch.0,
@@ -157,13 +173,13 @@ fn forget(epoch: Epoch, id: AttemptId) -> Message {
     })
 }
 
-fn gang_node(world: &World, place: &NodeAllocation) -> v1::GangNode {
+fn gang_node(world: &World, job: &Job, place: &NodeAllocation) -> v1::GangNode {
     let address = world.nodes.get(&place.node).map(|node| node.inventory.address.clone());
-    let whole = place.gpus.iter().filter(|gpu| gpu.milli == gotgan_core::amount::GpuMilli::WHOLE);
+    let of_share = matches!(job.spec.per_node.gpus, GpuRequest::Share { .. });
     v1::GangNode {
         node: place.node.to_string(),
         address: address.unwrap_or_default(),
-        gpus: u32::try_from(whole.count()).unwrap_or(u32::MAX),
+        gpus: if of_share { 0 } else { count(place.gpus.len()) },
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use nix::libc;
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
+use crate::cutting;
 use crate::state::{Answer, Gpu, MigDevice, State};
 
 pub const SUCCESS: u32 = 0;
@@ -49,7 +50,7 @@ pub struct Instance {
 #[derive(Default)]
 pub struct Shared {
     state: Arc<State>,
-    stamp: Option<Stamp>,
+    stamp: Option<(Stamp, Option<Stamp>)>,
     starts: u32,
     /// GPUs as counted at the last start.
     pub counted: Vec<String>,
@@ -101,6 +102,10 @@ impl Instance {
         let path = path.map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
         let directory = path.and_then(Path::parent).unwrap_or(Path::new("."));
         Self { directory: directory.to_owned(), shared: Mutex::default() }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -236,7 +241,9 @@ impl Shared {
         let Ok(file) = fs::metadata(path) else {
             return;
         };
-        let stamp = Stamp::of(&file);
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let cuts = fs::metadata(directory.join(cutting::FILE)).ok();
+        let stamp = (Stamp::of(&file), cuts.as_ref().map(Stamp::of));
         if self.stamp == Some(stamp) {
             return;
         }
@@ -244,7 +251,8 @@ impl Shared {
             return;
         };
         // One that is not whole is read again at the next call.
-        if let Ok(state) = serde_json::from_slice(&text) {
+        if let Ok(mut state) = serde_json::from_slice(&text) {
+            cutting::apply(&mut state, &cutting::read(directory));
             self.state = Arc::new(state);
             self.stamp = Some(stamp);
         }
@@ -268,6 +276,11 @@ impl Shared {
             self.handles.len() - 1
         });
         std::ptr::without_provenance_mut(FIRST_HANDLE + place)
+    }
+
+    /// What a handle was given out for.
+    pub fn named(&self, handle: usize) -> Option<String> {
+        self.handles.get(handle.checked_sub(FIRST_HANDLE)?).cloned()
     }
 
     fn uuid_of(&self, handle: nvmlDevice_t) -> Option<String> {

@@ -9,11 +9,14 @@
 //! Events are delivered to each set in the order of their numbers; with `repeat` one comes again and again. A counter goes
 //! backwards, a GPU moves or vanishes, as the file is rewritten.
 //!
+//! What calls change about what GPUs are cut into is kept in `nvml-mig.json` beside it ([`cutting`]).
+//!
 //! It shows layouts, codes, delays and hangs as a test wants them. It does not show what a real driver does: how long
 //! its calls take, which of them block, what it answers for a given board. Every version it tells ends with
 //! `nvml-double`, and its GPUs say so in their names.
 #![expect(unsafe_code, reason = "functions that C programs call")]
 
+mod cutting;
 mod device;
 mod events;
 mod instance;

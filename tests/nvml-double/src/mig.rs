@@ -18,7 +18,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMaxMigDeviceCount(
     INSTANCE.gpu("nvmlDeviceGetMaxMigDeviceCount", device, |_| put(place, PLACES))
 }
 
-/// The first place is left empty, as places are when a device was taken away.
+/// The first place is left empty where there is one to spare, as places are when a device was taken away.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
     device: nvmlDevice_t,
@@ -29,7 +29,8 @@ pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
         if gpu.mig_mode[0] == 0 || index >= PLACES {
             return Err(NOT_FOUND);
         }
-        let part = (index as usize).checked_sub(1).and_then(|at| gpu.mig_devices.get(at));
+        let empty = usize::from(gpu.mig_devices.len() < PLACES as usize);
+        let part = (index as usize).checked_sub(empty).and_then(|at| gpu.mig_devices.get(at));
         let uuid = &part.ok_or(NOT_FOUND)?.uuid;
         put(place, INSTANCE.lock().handle_of(uuid))
     })

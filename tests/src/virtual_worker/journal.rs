@@ -241,7 +241,8 @@ impl Journal {
             Order::ForgetAttempt(v1::ForgetAttempt { job_id, attempt, .. }) => {
                 self.forget((job_id, attempt));
             }
-            Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) => {}
+            // Its GPUs are invented and are not cut.
+            Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) | Order::CutGpu(_) => {}
         }
         reports
     }
@@ -450,6 +451,7 @@ fn epoch_of(order: &Order) -> Option<u64> {
         Order::StopAttempt(order) => Some(order.epoch),
         Order::StartTasks(order) => Some(order.epoch),
         Order::ForgetAttempt(order) => Some(order.epoch),
+        Order::CutGpu(order) => Some(order.epoch),
         Order::ReportAck(_) | Order::FindingAck(_) | Order::ReadLog(_) => None,
     }
 }

@@ -141,7 +141,7 @@ fn share(node: &str, interval: Duration) -> Duration {
 
 fn beat(journal: &Journal, seq: u64) -> Heartbeat {
     let gpus = readings(&journal.inventory().gpus, seq);
-    Heartbeat { seq, at_us: now_us(), gpus, running: journal.running(), uses: Vec::new() }
+    Heartbeat { seq, at_us: now_us(), gpus, running: journal.running(), ..Heartbeat::default() }
 }
 
 fn obey(journal: &Mutex<Journal>, order: SchedulerMessage, outbox: &mut Outbox) {

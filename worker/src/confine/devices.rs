@@ -30,9 +30,20 @@ pub const NVIDIA: u32 = 195;
 pub const DRM: u32 = 226;
 /// Of the driver's nodes, those that say nothing of one GPU: what programs open first, and mode setting.
 const NVIDIA_CONTROL: [u32; 2] = [255, 254];
-/// Drivers with numbers that differ from boot to boot, of which who has a GPU needs all nodes: unified memory, and the
-/// permissions to parts of a GPU that is cut, which are worth nothing without the GPU's own node.
-const NEEDED_WITH_A_GPU: [&str; 2] = ["nvidia-uvm", "nvidia-caps"];
+/// A driver with a number that differs from boot to boot, of which who has a GPU needs all nodes: unified memory.
+const NEEDED_WITH_A_GPU: &str = "nvidia-uvm";
+/// The driver of the permissions to parts of a GPU that is cut. Who has one part has the GPU's own node, so of these each
+/// needs its own and may have no other.
+const PERMISSIONS: &str = "nvidia-caps";
+
+/// Nodes of the permissions with these numbers. `table` is the text of `/proc/devices`.
+pub fn permission_nodes(numbers: &BTreeSet<u32>, table: &str) -> BTreeSet<Device> {
+    let driver = character_drivers(table).find(|(_, name)| *name == PERMISSIONS);
+    let of_driver = |(major, _)| {
+        numbers.iter().map(move |minor| Device { major, minor: Some(*minor) }).collect()
+    };
+    driver.map(of_driver).unwrap_or_default()
+}
 
 /// Rules for an attempt that owns these nodes. `table` is the text of `/proc/devices`.
 pub fn rules(owned: &BTreeSet<Device>, table: &str) -> DeviceRules {
@@ -42,7 +53,7 @@ pub fn rules(owned: &BTreeSet<Device>, table: &str) -> DeviceRules {
     let mut allowed = owned.clone();
     if owned.iter().any(|device| device.major == NVIDIA) {
         allowed.extend(NVIDIA_CONTROL.map(|minor| Device { major: NVIDIA, minor: Some(minor) }));
-        let needed = drivers.iter().filter(|(_, name)| NEEDED_WITH_A_GPU.contains(name));
+        let needed = drivers.iter().filter(|(_, name)| *name == NEEDED_WITH_A_GPU);
         allowed.extend(needed.map(|(major, _)| Device { major: *major, minor: None }));
     }
     DeviceRules { denied_majors, allowed }
@@ -187,12 +198,26 @@ mod tests {
     #[test]
     fn an_attempt_uses_its_own_gpus_and_what_belongs_to_all_of_them() {
         let rules = rules(&[node(195, 3), node(226, 131)].into(), TABLE);
-        for (major, minor) in [(195, 3), (195, 255), (510, 0), (510, 1), (236, 7), (226, 131)] {
+        for (major, minor) in [(195, 3), (195, 255), (510, 0), (510, 1), (226, 131)] {
             assert!(may(&rules, major, minor), "{major}:{minor}");
         }
-        for (major, minor) in [(195, 2), (195, 0), (226, 130), (226, 0), (234, 0)] {
+        for (major, minor) in [(195, 2), (195, 0), (226, 130), (226, 0), (234, 0), (236, 7)] {
             assert!(!may(&rules, major, minor), "{major}:{minor}");
         }
+    }
+
+    #[test]
+    fn an_attempt_on_an_instance_uses_its_own_permissions_and_no_others() {
+        let mut owned = BTreeSet::from([node(195, 3)]);
+        owned.extend(permission_nodes(&[12, 13].into(), TABLE));
+        let rules = rules(&owned, TABLE);
+        for (major, minor) in [(195, 3), (195, 255), (510, 0), (236, 12), (236, 13)] {
+            assert!(may(&rules, major, minor), "{major}:{minor}");
+        }
+        for (major, minor) in [(236, 1), (236, 11), (236, 14), (195, 4)] {
+            assert!(!may(&rules, major, minor), "{major}:{minor}");
+        }
+        assert_eq!(permission_nodes(&[12].into(), "Character devices:\n  1 mem\n"), [].into());
     }
 
     #[test]

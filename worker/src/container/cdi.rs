@@ -108,8 +108,8 @@ struct Device {
 pub struct GpuName {
     /// By its driver.
     pub uuid: String,
-    /// By its place, if that is known.
-    pub index: Option<u32>,
+    /// By its place, as in "3", or of an instance of a GPU that is cut "3:0"; if that is known.
+    pub place: Option<String>,
 }
 
 /// All files that were found.
@@ -163,8 +163,8 @@ impl Specs {
     }
 
     fn find(&self, gpu: &GpuName) -> Option<(usize, &Device)> {
-        let index = gpu.index.map(|index| [index.to_string(), format!("gpu{index}")]);
-        let names = [gpu.uuid.clone()].into_iter().chain(index.into_iter().flatten());
+        let place = gpu.place.as_ref().map(|place| [place.clone(), typed(place)]);
+        let names = [gpu.uuid.clone()].into_iter().chain(place.into_iter().flatten());
         // A later directory goes before an earlier one.
         let find = |name: String| {
             let mut files = self.files.iter().enumerate().rev();
@@ -177,14 +177,19 @@ impl Specs {
     }
 
     fn missing(&self, gpu: &GpuName) -> String {
-        let index = gpu.index.map_or(String::new(), |index| format!(" (or {index})"));
+        let place = gpu.place.as_ref().map_or(String::new(), |place| format!(" (or {place})"));
         let notes = if self.notes.is_empty() {
             String::new()
         } else {
             format!(" ({})", self.notes.join("; "))
         };
-        format!("no CDI file names {KIND}={}{index}{notes}; {FIX}", gpu.uuid)
+        format!("no CDI file names {KIND}={}{place}{notes}; {FIX}", gpu.uuid)
     }
+}
+
+/// The same place as other versions of the tool write it: "gpu3", and of an instance "mig3:0".
+fn typed(place: &str) -> String {
+    if place.contains(':') { format!("mig{place}") } else { format!("gpu{place}") }
 }
 
 fn parse(text: &str) -> Result<Option<SpecFile>, String> {
@@ -282,7 +287,7 @@ mod tests {
     }
 
     fn gpu(uuid: &str, index: u32) -> GpuName {
-        GpuName { uuid: uuid.into(), index: Some(index) }
+        GpuName { uuid: uuid.into(), place: Some(index.to_string()) }
     }
 
     fn paths(edits: &Edits) -> Vec<&str> {
@@ -321,6 +326,21 @@ mod tests {
             specs.of_gpus(&[gpu("GPU-z", 0)]).unwrap().env[0],
             "NVIDIA_VISIBLE_DEVICES=void"
         );
+    }
+
+    #[test]
+    fn an_instance_is_found_by_its_name_or_its_place() {
+        let file = |name: &str| {
+            let device = format!(r#"{{"name": "{name}", "containerEdits": {{"env": ["A=1"]}}}}"#);
+            specs(&[&format!(r#"{{"kind": "nvidia.com/gpu", "devices": [{device}]}}"#)])
+        };
+        let instance = GpuName { uuid: "MIG-1".into(), place: Some("3:0".into()) };
+        for name in ["MIG-1", "3:0", "mig3:0"] {
+            let gpus = [instance.clone()];
+            assert_eq!(file(name).of_gpus(&gpus).unwrap().env, ["A=1"], "{name}");
+        }
+        let error = file("3").of_gpus(&[instance]).unwrap_err();
+        assert!(error.starts_with("no CDI file names nvidia.com/gpu=MIG-1 (or 3:0);"), "{error}");
     }
 
     #[test]

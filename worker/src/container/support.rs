@@ -1,7 +1,7 @@
 //! Whether jobs with an image can run on this node, and what one of them needs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gotgan_proto::v1::{self, RunAttempt};
 
@@ -15,6 +15,7 @@ use crate::confine::plan::{Measure, Plan};
 use crate::confine::spec::Confinement;
 use crate::exec::environment::is_batch;
 use crate::exec::spec::{SCRIPT, WORK};
+use crate::inventory::cards::Cards;
 
 /// Whether images run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +145,8 @@ pub struct Containers {
     pub images: Images,
     /// As the site has it.
     pub config: ContainersConfig,
-    /// Place of every GPU by its UUID.
-    pub gpu_indexes: BTreeMap<String, u32>,
+    /// GPUs, with how files may name them.
+    pub cards: Arc<Cards>,
     /// GPUs are invented: no file needs to name them.
     pub simulated: bool,
 }
@@ -153,8 +154,8 @@ pub struct Containers {
 impl Containers {
     /// None run.
     pub fn off() -> Self {
-        let (config, gpu_indexes) = (ContainersConfig::default(), BTreeMap::new());
-        Self { images: Images::Off, config, gpu_indexes, simulated: false }
+        let (config, cards) = (ContainersConfig::default(), Arc::default());
+        Self { images: Images::Off, config, cards, simulated: false }
     }
 
     /// Whether what an image's processes see of the environment is theirs alone, and nothing of the daemon's.
@@ -218,10 +219,7 @@ impl Containers {
 
     /// Invented GPUs need nothing, but get what a file says for them.
     fn gpus(&self, order: &RunAttempt) -> Result<Edits, String> {
-        let name = |gpu: &v1::GpuAllocation| GpuName {
-            uuid: gpu.uuid.clone(),
-            index: self.gpu_indexes.get(&gpu.uuid).copied(),
-        };
+        let name = |gpu: &v1::GpuAllocation| self.cards.container_name(&gpu.uuid);
         let names: Vec<GpuName> = order.gpus.iter().map(name).collect();
         if names.is_empty() {
             return Ok(Edits::default());

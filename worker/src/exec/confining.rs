@@ -1,20 +1,21 @@
 //! What confines an attempt, from the plan of this node and the attempt's order; and whose its directory is.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::sync::Arc;
 
 use gotgan_proto::v1::RunAttempt;
 
 use super::spec::{SCRIPT, WORK};
 use crate::confine::config::{Mode, UsersConfig};
-use crate::confine::devices::Device;
+use crate::confine::devices::permission_nodes;
 use crate::confine::plan::{AttemptNeeds, Plan};
 use crate::confine::spec::{Confinement, UnixUser};
 use crate::confine::users;
 use crate::held::AttemptKey;
+use crate::inventory::cards::Cards;
 
 /// Drivers and their numbers; some are loaded only when the first program asks for them.
 const DEVICE_TABLE: &str = "/proc/devices";
@@ -28,27 +29,33 @@ pub struct Confining {
     pub users: UsersConfig,
     /// First part of the names of cgroups: no other worker's on this machine.
     pub prefix: String,
-    /// Device nodes of each GPU, by its UUID.
-    pub gpu_nodes: BTreeMap<String, BTreeSet<Device>>,
+    /// GPUs, with their device nodes.
+    pub cards: Arc<Cards>,
 }
 
 impl Confining {
     /// Nothing is confined.
     pub fn off() -> Self {
-        let (users, gpu_nodes) = (UsersConfig::default(), BTreeMap::new());
-        Self { plan: Plan::off(), users, prefix: String::new(), gpu_nodes }
+        let (users, cards) = (UsersConfig::default(), Arc::default());
+        Self { plan: Plan::off(), users, prefix: String::new(), cards }
     }
 
     /// What confines the attempt of this order. May ask the system for users; an error is for a person.
     pub fn of(&self, order: &RunAttempt) -> Result<Confinement, String> {
-        let nodes = order.gpus.iter().filter_map(|gpu| self.gpu_nodes.get(&gpu.uuid)).flatten();
+        let device_table = fs::read_to_string(DEVICE_TABLE).unwrap_or_default();
+        let nodes = order.gpus.iter().flat_map(|gpu| {
+            let nodes = self.cards.nodes(&gpu.uuid);
+            let permissions = permission_nodes(&nodes.permissions, &device_table);
+            nodes.devices.into_iter().chain(permissions)
+        });
+        let devices = nodes.collect();
         let key = AttemptKey::new(order.job_id, order.attempt);
         Ok(self.plan.of_attempt(AttemptNeeds {
             cgroup_name: format!("{}.{}", self.prefix, key.directory_name()),
             cpu_milli: order.cpu_milli,
             memory_mib: order.memory_mib,
-            devices: nodes.copied().collect(),
-            device_table: fs::read_to_string(DEVICE_TABLE).unwrap_or_default(),
+            devices,
+            device_table,
             user: self.user_of(order)?,
         }))
     }
@@ -93,10 +100,11 @@ pub fn number_of(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use gotgan_proto::v1::{GpuAllocation, JobSpec};
+    use gotgan_proto::v1::{GpuAllocation, GpuDevice, JobSpec};
 
     use super::*;
     use crate::confine::config::ConfinementConfig;
+    use crate::confine::devices::Device;
     use crate::confine::machine::{CgroupPlace, Machine};
     use crate::confine::plan::{Circumstances, plan};
 
@@ -111,9 +119,11 @@ mod tests {
         let machine = Machine { root, cgroup: Ok(place), namespaces, device_filter };
         let config = ConfinementConfig::default();
         let plan = plan(&config, &users, &machine, &Circumstances::default());
-        let node = |minor| [Device { major: 195, minor: Some(minor) }].into();
-        let gpu_nodes = [("GPU-1".to_owned(), node(1)), ("GPU-2".to_owned(), node(2))].into();
-        Confining { plan, users, prefix: "n1-0".into(), gpu_nodes }
+        let device = |uuid: &str| GpuDevice { uuid: uuid.into(), ..GpuDevice::default() };
+        let cards = Cards::new(Some("/nowhere".into()));
+        let minor = |uuid: &str| uuid.strip_prefix("GPU-")?.parse().ok();
+        cards.know(&[device("GPU-1"), device("GPU-2")], minor);
+        Confining { plan, users, prefix: "n1-0".into(), cards: Arc::new(cards) }
     }
 
     fn order(owner: &str) -> RunAttempt {

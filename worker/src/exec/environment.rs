@@ -7,10 +7,13 @@ use gotgan_proto::v1::{
 };
 
 use super::NodeContext;
+use crate::inventory::cards::Cards;
 
 /// A task's environment.
 pub type Environment = BTreeMap<String, String>;
 
+/// GPU memory that an attempt may use of each of its GPUs.
+const GPU_MEMORY: &str = "GOTGAN_GPU_MEMORY_MIB";
 /// Names what belongs to an attempt: set in every process of it, and not to be overridden, because what a dead shim
 /// has left is found by it.
 pub const ATTEMPT_DIRECTORY: &str = "GOTGAN_ATTEMPT_DIR";
@@ -114,8 +117,21 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
     if order.gpu_cap_watts > 0 {
         environment.insert("GOTGAN_GPU_CAP_WATTS".into(), order.gpu_cap_watts.to_string());
     }
+    let memory = gpu_memory_mib(&context.confining.cards, &order.gpus);
+    environment.extend(memory.map(|mib| (GPU_MEMORY.to_owned(), mib.to_string())));
     environment.extend(of_array_task(order));
     environment
+}
+
+/// Memory that it has of each of its GPUs or instances, MiB, the least if they differ; of a share its part of the GPU's,
+/// which the driver does not enforce. `None` without GPUs, or where the driver does not tell.
+fn gpu_memory_mib(cards: &Cards, gpus: &[GpuAllocation]) -> Option<u64> {
+    let own = |gpu: &GpuAllocation| {
+        let all = cards.memory_mib(&gpu.uuid).filter(|memory_mib| *memory_mib > 0)?;
+        let whole = cards.milli(&gpu.uuid)?.max(gpu.milli).max(1);
+        Some(all.saturating_mul(gpu.milli.into()) / u64::from(whole))
+    };
+    gpus.iter().map(own).min().flatten()
 }
 
 /// Which task of which array it is, if it is one.

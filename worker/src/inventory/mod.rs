@@ -2,20 +2,22 @@
 //!
 //! GPUs come from NVML where its library and GPUs are there, from `--simulate` where asked for, or there are none.
 
+pub mod cards;
 pub mod classes;
 pub mod cpu;
 pub mod simulate;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{GpuDevice, GpuReading, NodeInventory};
+use cards::Cards;
+use gotgan_proto::v1::{GpuReading, NodeInventory};
 
-use crate::confine::devices::Device;
-use crate::confine::gpus::nodes_of;
+use crate::cutting::Cutter;
 use crate::reader::board::Seen;
 use crate::reader::keeper::{self, Reader};
-use crate::supervisor::GpuMilli;
 
 /// Thousandths of a CPU or GPU in a whole one.
 const WHOLE_MILLI: u32 = 1000;
@@ -27,7 +29,7 @@ const SIMULATED_MEMORY_MIB_PER_GPU: u64 = 128 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
     /// `--simulate` says something else than `8xB200` or a list of such.
-    #[error("cannot simulate {0:?}: write COUNTxMODEL, as in 8xB200 or 4xH100,4xA100, with at most 64 GPUs; models: {models}", models = simulate::models())]
+    #[error("cannot simulate {0:?}: write COUNTxMODEL, as in 8xB200 or 4xH100,4xA100, with at most 64 GPUs, and behind a colon what each is cut into by MIG, as in 2xH100:7x1g.10gb or 2xH100:3g.40gb+2x2g.20gb; models: {models}", models = simulate::models())]
     Simulation(String),
     /// The driver does not answer.
     #[error("the NVIDIA driver does not answer within {0:?}")]
@@ -63,6 +65,8 @@ pub struct InventoryPlan {
     pub reading_interval: Duration,
     /// After this long without an answer a reading counts as failed.
     pub reading_timeout: Duration,
+    /// Where the driver lists the permissions to parts of GPUs.
+    pub permissions: PathBuf,
 }
 
 /// The machine, and its readings.
@@ -70,8 +74,10 @@ pub struct InventoryPlan {
 pub struct Inventory {
     /// What is registered.
     pub node: NodeInventory,
-    /// Device nodes of its GPUs, by UUID.
-    pub gpu_nodes: BTreeMap<String, BTreeSet<Device>>,
+    /// Its GPUs with what each is cut into now.
+    pub cards: Arc<Cards>,
+    /// What it takes to cut them into something else.
+    pub cutter: Cutter,
     source: Source,
 }
 
@@ -97,19 +103,14 @@ impl Inventory {
             labels: plan.labels.clone().into_iter().collect(),
             ..Default::default()
         };
-        let (source, minors) = find_gpus(plan, &mut node)?;
+        let (source, cards) = find_gpus(plan, &mut node)?;
         if let Some(cpus) = plan.cpus {
             node.cpu_milli = cpus.saturating_mul(u64::from(WHOLE_MILLI));
         }
         node.memory_mib = plan.memory_mib.unwrap_or(node.memory_mib);
-        let nodes = |gpu: &GpuDevice| {
-            let minor = minors.get(&gpu.uuid).copied();
-            (gpu.uuid.clone(), nodes_of(minor, &gpu.pci_bus_id))
-        };
-        // Invented ones have none.
-        let real = node.gpus.iter().filter(|_| matches!(source, Source::Nvml(_)));
-        let gpu_nodes = real.map(nodes).collect();
-        Ok(Self { node, gpu_nodes, source })
+        let invented = matches!(source, Source::Simulated(_));
+        let cutter = Cutter { library: plan.nvml_library.clone(), invented };
+        Ok(Self { node, cards, cutter, source })
     }
 
     /// The latest look at each GPU. Never blocks on the driver.
@@ -137,18 +138,18 @@ impl Inventory {
         }
     }
 
-    /// Capacity of each GPU.
-    pub fn gpu_milli(&self) -> GpuMilli {
-        self.node.gpus.iter().map(|gpu| (gpu.uuid.clone(), WHOLE_MILLI)).collect()
+    /// What is registered, with what GPUs are cut into now.
+    pub fn registered(&self) -> NodeInventory {
+        NodeInventory { gpus: self.cards.devices(), ..self.node.clone() }
     }
 }
 
-/// GPUs, and the numbers of their device nodes.
+/// GPUs, by whom they are read and what they are cut into.
 fn find_gpus(
     plan: &InventoryPlan,
     node: &mut NodeInventory,
-) -> Result<(Source, BTreeMap<String, u32>), InventoryError> {
-    let none = BTreeMap::new();
+) -> Result<(Source, Arc<Cards>), InventoryError> {
+    let none = Arc::new(Cards::new(None));
     if let Some(wanted) = &plan.simulate {
         let simulation = simulate::Simulation::parse(wanted, &plan.node, &plan.gpu_classes)?;
         node.simulated = true;
@@ -156,6 +157,7 @@ fn find_gpus(
         let count = node.gpus.len() as u64;
         node.cpu_milli = count * SIMULATED_CPUS_PER_GPU * u64::from(WHOLE_MILLI);
         node.memory_mib = count * SIMULATED_MEMORY_MIB_PER_GPU;
+        none.know(&node.gpus, |_| None);
         return Ok((Source::Simulated(simulation), none));
     }
     let Some((found, reader)) = keeper::start(plan)? else {
@@ -165,6 +167,7 @@ fn find_gpus(
     node.driver_version = found.driver_version;
     node.cuda_version = found.cuda_version;
     node.simulated = found.double && !plan.nvml_double_as_real;
+    let cards = reader.cards();
     let source = if node.gpus.is_empty() { Source::None } else { Source::Nvml(reader) };
-    Ok((source, found.minors))
+    Ok((source, cards))
 }

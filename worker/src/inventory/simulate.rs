@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
-use gotgan_proto::v1::{GpuDevice, GpuReading};
+use gotgan_proto::v1::{GpuDevice, GpuReading, MigCut, MigInstance};
 
 use super::InventoryError;
 use super::classes::gpu_class;
 
 /// GPUs one simulated node may have.
 const GPUS_MAX: u32 = 64;
+/// Compute slices of a GPU that is cut: of every model here that can be.
+const SLICES: u32 = 7;
 /// Length of the slow swing of invented readings.
 const SWING_US: i64 = 120_000_000;
 
@@ -67,7 +69,11 @@ impl Simulation {
         let bad = || InventoryError::Simulation(wanted.to_owned());
         let mut gpus = Vec::new();
         for part in wanted.split(',') {
-            let (count, word) = part.trim().split_once(['x', 'X']).ok_or_else(bad)?;
+            let (part, cut) = match part.trim().split_once(':') {
+                Some((part, wanted)) => (part, Some(profiles(wanted).ok_or_else(bad)?)),
+                None => (part.trim(), None),
+            };
+            let (count, word) = part.split_once(['x', 'X']).ok_or_else(bad)?;
             let count: u32 = count.parse().map_err(|_| bad())?;
             let word = word.to_lowercase();
             let model = MODELS.iter().find(|model| model.word == word).ok_or_else(bad)?;
@@ -75,7 +81,9 @@ impl Simulation {
                 return Err(bad());
             }
             for _ in 0..count {
-                gpus.push(invent(model, node, gpus.len(), classes));
+                let mut gpu = invent(model, node, gpus.len(), classes);
+                gpu.device.mig = cut.as_ref().map(|cut| instances(cut, node, gpus.len()));
+                gpus.push(gpu);
             }
         }
         Ok(Self { gpus })
@@ -109,6 +117,34 @@ impl Invented {
             ..Default::default()
         }
     }
+}
+
+/// Slices and GiB of each instance of `3g.40gb+2x2g.20gb`; `None` if it is no such list, or more than a GPU has.
+fn profiles(wanted: &str) -> Option<Vec<(u32, u64)>> {
+    let mut profiles = Vec::new();
+    for part in wanted.split('+') {
+        let (count, profile) = part.split_once('x').unwrap_or(("1", part));
+        let (slices, memory) = profile.strip_suffix("gb")?.split_once("g.")?;
+        let profile: (u32, u64) = (slices.parse().ok()?, memory.parse().ok()?);
+        let count: usize = count.parse().ok().filter(|count| *count <= SLICES as usize)?;
+        profiles.extend(std::iter::repeat_n(profile, count));
+    }
+    let used = profiles.iter().try_fold(0_u32, |sum, (slices, _)| sum.checked_add(*slices))?;
+    let sound = profiles.iter().all(|(slices, memory)| *slices > 0 && (1..1000).contains(memory));
+    (sound && (1..=SLICES).contains(&used)).then_some(profiles)
+}
+
+fn instances(profiles: &[(u32, u64)], node: &str, gpu: usize) -> MigCut {
+    let instance = |(place, (slices, memory)): (u32, &(u32, u64))| MigInstance {
+        uuid: format!("MIG-SIM-{node}-{gpu}-{place}"),
+        profile: format!("{slices}g.{memory}gb"),
+        memory_mib: memory * 1024,
+        slices: *slices,
+        gpu_instance: place + 1,
+        place,
+        ..MigInstance::default()
+    };
+    MigCut { slices: SLICES, instances: (0..).zip(profiles).map(instance).collect() }
 }
 
 fn invent(model: &Model, node: &str, index: usize, classes: &BTreeMap<String, String>) -> Invented {
@@ -154,6 +190,20 @@ mod tests {
         let classes: Vec<_> = devices.iter().map(|gpu| gpu.gpu_class.as_str()).collect();
         assert_eq!(classes, ["h100", "h100", "rtx"]);
         assert_eq!(devices[2].uuid, "GPU-SIM-n1-2");
+    }
+
+    #[test]
+    fn a_simulated_gpu_may_be_cut() {
+        let devices = parse("1xH100,2xH100:3g.40gb+2x2g.20gb").unwrap().devices();
+        assert_eq!(devices[0].mig, None);
+        let cut = devices[2].mig.as_ref().unwrap();
+        let profiles: Vec<_> = cut.instances.iter().map(|one| one.profile.as_str()).collect();
+        assert_eq!((cut.slices, profiles), (7, vec!["3g.40gb", "2g.20gb", "2g.20gb"]));
+        assert_eq!(cut.instances[1].uuid, "MIG-SIM-n1-2-1");
+        for bad in ["1xH100:", "1xH100:8x1g.10gb", "1xH100:1g", "1xH100:0g.1gb", "1xH100:0x1g.1gb"]
+        {
+            assert!(parse(bad).unwrap_err().to_string().contains("7x1g.10gb"), "{bad}");
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub struct MigDevice {
     pub compute_instance: u32,
     /// Its memory.
     pub memory_mib: u64,
+    /// Compute slices of its compute instance.
+    pub compute_slices: u32,
+    /// Its place among those of its GPU, from 0.
+    pub place: u32,
 }
 
 impl<'driver> Gpu<'driver> {
@@ -36,14 +40,17 @@ impl<'driver> Gpu<'driver> {
         Ok(Switch { on: now != 0, on_after_reset: next != 0 })
     }
 
+    /// Most devices that it can be cut into: its compute slices.
+    pub fn mig_places(&self) -> Reading<u32> {
+        calls::value(&self.library().nvmlDeviceGetMaxMigDeviceCount, self.handle)
+    }
+
     /// The devices that it is cut into; places without one are passed over.
     pub fn mig_devices(&self) -> Reading<Vec<MigDevice>> {
-        let symbol = &self.library().nvmlDeviceGetMaxMigDeviceCount;
-        let places: u32 = calls::value(symbol, self.handle)?;
         let mut devices = Vec::new();
-        for place in 0..places {
+        for place in 0..self.mig_places()? {
             match self.mig_device_at(place) {
-                Ok(device) => devices.push(device.described()?),
+                Ok(device) => devices.push(device.described(place)?),
                 Err(Missing::Failed(Code::NOT_FOUND | Code::INVALID_ARGUMENT)) => {}
                 Err(missing) => return Err(missing),
             }
@@ -60,7 +67,7 @@ impl<'driver> Gpu<'driver> {
     }
 
     /// What a MIG device is. Asked of the device, not of the GPU it is cut from.
-    fn described(&self) -> Reading<MigDevice> {
+    fn described(&self, place: u32) -> Reading<MigDevice> {
         let library = self.library();
         let attributes = self.attributes()?;
         Ok(MigDevice {
@@ -69,6 +76,8 @@ impl<'driver> Gpu<'driver> {
             gpu_instance: calls::value(&library.nvmlDeviceGetGpuInstanceId, self.handle)?,
             compute_instance: calls::value(&library.nvmlDeviceGetComputeInstanceId, self.handle)?,
             memory_mib: attributes.memorySizeMB,
+            compute_slices: attributes.computeInstanceSliceCount,
+            place,
         })
     }
 

@@ -10,6 +10,7 @@
 
 mod answer;
 mod calls;
+mod cutting;
 mod driver;
 mod events;
 mod fabric;
@@ -24,6 +25,7 @@ mod probes;
 mod processes;
 
 pub use answer::{Code, Missing, Reading};
+pub use cutting::CutError;
 pub use driver::{Driver, Gpu, OpenError};
 pub use events::{Event, EventSet, event_kind};
 pub use fabric::{Fabric, FabricHealth, FabricState};

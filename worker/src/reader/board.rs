@@ -106,7 +106,7 @@ impl Board {
 
 impl Place {
     fn take(&mut self, look: Look, now: Instant) -> Brought {
-        let Look { reading, compute_processes } = look;
+        let Look { reading, compute_processes, cut: _ } = look;
         let fault = std::mem::replace(&mut self.fault, reading.fault);
         let appears = reading.fault != 0 && reading.fault != fault;
         // One that could not be read tells of no action; that is no change of it.
@@ -166,7 +166,7 @@ mod tests {
     fn look(uuid: &str, change: impl Fn(&mut GpuReading)) -> Look {
         let mut reading = GpuReading { uuid: uuid.into(), ..Default::default() };
         change(&mut reading);
-        Look { reading, compute_processes: 0 }
+        Look { reading, compute_processes: 0, cut: None }
     }
 
     fn faults(board: &Board, now: Instant) -> Vec<GpuFault> {

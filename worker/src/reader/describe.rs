@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::GpuDevice;
 
+use super::cut::cut_of;
 use super::frames::{Described, Opened};
 use crate::nvml::{Driver, FabricState, Gpu, Reading};
 
@@ -85,6 +86,7 @@ fn describe(driver: &Driver, index: u32, until: Instant) -> Reading<Described> {
         nvlink_domain: nvlink_domain(&gpu, until),
         cap_min_watts: range.map_or(0, |range| range.min_mw.div_ceil(MW_PER_WATT)),
         cap_max_watts: range.map_or(0, |range| range.max_mw / MW_PER_WATT),
+        mig: cut_of(&gpu).and_then(|seen| seen.cut),
     };
     Ok(Described { device, minor: gpu.minor_number().ok() })
 }

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 
-use gotgan_proto::v1::{GpuDevice, GpuReading};
+use gotgan_proto::v1::{GpuDevice, GpuReading, MigCut};
 use prost::Message;
 
 /// A frame longer than this is nonsense: a reading with hundreds of processes has some ten thousand bytes.
@@ -78,6 +78,20 @@ pub struct Look {
     /// Those of its processes that compute.
     #[prost(uint32, tag = "2")]
     pub compute_processes: u32,
+    /// What it is cut into; absent if the driver did not say.
+    #[prost(message, optional, tag = "3")]
+    pub cut: Option<CutSeen>,
+}
+
+/// What a GPU is cut into.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CutSeen {
+    /// Absent: it is whole.
+    #[prost(message, optional, tag = "1")]
+    pub cut: Option<MigCut>,
+    /// Number of its device node, which may change when it is cut; absent if the driver does not tell.
+    #[prost(uint32, optional, tag = "2")]
+    pub minor: Option<u32>,
 }
 
 /// Something that happened to a GPU.
@@ -142,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_a_frame_cut_short_is_an_error() {
         let reading = GpuReading { uuid: "GPU-1".into(), ..Default::default() };
-        let seen = Said::Seen(Look { reading, compute_processes: 2 });
+        let seen = Said::Seen(Look { reading, compute_processes: 2, cut: None });
         let mut bytes = Vec::new();
         write(&mut bytes, seen.clone()).unwrap();
         write(&mut bytes, Said::Alive(true)).unwrap();

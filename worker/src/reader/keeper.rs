@@ -18,6 +18,7 @@ use tokio::sync::{mpsc as tokio_mpsc, watch};
 use super::board::{Board, Seen};
 use super::frames::{self, Described, Happened, Look, Opened, Said, Watching};
 use crate::clock::now_us;
+use crate::inventory::cards::Cards;
 use crate::inventory::classes::gpu_class;
 use crate::inventory::{InventoryError, InventoryPlan};
 
@@ -81,9 +82,15 @@ pub struct Reader {
     board: Arc<Mutex<Board>>,
     news: watch::Receiver<u64>,
     observations: Mutex<Option<tokio_mpsc::Receiver<Observation>>>,
+    cards: Arc<Cards>,
 }
 
 impl Reader {
+    /// The GPUs with what each is cut into now.
+    pub fn cards(&self) -> Arc<Cards> {
+        self.cards.clone()
+    }
+
     /// The newest look at every GPU; with `error` and `fault` set where the driver has fallen silent.
     pub fn latest(&self) -> Vec<Seen> {
         lock(&self.board).latest(Instant::now())
@@ -110,9 +117,10 @@ pub fn start(plan: &InventoryPlan) -> Result<Option<(Found, Reader)>, InventoryE
     let board = Arc::new(Mutex::new(Board::new(&[], patience, Instant::now())));
     let (news_sender, news) = watch::channel(0);
     let (observe, observations) = tokio_mpsc::channel(OBSERVATIONS);
-    let (plan_of_thread, board_of_thread) = (plan.clone(), board.clone());
+    let cards = Arc::new(Cards::new(Some(plan.permissions.clone())));
+    let (plan_of_thread, shared) = (plan.clone(), (board.clone(), cards.clone()));
     let keep = move || {
-        Keeper::new(plan_of_thread, board_of_thread, news_sender, observe).run(&answer);
+        Keeper::new(plan_of_thread, shared, news_sender, observe).run(&answer);
     };
     std::thread::Builder::new().name("gpu-keeper".into()).spawn(keep).map_err(begin_error)?;
     // A little longer than the thread itself waits.
@@ -120,7 +128,7 @@ pub fn start(plan: &InventoryPlan) -> Result<Option<(Found, Reader)>, InventoryE
         .recv_timeout(FIRST_ANSWER_MAX + FIRST_READINGS_MAX * 2)
         .map_err(|_| InventoryError::DriverSilent(FIRST_ANSWER_MAX))??;
     let observations = Mutex::new(Some(observations));
-    Ok(found.map(|found| (found, Reader { board, news, observations })))
+    Ok(found.map(|found| (found, Reader { board, news, observations, cards })))
 }
 
 fn begin_error(source: io::Error) -> InventoryError {
@@ -168,6 +176,7 @@ type Answer = SyncSender<Result<Option<Found>, InventoryError>>;
 struct Keeper {
     plan: InventoryPlan,
     board: Arc<Mutex<Board>>,
+    cards: Arc<Cards>,
     news: watch::Sender<u64>,
     observe: tokio_mpsc::Sender<Observation>,
     tell: SyncSender<(u64, Told)>,
@@ -187,7 +196,7 @@ struct Keeper {
 impl Keeper {
     fn new(
         plan: InventoryPlan,
-        board: Arc<Mutex<Board>>,
+        (board, cards): (Arc<Mutex<Board>>, Arc<Cards>),
         news: watch::Sender<u64>,
         observe: tokio_mpsc::Sender<Observation>,
     ) -> Self {
@@ -195,6 +204,7 @@ impl Keeper {
         Self {
             plan,
             board,
+            cards,
             news,
             observe,
             tell,
@@ -241,6 +251,7 @@ impl Keeper {
         };
         let found = found(opened, &self.plan.gpu_classes);
         self.uuids = found.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        self.cards.know(&found.gpus, |uuid| found.minors.get(uuid).copied());
         self.positions = found.gpus.iter().map(|gpu| (gpu.uuid.clone(), gpu.index)).collect();
         let patience = self.plan.reading_interval + self.plan.reading_timeout;
         *lock(&self.board) = Board::new(&self.uuids, patience, Instant::now());
@@ -319,6 +330,9 @@ impl Keeper {
     fn seen(&mut self, look: Look) {
         self.tell_of_position(&look);
         let uuid = look.reading.uuid.clone();
+        if let Some(seen) = &look.cut {
+            self.cards.take(&uuid, seen);
+        }
         let brought = lock(&self.board).take(look, Instant::now());
         if let Some(count) = brought.uncorrected {
             self.observe(Observation::Uncorrected { uuid, count, at_us: now_us() });

@@ -9,6 +9,7 @@
 
 pub mod board;
 pub mod child;
+mod cut;
 mod describe;
 pub mod frames;
 pub mod keeper;

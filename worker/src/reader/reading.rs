@@ -3,10 +3,11 @@
 use gotgan_proto::v1;
 use gotgan_proto::v1::{GpuProcess, GpuReading};
 
-use super::frames::Look;
+use super::cut::cut_of;
+use super::frames::{CutSeen, Look};
 use crate::nvml::{
-    Code, Driver, EccSpan, Fabric, FabricHealth, FabricState, Gpu, MigDevice, Missing, NvLink,
-    Process, ProcessKind, Reading, RecoveryAction, RemappedRows,
+    Code, Driver, EccSpan, Fabric, FabricHealth, FabricState, Gpu, Missing, NvLink, Process,
+    ProcessKind, Reading, RecoveryAction, RemappedRows,
 };
 
 const BYTES_PER_MIB: u64 = 1 << 20;
@@ -15,11 +16,13 @@ const BYTES_PER_MIB: u64 = 1 << 20;
 pub(super) fn look(driver: &Driver, uuid: &str, lost: bool) -> Look {
     let mut reading = GpuReading { uuid: uuid.to_owned(), ..Default::default() };
     let mut asked = Asked::default();
-    let mut compute_processes = 0;
+    let (mut compute_processes, mut cut) = (0, None);
     match driver.gpu(uuid) {
         Ok(gpu) => {
             compute_processes = fill_load(&mut reading, &gpu, &mut asked);
             fill_health(&mut reading, &gpu, &mut asked);
+            cut = cut_of(&gpu);
+            reading.mig_devices = cut.iter().flat_map(mig_devices).collect();
         }
         Err(Missing::Failed(Code::NOT_FOUND)) => asked.not_listed(),
         Err(missing) => drop(asked.ok::<()>(Err(missing))),
@@ -29,7 +32,7 @@ pub(super) fn look(driver: &Driver, uuid: &str, lost: bool) -> Look {
     }
     reading.fault = asked.fault.into();
     reading.error = asked.error;
-    Look { reading, compute_processes }
+    Look { reading, compute_processes, cut }
 }
 
 /// Also says how many processes compute on it.
@@ -57,8 +60,6 @@ fn fill_health(reading: &mut GpuReading, gpu: &Gpu<'_>, asked: &mut Asked) {
     reading.recovery_action = action.unwrap_or_default().into();
     reading.remapped_rows = asked.ok(gpu.remapped_rows()).map(remapped_rows);
     reading.fabric = asked.ok(gpu.fabric()).and_then(|found| fabric(&found));
-    let devices = asked.ok(gpu.mig_devices()).unwrap_or_default();
-    reading.mig_devices = devices.into_iter().map(mig_device).collect();
     let links = asked.ok(gpu.nvlinks()).unwrap_or_default();
     let (all, up) = (count(&links, |_| true), count(&links, |link| link.active));
     (reading.nvlinks, reading.nvlinks_up) = (all, all.and(up.or(Some(0))));
@@ -122,9 +123,15 @@ fn fabric(found: &Fabric) -> Option<v1::GpuFabric> {
     })
 }
 
-fn mig_device(device: MigDevice) -> v1::MigDevice {
-    let MigDevice { uuid, profile, gpu_instance, compute_instance, memory_mib } = device;
-    v1::MigDevice { uuid, profile, gpu_instance, compute_instance, memory_mib }
+fn mig_devices(seen: &CutSeen) -> Vec<v1::MigDevice> {
+    let device = |instance: &v1::MigInstance| v1::MigDevice {
+        uuid: instance.uuid.clone(),
+        profile: instance.profile.clone(),
+        gpu_instance: instance.gpu_instance,
+        compute_instance: instance.compute_instance,
+        memory_mib: instance.memory_mib,
+    };
+    seen.cut.iter().flat_map(|cut| &cut.instances).map(device).collect()
 }
 
 /// Collects the first failure that means more than "this GPU or driver has no such reading", and why the GPU is of no use.

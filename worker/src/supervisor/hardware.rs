@@ -1,10 +1,10 @@
 //! What the node's hardware has to do with attempts: findings name those they hit, the end of one that failed waits for
 //! what the driver says, and GPUs that nobody has are known with since when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{FindingAck, HeldAttempt};
+use gotgan_proto::v1::{FindingAck, HeldAttempt, RunAttempt};
 
 use super::{Supervisor, Waiting};
 use crate::attempt::{Attempt, Event, Phase};
@@ -31,7 +31,7 @@ impl Supervisor {
     pub(super) async fn found(&mut self, observed: Observed) -> Result<(), JournalError> {
         let attempts = self.attempts_on(&observed.gpu_uuid);
         self.log_error(&observed);
-        if self.gpus.milli.contains_key(&observed.gpu_uuid) {
+        if self.gpus.cards.has(&observed.gpu_uuid) {
             self.last_xids.insert(observed.gpu_uuid.clone(), observed.xid.number);
         }
         let entries = self.findings.found(observed, attempts, Instant::now());
@@ -93,7 +93,7 @@ impl Supervisor {
         let has = |attempt: &&Attempt| {
             let gpus = attempt.held.order.iter().flat_map(|order| &order.gpus);
             attempt.phase != Phase::Ended
-                && gpus.into_iter().any(|gpu| uuid.is_empty() || gpu.uuid == uuid)
+                && gpus.into_iter().any(|gpu| uuid.is_empty() || self.card_of(&gpu.uuid) == uuid)
         };
         self.attempts.values().filter(has).map(|attempt| attempt.held.listed()).collect()
     }
@@ -152,8 +152,9 @@ impl Supervisor {
             return;
         }
         let gpus = attempt.held.order.iter().flat_map(|order| &order.gpus);
+        let cards: Vec<String> = gpus.map(|gpu| self.card_of(&gpu.uuid)).collect();
         let now = Instant::now();
-        self.used_until.extend(gpus.map(|gpu| (gpu.uuid.clone(), now)));
+        self.used_until.extend(cards.into_iter().map(|uuid| (uuid, now)));
     }
 
     /// Who has which GPUs, and what the driver told of these.
@@ -164,7 +165,10 @@ impl Supervisor {
             let order =
                 attempt.held.order.iter().filter(|_| self.claims.contains(&attempt.held.key));
             for gpu in order.flat_map(|order| &order.gpus) {
-                jobs.entry(gpu.uuid.clone()).or_default().push(attempt.held.key.job_id);
+                let jobs = jobs.entry(self.card_of(&gpu.uuid)).or_default();
+                if jobs.last() != Some(&attempt.held.key.job_id) {
+                    jobs.push(attempt.held.key.job_id);
+                }
             }
         }
         let attempts = living().count().try_into().unwrap_or(u64::MAX);
@@ -173,9 +177,35 @@ impl Supervisor {
 
     /// GPUs that no attempt has now, each with since when; since this daemon began if it has seen none.
     pub(super) fn unused(&self) -> Unused {
-        let free = |uuid: &&String| self.used_milli(AttemptKey::default(), uuid) == 0;
+        let held = self.living_orders().flat_map(|order| &order.gpus);
+        let used: BTreeSet<String> = held.map(|gpu| self.card_of(&gpu.uuid)).collect();
         let since = |uuid: &String| self.used_until.get(uuid).copied().unwrap_or(self.began);
-        self.gpus.milli.keys().filter(free).map(|uuid| (uuid.clone(), since(uuid))).collect()
+        let all = self.gpus.cards.devices().into_iter().map(|device| device.uuid);
+        let free = all.filter(|uuid| !used.contains(uuid));
+        free.map(|uuid| (uuid.clone(), since(&uuid))).collect()
+    }
+
+    pub(super) fn used_milli(&self, key: AttemptKey, uuid: &str) -> u32 {
+        let others = self
+            .living_orders()
+            .filter(|order| AttemptKey::new(order.job_id, order.attempt) != key);
+        others
+            .flat_map(|order| &order.gpus)
+            .filter(|gpu| gpu.uuid == uuid)
+            .map(|gpu| gpu.milli)
+            .sum()
+    }
+
+    /// Orders of the attempts that have their GPUs.
+    pub(super) fn living_orders(&self) -> impl Iterator<Item = &RunAttempt> {
+        let attempts = self.claims.iter().filter_map(|key| self.attempts.get(key));
+        let live = attempts.filter(|attempt| attempt.phase != Phase::Ended);
+        live.filter_map(|attempt| attempt.held.order.as_deref())
+    }
+
+    /// The GPU of that name, or that the instance of that name is cut from.
+    pub(super) fn card_of(&self, uuid: &str) -> String {
+        self.gpus.cards.card_of(uuid).unwrap_or_else(|| uuid.to_owned())
     }
 }
 

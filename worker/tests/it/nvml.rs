@@ -129,6 +129,34 @@ fn devices_that_a_gpu_is_cut_into_are_found_whatever_their_places() {
 }
 
 #[test]
+fn a_gpu_is_cut_anew_and_made_whole_and_what_cannot_be_is_told() {
+    let (_double, driver) = one(json!({}));
+    let gpu = driver.gpu(&uuid(0)).unwrap();
+    let cut = |profiles: &[&str]| {
+        let profiles: Vec<String> = profiles.iter().map(ToString::to_string).collect();
+        gpu.cut(Some(&profiles)).map_err(|error| error.to_string())
+    };
+    let found = || -> Vec<String> {
+        let devices = gpu.mig_devices().unwrap();
+        devices.into_iter().map(|device| device.uuid).collect()
+    };
+    cut(&["2g.20gb", "3g.40gb", "2g.20gb"]).unwrap();
+    let devices = gpu.mig_devices().unwrap();
+    assert_eq!(devices.iter().map(|it| it.compute_slices).collect::<Vec<_>>(), [3, 2, 2]);
+    let before = found();
+    cut(&["3g.40gb", "2g.20gb", "2g.20gb"]).unwrap();
+    assert_eq!(found(), before, "it is so already: jobs may be on it");
+    cut(&["1g.10gb"; 7]).unwrap();
+    assert_eq!(found().len(), 7);
+    let too_many = cut(&["4g.40gb", "4g.40gb"]).unwrap_err();
+    assert!(too_many.contains("make an instance of 4g.40gb: out of resources"), "{too_many}");
+    let unknown = cut(&["9g.99gb"]).unwrap_err();
+    assert!(unknown.starts_with("this GPU has no profile 9g.99gb; it has 1g.10gb"), "{unknown}");
+    gpu.cut(None).unwrap();
+    assert!(!gpu.mig_mode().unwrap().on && found().is_empty());
+}
+
+#[test]
 fn a_list_of_processes_that_grows_while_it_is_read_is_read_again() {
     let processes: Vec<Value> =
         (0..9).map(|pid| json!({ "pid": pid, "memory_bytes": 1 << 20 })).collect();

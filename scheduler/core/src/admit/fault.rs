@@ -58,6 +58,8 @@ fault_reasons! {
     ProjectNotALeaf => "PROJECT_NOT_A_LEAF",
     /// No node has GPUs of this class.
     UnknownClass => "UNKNOWN_CLASS",
+    /// No GPU is cut into instances of this profile.
+    UnknownProfile => "UNKNOWN_PROFILE",
     /// No such node.
     UnknownNode => "UNKNOWN_NODE",
     /// No node carries this label.

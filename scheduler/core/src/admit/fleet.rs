@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::ids::{GpuClass, NodeName};
-use crate::node::Inventory;
+use crate::mig::MigKind;
+use crate::node::{Gpu, Inventory};
 use crate::power::caps::{CapRange, Caps};
 use crate::topology::Level;
 use crate::world::World;
@@ -14,6 +15,8 @@ use crate::world::World;
 pub struct Fleet {
     /// How many nodes have what of each class.
     classes: BTreeMap<GpuClass, Sizes>,
+    /// How many nodes have what of the instances of each kind, by the class of their GPUs.
+    instances: BTreeMap<MigKind, BTreeMap<GpuClass, Sizes>>,
     /// How many nodes have what beside GPUs.
     all: Sizes,
     /// Names.
@@ -31,16 +34,18 @@ pub struct Fleet {
 /// What one node has of one class, or of anything but GPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeSize {
-    /// GPUs of the class.
+    /// GPUs of the class that can be had whole; or instances of a kind.
     pub gpus: u32,
     /// CPUs.
     pub cpu_milli: CpuMilli,
     /// Memory.
     pub memory_mib: MemoryMib,
+    /// GPUs of the class, those included that are cut.
+    pub cards: u32,
 }
 
 impl NodeSize {
-    /// Whether a node of this size has at least `other`.
+    /// Whether a node of this size has at least `other`, whatever its GPUs are cut into.
     #[must_use]
     pub fn covers(&self, other: &NodeSize) -> bool {
         self.gpus >= other.gpus
@@ -72,6 +77,7 @@ impl Sizes {
             gpus: most.gpus.max(size.gpus),
             cpu_milli: most.cpu_milli.max(size.cpu_milli),
             memory_mib: most.memory_mib.max(size.memory_mib),
+            cards: most.cards.max(size.cards),
         })
     }
 
@@ -100,23 +106,27 @@ impl Fleet {
     }
 
     fn add(&mut self, inventory: &Inventory) {
-        let size = |gpus| NodeSize {
+        let size = |gpus, cards| NodeSize {
             gpus,
             cpu_milli: inventory.cpu_milli,
             memory_mib: inventory.memory_mib,
+            cards,
         };
-        self.all.add(size(0));
+        self.all.add(size(0, 0));
         self.images = self.images.saturating_add(u32::from(inventory.runs_images()));
-        let mut counts: BTreeMap<&GpuClass, u32> = BTreeMap::new();
         for gpu in &inventory.gpus {
-            *counts.entry(&gpu.class).or_default() += 1;
             if let Some(range) = gpu.cap_range.filter(|_| inventory.caps == Some(Caps::Able)) {
                 let of_class = self.caps.entry(gpu.class.clone()).or_insert(range);
                 *of_class = of_class.with(range);
             }
         }
-        for (class, gpus) in counts {
-            self.classes.entry(class.clone()).or_default().add(size(gpus));
+        for (class, counts) in counts_of(inventory) {
+            let cards = counts.cards;
+            self.classes.entry(class.clone()).or_default().add(size(counts.whole, cards));
+            for (kind, instances) in counts.instances {
+                let classes = self.instances.entry(kind).or_default();
+                classes.entry(class.clone()).or_default().add(size(instances, cards));
+            }
         }
         for (level, name) in
             Level::ALL.iter().filter_map(|level| Some((*level, inventory.block(*level)?)))
@@ -138,6 +148,16 @@ impl Fleet {
     #[must_use]
     pub fn class(&self, class: &GpuClass) -> Option<&Sizes> {
         self.classes.get(class)
+    }
+
+    /// Every kind of instance there is.
+    pub fn kinds(&self) -> impl Iterator<Item = MigKind> {
+        self.instances.keys().copied()
+    }
+
+    /// Nodes that have instances of the kind, by the class of their GPUs.
+    pub fn instances(&self, kind: MigKind) -> impl Iterator<Item = (&GpuClass, &Sizes)> {
+        self.instances.get(&kind).into_iter().flatten()
     }
 
     /// All nodes, without their GPUs.
@@ -174,4 +194,26 @@ impl Fleet {
     pub fn labels(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.labels
     }
+}
+
+/// What a node has of one class.
+#[derive(Debug, Default)]
+struct Counts {
+    whole: u32,
+    cards: u32,
+    instances: BTreeMap<MigKind, u32>,
+}
+
+fn counts_of(inventory: &Inventory) -> BTreeMap<&GpuClass, Counts> {
+    let mut classes: BTreeMap<&GpuClass, Counts> = BTreeMap::new();
+    for gpu in &inventory.gpus {
+        let counts = classes.entry(&gpu.class).or_default();
+        counts.cards += 1;
+        counts.whole += u32::from(gpu.mig.is_off());
+        let given_out = if gpu.mig.is_off() { Vec::new() } else { gpu.given_out() };
+        for kind in given_out.iter().filter_map(Gpu::kind) {
+            *counts.instances.entry(kind).or_default() += 1;
+        }
+    }
+    classes
 }

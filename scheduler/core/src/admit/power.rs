@@ -43,6 +43,12 @@ pub(super) fn cap(
             findings.fault(field, FaultReason::Conflict, message);
             None
         }
+        GpuRequest::Mig { .. } => {
+            let message =
+                "caps whole GPUs, and instances cannot be capped one by one; leave it out";
+            findings.fault(field, FaultReason::Conflict, message);
+            None
+        }
         GpuRequest::None => {
             let message =
                 "caps GPUs and the job asks for none; add resources.gpus_per_node or leave it out";

@@ -99,6 +99,9 @@ pub struct ResourcesRequest {
     pub gpus_total: u32,
     /// Share of one GPU on each node, thousandths.
     pub gpu_share_milli: u32,
+    /// Instances of GPUs that are cut, of this profile, in the place of whole GPUs: so many as `gpus_per_node` or
+    /// `gpus_total` say, else one on each node. Empty: no instances.
+    pub mig_profile: String,
     /// Empty: any one class.
     pub gpu_class: String,
     /// 0: the site's default.

@@ -10,6 +10,7 @@ use super::work::shown;
 use crate::amount::{CpuMilli, MemoryMib};
 use crate::explain::memory_words;
 use crate::ids::GpuClass;
+use crate::mig::{MigKind, MigProfile};
 use crate::spec::{GpuRequest, NodeRequest};
 
 /// Nodes of a gang; more than the largest machine planned for.
@@ -30,9 +31,10 @@ pub(super) fn resources(
     conflicts(request, findings);
     ranges(request, findings);
     let class = gpu_class(request, context, findings);
-    let known = class.is_ok();
-    let class = class.unwrap_or_default();
-    let (nodes, gpus) = gang(request, class, context, findings);
+    let kind = mig_kind(request, class.as_ref().ok(), context, findings);
+    let known = class.is_ok() && kind.is_ok();
+    let (class, kind) = (class.unwrap_or_default(), kind.unwrap_or_default());
+    let (nodes, gpus) = gang(request, (class, kind), context, findings);
     let machine = Machine { context, class: gpus.class().cloned(), gpus: &gpus };
     let gpu_cap_watts = power::cap(request, &gpus, context, findings);
     let per_node = NodeRequest { gpu_cap_watts, ..machine.with_defaults(request, &gpus) };
@@ -59,7 +61,13 @@ fn conflicts(request: &ResourcesRequest, findings: &mut Findings) {
         let message = "is given beside whole GPUs; a job has a share of one GPU or whole GPUs";
         findings.fault("resources.gpu_share_milli", FaultReason::Conflict, message);
     }
-    if !whole && request.gpu_share_milli == 0 && !request.gpu_class.is_empty() {
+    let mig = !request.mig_profile.is_empty();
+    if mig && request.gpu_share_milli > 0 {
+        let message = "is given beside resources.gpu_share_milli; an instance is given as a whole: \
+                       leave the share out";
+        findings.fault("resources.mig_profile", FaultReason::Conflict, message);
+    }
+    if !whole && !mig && request.gpu_share_milli == 0 && !request.gpu_class.is_empty() {
         let message = "names a class and the job asks for no GPU; add resources.gpus_per_node or \
                        leave the class out";
         findings.fault("resources.gpu_class", FaultReason::Conflict, message);
@@ -130,19 +138,63 @@ fn in_quota(context: &AdmitContext, class: &GpuClass) -> bool {
     classes_in_quota(context).any(|known| known == class)
 }
 
+/// The kind of instance asked for, `Ok(None)` if none is, `Err` with a fault noted. What an instance counts is taken from
+/// those there are, so a kind that no node has cannot be asked for.
+fn mig_kind(
+    request: &ResourcesRequest,
+    class: Option<&Option<GpuClass>>,
+    context: &AdmitContext,
+    findings: &mut Findings,
+) -> Result<Option<MigKind>, ()> {
+    let (field, asked) = ("resources.mig_profile", request.mig_profile.as_str());
+    let Some(class) = class.filter(|_| !asked.is_empty()) else { return Ok(None) };
+    let profile = MigProfile::new(asked).map_err(|bad| {
+        findings.fault(field, FaultReason::Malformed, format!("is malformed: {bad}"));
+    })?;
+    let fleet = &context.fleet;
+    let of_class = |kind: &MigKind| {
+        fleet.instances(*kind).any(|(own, _)| class.as_ref().is_none_or(|c| c == own))
+    };
+    let kinds: Vec<MigKind> = fleet.kinds().filter(of_class).collect();
+    if let Some(kind) = kinds.iter().find(|kind| kind.profile == profile) {
+        return Ok(Some(*kind));
+    }
+    let of = class.as_ref().map(|class| format!("{class} ")).unwrap_or_default();
+    let near = match kinds.is_empty() {
+        true => "; none has MIG instances at all".to_owned(),
+        false => suggestion(asked, kinds.iter().map(|kind| kind.profile.as_str()), "profiles"),
+    };
+    let message = format!("no {of}GPU is cut into instances of {profile}{near}");
+    findings.fault(field, FaultReason::UnknownProfile, message);
+    Err(())
+}
+
 /// Nodes of the gang, and GPUs on each.
 fn gang(
     request: &ResourcesRequest,
-    class: Option<GpuClass>,
+    (class, kind): (Option<GpuClass>, Option<MigKind>),
     context: &AdmitContext,
     findings: &mut Findings,
 ) -> (u32, GpuRequest) {
     let nodes = request.nodes.max(1);
+    if let Some(MigKind { profile, milli }) = kind {
+        let of_kind = || context.fleet.instances(MigKind { profile, milli });
+        let most = || largest_node(class.as_ref(), of_kind());
+        let (nodes, count) = match request.gpus_total {
+            0 => (nodes, request.gpus_per_node.max(1)),
+            total => {
+                let nodes = nodes_for_total(request, most(), findings);
+                (nodes, (total / nodes).max(1))
+            }
+        };
+        return (nodes, GpuRequest::Mig { count, profile, milli, class });
+    }
     if request.gpus_per_node > 0 {
         return (nodes, GpuRequest::Whole { count: request.gpus_per_node, class });
     }
     if request.gpus_total > 0 {
-        let nodes = nodes_for_total(request, class.as_ref(), context, findings);
+        let largest = largest_node(class.as_ref(), context.fleet.classes());
+        let nodes = nodes_for_total(request, largest, findings);
         let count = (request.gpus_total / nodes).max(1);
         return (nodes, GpuRequest::Whole { count, class });
     }
@@ -154,14 +206,8 @@ fn gang(
 }
 
 /// As few nodes as have so many GPUs, each with equally many.
-fn nodes_for_total(
-    request: &ResourcesRequest,
-    class: Option<&GpuClass>,
-    context: &AdmitContext,
-    findings: &mut Findings,
-) -> u32 {
+fn nodes_for_total(request: &ResourcesRequest, largest: u32, findings: &mut Findings) -> u32 {
     let total = request.gpus_total;
-    let largest = largest_node(class, context);
     let nodes = match (request.nodes, largest) {
         (0, 0) => 1,
         (0, largest) => total.div_ceil(largest),
@@ -182,8 +228,10 @@ fn nodes_for_total(
 }
 
 /// Most GPUs of the class, or of any, on one node; 0 if no node is known.
-fn largest_node(class: Option<&GpuClass>, context: &AdmitContext) -> u32 {
-    let classes = context.fleet.classes();
+fn largest_node<'a>(
+    class: Option<&GpuClass>,
+    classes: impl Iterator<Item = (&'a GpuClass, &'a Sizes)>,
+) -> u32 {
     let asked = classes.filter(|(own, _)| class.is_none_or(|class| class == *own));
     asked.map(|(_, sizes)| sizes.largest().gpus).max().unwrap_or(0)
 }
@@ -202,6 +250,7 @@ impl Machine<'_> {
             GpuRequest::None => 0,
             GpuRequest::Whole { count, .. } => *count,
             GpuRequest::Share { .. } => 1,
+            GpuRequest::Mig { count, .. } => *count,
         }
     }
 
@@ -211,8 +260,12 @@ impl Machine<'_> {
         if *self.gpus == GpuRequest::None {
             return vec![fleet.all()];
         }
-        let asked =
-            fleet.classes().filter(|(own, _)| self.class.as_ref().is_none_or(|c| c == *own));
+        let of_class = |own: &GpuClass| self.class.as_ref().is_none_or(|class| class == own);
+        if let Some(kind) = self.gpus.kind() {
+            let asked = fleet.instances(kind).filter(|(own, _)| of_class(own));
+            return asked.map(|(_, sizes)| sizes).collect();
+        }
+        let asked = fleet.classes().filter(|(own, _)| of_class(own));
         asked.map(|(_, sizes)| sizes).collect()
     }
 
@@ -246,8 +299,8 @@ impl Machine<'_> {
             let sizes = self.pools().into_iter().flat_map(Sizes::iter).map(|(size, _)| *size);
             sizes.filter(|size| size.gpus >= self.gpus()).collect::<Vec<NodeSize>>()
         };
-        let cpu = serving().iter().map(|size| part(size.cpu_milli.0, size.gpus)).max();
-        let memory = serving().iter().map(|size| part(size.memory_mib.0, size.gpus)).max();
+        let cpu = serving().iter().map(|size| part(size.cpu_milli.0, size.cards)).max();
+        let memory = serving().iter().map(|size| part(size.memory_mib.0, size.cards)).max();
         (
             capped(scaled(policy.default_cpu_per_gpu.0), cpu.unwrap_or(0)),
             capped(scaled(policy.default_memory_per_gpu.0), memory.unwrap_or(0)),
@@ -256,7 +309,7 @@ impl Machine<'_> {
 
     fn size(&self, per_node: &NodeRequest) -> NodeSize {
         let NodeRequest { cpu_milli, memory_mib, .. } = *per_node;
-        NodeSize { gpus: self.gpus(), cpu_milli, memory_mib }
+        NodeSize { gpus: self.gpus(), cpu_milli, memory_mib, cards: 0 }
     }
 
     fn capable(&self, per_node: &NodeRequest) -> u32 {
@@ -289,8 +342,13 @@ impl Machine<'_> {
         findings.fault(field, FaultReason::LargerThanMachine, message);
     }
 
-    fn class_word(&self) -> String {
-        self.class.as_ref().map(|class| format!("{class} ")).unwrap_or_default()
+    /// What is asked of, as in `b200 GPUs` or `1g.10gb instances`.
+    fn units_word(&self) -> String {
+        let class = self.class.as_ref().map(|class| format!("{class} ")).unwrap_or_default();
+        match self.gpus.kind() {
+            Some(kind) => format!("{class}{} instances", kind.profile),
+            None => format!("{class}GPUs"),
+        }
     }
 
     /// What of one node is more than the largest node has.
@@ -307,17 +365,25 @@ impl Machine<'_> {
             gpus: a.gpus.max(b.gpus),
             cpu_milli: a.cpu_milli.max(b.cpu_milli),
             memory_mib: a.memory_mib.max(b.memory_mib),
+            cards: a.cards.max(b.cards),
         })?;
-        let class = self.class_word();
+        let units = self.units_word();
         if size.gpus > largest.gpus {
-            let field = if request.gpus_total > 0 {
-                "resources.gpus_total"
-            } else {
-                "resources.gpus_per_node"
+            let field = match (request.gpus_total, request.gpu_share_milli) {
+                (0, 0) => "resources.gpus_per_node",
+                (0, _) => "resources.gpu_share_milli",
+                (_, _) => "resources.gpus_total",
             };
+            if largest.gpus == 0 {
+                let message = format!(
+                    "asks for whole {units} or a share of one; all of them are cut into MIG instances: \
+                     ask for one of those with resources.mig_profile"
+                );
+                return Some((field, message));
+            }
             let message = format!(
-                "asks for {} {class}GPUs on one node; the largest has {}: ask for more nodes with at \
-                 most {} each",
+                "asks for {} {units} on one node; the largest has {}: ask for more nodes with at most \
+                 {} each",
                 size.gpus, largest.gpus, largest.gpus
             );
             return Some((field, message));
@@ -349,7 +415,7 @@ impl Machine<'_> {
     ) -> (&'static str, String) {
         let gpus = match size.gpus {
             0 => String::new(),
-            gpus => format!("{gpus} {}GPUs, ", self.class_word()),
+            gpus => format!("{gpus} {}, ", self.units_word()),
         };
         let message = format!(
             "asks for {nodes} nodes with {gpus}{} CPUs and {} memory each; the machine has {most} of them: \

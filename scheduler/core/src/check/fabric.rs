@@ -94,9 +94,10 @@ fn nodes_of<'w>(world: &'w World, terms: &ReservationTerms) -> BTreeSet<&'w Node
         if left == 0 || !there || is_gone(node) || stands_by(world, name) {
             continue;
         }
-        let own = node.inventory.gpus.iter().filter(|gpu| gpu.class == terms.class).count() as u64;
+        let of_class = node.inventory.gpus.iter().filter(|gpu| gpu.class == terms.class);
+        let own: u64 = of_class.map(|gpu| gpu.amount().0).sum();
         if own > 0 {
-            left = left.saturating_sub(own * 1000);
+            left = left.saturating_sub(own);
             taken.insert(name);
         }
     }

@@ -7,16 +7,21 @@ use super::start::Shadow;
 use crate::attempt::Placement;
 use crate::ids::{GpuClass, GpuUuid};
 use crate::job::Job;
-use crate::node::Inventory;
+use crate::mig::Mig;
+use crate::node::{Gpu, Inventory};
 use crate::power::PowerLevel;
 use crate::power::caps::Caps;
+use crate::spec::GpuRequest;
 use crate::world::{Node, World};
 
 /// Everything that forbids the start, in words. The cap is found here anew.
 pub(super) fn judge_caps(world: &World, job: &Job, placement: &Placement) -> Vec<String> {
     let mut wrong = Vec::new();
     let asked = job.spec.per_node.gpu_cap_watts;
-    let ordered = placement.class.as_ref().and_then(|class| world.power.cap_watts.get(class));
+    // What is cut is not capped.
+    let is_cut = matches!(job.spec.per_node.gpus, GpuRequest::Mig { .. });
+    let class = placement.class.as_ref().filter(|_| !is_cut);
+    let ordered = class.and_then(|class| world.power.cap_watts.get(class));
     let cap = match (asked, ordered) {
         (Some(asked), Some(ordered)) => Some(asked.min(*ordered)),
         (asked, ordered) => asked.or(ordered.copied()),
@@ -89,7 +94,11 @@ impl Shadow<'_> {
 pub(super) fn misreserved(world: &World) -> Vec<(String, String)> {
     let mut counted: BTreeMap<Of, u64> = BTreeMap::new();
     for node in world.nodes.values() {
-        let of_gpu = |gpu: &crate::node::Gpu| watts_now(world, node, &gpu.class, &gpu.uuid);
+        let of_gpu = |gpu: &Gpu| match gpu.mig {
+            Mig::Off => watts_now(world, node, &gpu.class, &gpu.uuid),
+            // As much as it may draw, at any time.
+            Mig::Cut(_) | Mig::Instance(_) => watts(world, &gpu.class, Some(None)),
+        };
         let gpus: u64 = node.registered.gpus.iter().map(of_gpu).sum();
         for (of, _) in limits(world, &node.registered) {
             *counted.entry(of).or_default() += gpus + u64::from(world.power.node_watts);

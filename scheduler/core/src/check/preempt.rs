@@ -107,7 +107,7 @@ pub(super) fn entitlements(world: &World, class: &GpuClass) -> Entitlements {
         .iter()
         .filter(|(name, node)| node.is_in_service() && !super::fabric::stands_by(world, name));
     let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
-    let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == *class).count() as u64);
+    let capacity = gpus.filter(|gpu| gpu.class == *class).map(|gpu| gpu.amount()).sum();
     let tree = &world.quota;
     Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)
 }

@@ -6,6 +6,7 @@ use crate::amount::UnixMicros;
 use crate::attempt::{NodeAllocation, Placement};
 use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
+use crate::mig::Mig;
 use crate::power::budget::PlaceKey;
 use crate::spec::{GpuRequest, NodeRequest};
 use crate::world::{Node, World};
@@ -145,6 +146,7 @@ impl<'w> Shadow<'w> {
         }
         judge_constraints(job, node, wrong);
         judge_amounts(&job.spec.per_node, allocation, wrong);
+        judge_kinds(&job.spec.per_node.gpus, node, allocation, wrong);
         self.judge_gpus(node, placement, allocation, wrong);
         let cpu = add(&mut self.cpu_milli, name.clone(), allocation.cpu_milli.0);
         if cpu > node.free.cpu_milli.0 {
@@ -309,7 +311,27 @@ fn judge_constraints(job: &Job, node: &Node, wrong: &mut Vec<String>) {
     }
 }
 
-/// Each node gives exactly what was asked: whole GPUs wholly, a share from one GPU.
+/// An instance of a GPU that is cut is only for who asks one of its profile, and a GPU that is not cut for all others.
+fn judge_kinds(asked: &GpuRequest, node: &Node, given: &NodeAllocation, wrong: &mut Vec<String>) {
+    let uuids: BTreeSet<&GpuUuid> = given.gpus.iter().map(|held| &held.uuid).collect();
+    if uuids.len() != given.gpus.len() {
+        wrong.push(format!("node {} gives a GPU or an instance twice", given.node));
+    }
+    for gpu in node.inventory.gpus.iter().filter(|gpu| uuids.contains(&gpu.uuid)) {
+        let right = match (asked, &gpu.mig) {
+            (GpuRequest::Whole { .. } | GpuRequest::Share { .. }, Mig::Off) => true,
+            (GpuRequest::Mig { profile, milli, .. }, Mig::Instance(part)) => {
+                part.kind.profile == *profile && part.kind.milli == *milli
+            }
+            (_, Mig::Off | Mig::Cut(_) | Mig::Instance(_)) => false,
+        };
+        if !right {
+            wrong.push(format!("{} is not of the kind it asks", gpu.uuid));
+        }
+    }
+}
+
+/// Each node gives exactly what was asked: whole GPUs wholly, a share from one GPU, instances each as a whole.
 fn judge_amounts(asked: &NodeRequest, given: &NodeAllocation, wrong: &mut Vec<String>) {
     let amounts: Vec<u64> = given.gpus.iter().map(|gpu| gpu.milli.0).collect();
     let right = match &asked.gpus {
@@ -318,6 +340,10 @@ fn judge_amounts(asked: &NodeRequest, given: &NodeAllocation, wrong: &mut Vec<St
             amounts.len() == *count as usize && amounts.iter().all(|milli| *milli == 1000)
         }
         GpuRequest::Share { milli, .. } => amounts == [u64::from(*milli)],
+        GpuRequest::Mig { count, milli, .. } => {
+            let of_each = u64::from(*milli);
+            amounts.len() == *count as usize && amounts.iter().all(|given| *given == of_each)
+        }
     };
     if !right {
         wrong.push(format!("node {} gives {amounts:?} thousandths of GPUs", given.node));

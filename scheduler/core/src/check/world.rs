@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Violation;
 use crate::array::ArraySpec;
 use crate::attempt::{Attempt, AttemptState};
-use crate::ids::{AttemptId, GpuUuid, JobId, NodeName};
+use crate::ids::{AttemptId, GpuClass, GpuUuid, JobId, NodeName};
 use crate::job::{Job, JobState};
+use crate::mig::Mig;
+use crate::node::Gpu;
 use crate::world::{Cohort, CohortKey, CohortPlace, Node, PathUsage, People, Requests, World};
 
 /// Everything that does not add up.
@@ -198,9 +200,16 @@ fn nodes(world: &World, found: &mut Findings) {
 fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
     let mut wrong = Vec::new();
     let inventory = &node.inventory;
-    let offered = node.registered.gpus.iter().filter(|gpu| node.health.offers(&gpu.uuid));
-    if !offered.eq(inventory.gpus.iter()) {
+    let sound = node.registered.gpus.iter().filter(|gpu| node.health.offers(&gpu.uuid));
+    let offered: Vec<Unit<'_>> = sound.flat_map(units_of).collect();
+    if !inventory.gpus.iter().map(given_as).eq(offered.iter().copied()) {
         wrong.push("offers other GPUs than those that are not out".to_owned());
+    }
+    for gpu in &node.registered.gpus {
+        let all: u64 = units_of(gpu).iter().map(|(.., milli)| milli).sum();
+        if all > 1000 {
+            wrong.push(format!("the instances of {} come to {all} thousandths", gpu.uuid));
+        }
     }
     if inventory.node != *name {
         wrong.push(format!("calls itself {}", inventory.node));
@@ -211,13 +220,13 @@ fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
     if node.free.gpus.len() != inventory.gpus.len() {
         wrong.push(format!("has {} GPUs and {} free", inventory.gpus.len(), node.free.gpus.len()));
     }
-    for (gpu, free) in inventory.gpus.iter().zip(&node.free.gpus) {
-        let taken = held.gpu_milli.get(&gpu.uuid).copied().unwrap_or(0);
-        if taken > 1000 {
-            wrong.push(format!("GPU {} is given out {taken} thousandths", gpu.uuid));
+    for ((uuid, _, all), free) in offered.iter().zip(&node.free.gpus) {
+        let taken = held.gpu_milli.get(*uuid).copied().unwrap_or(0);
+        if taken > *all {
+            wrong.push(format!("GPU {uuid} is given out {taken} thousandths of {all}"));
         }
-        if free.0 != 1000_u64.saturating_sub(taken) {
-            wrong.push(format!("GPU {} has {free} free beside {taken} thousandths", gpu.uuid));
+        if free.0 != all.saturating_sub(taken) {
+            wrong.push(format!("GPU {uuid} has {free} free beside {taken} thousandths"));
         }
     }
     let cpu = inventory.cpu_milli.0.saturating_sub(held.cpu_milli);
@@ -232,6 +241,25 @@ fn wrong_with_node(name: &NodeName, node: &Node, held: &Held) -> Vec<String> {
         wrong.push(format!("has {} free by its count, {memory} MiB really", node.free.memory_mib));
     }
     wrong
+}
+
+/// What is given out as one: its name, class, and thousandths of a GPU.
+type Unit<'a> = (&'a GpuUuid, &'a GpuClass, u64);
+
+/// What a registered GPU is given out as: itself, or its instances by their part of its compute slices.
+fn units_of(gpu: &Gpu) -> Vec<Unit<'_>> {
+    let Mig::Cut(cut) = &gpu.mig else { return vec![(&gpu.uuid, &gpu.class, 1000)] };
+    let part = |slices: u32| u64::from(slices.max(1)) * 1000 / u64::from(cut.slices());
+    cut.instances().iter().map(|one| (&one.uuid, &gpu.class, part(one.slices))).collect()
+}
+
+fn given_as(gpu: &Gpu) -> Unit<'_> {
+    let milli = match &gpu.mig {
+        Mig::Off => 1000,
+        Mig::Cut(_) => 0,
+        Mig::Instance(part) => u64::from(part.kind.milli),
+    };
+    (&gpu.uuid, &gpu.class, milli)
 }
 
 fn queue(world: &World, found: &mut Findings) {

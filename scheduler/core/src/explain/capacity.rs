@@ -16,6 +16,13 @@ pub(super) fn capacity(blocker: &Blocker) -> String {
             let all = GpuMilli(*limit);
             format!("needs {needed} {subject} {}; {free} of {all} are free", gpu_word(needed))
         }
+        Unit::Instances => {
+            let what = match available {
+                0 => format!("no free {note} instance"),
+                _ => format!("too few free {note} instances"),
+            };
+            format!("{what} on {subject} GPUs: needs {needed}, {available} of {limit} are free")
+        }
         Unit::CpuMilli => {
             let (needed, free, all) = (CpuMilli(*needed), CpuMilli(*available), CpuMilli(*limit));
             format!("needs {needed} CPUs on each node; {free} of {all} are free {}", beside(note))

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Condition, Repair, Signal};
 use crate::amount::UnixMicros;
 use crate::ids::{AttemptId, GpuUuid, UserName};
+use crate::mig::CutPlan;
 
 /// Where hardware stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,9 @@ pub struct NodeHealth {
     /// Which findings were taken in.
     #[serde(default)]
     pub journal: Journal,
+    /// GPUs that are to be cut anew, and into what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cuts: BTreeMap<GpuUuid, CutPlan>,
 }
 
 impl NodeHealth {
@@ -162,10 +166,21 @@ impl NodeHealth {
         self.gpus.values().any(|gpu| gpu.conditions.contains_key(&condition))
     }
 
-    /// Whether a GPU may be given out, as far as its own health goes.
+    /// Whether a GPU may be given out: it is not out, and not to be cut anew.
     #[must_use]
     pub fn offers(&self, uuid: &GpuUuid) -> bool {
-        self.gpu(uuid).takes_work()
+        self.gpu(uuid).takes_work() && !self.cuts.contains_key(uuid)
+    }
+
+    /// Why a GPU is not given out, in words; empty if it is.
+    #[must_use]
+    pub fn why_not_offered(&self, uuid: &GpuUuid) -> String {
+        match (self.gpus.get(uuid), self.cuts.get(uuid)) {
+            (Some(gpu), _) if !gpu.standing.state.takes_work() => gpu.standing.reason.clone(),
+            (_, Some(CutPlan { failed: Some(why), .. })) => why.clone(),
+            (_, Some(plan)) => format!("to be {} (by {})", plan.words(), plan.by),
+            (Some(_) | None, None) => String::new(),
+        }
     }
 
     /// Why the node as a whole takes no work; `None` if that is not for its health.

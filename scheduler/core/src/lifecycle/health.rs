@@ -23,7 +23,7 @@ pub use back::{
     HealthRefusal, Place, Repaired, begin_repair, due_repairs, repaired, reset_breaker,
     settle_verified, verify,
 };
-pub(super) use blame::{is_to_blame, put_down_to_hardware};
+pub(super) use blame::{attempts_on, is_to_blame, put_down_to_hardware};
 use sign::Sign;
 
 /// Something that a worker saw once.
@@ -156,7 +156,7 @@ fn note(
 }
 
 /// Drafts a node's health changed by `change`, if that changes it.
-fn change(draft: &mut Draft<'_>, node: &NodeName, change: impl FnOnce(&mut NodeHealth)) {
+pub(super) fn change(draft: &mut Draft<'_>, node: &NodeName, change: impl FnOnce(&mut NodeHealth)) {
     let Some(known) = draft.world.nodes.get(node) else { return };
     let mut health = NodeHealth::clone(&known.health);
     change(&mut health);
@@ -179,7 +179,7 @@ fn put(draft: &mut Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>, standing: 
 }
 
 /// A GPU as people call it: by its number on the node.
-fn name_of(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> String {
+pub(super) fn name_of(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> String {
     let registered = draft.world.nodes.get(node).map(|node| &node.registered.gpus);
     let index = gpu.and_then(|uuid| registered?.iter().find(|gpu| gpu.uuid == *uuid));
     match (index, gpu) {

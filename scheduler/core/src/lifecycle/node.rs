@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::lose_node;
-use super::health;
+use super::{health, mig};
 use crate::attempt::Progress;
 use crate::change::{Change, EventKind};
 use crate::ids::{AttemptId, NodeName, UserName};
@@ -28,6 +28,7 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
     if let Some(before) = before {
         health::registered(draft, &name, &before);
     }
+    mig::registered(draft, &name);
     hear(draft, &name);
     let held_ids: BTreeSet<AttemptId> = held.iter().map(|(id, _)| *id).collect();
     let lost = forgotten_attempts(draft, &name, &held_ids);

@@ -194,7 +194,10 @@ fn first_step(job: &Job, attempt: AttemptId, placement: &Placement, now: UnixMic
         Work::Script { .. } => (StepKind::Batch, Vec::new(), batch_task(placement)),
         Work::Command { argv, layout } => {
             let per_node = match (layout, &job.spec.per_node.gpus) {
-                (TaskLayout::PerGpu, GpuRequest::Whole { count, .. }) => *count,
+                (
+                    TaskLayout::PerGpu,
+                    GpuRequest::Whole { count, .. } | GpuRequest::Mig { count, .. },
+                ) => *count,
                 (TaskLayout::PerGpu | TaskLayout::PerNode, _) => 1,
             };
             (StepKind::Command, argv.clone(), tasks_per_node(placement, per_node))

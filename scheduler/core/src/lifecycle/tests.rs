@@ -68,6 +68,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         serial: String::new(),
         nvlink_domain: String::new(),
         cap_range: None,
+        mig: crate::mig::Mig::Off,
     };
     Inventory {
         node: node_name(index),

@@ -395,7 +395,7 @@ fn in_service(machine: &Machine<'_>) -> Vec<GpuMilli> {
     let mut in_service = vec![GpuMilli::ZERO; machine.classes.len()];
     for slot in machine.slots.iter().filter(|slot| slot.is_in_service()) {
         for class in slot.layout.classes() {
-            in_service[usize::from(class.0)] += GpuMilli::whole(slot.gpus_of(class));
+            in_service[usize::from(class.0)] += slot.amount_of(class);
         }
     }
     in_service

@@ -2,7 +2,7 @@
 //! the best place without looking at every node.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::blocks::Topology;
@@ -16,6 +16,7 @@ use super::whole::{Whole, class_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
 use crate::attempt::{GpuAllocation, NodeAllocation, Placement};
 use crate::ids::{GpuClass, NodeName};
+use crate::mig::MigKind;
 use crate::power::PowerTerms;
 use crate::quota::Interval;
 use crate::world::{Node, NodeFree, Windows, World};
@@ -56,6 +57,8 @@ struct Pool {
     nodes: Vec<SlotId>,
     /// Nodes with at least one whole free GPU.
     whole: BTreeSet<WholeScore>,
+    /// Nodes with at least one free instance, by their kind.
+    instances: BTreeMap<MigKind, BTreeSet<WholeScore>>,
     /// GPUs with something free: every broken one, and the first untouched one of each node.
     shares: BTreeSet<ShareScore>,
     /// Most whole GPUs of the class that are free on one node.
@@ -115,6 +118,7 @@ impl<'w> Machine<'w> {
     fn build_indexes(&mut self) {
         let mut whole = vec![Vec::new(); self.pools.len()];
         let mut shares = vec![Vec::new(); self.pools.len()];
+        let mut instances = Vec::new();
         let mut cpu = Vec::new();
         for id in ids(&self.slots) {
             let slot = &self.slots[id.0 as usize];
@@ -127,6 +131,7 @@ impl<'w> Machine<'w> {
             for_each_score(id, slot, |score| match score {
                 Score::Whole(class, score) => whole[usize::from(class.0)].push(score),
                 Score::Share(class, score) => shares[usize::from(class.0)].push(score),
+                Score::Mig(class, kind, score) => instances.push((class, kind, score)),
                 Score::Cpu(score) => cpu.push(score),
             });
         }
@@ -134,6 +139,10 @@ impl<'w> Machine<'w> {
             pool.gpus_max = whole.iter().map(|score| score.whole_free).max().unwrap_or(0);
             pool.whole = whole.into_iter().collect();
             pool.shares = shares.into_iter().collect();
+        }
+        for (class, kind, score) in instances {
+            let pool = &mut self.pools[usize::from(class.0)];
+            pool.instances.entry(kind).or_default().insert(score);
         }
         self.cpu = cpu.into_iter().collect();
     }
@@ -186,9 +195,9 @@ impl<'w> Machine<'w> {
         self.slots.iter().filter(|slot| slot.takes_work)
     }
 
-    /// GPUs of the class on nodes that take work.
+    /// GPUs of the class on nodes that take work, instances with what they count.
     pub fn capacity(&self, class: ClassIndex) -> GpuMilli {
-        let all = || self.working().map(|slot| GpuMilli::whole(slot.gpus_of(class))).sum();
+        let all = || self.working().map(|slot| slot.amount_of(class)).sum();
         *self.pools[usize::from(class.0)].capacity.get_or_init(all)
     }
 
@@ -229,12 +238,17 @@ impl<'w> Machine<'w> {
             (GpuNeed::None, _) => {
                 Box::new(self.cpu_places(need.cpu_milli).filter(move |p| fits(p.slot)))
             }
-            (GpuNeed::Whole(_) | GpuNeed::Share(_), None) => Box::new(std::iter::empty()),
+            (GpuNeed::Whole(_) | GpuNeed::Share(_) | GpuNeed::Mig(..), None) => {
+                Box::new(std::iter::empty())
+            }
             (GpuNeed::Whole(wanted), Some(pool)) => {
                 Box::new(pool.whole_places(wanted, need.cpu_milli).filter(move |p| fits(p.slot)))
             }
             (GpuNeed::Share(milli), Some(pool)) => {
                 Box::new(pool.share_places(milli).filter(move |p| fits(p.slot)))
+            }
+            (GpuNeed::Mig(wanted, kind), Some(pool)) => {
+                Box::new(pool.instance_places(wanted, kind).filter(move |p| fits(p.slot)))
             }
         }
     }
@@ -278,7 +292,9 @@ impl<'w> Machine<'w> {
         let nodes = picks.into_iter().map(|pick| self.take_one(class, need, pick)).collect();
         let class = class.map(|class| self.class_name(class).clone());
         let cap = |class: &GpuClass| self.power_terms.cap_watts(class, need.cap_watts);
-        let gpu_cap_watts = class.as_ref().and_then(cap);
+        // Instances are not capped.
+        let capped = class.as_ref().filter(|_| need.gpus.kind().is_none());
+        let gpu_cap_watts = capped.and_then(cap);
         Placement { class, nodes, gpu_cap_watts }
     }
 
@@ -341,6 +357,10 @@ impl<'w> Machine<'w> {
                 Score::Share(class, score) => {
                     change(&mut pools[usize::from(class.0)].shares, score, enter)
                 }
+                Score::Mig(class, kind, score) => {
+                    let kinds = &mut pools[usize::from(class.0)].instances;
+                    change(kinds.entry(kind).or_default(), score, enter)
+                }
                 Score::Cpu(score) => change(cpu, score, enter),
             };
         });
@@ -357,6 +377,14 @@ impl Pool {
                     .range(bound(level, cpu_milli)..bound(level.saturating_add(1), CpuMilli::ZERO))
             })
             .map(|score| Pick { slot: score.slot, gpu: None })
+    }
+
+    /// The nodes that keep the fewest free instances first, as for whole GPUs.
+    fn instance_places(&self, wanted: u32, kind: MigKind) -> impl Iterator<Item = Pick> {
+        let first = WholeScore { whole_free: wanted, cpu_free: CpuMilli::ZERO, slot: SlotId(0) };
+        let of_kind = self.instances.get(&kind).into_iter();
+        let enough = of_kind.flat_map(move |scores| scores.range(first..));
+        enough.map(|score| Pick { slot: score.slot, gpu: None })
     }
 
     fn share_places(&self, milli: GpuMilli) -> impl Iterator<Item = Pick> {
@@ -387,6 +415,11 @@ fn serves(score: Score, class: Option<ClassIndex>, need: &Need) -> Option<(Score
         {
             Pick { slot: share.slot, gpu: Some(share.gpu) }
         }
+        (Score::Mig(own, of, mig), GpuNeed::Mig(wanted, kind))
+            if Some(own) == class && of == kind && mig.whole_free >= wanted =>
+        {
+            Pick { slot: mig.slot, gpu: None }
+        }
         _ => return None,
     };
     Some((score, pick))
@@ -407,6 +440,11 @@ fn gpus_to_take(
         (GpuNeed::Whole(wanted), Some(class)) => slot
             .free_of(class)
             .filter(|(_, free)| *free == GpuMilli::WHOLE)
+            .take(wanted as usize)
+            .collect(),
+        (GpuNeed::Mig(wanted, kind), Some(class)) => slot
+            .free_for(class, Some(kind))
+            .filter(|(_, free)| *free == kind.amount())
             .take(wanted as usize)
             .collect(),
     }
@@ -436,6 +474,12 @@ fn for_each_gpu_score(
     let cpu_free = slot.free.cpu_milli;
     if whole_free > 0 {
         enter(Score::Whole(class, WholeScore { whole_free, cpu_free, slot: id }));
+    }
+    for (kind, _) in slot.instances_of(class) {
+        let whole_free = slot.instances_free(class, kind);
+        if whole_free > 0 {
+            enter(Score::Mig(class, kind, WholeScore { whole_free, cpu_free, slot: id }));
+        }
     }
     let mut untouched_seen = false;
     for (gpu, gpu_free) in slot.free_of(class) {

@@ -10,6 +10,7 @@ use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::ids::NodeName;
+use crate::mig::MigKind;
 use crate::spec::{Constraints, GpuRequest, NodeRequest};
 
 /// For jobs that may not be everywhere.
@@ -41,6 +42,37 @@ pub(super) enum GpuNeed {
     Whole(u32),
     /// A share of one.
     Share(GpuMilli),
+    /// Instances of a kind, of those that are cut.
+    Mig(u32, MigKind),
+}
+
+impl GpuNeed {
+    /// How many different ones it takes.
+    pub fn count(self) -> u32 {
+        match self {
+            GpuNeed::None => 0,
+            GpuNeed::Whole(count) | GpuNeed::Mig(count, _) => count,
+            GpuNeed::Share(_) => 1,
+        }
+    }
+
+    /// What it takes of each.
+    pub fn each(self) -> GpuMilli {
+        match self {
+            GpuNeed::None => GpuMilli::ZERO,
+            GpuNeed::Whole(_) => GpuMilli::WHOLE,
+            GpuNeed::Share(milli) => milli,
+            GpuNeed::Mig(_, kind) => kind.amount(),
+        }
+    }
+
+    /// The kind of instance it needs, if it does.
+    pub fn kind(self) -> Option<MigKind> {
+        match self {
+            GpuNeed::None | GpuNeed::Whole(_) | GpuNeed::Share(_) => None,
+            GpuNeed::Mig(_, kind) => Some(kind),
+        }
+    }
 }
 
 impl Need {
@@ -50,6 +82,9 @@ impl Need {
             GpuRequest::None => GpuNeed::None,
             GpuRequest::Whole { count, .. } => GpuNeed::Whole(*count),
             GpuRequest::Share { milli, .. } => GpuNeed::Share(GpuMilli(u64::from(*milli))),
+            GpuRequest::Mig { count, profile, milli, .. } => {
+                GpuNeed::Mig(*count, MigKind { profile: *profile, milli: *milli })
+            }
         };
         let NodeRequest { cpu_milli, memory_mib, gpu_cap_watts: cap_watts, .. } = *request;
         Need { gpus, cpu_milli, memory_mib, cap_watts }
@@ -62,11 +97,7 @@ impl Need {
 
     /// Thousandths on each node.
     pub fn gpu_milli(&self) -> GpuMilli {
-        match self.gpus {
-            GpuNeed::None => GpuMilli::ZERO,
-            GpuNeed::Whole(wanted) => GpuMilli::whole(wanted),
-            GpuNeed::Share(milli) => milli,
-        }
+        self.gpus.each().times(u64::from(self.gpus.count()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! When what is held on a node becomes free, if everything takes as long as it may, and what is planned to begin there.
 //!
 //! Ends are found node by node, once somebody asks. GPUs of a class on a node are as good as each other, so they are
-//! counted; a share counts as the whole GPU that it is on.
+//! counted; a share counts as the whole GPU that it is on. So are instances of a kind, apart from GPUs.
 
 mod power;
 
@@ -16,6 +16,7 @@ use super::slot::Slot;
 use crate::amount::{CpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::{Attempt, NodeAllocation};
 use crate::ids::{JobId, ProjectPath};
+use crate::mig::MigKind;
 use crate::profile::FOREVER;
 use crate::quota::Interval;
 use crate::world::World;
@@ -52,6 +53,8 @@ struct Hold {
     who: Who,
     during: Stretch,
     class: Option<ClassIndex>,
+    /// Of which kind, if they are instances.
+    kind: Option<MigKind>,
     gpus: u32,
     cpu_milli: CpuMilli,
     memory_mib: MemoryMib,
@@ -153,7 +156,8 @@ impl<'w> Horizon<'w> {
             who,
             during,
             class,
-            gpus: whole(&need),
+            kind: need.gpus.kind(),
+            gpus: need.gpus.count(),
             cpu_milli: need.cpu_milli,
             memory_mib: need.memory_mib,
         };
@@ -319,14 +323,19 @@ impl View<'_, '_> {
 
     /// When enough GPUs are free if nothing is planned; `None` if the node has too few.
     fn enough_gpus(&self) -> Option<UnixMicros> {
-        let (wanted, class) = match (whole(&self.ask.need) as usize, self.ask.class) {
+        let (wanted, class) = match (self.ask.need.gpus.count() as usize, self.ask.class) {
             (0, _) | (_, None) => return Some(UnixMicros(i64::MIN)),
             (wanted, Some(class)) => (wanted, class),
         };
-        let of_class = self.ends.gpus.iter().enumerate();
-        let of_class = of_class.filter(|(gpu, _)| self.slot.layout.class_of(*gpu) == Some(class));
-        let mut free: Vec<UnixMicros> = of_class.map(|(_, end)| *end).collect();
+        let serving = self.ends.gpus.iter().enumerate().filter(|(gpu, _)| self.serves(*gpu, class));
+        let mut free: Vec<UnixMicros> = serving.map(|(_, end)| *end).collect();
         (free.len() >= wanted).then(|| *free.select_nth_unstable(wanted - 1).1)
+    }
+
+    /// Whether what is at that position is of the class, and of the kind that is asked for.
+    fn serves(&self, gpu: usize, class: ClassIndex) -> bool {
+        let kind = self.ask.need.gpus.kind();
+        self.slot.layout.class_of(gpu) == Some(class) && self.slot.is_of_kind(gpu, kind)
     }
 
     fn has_room(&self, from: UnixMicros) -> bool {
@@ -350,11 +359,12 @@ impl View<'_, '_> {
             cpu += *cpu_milli;
             memory += *memory_mib;
         }
-        let mut gpus = whole(need);
+        let mut gpus = need.gpus.count();
         for hold in self.binding().filter(|hold| hold.during.from <= at && at < hold.during.until) {
             cpu += hold.cpu_milli;
             memory += hold.memory_mib;
-            gpus += if hold.class == self.ask.class { hold.gpus } else { 0 };
+            let same = (hold.class, hold.kind) == (self.ask.class, need.gpus.kind());
+            gpus += if same { hold.gpus } else { 0 };
         }
         cpu <= self.slot.cpu_milli && memory <= self.slot.memory_mib && gpus <= self.gpus_at(at)
     }
@@ -362,16 +372,7 @@ impl View<'_, '_> {
     fn gpus_at(&self, at: UnixMicros) -> u32 {
         let Some(class) = self.ask.class else { return 0 };
         let free = self.ends.gpus.iter().enumerate();
-        let free =
-            free.filter(|(gpu, end)| **end <= at && self.slot.layout.class_of(*gpu) == Some(class));
+        let free = free.filter(|(gpu, end)| **end <= at && self.serves(*gpu, class));
         u32::try_from(free.count()).unwrap_or(u32::MAX)
-    }
-}
-
-fn whole(need: &Need) -> u32 {
-    match need.gpus {
-        GpuNeed::None => 0,
-        GpuNeed::Whole(count) => count,
-        GpuNeed::Share(_) => 1,
     }
 }

@@ -173,7 +173,7 @@ impl ClassLending {
         let zeros = vec![0; fair.nodes()];
         let held = fair.arena().indexes().map(|node| fair.guaranteed(node, class).1.0);
         let slots = machine.slots.iter().filter(|slot| slot.is_in_service());
-        let free = slots.flat_map(|slot| slot.free_of(class)).map(|(_, free)| free.0);
+        let free = slots.flat_map(|slot| slot.all_free_of(class)).map(|(_, free)| free.0);
         ClassLending {
             in_service: fair.in_service(class).0,
             free: free.sum(),

@@ -118,7 +118,7 @@ impl<'w> Power<'w> {
 
     /// What a GPU that attempts of the world hold is reserved beyond its idle figure, watts.
     pub fn held_of(&self, node: &Node, gpu: &Gpu) -> i64 {
-        let idle = self.terms().idle_watts(&gpu.class);
+        let idle = self.terms().idle_watts_of(gpu);
         i64::from(gpu_watts(self.world, node, gpu)) - i64::from(idle)
     }
 
@@ -130,7 +130,8 @@ impl<'w> Power<'w> {
     /// What a node of a gang reserves beyond what it does while its GPUs have nothing to do, watts.
     pub fn beyond_idle(&self, class: Option<&GpuClass>, need: &Need) -> i64 {
         let gpus = match need.gpus {
-            GpuNeed::None => 0,
+            // A GPU that is cut counts with all that it may draw, whether its instances have something to do or not.
+            GpuNeed::None | GpuNeed::Mig(..) => 0,
             GpuNeed::Whole(count) => i64::from(count),
             GpuNeed::Share(_) => 1,
         };

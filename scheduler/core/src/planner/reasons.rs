@@ -19,11 +19,12 @@ use super::request::{Families, Family, FamilyId, fits};
 use super::score::{ClassIndex, SlotId};
 use super::slot::Slot;
 use super::standing::Standings;
-use crate::amount::{GpuMilli, UnixMicros};
-use crate::explain::memory_words;
+use crate::amount::UnixMicros;
+use crate::mig::MigKind;
 use crate::plan::{Blocker, BlockerKind, Unit, ranked};
 use crate::spec::GpuRequest;
 
+mod amounts;
 mod blocks;
 mod bounds;
 mod hurt;
@@ -33,6 +34,7 @@ mod power;
 mod reserved;
 mod usual;
 
+use amounts::{Totals, sum};
 use blocks::Nearest;
 pub(super) use planned::Outlook;
 use planned::Way;
@@ -41,13 +43,6 @@ use planned::Way;
 const NAMED_MAX: usize = 3;
 
 type List = Arc<Vec<Blocker>>;
-
-/// GPUs of a class on nodes that take work.
-#[derive(Debug, Clone, Copy, Default)]
-struct Totals {
-    free: GpuMilli,
-    capacity: GpuMilli,
-}
 
 /// What the pass has left.
 #[derive(Debug, Clone, Copy)]
@@ -75,8 +70,8 @@ pub(super) struct Reasons<'a, 'w> {
     lending: Option<(&'a Lending<'w>, &'a Fair)>,
     families: &'a mut Families<'w>,
     capacity: BTreeMap<(FamilyId, u32), List>,
-    /// By class, and by family too where a family may not go everywhere.
-    totals: BTreeMap<(ClassIndex, Option<FamilyId>), Totals>,
+    /// By class and kind of instance, and by family too where a family may not go everywhere.
+    totals: BTreeMap<(ClassIndex, Option<MigKind>, Option<FamilyId>), Totals>,
     lists: BTreeMap<(Want, Order), List>,
     /// By kind of request and number of nodes: until when such a gang could stay where it finds room now, by class.
     ways: BTreeMap<(FamilyId, u32), Vec<Option<Way>>>,
@@ -226,22 +221,10 @@ impl<'a, 'w> Reasons<'a, 'w> {
         let Some(class) = family.tries[place].class else {
             return Totals::default();
         };
-        let key = (class, (!family.territory.is_everywhere()).then_some(id));
+        let own = (!family.territory.is_everywhere()).then_some(id);
+        let key = (class, family.need.gpus.kind(), own);
         *self.totals.entry(key).or_insert_with(|| sum(self.machine, family, class))
     }
-}
-
-/// Sums over the nodes of a family's territory that take work.
-fn sum(machine: &Machine<'_>, family: &Family<'_>, class: ClassIndex) -> Totals {
-    let mut totals = Totals::default();
-    let slots = machine.ids_of(Some(class)).map(|id| machine.slot(id));
-    for slot in slots.filter(|slot| slot.takes_work) {
-        if family.territory.contains(slot) {
-            totals.free += slot.free_of(class).map(|(_, free)| free).sum();
-            totals.capacity += GpuMilli::whole(slot.gpus_of(class));
-        }
-    }
-    totals
 }
 
 /// Drops classes that can never serve as long as another can; names what is asked if there is no such class.
@@ -330,23 +313,6 @@ impl<'w> Look<'_, 'w> {
         self.class.map(|class| self.machine.class_name(class).to_string()).unwrap_or_default()
     }
 
-    /// What one node must give, in words; `free` is put before each part.
-    fn node_words(&self, free: &str) -> String {
-        let (class, capped) = (self.class_word(), self.cap_words());
-        let gpus = match &self.family.per_node.gpus {
-            GpuRequest::None => String::new(),
-            GpuRequest::Whole { count: 1, .. } => format!("1{free} {class} GPU{capped}, "),
-            GpuRequest::Whole { count, .. } => format!("{count}{free} {class} GPUs{capped}, "),
-            GpuRequest::Share { milli, .. } => {
-                format!("{} of a{free} {class} GPU{capped}, ", GpuMilli(u64::from(*milli)))
-            }
-        };
-        let need = &self.family.need;
-        let cpus = if need.cpu_milli.0 == 1000 { "CPU" } else { "CPUs" };
-        let memory = memory_words(need.memory_mib);
-        format!("{gpus}{}{free} {cpus} and {memory}{free} memory", need.cpu_milli)
-    }
-
     /// Not even the whole machine would serve.
     fn never(&self, all: u32) -> Blocker {
         let asked = self.family.territory.words();
@@ -412,17 +378,6 @@ impl<'w> Look<'_, 'w> {
             blockers.push(self.too_few_nodes(&self.family.need));
         }
         blockers
-    }
-
-    fn too_few_gpus(&self, alone: &Need) -> Blocker {
-        let Totals { free, capacity } = self.totals;
-        let needed = self.family.need.gpu_milli().times(self.nodes.into());
-        // Enough in sum, but scattered; or work without GPUs, of which it needs none. Where nodes keep together, a sum
-        // over all of them tells nothing.
-        if free >= needed || self.terms().is_binding() {
-            return self.too_few_nodes(alone);
-        }
-        self.capacity_blocker(Unit::GpuMilli, needed.0, free.0, capacity.0, String::new())
     }
 
     /// Enough is free in sum, but not on as many nodes that give so much.

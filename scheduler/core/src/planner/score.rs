@@ -2,6 +2,7 @@
 //! from the first to the last, smaller is better, and the last ones make the order total.
 
 use crate::amount::{CpuMilli, GpuMilli};
+use crate::mig::MigKind;
 
 /// A node of the pass, numbered in the order of names, so that comparing numbers compares names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,8 @@ pub(super) enum Score {
     Whole(ClassIndex, WholeScore),
     /// For shares.
     Share(ClassIndex, ShareScore),
+    /// For instances of a kind; the GPUs of its score are those.
+    Mig(ClassIndex, MigKind, WholeScore),
     /// For jobs without GPUs.
     Cpu(CpuScore),
 }

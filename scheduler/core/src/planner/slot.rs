@@ -9,6 +9,7 @@ use super::score::ClassIndex;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::fabric::ReservationSet;
 use crate::ids::{GpuClass, NodeName};
+use crate::mig::MigKind;
 use crate::node::Gpu;
 use crate::power::PowerTerms;
 use crate::world::{Node, NodeFree};
@@ -32,6 +33,8 @@ pub(super) struct Slot<'w> {
     pub memory_mib: MemoryMib,
     /// GPUs it has.
     pub gpus: u32,
+    /// Whether any of those is an instance of one that is cut.
+    pub cut: bool,
     /// Reservations that take it.
     pub reserved: ReservationSet,
     /// Which of the moments at which nodes close is its own; the last number there is if it does not.
@@ -87,24 +90,75 @@ impl Slot<'_> {
         self.node.is_in_service() && !self.stands_by
     }
 
-    /// GPUs of the class it has.
+    /// GPUs of the class it has, those that are cut left out.
     pub fn gpus_of(&self, class: ClassIndex) -> u32 {
         match &self.layout {
-            Layout::Uniform(own) if *own == class => self.gpus,
-            Layout::Uniform(_) => 0,
-            Layout::Mixed(classes) => count(classes.iter().filter(|own| **own == class)),
+            Layout::Uniform(own) if *own == class && !self.cut => self.gpus,
+            Layout::Uniform(own) if *own != class => 0,
+            Layout::Uniform(_) | Layout::Mixed(_) => count(self.free_of(class)),
         }
     }
 
-    /// What is free on each GPU of the class, by position in the inventory.
-    pub fn free_of(&self, class: ClassIndex) -> impl Iterator<Item = (usize, GpuMilli)> {
+    /// What it has of the class, instances with what they count.
+    pub fn amount_of(&self, class: ClassIndex) -> GpuMilli {
+        if !self.cut {
+            return GpuMilli::whole(self.gpus_of(class));
+        }
+        let gpus = self.node.inventory.gpus.iter().enumerate();
+        let of_class = gpus.filter(|(gpu, _)| self.layout.class_of(*gpu) == Some(class));
+        of_class.map(|(_, gpu)| gpu.amount()).sum()
+    }
+
+    /// What is free on each GPU and each instance of the class, by position in the inventory.
+    pub fn all_free_of(&self, class: ClassIndex) -> impl Iterator<Item = (usize, GpuMilli)> {
         let free = self.free.gpus.iter().copied().enumerate();
         free.filter(move |(gpu, _)| self.layout.class_of(*gpu) == Some(class))
+    }
+
+    /// What is free on each GPU of the class that is not cut, by position in the inventory.
+    pub fn free_of(&self, class: ClassIndex) -> impl Iterator<Item = (usize, GpuMilli)> {
+        self.free_for(class, None)
+    }
+
+    /// What is free on what serves: instances of the kind, or GPUs that are not cut.
+    pub fn free_for(
+        &self,
+        class: ClassIndex,
+        kind: Option<MigKind>,
+    ) -> impl Iterator<Item = (usize, GpuMilli)> {
+        self.all_free_of(class).filter(move |(gpu, _)| self.is_of_kind(*gpu, kind))
+    }
+
+    /// Whether what is at that position is an instance of the kind, or without one a GPU that is not cut.
+    pub fn is_of_kind(&self, gpu: usize, kind: Option<MigKind>) -> bool {
+        if !self.cut {
+            return kind.is_none();
+        }
+        self.node.inventory.gpus.get(gpu).is_some_and(|gpu| gpu.kind() == kind)
+    }
+
+    /// Instances of the class it has, by kind.
+    pub fn instances_of(&self, class: ClassIndex) -> BTreeMap<MigKind, u32> {
+        let mut kinds = BTreeMap::new();
+        if !self.cut {
+            return kinds;
+        }
+        let gpus = self.node.inventory.gpus.iter().enumerate();
+        let of_class = gpus.filter(|(gpu, _)| self.layout.class_of(*gpu) == Some(class));
+        for kind in of_class.filter_map(|(_, gpu)| gpu.kind()) {
+            *kinds.entry(kind).or_default() += 1;
+        }
+        kinds
     }
 
     /// Whole free GPUs of the class.
     pub fn whole_free(&self, class: ClassIndex) -> u32 {
         count(self.free_of(class).filter(|(_, free)| *free == GpuMilli::WHOLE))
+    }
+
+    /// Free instances of a kind, of the class.
+    pub fn instances_free(&self, class: ClassIndex, kind: MigKind) -> u32 {
+        count(self.free_for(class, Some(kind)).filter(|(_, free)| *free == kind.amount()))
     }
 
     /// Whether what is free now serves one node of a gang.
@@ -118,29 +172,33 @@ impl Slot<'_> {
     /// Whether the GPUs that it would give can be capped as the job asks and the site orders.
     pub fn can_cap(&self, need: &Need) -> bool {
         let takes = |watts| self.cap_floor_watts.is_some_and(|floor| floor <= watts);
-        need.gpus == GpuNeed::None || (!self.defies_order && need.cap_watts.is_none_or(takes))
+        match need.gpus {
+            GpuNeed::None | GpuNeed::Mig(..) => true,
+            GpuNeed::Whole(_) | GpuNeed::Share(_) => {
+                !self.defies_order && need.cap_watts.is_none_or(takes)
+            }
+        }
     }
 
     fn fits_gpus(&self, class: Option<ClassIndex>, gpus: GpuNeed) -> bool {
         match (class, gpus) {
             (_, GpuNeed::None) => true,
-            (None, GpuNeed::Whole(_) | GpuNeed::Share(_)) => false,
+            (None, GpuNeed::Whole(_) | GpuNeed::Share(_) | GpuNeed::Mig(..)) => false,
             (Some(class), GpuNeed::Whole(wanted)) => self.whole_free(class) >= wanted,
             (Some(class), GpuNeed::Share(milli)) => {
                 self.free_of(class).any(|(_, free)| free >= milli)
             }
+            (Some(class), GpuNeed::Mig(wanted, kind)) => self.instances_free(class, kind) >= wanted,
         }
     }
 
     /// Whether it would serve one node of a gang if it were empty.
     pub fn could_fit(&self, class: Option<ClassIndex>, need: &Need) -> bool {
-        let gpus = class.map_or(0, |class| self.gpus_of(class));
-        let enough_gpus = match need.gpus {
-            GpuNeed::None => true,
-            GpuNeed::Whole(wanted) => gpus >= wanted,
-            GpuNeed::Share(_) => gpus >= 1,
+        let serving = |class| match need.gpus {
+            GpuNeed::None | GpuNeed::Whole(_) | GpuNeed::Share(_) => self.gpus_of(class),
+            GpuNeed::Mig(_, kind) => count(self.free_for(class, Some(kind))),
         };
-        enough_gpus
+        class.map_or(0, serving) >= need.gpus.count()
             && self.cpu_milli >= need.cpu_milli
             && self.memory_mib >= need.memory_mib
             && self.can_cap(need)
@@ -168,6 +226,7 @@ pub(super) fn slot_of<'w>(
         cpu_milli: inventory.cpu_milli,
         memory_mib: inventory.memory_mib,
         gpus: count(inventory.gpus.iter()),
+        cut: node.has_instances(),
         reserved,
         closes: NEVER,
         stands_by,

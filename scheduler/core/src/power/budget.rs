@@ -143,7 +143,7 @@ pub fn draw_of(world: &World, node: &Node) -> NodeDraw {
     let own = u64::from(terms.node_watts);
     NodeDraw {
         watts: own + of_gpus(&|gpu| gpu_watts(world, node, gpu)),
-        idle_watts: own + of_gpus(&|gpu| terms.idle_watts(&gpu.class)),
+        idle_watts: own + of_gpus(&|gpu| terms.idle_watts_of(gpu)),
     }
 }
 
@@ -158,7 +158,7 @@ pub fn gpu_watts(world: &World, node: &Node, gpu: &Gpu) -> u32 {
         let holds = held.gpus.iter().any(|held| held.uuid == gpu.uuid);
         holds.then(|| world.power.busy_watts(&gpu.class, placement.gpu_cap_watts))
     });
-    holders.max().unwrap_or_else(|| world.power.idle_watts(&gpu.class))
+    holders.max().unwrap_or_else(|| world.power.idle_watts_of(gpu))
 }
 
 impl World {

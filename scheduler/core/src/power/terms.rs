@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::GpuClass;
+use crate::mig::Mig;
+use crate::node::Gpu;
 use crate::node::Inventory;
 
 /// Of a GPU whose class has no watts of its own: only proportions count then.
@@ -124,6 +126,16 @@ impl PowerTerms {
     pub fn idle_watts(&self, class: &GpuClass) -> u32 {
         let idle = u64::from(self.full_watts(class)) * u64::from(self.idle_percent.min(100)) / 100;
         u32::try_from(idle).unwrap_or(u32::MAX)
+    }
+
+    /// The same of one GPU: one that is cut into instances counts with all that it may draw at any time, since they are used
+    /// one by one and cannot be capped.
+    #[must_use]
+    pub fn idle_watts_of(&self, gpu: &Gpu) -> u32 {
+        match gpu.mig {
+            Mig::Off => self.idle_watts(&gpu.class),
+            Mig::Cut(_) | Mig::Instance(_) => self.busy_watts(&gpu.class, None),
+        }
     }
 
     /// What a GPU is reserved that an attempt holds with this cap, or with none, watts.

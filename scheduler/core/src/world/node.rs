@@ -7,13 +7,15 @@ use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::attempt::NodeAllocation;
 use crate::health::NodeHealth;
 use crate::ids::{AttemptId, GpuUuid};
+use crate::mig::Mig;
 use crate::node::{Admin, Gpu, Inventory, Liveness};
 use crate::window::Window;
 
 /// A node with what is free on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// As registered, less the GPUs that are out: what may be given out.
+    /// As registered, less the GPUs that are out, and with instances in the place of those that are cut: what may be
+    /// given out.
     pub inventory: Arc<Inventory>,
     /// As registered, with all its GPUs.
     pub registered: Arc<Inventory>,
@@ -54,7 +56,7 @@ impl NodeFree {
     #[must_use]
     pub fn all_of(inventory: &Inventory) -> Self {
         NodeFree {
-            gpus: vec![GpuMilli::WHOLE; inventory.gpus.len()],
+            gpus: inventory.gpus.iter().map(Gpu::amount).collect(),
             cpu_milli: inventory.cpu_milli,
             memory_mib: inventory.memory_mib,
         }
@@ -147,6 +149,24 @@ impl Node {
         self.registered.gpus.iter().filter(|gpu| !self.health.offers(&gpu.uuid))
     }
 
+    /// Whether any of what may be given out is an instance of a GPU that is cut.
+    #[must_use]
+    pub fn has_instances(&self) -> bool {
+        !Arc::ptr_eq(&self.inventory, &self.registered)
+            && self.inventory.gpus.iter().any(|gpu| !gpu.mig.is_off())
+    }
+
+    /// The GPU of that name, or the one that an instance of that name is cut from, as registered.
+    #[must_use]
+    pub fn card_of(&self, uuid: &GpuUuid) -> Option<&Gpu> {
+        let has = |gpu: &&Gpu| match &gpu.mig {
+            Mig::Cut(cut) => cut.instances().iter().any(|one| one.uuid == *uuid),
+            Mig::Off | Mig::Instance(_) => false,
+        };
+        let gpus = &self.registered.gpus;
+        gpus.iter().find(|gpu| gpu.uuid == *uuid).or_else(|| gpus.iter().find(has))
+    }
+
     /// Index of the GPU among those that may be given out.
     #[must_use]
     pub fn gpu_index(&self, uuid: &GpuUuid) -> Option<usize> {
@@ -167,7 +187,8 @@ impl Node {
         }
         for gpu in &allocation.gpus {
             if let Some(index) = self.gpu_index(&gpu.uuid) {
-                self.free.gpus[index] = (self.free.gpus[index] + gpu.milli).min(GpuMilli::WHOLE);
+                let all = self.inventory.gpus[index].amount();
+                self.free.gpus[index] = (self.free.gpus[index] + gpu.milli).min(all);
             }
         }
         let inventory = &self.inventory;
@@ -205,12 +226,14 @@ impl Node {
     }
 }
 
-/// What may be given out of a node's hardware.
+/// What may be given out of a node's hardware: its GPUs that are not out, and of those that are cut the instances.
 fn offered(registered: &Arc<Inventory>, health: &NodeHealth) -> Arc<Inventory> {
-    if registered.gpus.iter().all(|gpu| health.offers(&gpu.uuid)) {
+    let as_it_is = |gpu: &Gpu| gpu.mig.is_off() && health.offers(&gpu.uuid);
+    if registered.gpus.iter().all(as_it_is) {
         return Arc::clone(registered);
     }
     let mut offered = Inventory::clone(registered);
-    offered.gpus.retain(|gpu| health.offers(&gpu.uuid));
+    let sound = registered.gpus.iter().filter(|gpu| health.offers(&gpu.uuid));
+    offered.gpus = sound.flat_map(Gpu::given_out).collect();
     Arc::new(offered)
 }

@@ -11,6 +11,7 @@ use gotgan_core::ids::{
 };
 use gotgan_core::image::{ImagePath, Images};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
+use gotgan_core::mig::{Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
 use gotgan_core::power::caps::{CapRange, Caps};
 use gotgan_core::spec::{
@@ -32,6 +33,7 @@ pub struct NodeBuilder<'a> {
     images: Option<Images>,
     caps: Option<Caps>,
     cap_range: Option<CapRange>,
+    cuts: Vec<(usize, Vec<&'static str>)>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -48,6 +50,7 @@ impl<'a> NodeBuilder<'a> {
             images: None,
             caps: None,
             cap_range: None,
+            cuts: Vec::new(),
         }
     }
 
@@ -90,6 +93,12 @@ impl<'a> NodeBuilder<'a> {
         self
     }
 
+    /// Cuts the GPU at that position into instances of these profiles, of a card with 7 compute slices.
+    pub fn cut(mut self, gpu: usize, profiles: &[&'static str]) -> Self {
+        self.cuts.push((gpu, profiles.to_vec()));
+        self
+    }
+
     /// Adds the node, heard and ready.
     pub fn add(self) {
         let count: u32 = self.gpus.iter().map(|(_, count)| count).sum();
@@ -99,6 +108,9 @@ impl<'a> NodeBuilder<'a> {
             gpu.nvlink_domain = domain;
         }
         gpus.iter_mut().for_each(|gpu| gpu.cap_range = self.cap_range);
+        for (gpu, profiles) in self.cuts {
+            gpus[gpu].mig = Mig::Cut(cut(&gpus[gpu].uuid, &profiles));
+        }
         let inventory = Inventory {
             node: self.name.clone(),
             address: "127.0.0.1:1".to_owned(),
@@ -135,8 +147,22 @@ fn gpus(node: &NodeName, counts: &[(String, u32)]) -> Vec<Gpu> {
         serial: String::new(),
         nvlink_domain: String::new(),
         cap_range: None,
+        mig: Mig::Off,
     };
     (0..).zip(classes).map(gpu).collect()
+}
+
+/// What a GPU with 7 compute slices is cut into.
+pub fn cut(card: &GpuUuid, profiles: &[&str]) -> MigCut {
+    let instance = |(number, profile): (u32, &&str)| MigInstance {
+        uuid: GpuUuid::new(&format!("MIG-{card}-{number}")).unwrap(),
+        profile: MigProfile::new(profile).unwrap(),
+        slices: profile.split('g').next().unwrap().parse().unwrap(),
+        memory_mib: MemoryMib(1),
+        gpu_instance: number,
+        compute_instance: 0,
+    };
+    MigCut::new(7, (0..).zip(profiles).map(instance).collect())
 }
 
 fn plain_job(id: JobId, queued: UnixMicros) -> Job {
@@ -254,6 +280,14 @@ impl<'a> JobBuilder<'a> {
     /// Its GPUs capped at so many watts.
     pub fn cap(self, watts: u32) -> Self {
         self.spec(|spec| spec.per_node.gpu_cap_watts = Some(watts))
+    }
+
+    /// Instances of a card with 7 compute slices on each node; class `""` for any.
+    pub fn mig(self, count: u32, profile: &str, class: &str) -> Self {
+        let class = GpuClass::new(class).ok();
+        let slices: u32 = profile.split('g').next().unwrap().parse().unwrap();
+        let (profile, milli) = (MigProfile::new(profile).unwrap(), slices * 1000 / 7);
+        self.spec(|spec| spec.per_node.gpus = GpuRequest::Mig { count, profile, milli, class })
     }
 
     pub fn cpus(self, cpus: u64) -> Self {

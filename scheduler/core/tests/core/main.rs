@@ -31,6 +31,7 @@ mod kept_back;
 mod lend;
 mod lending;
 mod measured;
+mod mig;
 mod naive;
 mod nvlink;
 mod overview;

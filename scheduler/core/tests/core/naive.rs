@@ -9,6 +9,7 @@ use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::fragmentation::{ClassNumber, ClassSet, Counts, GpuShape, Mix, Room, Shape};
 use gotgan_core::ids::{GpuClass, JobId, NodeName};
 use gotgan_core::job::{Job, JobState};
+use gotgan_core::node::Gpu;
 use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::spec::GpuRequest;
 use gotgan_core::world::{Node, Usage, World};
@@ -108,7 +109,7 @@ fn shares(world: &World, waiting: &[&Job]) -> Shares {
     let of = |class: GpuClass| {
         let in_service = world.nodes.values().filter(|node| node.is_in_service());
         let gpus = in_service.flat_map(|node| &node.inventory.gpus);
-        let capacity = GpuMilli::WHOLE.times(gpus.filter(|gpu| gpu.class == class).count() as u64);
+        let capacity = gpus.filter(|gpu| gpu.class == class).map(Gpu::amount).sum();
         let demand = |node| {
             let path = arena.path(node);
             let asks = |job: &&&Job| {
@@ -142,7 +143,7 @@ type Place = (bool, Vec<Of>, Reverse<i32>, UnixMicros);
 fn full(world: &World, due: &Entitlements, class: &GpuClass) -> Entitlements {
     let there = world.nodes.values().filter(|node| node.is_in_service());
     let gpus = there.flat_map(|node| &node.inventory.gpus).filter(|gpu| gpu.class == *class);
-    let capacity = GpuMilli::WHOLE.times(gpus.count() as u64);
+    let capacity = gpus.map(Gpu::amount).sum();
     let arena = Arc::new(due.arena().clone());
     Entitlements::new(arena, &world.quota, class, capacity, |_| capacity)
 }
@@ -278,7 +279,9 @@ fn place(
         .collect();
     let could_elsewhere = match job.spec.per_node.gpus {
         // Any class will do: avoiding is dropped only if no class could serve without those nodes.
-        GpuRequest::Whole { class: None, .. } | GpuRequest::Share { class: None, .. } => {
+        GpuRequest::Whole { class: None, .. }
+        | GpuRequest::Share { class: None, .. }
+        | GpuRequest::Mig { class: None, .. } => {
             let all = nodes.values().flat_map(|node| &node.inventory.gpus);
             let classes: BTreeSet<_> = all.map(|gpu| gpu.class.clone()).collect();
             classes.iter().any(|class| could(&rest, job, Some(class)))
@@ -353,6 +356,8 @@ fn choices(node: &Node, job: &Job, class: Option<&GpuClass>) -> Vec<([u64; 3], V
         .iter()
         .enumerate()
         .filter(|(_, gpu)| Some(&gpu.class) == class)
+        // Instances for who asks for their kind, GPUs that are whole for all others.
+        .filter(|(_, gpu)| gpu.kind() == job.spec.per_node.gpus.kind())
         .map(|(index, _)| (index, node.free.gpus[index].0))
         .collect();
     let whole: Vec<usize> =
@@ -368,6 +373,12 @@ fn choices(node: &Node, job: &Job, class: Option<&GpuClass>) -> Vec<([u64; 3], V
             .filter(|(_, free)| *free >= u64::from(milli))
             .map(|(index, free)| ([free, whole.len() as u64, cpu], vec![index]))
             .collect(),
+        GpuRequest::Mig { count, milli, .. } => {
+            let free = of_class.into_iter().filter(|(_, free)| *free == u64::from(milli));
+            let free: Vec<usize> = free.map(|(index, _)| index).collect();
+            let enough = free.get(..count as usize).map(<[usize]>::to_vec);
+            enough.map(|taken| ([free.len() as u64, cpu, 0], taken)).into_iter().collect()
+        }
     }
 }
 
@@ -381,7 +392,7 @@ fn take(
     let milli = match job.spec.per_node.gpus {
         GpuRequest::None => GpuMilli::ZERO,
         GpuRequest::Whole { .. } => GpuMilli::WHOLE,
-        GpuRequest::Share { milli, .. } => GpuMilli(milli.into()),
+        GpuRequest::Share { milli, .. } | GpuRequest::Mig { milli, .. } => GpuMilli(milli.into()),
     };
     for (name, gpus) in start {
         let free = &mut nodes.get_mut(name).unwrap().free;
@@ -535,7 +546,9 @@ impl Typical {
         let own: BTreeSet<_> = node.inventory.gpus.iter().map(|gpu| &gpu.class).collect();
         let own = own.into_iter().filter(|own| class.is_none_or(|class| class == *own));
         let growth = |class: &GpuClass| {
-            let of_class = |gpu: &usize| node.inventory.gpus[*gpu].class == *class;
+            let gpus_there = &node.inventory.gpus;
+            let is_whole = |gpu: &usize| gpus_there[*gpu].kind().is_none();
+            let of_class = |gpu: &usize| gpus_there[*gpu].class == *class && is_whole(gpu);
             let places: Vec<usize> = (0..node.free.gpus.len()).filter(of_class).collect();
             let Some(number) = self.classes.get(class) else { return 0 };
             let room = Room {
@@ -555,7 +568,7 @@ impl Typical {
 fn shape(job: &Job) -> Shape {
     let request = &job.spec.per_node;
     let gpus = match request.gpus {
-        GpuRequest::None => GpuShape::None,
+        GpuRequest::None | GpuRequest::Mig { .. } => GpuShape::None,
         GpuRequest::Whole { count, .. } => GpuShape::Whole(count),
         GpuRequest::Share { milli, .. } => GpuShape::Share(GpuMilli(milli.into())),
     };

@@ -67,6 +67,52 @@ proptest! {
     }
 
     #[test]
+    fn with_instances_it_decides_exactly_as_the_naive_one_too(
+        sketch in sketch(), cuts in any::<[u32; 4]>(),
+    ) {
+        let mut cluster = sketch.with_instances(cuts).build();
+        let outcome = cluster.check();
+        let naive: BTreeMap<u64, naive::Start> =
+            naive::plan(&cluster.world, cluster.now).into_iter().map(|(job, s)| (job.0, s)).collect();
+        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+    }
+
+    #[test]
+    fn with_instances_and_guarantees_it_decides_exactly_as_the_naive_one_too(
+        sketch in sketch(), cuts in any::<[u32; 4]>(), guarantees in any::<[u32; 8]>(),
+    ) {
+        let mut cluster = sketch.with_instances(cuts).build_guaranteed(guarantees);
+        let outcome = cluster.check();
+        let naive = naive::plan(&cluster.world, cluster.now);
+        let naive: BTreeMap<u64, naive::Start> =
+            naive.into_iter().map(|(job, start)| (job.0, start)).collect();
+        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+    }
+
+    #[test]
+    fn instances_are_given_out_as_a_whole_and_cards_never_come_to_more_than_they_are(
+        sketch in sketch(), cuts in any::<[u32; 4]>(),
+    ) {
+        let mut cluster = sketch.with_instances(cuts).build();
+        cluster.start_all();
+        let mut given: BTreeMap<String, u64> = BTreeMap::new();
+        for attempt in cluster.world.attempts.values() {
+            let asked = &cluster.world.jobs[&attempt.id.job].spec.per_node.gpus;
+            prop_assert_eq!(attempt.gpus(), asked.amount().times(attempt.placement.nodes.len() as u64));
+            for place in &attempt.placement.nodes {
+                for held in &place.gpus {
+                    let card = cluster.world.nodes[&place.node].card_of(&held.uuid).unwrap();
+                    prop_assert_eq!(card.uuid == held.uuid, asked.kind().is_none());
+                    *given.entry(card.uuid.to_string()).or_default() += held.milli.0;
+                }
+            }
+        }
+        prop_assert!(given.values().all(|milli| *milli <= 1000), "{:?}", given);
+        let second = cluster.check();
+        prop_assert!(second.plan.decisions.is_empty(), "{:?}", second.plan.decisions);
+    }
+
+    #[test]
     fn with_guarantees_it_decides_exactly_as_the_naive_one_too(
         sketch in sketch(), guarantees in any::<[u32; 8]>(),
     ) {

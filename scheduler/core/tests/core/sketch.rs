@@ -20,6 +20,8 @@ pub struct NodeSketch {
     memory_gib: u64,
     hall: bool,
     state: u8,
+    /// Which of its GPUs are cut into what.
+    cuts: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct JobSketch {
     more: u32,
     /// What its GPUs are to be capped at, if it asks for whole ones.
     cap: Option<u32>,
+    /// The profile of the instances that it asks for.
+    profile: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +58,9 @@ pub struct Sketch {
 }
 
 const PROJECTS: [&str; 4] = ["public/a/x", "public/a/y", "public/b", "public/lab"];
+/// What a GPU is cut into.
+const CUTS: [&[&str]; 4] = [&["1g.10gb"; 7], &["3g.40gb", "2g.20gb", "2g.20gb"], &[], &["7g.80gb"]];
+const PROFILES: [&str; 4] = ["1g.10gb", "2g.20gb", "3g.40gb", "7g.80gb"];
 const CLASSES: [&str; 3] = ["a100", "b200", ""];
 
 pub fn sketch() -> impl Strategy<Value = Sketch> {
@@ -68,7 +75,7 @@ fn node() -> impl Strategy<Value = NodeSketch> {
         |(a100, b200, cpus, memory_gib, hall, state)| {
             // Most nodes are of one class.
             let a100 = if hall && b200 > 0 { 0 } else { a100 };
-            NodeSketch { a100, b200, cpus, memory_gib, hall, state }
+            NodeSketch { a100, b200, cpus, memory_gib, hall, state, cuts: Vec::new() }
         },
     )
 }
@@ -94,6 +101,7 @@ fn job() -> impl Strategy<Value = JobSketch> {
             scavenges: false,
             more: 0,
             cap: None,
+            profile: None,
         }
     })
 }
@@ -137,6 +145,21 @@ impl Sketch {
         let before = self.before.iter_mut().map(|(job, _)| job);
         for (job, number) in before.chain(&mut self.jobs).zip(numbers.into_iter().cycle()) {
             job.cap = (number % 3 == 0).then_some(300 + number % 5 * 100);
+        }
+        self
+    }
+
+    /// The same where two GPUs of three are cut, if these numbers want it, and every second job that asks for whole GPUs
+    /// asks for instances, of those that run as of those that wait.
+    pub fn with_instances(mut self, numbers: [u32; 4]) -> Self {
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let number = |gpu: u32| numbers[at % 4] as usize / 7_usize.pow(gpu) % 6;
+            node.cuts = (0..node.a100 + node.b200).map(number).collect();
+        }
+        let before = self.before.iter_mut().map(|(job, _)| job);
+        for (at, job) in before.chain(&mut self.jobs).enumerate() {
+            let profile = PROFILES[numbers[at % 4] as usize / 4_usize.pow(at as u32 % 5) % 4];
+            job.profile = (at % 2 == 0).then_some(profile);
         }
         self
     }
@@ -218,7 +241,13 @@ impl NodeSketch {
         let hall = if self.hall { "a" } else { "b" };
         let rack = format!("{hall}{}", index % 2);
         let node = cluster.node(&format!("n{index}"));
-        let node = node.gpus(self.a100, "a100").gpus(self.b200, "b200").caps(100);
+        let mut node = node.gpus(self.a100, "a100").gpus(self.b200, "b200").caps(100);
+        for (gpu, cut) in self.cuts.iter().enumerate() {
+            node = match CUTS.get(*cut) {
+                Some(cut) => node.cut(gpu, cut),
+                None => node,
+            };
+        }
         let node = node.cpus(self.cpus).memory_gib(self.memory_gib);
         node.label("hall", hall).label("rack", &rack).add();
     }
@@ -239,13 +268,12 @@ impl JobSketch {
         let job = job.cpus(self.cpus).memory_gib(self.memory_gib).priority(self.priority);
         let job = job.waiting_since_s(now_s);
         let class = CLASSES[self.class];
-        let job = match self.kind {
-            0 => job,
-            1 | 2 => job.share(self.milli, class),
-            _ => match self.cap {
-                Some(watts) => job.gpus(self.gpus, class).cap(watts),
-                None => job.gpus(self.gpus, class),
-            },
+        let job = match (self.kind, self.profile, self.cap) {
+            (0, _, _) => job,
+            (1 | 2, _, _) => job.share(self.milli, class),
+            (_, Some(profile), _) => job.mig(self.gpus, profile, class),
+            (_, None, Some(watts)) => job.gpus(self.gpus, class).cap(watts),
+            (_, None, None) => job.gpus(self.gpus, class),
         };
         let job = match self.place {
             0 => job.label("hall", "a"),

@@ -37,6 +37,7 @@ fn inventory(host: &Host) -> Inventory {
         serial: String::new(),
         nvlink_domain: String::new(),
         cap_range: None,
+        mig: gotgan_core::mig::Mig::Off,
     };
     Inventory {
         node: NodeName::new(&host.name).unwrap(),

@@ -51,6 +51,7 @@ fn kind(kind: BlockerKind) -> v1::BlockerKind {
 fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::GpuMilli => "gpu_milli",
+        Unit::Instances => "instances",
         Unit::CpuMilli => "cpu_milli",
         Unit::MemoryMib => "memory_mib",
         Unit::NghMilli => "ngh_milli",

@@ -1,12 +1,13 @@
 //! Nodes and their inventories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
 use gotgan_core::fabric;
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::image::Images;
+use gotgan_core::mig::{CutPlan, Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
 use gotgan_core::power::caps::{CapRange, Caps};
@@ -85,7 +86,27 @@ fn gpu_from(gpu: v1::GpuDevice) -> Result<Gpu, BadName> {
         nvlink_domain: gpu.nvlink_domain,
         cap_range: (gpu.cap_max_watts > 0)
             .then_some(CapRange { min_watts: gpu.cap_min_watts, max_watts: gpu.cap_max_watts }),
+        mig: gpu.mig.map_or(Ok(Mig::Off), mig_from)?,
     })
+}
+
+/// An instance of a form of profile that is newer than this scheduler is left out: nobody could ask for it.
+fn mig_from(cut: v1::MigCut) -> Result<Mig, BadName> {
+    let instance = |one: v1::MigInstance| {
+        let profile = MigProfile::new(&one.profile).ok()?;
+        let uuid = GpuUuid::new(&one.uuid);
+        Some(uuid.map(|uuid| MigInstance {
+            uuid,
+            profile,
+            slices: one.slices,
+            memory_mib: MemoryMib(one.memory_mib),
+            gpu_instance: one.gpu_instance,
+            compute_instance: one.compute_instance,
+        }))
+    };
+    let instances: Result<Vec<MigInstance>, BadName> =
+        cut.instances.into_iter().filter_map(instance).collect();
+    Ok(Mig::Cut(MigCut::new(cut.slices, instances?)))
 }
 
 /// What is taken out of the world to show a node.
@@ -95,8 +116,10 @@ pub struct NodeView {
     pub node: Node,
     /// Attempts that hold something there.
     pub attempts: Vec<String>,
-    /// What they hold of each GPU.
+    /// What they hold of each GPU, instances of it included.
     pub held: BTreeMap<GpuUuid, GpuMilli>,
+    /// Instances that they hold.
+    pub instances_held: BTreeSet<GpuUuid>,
     /// Whether it is a spare one that stands by.
     pub stands_by: bool,
     /// Class of the GPUs of its cluster, where its own are of another.
@@ -123,7 +146,7 @@ impl NodeView {
 pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let node = world.nodes.get(name)?;
     let attempts = node.attempts.iter().map(ToString::to_string).collect();
-    let held = held_on(world, node);
+    let (held, instances_held) = held_on(world, node);
     let stands_by = fabric::stands_by(world, name);
     let cluster_class = fabric::misplaced(world, &node.registered).cloned();
     let windows = &world.windows;
@@ -135,6 +158,7 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
         node,
         attempts,
         held,
+        instances_held,
         stands_by,
         cluster_class,
         maintenance,
@@ -143,16 +167,20 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     })
 }
 
-/// What attempts hold of each GPU of a node.
-fn held_on(world: &World, node: &Node) -> BTreeMap<GpuUuid, GpuMilli> {
+/// What attempts hold of each GPU of a node, and which instances.
+fn held_on(world: &World, node: &Node) -> (BTreeMap<GpuUuid, GpuMilli>, BTreeSet<GpuUuid>) {
     let attempts = node.attempts.iter().filter_map(|id| world.attempts.get(id));
     let places = attempts.flat_map(|attempt| &attempt.placement.nodes);
     let here = places.filter(|place| place.node == node.registered.node);
-    let mut held: BTreeMap<GpuUuid, GpuMilli> = BTreeMap::new();
+    let (mut held, mut instances) = (BTreeMap::<GpuUuid, GpuMilli>::new(), BTreeSet::new());
     for gpu in here.flat_map(|place| &place.gpus) {
-        *held.entry(gpu.uuid.clone()).or_default() += gpu.milli;
+        let card = node.card_of(&gpu.uuid).map_or(&gpu.uuid, |card| &card.uuid);
+        *held.entry(card.clone()).or_default() += gpu.milli;
+        if *card != gpu.uuid {
+            instances.insert(gpu.uuid.clone());
+        }
     }
-    held
+    (held, instances)
 }
 
 /// A node as the API's.
@@ -190,6 +218,13 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
             .collect(),
         health: Some(health::standing(&node.health.node, !node.attempts.is_empty())),
         no_work_reason: node.why_no_work().unwrap_or_default(),
+        instances_held: view.instances_held.iter().map(ToString::to_string).collect(),
+        cut_plans: node
+            .health
+            .cuts
+            .iter()
+            .map(|(gpu, plan)| cut_plan(gpu, plan, &view.held))
+            .collect(),
         gpu_allocated_milli: allocated
             .into_iter()
             .map(|it| u32::try_from(it).unwrap_or(1000))
@@ -201,6 +236,18 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
         reservation: reserved
             .and_then(|window| reservation::show_on(&window, &node.inventory.node)),
         nvlink_disagreement: nvlink_disagreement.map(|it| it.to_string()).unwrap_or_default(),
+    }
+}
+
+fn cut_plan(gpu: &GpuUuid, plan: &CutPlan, held: &BTreeMap<GpuUuid, GpuMilli>) -> v1::GpuCutPlan {
+    v1::GpuCutPlan {
+        gpu_uuid: gpu.to_string(),
+        profiles: plan.profiles.iter().flatten().map(ToString::to_string).collect(),
+        whole: plan.profiles.is_none(),
+        by: plan.by.to_string(),
+        since_us: plan.since.0,
+        failed: plan.failed.clone().unwrap_or_default(),
+        is_empty: !held.contains_key(gpu),
     }
 }
 
@@ -283,5 +330,22 @@ fn gpu(gpu: &Gpu) -> v1::GpuDevice {
         nvlink_domain: gpu.nvlink_domain.clone(),
         cap_min_watts: gpu.cap_range.map_or(0, |range| range.min_watts),
         cap_max_watts: gpu.cap_range.map_or(0, |range| range.max_watts),
+        mig: match &gpu.mig {
+            Mig::Off | Mig::Instance(_) => None,
+            Mig::Cut(cut) => Some(mig_cut(cut)),
+        },
     }
+}
+
+fn mig_cut(cut: &MigCut) -> v1::MigCut {
+    let instance = |one: &MigInstance| v1::MigInstance {
+        uuid: one.uuid.to_string(),
+        profile: one.profile.to_string(),
+        memory_mib: one.memory_mib.0,
+        slices: one.slices,
+        gpu_instance: one.gpu_instance,
+        compute_instance: one.compute_instance,
+        ..v1::MigInstance::default()
+    };
+    v1::MigCut { slices: cut.slices(), instances: cut.instances().iter().map(instance).collect() }
 }

@@ -73,6 +73,7 @@ fn resources_request(resources: v1::Resources) -> ResourcesRequest {
         gpus_per_node: resources.gpus_per_node,
         gpus_total: resources.gpus_total,
         gpu_share_milli: resources.gpu_share_milli,
+        mig_profile: resources.mig_profile,
         gpu_class: resources.gpu_class,
         cpu_milli_per_node: resources.cpu_milli_per_node,
         memory_mib_per_node: resources.memory_mib_per_node,
@@ -184,7 +185,9 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         GpuRequest::None => (0, 0),
         GpuRequest::Whole { count, .. } => (*count, 0),
         GpuRequest::Share { milli, .. } => (0, *milli),
+        GpuRequest::Mig { count, .. } => (*count, 0),
     };
+    let kind = spec.per_node.gpus.kind();
     v1::Resources {
         nodes: spec.nodes,
         gpus_per_node,
@@ -196,6 +199,7 @@ fn resources(spec: &JobSpec) -> v1::Resources {
         nodes_max: spec.nodes_max.unwrap_or_default(),
         gpu_cap_watts: spec.per_node.gpu_cap_watts.unwrap_or_default(),
         gpu_power_mode: String::new(),
+        mig_profile: kind.map(|kind| kind.profile.to_string()).unwrap_or_default(),
     }
 }
 

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gotgan_core::amount::MemoryMib;
 use gotgan_core::change::{Change, EventKind, Subject};
 use gotgan_core::health::{
     Blame, Breaker, Complaint, Condition, GpuHealth, Journal, NodeHealth, Repair, Signal, Standing,
     State,
 };
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId};
+use gotgan_core::mig::{CutPlan, Mig, MigCut, MigInstance, MigProfile};
+use gotgan_core::node::Inventory;
 
 use crate::harness::Place;
 use crate::things::{Leader, at, event, inventory, node_name, user};
@@ -35,7 +38,35 @@ fn health(state: State) -> Arc<NodeHealth> {
         missing: BTreeSet::from([GpuUuid::new("GPU-gone").unwrap()]),
         blamed: vec![Blame { attempt, at: at(5), reason: "Xid 79".to_owned() }],
         journal: Journal { id: "j".to_owned(), seq: u64::MAX },
+        cuts: BTreeMap::from([
+            (GpuUuid::new("GPU-n1-1").unwrap(), cut(Some("1c.3g.40gb"), None)),
+            (GpuUuid::new("GPU-n1-2").unwrap(), cut(None, Some("in use (code 19)"))),
+        ]),
     })
+}
+
+fn cut(profile: Option<&str>, failed: Option<&str>) -> CutPlan {
+    CutPlan {
+        profiles: profile.map(|profile| vec![MigProfile::new(profile).unwrap()]),
+        by: user("lee"),
+        since: at(6),
+        failed: failed.map(str::to_owned),
+    }
+}
+
+fn with_instances(node: &str) -> Inventory {
+    let instance = |number: u32| MigInstance {
+        uuid: GpuUuid::new(&format!("MIG-{node}-{number}")).unwrap(),
+        profile: MigProfile::new("3g.40gb").unwrap(),
+        slices: 3,
+        memory_mib: MemoryMib(40_448),
+        gpu_instance: number,
+        compute_instance: 0,
+    };
+    let mut inventory = inventory(node);
+    inventory.gpus[6].mig = Mig::Cut(MigCut::new(7, vec![instance(1), instance(2)]));
+    inventory.gpus[7].mig = Mig::Cut(MigCut::new(7, Vec::new()));
+    inventory
 }
 
 fn moved(state: State) -> Change {
@@ -51,6 +82,8 @@ pub async fn how_hardware_stands_is_loaded_as_it_was(place: Arc<Place>) {
     let mut leader = Leader::at(&place).await;
     let nodes = ["n1", "n2"].map(|node| Change::NodeRegistered(Arc::new(inventory(node))));
     leader.commit(nodes.to_vec()).await;
+    leader.assert_reloads().await;
+    leader.commit(vec![Change::NodeRegistered(Arc::new(with_instances("n3")))]).await;
     leader.assert_reloads().await;
     let suspect = State::Suspect { repair: Some(Repair::Reset), held_back: true };
     leader.commit(vec![moved(suspect), moved(State::Out { repair: Repair::Service })]).await;

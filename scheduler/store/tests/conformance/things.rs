@@ -144,6 +144,7 @@ pub fn inventory(node: &str) -> Inventory {
         serial: format!("16500000000{index:02}"),
         nvlink_domain: "a1b2c3d4-0000-0000-0000-000000000001.7".to_owned(),
         cap_range: Some(CapRange { min_watts: 200, max_watts: 1_000 }),
+        mig: gotgan_core::mig::Mig::Off,
     });
     Inventory {
         node: node_name(node),

@@ -33,19 +33,25 @@ pub(super) fn note(draft: &mut Draft<'_>, sign: &Sign<'_>, reason: &str) {
 }
 
 /// Attempts that have the GPU, or a part of it; of a node all.
-pub(super) fn attempts_on(world: &World, node: &Node, gpu: Option<&GpuUuid>) -> Vec<AttemptId> {
-    let name = &node.registered.node;
+pub(in super::super) fn attempts_on(
+    world: &World,
+    node: &Node,
+    gpu: Option<&GpuUuid>,
+) -> Vec<AttemptId> {
     let has = |id: &&AttemptId| match (gpu, world.attempts.get(*id)) {
-        (Some(gpu), Some(attempt)) => holds(attempt, name, gpu),
+        (Some(gpu), Some(attempt)) => holds(attempt, node, gpu),
         (None, Some(_)) => true,
         (_, None) => false,
     };
     node.attempts.iter().filter(has).copied().collect()
 }
 
-fn holds(attempt: &Attempt, node: &NodeName, gpu: &GpuUuid) -> bool {
-    let mut places = attempt.placement.nodes.iter().filter(|place| place.node == *node);
-    places.any(|place| place.gpus.iter().any(|held| held.uuid == *gpu))
+/// Whether it has the GPU, or a share or an instance of it.
+fn holds(attempt: &Attempt, node: &Node, gpu: &GpuUuid) -> bool {
+    let name = &node.registered.node;
+    let is_of = |held: &GpuUuid| node.card_of(held).is_some_and(|card| card.uuid == *gpu);
+    let mut places = attempt.placement.nodes.iter().filter(|place| place.node == *name);
+    places.any(|place| place.gpus.iter().any(|held| held.uuid == *gpu || is_of(&held.uuid)))
 }
 
 /// Whether something went wrong lately on that node below the attempt.

@@ -170,10 +170,12 @@ impl<'w> Floor<'w> {
     }
 }
 
-/// What of each class is free on the node, and how much it has.
+/// What of each class is free on the node, and how much it has; instances of GPUs that are cut left out, since who asks
+/// for GPUs cannot have them.
 fn by_class(node: &Node) -> BTreeMap<&GpuClass, (GpuMilli, GpuMilli)> {
     let mut classes: BTreeMap<&GpuClass, (GpuMilli, GpuMilli)> = BTreeMap::new();
-    for (gpu, left) in node.inventory.gpus.iter().zip(&node.free.gpus) {
+    let all = node.inventory.gpus.iter().zip(&node.free.gpus);
+    for (gpu, left) in all.filter(|(gpu, _)| gpu.mig.is_off()) {
         let (free, all) = classes.entry(&gpu.class).or_default();
         (*free, *all) = (*free + *left, *all + GpuMilli::WHOLE);
     }

@@ -131,7 +131,9 @@ impl<'w, 'a> Play<'w, 'a> {
         let end = self.end_of(attempt);
         let mut spots: BTreeMap<Spot, GpuMilli> = BTreeMap::new();
         let class = attempt.placement.class.as_ref();
-        for held in &attempt.placement.nodes {
+        let job = self.world.jobs.get(&attempt.id.job);
+        let in_instances = job.is_some_and(|job| job.spec.per_node.gpus.kind().is_some());
+        for held in attempt.placement.nodes.iter().filter(|_| !in_instances) {
             if let Some(spot) = class.and_then(|class| self.floor.find(&held.node, class)) {
                 *spots.entry(spot).or_default() += held.gpus_held();
             }

@@ -59,8 +59,8 @@ pub(super) fn in_turn<'w>(
             let key = (spec.project.clone(), spec.per_node.gpus.class().cloned());
             behind.get(&key).is_some_and(|standing| standing.available > standing.limit)
         });
-        // Nodes of reservations are left out of the look ahead.
-        if spec.constraints.reservation.is_none() {
+        // Nodes of reservations are left out of the look ahead, and so are instances of GPUs that are cut.
+        if spec.constraints.reservation.is_none() && spec.per_node.gpus.kind().is_none() {
             queue.push(Queued { job: turn.job, queued, spec, behind });
         }
         if let Some((node, class)) = turn.claim.node.zip(class_of(spec, machine)) {

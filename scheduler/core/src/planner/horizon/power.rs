@@ -64,9 +64,9 @@ impl<'w> Horizon<'w> {
         let ends = self.ends(machine, id);
         let mut returns = Vec::new();
         for gpu in held.gpus.iter().filter_map(|gpu| slot.node.gpu_index(&gpu.uuid)) {
-            let class = &slot.node.inventory.gpus[gpu].class;
-            let busy = terms.busy_watts(class, cap_watts);
-            let watts = i64::from(busy) - i64::from(terms.idle_watts(class));
+            let device = &slot.node.inventory.gpus[gpu];
+            let busy = terms.busy_watts(&device.class, cap_watts);
+            let watts = i64::from(busy) - i64::from(terms.idle_watts_of(device));
             let others_until = ends.gpus[gpu];
             if others_until <= self.now {
                 returns.push((until, watts));

@@ -58,7 +58,8 @@ fn shape_asked(request: &NodeRequest, machine: &Machine<'_>) -> Shape {
 
 fn shape_of(need: &Need) -> Shape {
     let gpus = match need.gpus {
-        GpuNeed::None => GpuShape::None,
+        // Instances are cut already: what is left of them is lost to nobody who asks for GPUs.
+        GpuNeed::None | GpuNeed::Mig(..) => GpuShape::None,
         GpuNeed::Whole(count) => GpuShape::Whole(count),
         GpuNeed::Share(milli) => GpuShape::Share(milli),
     };
@@ -142,7 +143,8 @@ impl Pass<'_> {
         let of_gpu = |slot: &Slot<'_>, pick: Pick| {
             pick.gpu.map(|gpu| slot.free.gpus.get(gpu as usize).copied())
         };
-        a.free == b.free && a.layout == b.layout && of_gpu(a, one) == of_gpu(b, other)
+        let cut = a.cut || b.cut;
+        !cut && a.free == b.free && a.layout == b.layout && of_gpu(a, one) == of_gpu(b, other)
     }
 
     /// By how much less of the node typical jobs could use if the job were there. A job without GPUs may cost GPUs of

@@ -2,6 +2,7 @@
 
 use super::{Machine, NAMED_MAX, Slot, spelled};
 use crate::ids::GpuClass;
+use crate::node::Gpu;
 use crate::plan::{Blocker, BlockerKind, Unit};
 use crate::planner::request::Family;
 use crate::spec::GpuRequest;
@@ -46,13 +47,17 @@ fn would_serve(slot: &Slot<'_>, family: &Family<'_>) -> bool {
         GpuRequest::None => return false,
         GpuRequest::Whole { count, class } => (*count as usize, class.as_ref()),
         GpuRequest::Share { class, .. } => (1, class.as_ref()),
+        GpuRequest::Mig { count, class, .. } => (*count as usize, class.as_ref()),
     };
     let classes: Vec<&GpuClass> = match class {
         Some(class) => vec![class],
         None => slot.node.registered.gpus.iter().map(|gpu| &gpu.class).collect(),
     };
+    let kind = need.gpus.kind();
     let has = |of: &&GpuClass| {
-        slot.node.registered.gpus.iter().filter(|gpu| gpu.class == **of).count() >= wanted
+        let of_class = slot.node.registered.gpus.iter().filter(|gpu| gpu.class == **of);
+        let serving = of_class.flat_map(Gpu::given_out).filter(|one| one.kind() == kind);
+        serving.count() >= wanted
     };
     beside && classes.iter().any(has)
 }
@@ -61,8 +66,7 @@ fn would_serve(slot: &Slot<'_>, family: &Family<'_>) -> bool {
 fn words(slot: &Slot<'_>) -> String {
     let out: Vec<_> = slot.node.gpus_out().collect();
     let health = &slot.node.health;
-    let first = out.first().and_then(|gpu| health.gpus.get(&gpu.uuid));
-    let why = first.map(|gpu| gpu.standing.reason.as_str()).unwrap_or_default();
+    let why = out.first().map(|gpu| health.why_not_offered(&gpu.uuid)).unwrap_or_default();
     let (name, all) = (slot.name, slot.node.registered.gpus.len());
     format!("{name} ({} of {all} GPUs out; {why})", out.len())
 }

@@ -15,6 +15,7 @@ use super::Givers;
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib};
 use crate::attempt::Attempt;
 use crate::ids::AttemptId;
+use crate::mig::MigKind;
 use crate::quota::Recall;
 use crate::quota::entitle::NodeIndex;
 use crate::world::NodeFree;
@@ -116,14 +117,8 @@ impl<'w> Search<'_, 'w> {
         let slot = self.scene.machine.slot(id);
         let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
-        let gpus_of_class = slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
-        let enough = match gpus {
-            GpuNeed::None => true,
-            GpuNeed::Whole(wanted) => {
-                gpus_of_class.filter(|free| *free >= GpuMilli::WHOLE).count() >= wanted as usize
-            }
-            GpuNeed::Share(milli) => gpus_of_class.max().is_some_and(|most| most >= milli),
-        };
+        let serving = slot.free_for(self.class, gpus.kind()).map(|(gpu, _)| free.gpus[gpu]);
+        let enough = serving.filter(|free| *free >= gpus.each()).count() >= gpus.count() as usize;
         enough && free.cpu_milli >= cpu_milli && free.memory_mib >= memory_mib
     }
 
@@ -135,10 +130,12 @@ impl<'w> Search<'_, 'w> {
     ) -> (GpuMilli, usize, CpuMilli, SlotId) {
         let slot = self.scene.machine.slot(id);
         let free = sum(&slot.free, soon);
-        let of_class = || slot.free_of(self.class).map(|(gpu, _)| free.gpus[gpu]);
-        let whole = of_class().filter(|free| *free >= GpuMilli::WHOLE).count();
-        let share = match self.family.need.gpus {
-            GpuNeed::None | GpuNeed::Whole(_) => GpuMilli::ZERO,
+        let gpus = self.family.need.gpus;
+        let of_class = || slot.free_for(self.class, gpus.kind()).map(|(gpu, _)| free.gpus[gpu]);
+        let all = gpus.kind().map_or(GpuMilli::WHOLE, MigKind::amount);
+        let whole = of_class().filter(|free| *free >= all).count();
+        let share = match gpus {
+            GpuNeed::None | GpuNeed::Whole(_) | GpuNeed::Mig(..) => GpuMilli::ZERO,
             GpuNeed::Share(milli) => {
                 of_class().filter(|free| *free >= milli).min().unwrap_or_default()
             }
@@ -151,12 +148,8 @@ impl<'w> Search<'_, 'w> {
         let slot = self.scene.machine.slot(id);
         let Need { gpus, cpu_milli, memory_mib, .. } = self.family.need;
         let free = sum(&slot.free, soon);
-        let (wanted, milli) = match gpus {
-            GpuNeed::None => (0, GpuMilli::ZERO),
-            GpuNeed::Whole(wanted) => (wanted as usize, GpuMilli::WHOLE),
-            GpuNeed::Share(milli) => (1, milli),
-        };
-        let serving = slot.free_of(self.class).map(|(gpu, _)| gpu);
+        let (wanted, milli) = (gpus.count() as usize, gpus.each());
+        let serving = slot.free_for(self.class, gpus.kind()).map(|(gpu, _)| gpu);
         let mut serving: Vec<usize> = serving.filter(|gpu| free.gpus[*gpu] >= milli).collect();
         // What is free already comes first: else another job would take it, and this one would wait for what stops
         // last.
@@ -216,7 +209,7 @@ impl<'w> Search<'_, 'w> {
     /// What of the class will be free beside what is.
     fn will_be_free(&self, room: Room<'_>) -> GpuMilli {
         let on = |(slot, soon): (&SlotId, &NodeFree)| -> GpuMilli {
-            let of_class = self.scene.machine.slot(*slot).free_of(self.class);
+            let of_class = self.scene.machine.slot(*slot).all_free_of(self.class);
             of_class.map(|(gpu, _)| soon.gpus[gpu]).sum()
         };
         room.soon.iter().map(on).sum()
