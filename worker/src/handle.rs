@@ -72,6 +72,8 @@ pub struct Attached {
     pub epoch: u64,
     /// Attempts not forgotten.
     pub held: Vec<HeldAttempt>,
+    /// Name of the journal that remembers them.
+    pub journal_id: String,
     /// Findings and reports as they come, beginning with all that are not acknowledged.
     pub reports: mpsc::Receiver<WorkerMessage>,
 }

@@ -161,11 +161,12 @@ impl Session {
     ) -> Result<(), SessionError> {
         let channel = connect(address, self.link.tls.as_ref()).await?;
         let attached = self.handle.ask(Input::Attach).await?;
-        let Attached { epoch, held, reports } = attached;
+        let Attached { epoch, held, journal_id, reports } = attached;
         let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
         // From before they are looked at, so that no change falls between.
         let cuts = self.inventory.cards.changes();
-        let register = Register { inventory: Some(self.inventory.registered()), held, epoch };
+        let inventory = Some(self.inventory.registered());
+        let register = Register { inventory, held, epoch, journal_id };
         send(&output, Message::Register(register)).await?;
         let request = self.request(outgoing)?;
         let mut client = WorkersClient::new(channel)

@@ -19,6 +19,9 @@ pub struct Inventory {
     pub address: String,
     /// Of the running kernel.
     pub boot_id: String,
+    /// Name of its worker's journal: with another one it has forgotten what it ran. Empty if the worker does not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub journal_id: String,
     /// Version of the worker.
     pub worker_version: String,
     /// Operating system.

@@ -49,6 +49,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
     Ok(Inventory {
         address: format!("{node}.simulated:7450"),
         boot_id: "simulated".to_owned(),
+        journal_id: String::new(),
         worker_version: env!("CARGO_PKG_VERSION").to_owned(),
         os: "simulated".to_owned(),
         kernel: "simulated".to_owned(),

@@ -27,6 +27,9 @@ use crate::flow::dispatch::OUTBOX_MAX;
 use crate::flow::round::RoundDraft;
 use crate::flow::telemetry::Beat;
 
+/// Longest name of a worker's journal, bytes.
+const JOURNAL_ID_MAX: usize = 64;
+
 /// Answers for workers.
 #[derive(Debug, Clone)]
 pub struct WorkersService {
@@ -183,8 +186,13 @@ impl Session {
             );
             return Err(error::status(Code::FailedPrecondition, "NEWER_LEADER_SEEN", message));
         }
-        let inventory = convert::inventory_from(inventory, &self.node)
+        if register.journal_id.len() > JOURNAL_ID_MAX {
+            let message = format!("is longer than {JOURNAL_ID_MAX} bytes");
+            return Err(error::invalid("register.journal_id", "TOO_LONG", message));
+        }
+        let mut inventory = convert::inventory_from(inventory, &self.node)
             .map_err(|bad| error::bad_name("register.inventory", &bad))?;
+        inventory.journal_id = register.journal_id;
         let held = convert::held_attempts(&register.held);
         let services = Arc::clone(&self.services);
         let (node, number) = (self.node.clone(), self.number);

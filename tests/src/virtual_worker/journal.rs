@@ -112,6 +112,8 @@ pub struct Journal {
     ends: BTreeMap<(Instant, Key), ()>,
     runs: Vec<Run>,
     refused_orders: u64,
+    /// How often everything was forgotten.
+    reinstalled: u32,
     board: Option<Arc<Board>>,
 }
 
@@ -127,6 +129,7 @@ impl Journal {
             ends: BTreeMap::new(),
             runs: Vec::new(),
             refused_orders: 0,
+            reinstalled: 0,
             board: None,
         }
     }
@@ -160,7 +163,12 @@ impl Journal {
     /// The first message of a stream.
     #[must_use]
     pub fn register(&self) -> Register {
-        Register { inventory: Some(self.inventory.clone()), held: self.held(), epoch: self.epoch }
+        Register {
+            inventory: Some(self.inventory.clone()),
+            held: self.held(),
+            epoch: self.epoch,
+            journal_id: format!("{}-{}", self.inventory.node, self.reinstalled),
+        }
     }
 
     /// Every attempt it has not been told to forget.
@@ -194,6 +202,7 @@ impl Journal {
 
     /// As if the machine had been reinstalled: what it ran is still on record, and over.
     pub fn forget_all(&mut self, now_us: i64) {
+        self.reinstalled += 1;
         for held in std::mem::take(&mut self.held).into_values() {
             if let Some(run) = self.runs.get_mut(held.run) {
                 run.until_us.get_or_insert(now_us);

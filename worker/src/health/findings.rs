@@ -72,6 +72,11 @@ impl Findings {
         Some(self.record(Entry::FindingsBegun(begun)))
     }
 
+    /// Name of the journal; empty before it has one.
+    pub fn journal_id(&self) -> &str {
+        &self.held.journal_id
+    }
+
     /// Findings not acknowledged, oldest first.
     pub fn open(&self) -> impl Iterator<Item = &Finding> {
         self.held.open.iter()

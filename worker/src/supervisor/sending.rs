@@ -24,7 +24,8 @@ impl Supervisor {
         self.session = Some(session);
         self.fill_backlog();
         let held = self.attempts.values().map(|attempt| attempt.held.listed()).collect();
-        Attached { epoch: self.epoch, held, reports }
+        let journal_id = self.findings.journal_id().to_owned();
+        Attached { epoch: self.epoch, held, journal_id, reports }
     }
 
     /// Everything not acknowledged, for a new stream. Findings first: reports written after them must come after them.

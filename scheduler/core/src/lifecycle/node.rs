@@ -20,6 +20,7 @@ use crate::world::World;
 pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId, bool)]) {
     let name = inventory.node.clone();
     let before = draft.world.nodes.get(&name).map(|node| Arc::clone(&node.registered));
+    let remembers = before.as_deref().is_none_or(|before| remembers(before, &inventory));
     if before.as_deref() != Some(&inventory) {
         let text = format!("{} GPUs, {} CPUs", inventory.gpus.len(), inventory.cpu_milli);
         draft.push(Change::NodeRegistered(Arc::new(inventory)));
@@ -31,7 +32,7 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
     mig::registered(draft, &name);
     hear(draft, &name);
     let held_ids: BTreeSet<AttemptId> = held.iter().map(|(id, _)| *id).collect();
-    let lost = forgotten_attempts(draft, &name, &held_ids);
+    let lost = forgotten_attempts(draft, &name, &held_ids, remembers);
     lose_node(draft, &name, &lost, "the node no longer knows the attempt");
     let leftovers: Vec<AttemptId> = held
         .iter()
@@ -44,11 +45,18 @@ pub fn register(draft: &mut Draft<'_>, inventory: Inventory, held: &[(AttemptId,
     }
 }
 
+/// Whether the worker still has the journal that it had. With a new one it may have run what it was told before and not know
+/// it: nobody can tell whether that was started, so it is not told again.
+fn remembers(before: &Inventory, now: &Inventory) -> bool {
+    before.journal_id.is_empty() || before.journal_id == now.journal_id
+}
+
 /// Attempts the books place on the node, confirmed by it once, that it does not hold.
 fn forgotten_attempts(
     draft: &Draft<'_>,
     node: &NodeName,
     held: &BTreeSet<AttemptId>,
+    remembers: bool,
 ) -> Vec<AttemptId> {
     let Some(known) = draft.world.nodes.get(node) else {
         return Vec::new();
@@ -61,7 +69,7 @@ fn forgotten_attempts(
     known
         .attempts
         .iter()
-        .filter(|id| !held.contains(*id) && confirmed(id) == Some(true))
+        .filter(|id| !held.contains(*id) && (!remembers || confirmed(id) == Some(true)))
         .copied()
         .collect()
 }

@@ -74,6 +74,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         node: node_name(index),
         address: "127.0.0.1".to_owned(),
         boot_id: "boot".to_owned(),
+        journal_id: String::new(),
         worker_version: String::new(),
         os: String::new(),
         kernel: String::new(),
@@ -137,6 +138,9 @@ struct Worker {
     /// Attempts in its journal; true: ended.
     held: BTreeMap<AttemptId, bool>,
     started: BTreeSet<AttemptId>,
+    /// Started before it was wiped last, and how often it was.
+    forgotten: BTreeSet<AttemptId>,
+    wiped: u32,
     next_seq: BTreeMap<AttemptId, u64>,
     /// Reports on the way, oldest first.
     sent: Vec<Report>,
@@ -178,6 +182,7 @@ impl Worker {
 
     fn start(&mut self, node: &NodeName, id: AttemptId, at: UnixMicros) {
         if self.held.get(&id) == Some(&false) && self.started.insert(id) {
+            assert!(!self.forgotten.contains(&id), "attempt {id} is started on {node} once more");
             self.say(node, id, at, MemberEvent::Started);
         }
     }
@@ -363,7 +368,9 @@ impl Life {
         let cut = u64::from(self.smaller[index]);
         let held: Vec<(AttemptId, bool)> =
             self.workers[index].held.iter().map(|(id, ended)| (*id, *ended)).collect();
-        self.draft(|draft| register(draft, inventory(index, cut), &held));
+        let journal_id = format!("journal-{}", self.workers[index].wiped);
+        let inventory = Inventory { journal_id, ..inventory(index, cut) };
+        self.draft(|draft| register(draft, inventory, &held));
         // The journal sends again what was not acknowledged.
         let again: Vec<Report> = self.workers[index].delivered.clone();
         self.workers[index].sent.splice(0..0, again);
@@ -456,7 +463,10 @@ impl Life {
         self.workers[index].up = false;
         self.smaller[index] = wiped != self.smaller[index];
         if wiped {
-            self.workers[index] = Worker::default();
+            let Worker { started, mut forgotten, wiped, .. } =
+                std::mem::take(&mut self.workers[index]);
+            forgotten.extend(started);
+            self.workers[index] = Worker { forgotten, wiped: wiped + 1, ..Worker::default() };
         }
         let node = node_name(index);
         self.draft(|draft| miss(draft, &node));

@@ -115,6 +115,7 @@ impl<'a> NodeBuilder<'a> {
             node: self.name.clone(),
             address: "127.0.0.1:1".to_owned(),
             boot_id: "boot".to_owned(),
+            journal_id: String::new(),
             worker_version: "0".to_owned(),
             os: "os".to_owned(),
             kernel: "kernel".to_owned(),

@@ -43,6 +43,7 @@ fn inventory(host: &Host) -> Inventory {
         node: NodeName::new(&host.name).unwrap(),
         address: "127.0.0.1:1".to_owned(),
         boot_id: "boot".to_owned(),
+        journal_id: String::new(),
         worker_version: "0".to_owned(),
         os: "os".to_owned(),
         kernel: "kernel".to_owned(),

@@ -29,6 +29,7 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         node: node.clone(),
         address: inventory.address,
         boot_id: inventory.boot_id,
+        journal_id: String::new(),
         worker_version: inventory.worker_version,
         os: inventory.os,
         kernel: inventory.kernel,

@@ -150,6 +150,7 @@ pub fn inventory(node: &str) -> Inventory {
         node: node_name(node),
         address: "10.0.0.1:7000".to_owned(),
         boot_id: "boot".to_owned(),
+        journal_id: "journal".to_owned(),
         worker_version: "0.1.0".to_owned(),
         os: "Debian".to_owned(),
         kernel: "6.1".to_owned(),
