@@ -213,7 +213,7 @@ fn who_is_stopped_within_its_guarantee_is_found_and_a_borrower_is_not() {
     let short = |history: &mut History| {
         history.jobs[1].attempts[0].cause = Cause::Preempted.into();
         history.guarantees = [(LIMITED.to_owned(), 3000)].into();
-        history.counts[0].asked_us = 55 * SECOND_US;
+        history.counts[0].asked_us = 59 * SECOND_US;
     };
     assert_eq!(broken(short), NOTHING, "there was less than was promised");
 }
