@@ -129,8 +129,7 @@ pub async fn plant(options: &Options, wanted: &str) -> Vec<Found> {
     for (bug, promise) in BUGS.into_iter().filter(|(bug, _)| wanted == "all" || wanted == *bug) {
         let begun = Instant::now();
         let tally = run(&Options { planted: Some(bug.to_owned()), ..options.clone() }).await;
-        let mut broken: Vec<u8> = tally.broken.into_iter().collect();
-        broken.sort_unstable();
+        let broken = tally.broken.into_iter().collect();
         let found = Found { bug, promise, rounds: tally.rounds, took: begun.elapsed(), broken };
         eprintln!("{}\n", found.line());
         all.push(found);

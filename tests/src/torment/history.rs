@@ -118,8 +118,6 @@ pub struct History {
     pub stuck: Vec<(u64, String)>,
     /// What was promised when all was calm.
     pub promise: Option<Promise>,
-    /// When the last fault was over.
-    pub calm_us: i64,
     /// When nodes did not say what ran on them, or were said to be sound and were not: by node, from and until.
     pub apart: BTreeMap<String, Vec<(i64, i64)>>,
 }

@@ -31,7 +31,7 @@ const LEADERLESS_US: i64 = 1_500_000;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What no program ever says.
 const NEVER_SAID: [&str; 3] =
-    ["panicked at", "differs from the full pass", "rebuilt from the store"];
+    ["panicked at", "decides other than the same pass over everybody", "rebuilt from the store"];
 
 /// A round that is over.
 #[derive(Debug)]
@@ -68,7 +68,6 @@ pub async fn play(seed: u64, database: Database, shape: Shape, options: &Options
     let watcher = tokio::spawn(watch::watch(stage.apis(), Arc::clone(&desk), until));
     harm(&mut stage, &faults, begun).await;
     let calm = Instant::now();
-    desk.history().calm_us = now_us();
     // They end in time: whoever gets no answer gives up.
     for person in people {
         let _ = person.await;

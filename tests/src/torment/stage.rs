@@ -51,7 +51,7 @@ pub struct Stage {
     random: StdRng,
     /// When nodes could not be told what to do.
     apart: BTreeMap<String, Vec<(i64, i64)>>,
-    /// Until when no scheduler may be restarted by whoever keeps it.
+    /// Schedulers that were killed and are not to be started by whoever keeps them.
     down: Vec<bool>,
     /// How often a program ended by itself and was started again.
     restarts: BTreeMap<String, u32>,

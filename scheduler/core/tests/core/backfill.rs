@@ -279,6 +279,22 @@ fn play_with(
     panic!("some never started");
 }
 
+/// With so much power, what was planned once for a gang stays planned until it starts, and no later than that.
+fn no_plan_is_put_off(power: PowerTerms, wishes: &[Wish], projects: &[&str]) {
+    let mut promised = std::collections::BTreeMap::<JobId, i64>::new();
+    play_with(power, wishes, projects, &mut |cluster| {
+        for (job, by) in &promised {
+            let waits = cluster.world.queue.iter().any(|key| key.job == *job);
+            let planned = cluster.planned.of(*job);
+            assert!(!waits || planned.is_some(), "the plan of job {job} was given up");
+            assert!(!waits || cluster.now.0 <= *by, "job {job} should run by now");
+            assert!(planned.is_none_or(|start| start.at.0 <= *by), "job {job} was put off");
+        }
+        let gangs = cluster.planned.iter().filter(|(_, start)| start.nodes.len() > 1);
+        promised = gangs.map(|(job, start)| (job, start.at.0)).collect();
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -287,18 +303,7 @@ proptest! {
     #[test]
     fn no_planned_start_is_ever_put_off(wishes in wishes(), projects in 1..4_usize) {
         let projects = [LAB, "public/a", "public/b"].split_at(projects).0;
-        let mut promised = std::collections::BTreeMap::<JobId, i64>::new();
-        play(&wishes, projects, &mut |cluster| {
-            for (job, by) in &promised {
-                let waits = cluster.world.queue.iter().any(|key| key.job == *job);
-                let planned = cluster.planned.of(*job);
-                assert!(!waits || planned.is_some(), "the plan of job {job} was given up");
-                assert!(!waits || cluster.now.0 <= *by, "job {job} should run by now");
-                assert!(planned.is_none_or(|start| start.at.0 <= *by), "job {job} was put off");
-            }
-            let gangs = cluster.planned.iter().filter(|(_, start)| start.nodes.len() > 1);
-            promised = gangs.map(|(job, start)| (job, start.at.0)).collect();
-        });
+        no_plan_is_put_off(PowerTerms::default(), &wishes, projects);
     }
 
     /// The same where there is too little power for all GPUs, in one hall and in all.
@@ -309,18 +314,7 @@ proptest! {
     fn no_planned_start_is_ever_put_off_for_want_of_power(
         wishes in wishes(), site in 12..17_u64, hall in 4..9_u64,
     ) {
-        let mut promised = std::collections::BTreeMap::<JobId, i64>::new();
-        play_with(power(site, hall), &wishes, &[LAB, "public/a"], &mut |cluster| {
-            for (job, by) in &promised {
-                let waits = cluster.world.queue.iter().any(|key| key.job == *job);
-                let planned = cluster.planned.of(*job);
-                assert!(!waits || planned.is_some(), "the plan of job {job} was given up");
-                assert!(!waits || cluster.now.0 <= *by, "job {job} should run by now");
-                assert!(planned.is_none_or(|start| start.at.0 <= *by), "job {job} was put off");
-            }
-            let gangs = cluster.planned.iter().filter(|(_, start)| start.nodes.len() > 1);
-            promised = gangs.map(|(job, start)| (job, start.at.0)).collect();
-        });
+        no_plan_is_put_off(power(site, hall), &wishes, &[LAB, "public/a"]);
     }
 
     /// All gangs that are planned have the power for it, beside all that runs.

@@ -54,16 +54,23 @@ fn limit(world: &World, path: &str, class: &str) -> GpuMilli {
     limit.unwrap_or(GpuMilli(u64::MAX))
 }
 
+/// What the planner decides, and what the naive one does.
+fn as_the_naive_one(cluster: &mut TestCluster) -> Result<(), TestCaseError> {
+    let outcome = cluster.check();
+    let naive = naive::plan(&cluster.world, cluster.now);
+    let naive: BTreeMap<u64, naive::Start> =
+        naive.into_iter().map(|(job, start)| (job.0, start)).collect();
+    prop_assert_eq!(starts(cluster, &outcome.plan.decisions), naive);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400.max(ProptestConfig::default().cases), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_planner_decides_exactly_as_the_naive_one(sketch in sketch()) {
         let mut cluster = sketch.build();
-        let outcome = cluster.check();
-        let naive: BTreeMap<u64, naive::Start> =
-            naive::plan(&cluster.world, cluster.now).into_iter().map(|(job, s)| (job.0, s)).collect();
-        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+        as_the_naive_one(&mut cluster)?;
     }
 
     #[test]
@@ -71,10 +78,7 @@ proptest! {
         sketch in sketch(), cuts in any::<[u32; 4]>(),
     ) {
         let mut cluster = sketch.with_instances(cuts).build();
-        let outcome = cluster.check();
-        let naive: BTreeMap<u64, naive::Start> =
-            naive::plan(&cluster.world, cluster.now).into_iter().map(|(job, s)| (job.0, s)).collect();
-        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+        as_the_naive_one(&mut cluster)?;
     }
 
     #[test]
@@ -82,11 +86,7 @@ proptest! {
         sketch in sketch(), cuts in any::<[u32; 4]>(), guarantees in any::<[u32; 8]>(),
     ) {
         let mut cluster = sketch.with_instances(cuts).build_guaranteed(guarantees);
-        let outcome = cluster.check();
-        let naive = naive::plan(&cluster.world, cluster.now);
-        let naive: BTreeMap<u64, naive::Start> =
-            naive.into_iter().map(|(job, start)| (job.0, start)).collect();
-        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+        as_the_naive_one(&mut cluster)?;
     }
 
     #[test]
@@ -117,11 +117,7 @@ proptest! {
         sketch in sketch(), guarantees in any::<[u32; 8]>(),
     ) {
         let mut cluster = sketch.build_guaranteed(guarantees);
-        let outcome = cluster.check();
-        let naive = naive::plan(&cluster.world, cluster.now);
-        let naive: BTreeMap<u64, naive::Start> =
-            naive.into_iter().map(|(job, start)| (job.0, start)).collect();
-        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+        as_the_naive_one(&mut cluster)?;
     }
 
     #[test]
@@ -129,11 +125,7 @@ proptest! {
         sketch in sketch(), power in any::<[u32; 6]>(),
     ) {
         let mut cluster = sketch.with_power(power).build();
-        let outcome = cluster.check();
-        let naive = naive::plan(&cluster.world, cluster.now);
-        let naive: BTreeMap<u64, naive::Start> =
-            naive.into_iter().map(|(job, start)| (job.0, start)).collect();
-        prop_assert_eq!(starts(&cluster, &outcome.plan.decisions), naive);
+        as_the_naive_one(&mut cluster)?;
     }
 
     #[test]
