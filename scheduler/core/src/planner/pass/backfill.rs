@@ -148,7 +148,7 @@ impl<'w> Pass<'w> {
         standing.sort_by_key(Standby::goes_first);
         for one in &standing {
             let ask = self.ask_of(one);
-            self.keep_nodes(&ask, &one.slots, one.before.at);
+            self.keep_nodes(&ask, &one.slots, one.before.at.max(self.now));
         }
         for one in standing {
             let choose = again.contains(&one.job.id);
@@ -266,6 +266,7 @@ impl<'w> Pass<'w> {
             return;
         }
         if at <= self.now && self.start_planned(&one, ask.class) {
+            self.considered += 1;
             return;
         }
         let kept = Chance { at, place: one.place, slots: one.slots };
@@ -316,7 +317,6 @@ impl<'w> Pass<'w> {
         };
         self.start(one.job, one.claim, one.want, one.place, picks);
         self.started.insert(one.job.id);
-        self.considered += 1;
         true
     }
 
@@ -336,8 +336,8 @@ impl<'w> Pass<'w> {
         self.plans.starts.push(job.id, start);
     }
 
-    /// Plans starts for the first jobs of a cohort that could not start.
-    pub(super) fn plan_cohort(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want) {
+    /// Plans starts for the first jobs of a cohort that could not start; whether the one whose turn it is starts so.
+    pub(super) fn plan_cohort(&mut self, cohort: &Cohort<'w>, turn: &Turn, want: Want) -> bool {
         let (jobs, most) = (self.jobs, self.policy.planned_gangs_per_project as usize);
         let members = cohort.members().iter(most.max(1)).filter_map(|id| jobs.get(id));
         for job in members {
@@ -346,10 +346,13 @@ impl<'w> Pass<'w> {
                 continue;
             }
             if !self.may_plan(competes_since(job), turn.claim, want) {
-                return;
+                return false;
             }
-            self.plan_start(job, turn.claim, want);
+            if self.plan_start(job, turn.claim, want) && job.id == turn.job {
+                return true;
+            }
         }
+        false
     }
 
     /// Whether a start may be planned for one more job of that kind, which competes since that moment.
@@ -380,32 +383,44 @@ impl<'w> Pass<'w> {
         self.policy.planned_after_s.saturating_mul(i64::try_from(times).unwrap_or(i64::MAX))
     }
 
-    /// Plans a start for a job that waits for room and for nothing else.
-    pub(super) fn plan_start(&mut self, job: &'w Job, claim: Claim, want: Want) {
+    /// Plans a start for a job that waits for room and for nothing else; whether that is now. It may be: plans for jobs of
+    /// one node are in the way of a gang that starts, and not in that of one for which a start is planned.
+    pub(super) fn plan_start(&mut self, job: &'w Job, claim: Claim, want: Want) -> bool {
         // What is planned could be after the end of the reservation that it asks for.
         if job.spec.constraints.reservation.is_some()
             || self.plans.starts.of(job.id).is_some()
             || !self.may_plan(competes_since(job), claim, want)
         {
-            return;
+            return false;
         }
         let places = 0..self.families.get(want.family).tries.len();
         let chances = places.filter_map(|place| self.choose(job, claim, want, place));
         let chances: Vec<Chance> = chances.collect();
         let Some(best) = chances.into_iter().min_by_key(|chance| (chance.at, chance.place)) else {
-            return;
+            return false;
         };
-        let class = self.families.get(want.family).tries[best.place].class;
-        let ask = self.ask(job, claim, want, class).ahead(want.nodes);
-        let start = PlannedStart {
+        let before = self.planned_at(&best, want);
+        let Chance { at, place, slots } = best;
+        let one = Standby { job, want, claim, place, slots, before };
+        let ask = self.ask_of(&one);
+        if at <= self.now && self.start_planned(&one, ask.class) {
+            return true;
+        }
+        self.enter(job, want, &ask, &one.slots, one.before);
+        false
+    }
+
+    /// A start planned by this pass.
+    fn planned_at(&self, chance: &Chance, want: Want) -> PlannedStart {
+        let class = self.families.get(want.family).tries[chance.place].class;
+        PlannedStart {
             class: class.map(|class| self.machine.class_name(class).clone()),
-            nodes: self.names(&best.slots),
-            at: best.at,
+            nodes: self.names(&chance.slots),
+            at: chance.at,
             since: self.now,
-            promised: best.at,
+            promised: chance.at,
             chosen: self.now,
-        };
-        self.enter(job, want, &ask, &best.slots, start);
+        }
     }
 
     /// The soonest start on nodes of one class.

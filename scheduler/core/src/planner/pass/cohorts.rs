@@ -51,16 +51,19 @@ impl<'w> Pass<'w> {
                 Fate::Done
             }
             Finding::Waits(order) if self.may_differ(turn, job) => {
-                if waits_for_room(order) {
-                    self.plan_start(job, turn.claim, want);
+                if waits_for_room(order) && self.plan_start(job, turn.claim, want) {
+                    self.considered += 1;
+                    return Fate::Next;
                 }
                 self.considered += 1 + turns.cohort_mut(turn.cohort).advance_to_last();
                 self.waiting.push(Waiting { who: Who::Job, job: job.id, want, order });
                 Fate::Next
             }
             Finding::Waits(order) => {
-                if waits_for_room(order) {
-                    self.plan_cohort(turns.cohort(turn.cohort), turn, want);
+                let cohort = turns.cohort(turn.cohort);
+                if waits_for_room(order) && self.plan_cohort(cohort, turn, want) {
+                    self.considered += 1;
+                    return Fate::Next;
                 }
                 self.wait_together(turns.cohort(turn.cohort), turn, want, order);
                 Fate::Done

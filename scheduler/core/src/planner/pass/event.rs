@@ -277,7 +277,9 @@ impl<'w> Pass<'w> {
         one.slots.iter().for_each(|slot| self.horizon.release(*slot, one.job.id));
         let is_whole = one.slots.len() == one.before.nodes.len();
         let is_free = is_whole && self.all_free(&one.slots, &ask) == Some(self.now);
-        if !is_free || !self.start_planned(one, ask.class) {
+        if is_free && self.start_planned(one, ask.class) {
+            self.considered += 1;
+        } else {
             self.keep_nodes(&ask, &one.slots, one.before.at.max(self.now));
         }
     }
