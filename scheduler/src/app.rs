@@ -21,11 +21,10 @@ use gotgan_proto::{FILE_DESCRIPTOR_SET, MESSAGE_MAX_BYTES, WORKER_MESSAGE_MAX_BY
 use gotgan_store::{Leadership, Round, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tower::{ServiceBuilder, ServiceExt};
 
 use crate::admission::Admission;
 use crate::api::{
@@ -42,20 +41,17 @@ use crate::flow::orders::OrderWriter;
 use crate::flow::plan;
 use crate::flow::telemetry::Telemetry;
 use crate::flow::writer::{self, WriterParts};
+use crate::front::{Answers, Front};
 use crate::limits::LimitsLayer;
 use crate::loops;
+use crate::loops::leadership::Terms;
 use crate::metrics::{self, Metrics, RpcMetricsLayer};
-use crate::standby::Standby;
 
 /// Name of the setting that keeps the secret behind jobs' own tokens.
 const JOB_SECRET: &str = "job_token_secret";
 
-/// Streams one connection may have open at once; a client that wants more opens another.
-const STREAMS_PER_CONNECTION: u32 = 1_024;
-
-/// A peer that is gone without a word is asked this often, and given up after this long without an answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a leader that is about to serve tries to be seen by standbys.
+const SHOW_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +83,13 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
     let (metrics, leads) = (Metrics::new(), Arc::new(AtomicBool::new(false)));
     metrics::answer(&config.server.http_listen, &metrics, &leads, &stop).await?;
-    let listener = listener.into_std().context("cannot share the listening socket")?;
+    let front = Front::open(listener, identity.as_ref()).await?;
     let candidate = Candidate { store: &store, holder: &holder(&data_dir)?, address: &address };
-    let lease_ms = config.timing.leader_lease_ms;
-    let taken = candidate.wait(&listener, identity.as_ref(), lease_ms, &stop).await?;
+    let taken = candidate.wait(&front, &config, &stop).await?;
     let Some(leadership) = taken else { return Ok(Ended::Asked) };
-    let listener = TcpListener::from_std(listener).context("cannot share the listening socket")?;
     tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
     let parts = Parts { config, store, identity, address, leadership, metrics, leads };
-    lead(parts, listener, stop).await
+    lead(parts, front, stop).await
 }
 
 /// One that would lead.
@@ -109,26 +103,25 @@ impl Candidate<'_> {
     /// Takes the leadership, answering as a standby as long as another has it; `None` if asked to stop first.
     async fn wait(
         &self,
-        listener: &std::net::TcpListener,
-        identity: Option<&Arc<ServerIdentity>>,
-        lease_ms: i64,
+        front: &Front,
+        config: &Config,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Leadership>> {
-        let (found, leader) = watch::channel(None);
-        let mut seen = leader.clone();
+        let mut announced = false;
+        let note = |leader| {
+            front.stand_by(leader);
+            if !std::mem::replace(&mut announced, true) {
+                announce("standby", self.address);
+            }
+        };
         let Self { store, holder, address } = *self;
-        let note = |leader| drop(found.send_replace(Some(leader)));
-        let taking = loops::leadership::take(store, holder, address, lease_ms, stop, note);
-        tokio::pin!(taking);
-        tokio::select! {
-            taken = &mut taking => return Ok(taken?),
-            _ = seen.changed() => {}
-        }
-        let standby = Standby::start(listener, identity, leader).await?;
-        announce("standby", address);
-        let taken = taking.await;
-        standby.end().await;
-        Ok(taken?)
+        let terms = Terms {
+            lease_ms: config.timing.leader_lease_ms,
+            watches: config.server.watch_leader_session,
+        };
+        let taken = loops::leadership::take(store, (holder, address), terms, stop, note).await?;
+        front.coming();
+        Ok(taken)
     }
 }
 
@@ -143,13 +136,9 @@ struct Parts {
     leads: Arc<AtomicBool>,
 }
 
-async fn lead(
-    parts: Parts,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<Ended> {
+async fn lead(parts: Parts, front: Front, stop: CancellationToken) -> anyhow::Result<Ended> {
     let epoch = parts.leadership.epoch;
-    let outcome = run_leader(&parts, listener, &stop).await;
+    let outcome = run_leader(&parts, front, &stop).await;
     // So that another need not wait for the lease to run out; if it was lost already, that is no error.
     if let Err(error) = parts.store.resign(epoch, clock::now()).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not given back");
@@ -159,14 +148,17 @@ async fn lead(
 
 async fn run_leader(
     parts: &Parts,
-    listener: TcpListener,
+    front: Front,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let lost = CancellationToken::new();
-    let services = start_flow(parts, &lost).await?;
+    let (store, epoch) = (&parts.store, parts.leadership.epoch);
+    let shown = loops::leadership::show(store, epoch, SHOW_LIMIT);
+    let (services, ()) = tokio::join!(start_flow(parts, &lost), shown);
+    let services = services?;
     spawn_loops(parts, &services, &lost, stop);
     parts.leads.store(true, Ordering::Relaxed);
-    serve(parts, services, listener, stop, &lost).await
+    serve(parts, services, front, stop, &lost).await
 }
 
 /// Loads the world and starts writer and planner on it. `lost` is cancelled when the writer ends.
@@ -387,56 +379,44 @@ fn spawn_loops(
 async fn serve(
     parts: &Parts,
     services: Arc<Services>,
-    listener: TcpListener,
+    mut front: Front,
     stop: &CancellationToken,
     lost: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
-    let metrics = Arc::clone(&services.metrics);
-    let dispatcher = Arc::clone(&services.dispatcher);
-    let mut server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-    match &parts.identity {
-        Some(identity) => {
-            server = server.tls_config(identity.server_tls_config()).context("cannot use TLS")?;
-        }
-        None => auth = auth.insecure(),
-    }
-    // Set here, since the server's own option does not reach connections it did not accept itself.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let (ended, timing) = (CancellationToken::new(), parts.config.timing);
-    let closing = ended.clone();
-    let serving = server
-        .layer(RpcMetricsLayer::new(metrics))
-        .layer(auth)
-        .layer(LimitsLayer::new(parts.config.limits))
-        .add_routes(routes(services).await?)
-        .serve_with_incoming_shutdown(incoming, async move {
-            closing.cancelled().await;
-        });
-    let mut serving = tokio::spawn(serving);
+    let (dispatcher, timing) = (Arc::clone(&services.dispatcher), parts.config.timing);
+    front.lead(answers(parts, services).await?).await;
     announce("ready", &parts.address);
     let why = tokio::select! {
         () = stop.cancelled() => Ended::Asked,
         () = lost.cancelled() => Ended::LostLeadership,
-        ended = &mut serving => {
-            ended.context("the server broke")?.context("the server ended")?;
-            bail!("the server ended by itself");
-        }
+        error = front.broken() => return Err(error),
     };
-    ended.cancel();
-    // Workers' streams never end by themselves.
-    dispatcher.close();
     let grace = match why {
         Ended::Asked => Duration::from_millis(timing.shutdown_grace_ms),
         // Another leads; every answer from here could be wrong.
         Ended::LostLeadership => Duration::ZERO,
     };
-    // A stream of events or output that somebody follows may outlast this; nothing depends on it.
-    let _ = tokio::time::timeout(grace, serving).await;
+    // Workers' streams never end by themselves.
+    dispatcher.close();
+    front.close(grace).await;
     Ok(why)
+}
+
+/// The services behind all that a call passes first.
+async fn answers(parts: &Parts, services: Arc<Services>) -> anyhow::Result<Answers> {
+    let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
+    if parts.identity.is_none() {
+        auth = auth.insecure();
+    }
+    let metrics = Arc::clone(&services.metrics);
+    let answers = ServiceBuilder::new()
+        .layer(RpcMetricsLayer::new(metrics))
+        .layer(auth)
+        .layer(LimitsLayer::new(parts.config.limits))
+        .service(routes(services).await?);
+    let answers =
+        ServiceExt::<http::Request<Body>>::map_response(answers, |answer| answer.map(Body::new));
+    Ok(Answers::new(answers))
 }
 
 async fn routes(services: Arc<Services>) -> anyhow::Result<Routes> {

@@ -46,6 +46,8 @@ pub struct Server {
     pub database: String,
     /// How long a start waits for a database that does not answer, in seconds; 0: not at all.
     pub database_wait_s: u64,
+    /// Whether a standby takes over at once when the leader's session with PostgreSQL has ended, and not after its lease.
+    pub watch_leader_session: bool,
 }
 
 impl Default for Server {
@@ -57,6 +59,7 @@ impl Default for Server {
             data_dir: PathBuf::from("/var/lib/gotgan"),
             database: String::new(),
             database_wait_s: 60,
+            watch_leader_session: true,
         }
     }
 }

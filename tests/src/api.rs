@@ -129,9 +129,13 @@ impl Api {
     /// # Errors
     /// The refusal.
     pub async fn try_submit(&self, spec: v1::JobSpec) -> Result<u64, Status> {
-        let request =
-            v1::SubmitRequest { idempotency_key: fresh_key(), spec: Some(spec), dry_run: false };
-        Ok(self.jobs().submit(request).await?.into_inner().job_id)
+        Ok(self.jobs().submit(Self::request(spec)).await?.into_inner().job_id)
+    }
+
+    /// The request that submits a job with a fresh key.
+    #[must_use]
+    pub fn request(spec: v1::JobSpec) -> v1::SubmitRequest {
+        v1::SubmitRequest { idempotency_key: fresh_key(), spec: Some(spec), dry_run: false }
     }
 
     /// Submits a job that must be accepted.

@@ -82,6 +82,7 @@ impl Cluster {
             self.insecure,
         );
         second.with_variables(&self.variables);
+        second.install(self.scheduler.programs());
         // One authority signs for both, as an installation with two schedulers has it.
         let (from, to) = (self.scheduler.directory(), second.directory());
         copy_directory(&from.join("tls"), &to.join("tls"));

@@ -12,7 +12,16 @@ const DIRECTORY_VARIABLE: &str = "GOTGAN_TEST_PROGRAMS";
 /// If it has not been built.
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
-    let path = directory().join(name);
+    path_in(&directory(), name)
+}
+
+/// The same in a directory.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn path_in(directory: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
     assert!(
         path.is_file(),
         "{} is not built: run `cargo build --workspace --bins`{}, or `cargo xtask test`, which does",

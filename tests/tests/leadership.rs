@@ -136,6 +136,25 @@ async fn a_second_scheduler_stands_by_and_takes_over_from_a_dead_leader() {
 }
 
 /// What a balancer is told of the scheduler's services.
+/// Nobody waits for this in a test.
+const LEASE_OF_AN_HOUR: &str = "[timing]\nleader_lease_ms = 3600000\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_does_not_wait_for_the_lease_of_a_leader_whose_process_has_ended() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut cluster = Cluster::builder(database).settings(LEASE_OF_AN_HOUR).start().await;
+    let acknowledged = cluster.api.submit(command(&["/bin/true"]).held()).await;
+    let mut second = cluster.start_second_scheduler();
+    second.wait_until_standby();
+    let line = channel(&second.url(), Some(&cluster.scheduler.ca_pem()));
+    let api = Api::new(line, Some(&cluster.scheduler.admin_token()));
+    let refused = api.status().await.expect_err("it stands by");
+    assert_eq!(refused.get_details_error_info().expect("details").reason, NOT_LEADER);
+    cluster.scheduler.kill();
+    second.wait_until_ready().expect("it takes over");
+    assert_eq!(api.job(acknowledged).await.state(), JobState::Held);
+}
+
 async fn health(scheduler: &SchedulerProcess, ca_pem: &str, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(&scheduler.url(), Some(ca_pem)));
     let request = HealthCheckRequest { service: service.to_owned() };

@@ -1,17 +1,24 @@
-//! A worker that is killed, ended and replaced by another release again and again harms none of its jobs.
+//! A worker that is killed, ended and replaced by another release again and again harms none of its jobs; nor does a cluster
+//! whose programs are replaced one by one while it is used.
 //!
 //! `GOTGAN_TEST_KILLS` asks for more deaths than a few, and each for two jobs. `GOTGAN_TEST_PREVIOUS` names a directory with
-//! the programs of another release: then the worker goes back and forth between the two.
+//! the programs of the release before: then the worker goes back and forth between the two, and the cluster goes from that
+//! one to this. Without it both are this one.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use gotgan_proto::v1::{Job, JobState, LogStream, LogsRequest};
+use gotgan_proto::v1::{Job, JobState, LogStream, LogsRequest, NodeLiveness};
+use gotgan_tests::api::{Api, channel};
+use gotgan_tests::cluster::SchedulerProcess;
 use gotgan_tests::jobs::{Shape, shell};
 use gotgan_tests::{Cluster, Database, audit, deadline, programs};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::task::JoinHandle;
 
 on_each_database! {
     jobs_are_not_harmed_by_deaths_and_upgrades_of_their_worker,
@@ -22,6 +29,9 @@ const NODE: &str = "node-a";
 const JOBS_MIN: usize = 24;
 /// A daemon is killed at any moment of its first so many milliseconds, or later.
 const YOUTH_MS: Range<u64> = 0..400;
+
+/// One of two schedulers takes a job by then.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often the worker dies.
 fn deaths() -> usize {
@@ -62,6 +72,121 @@ async fn jobs_are_not_harmed_by_deaths_and_upgrades_of_their_worker(database: Da
         check(&cluster, number, &cluster.api.wait_for_end(*job).await).await;
     }
     audit::ledger(&cluster.api).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_upgrade_of_a_cluster_that_is_used_harms_no_job() {
+    let Some(database) = Database::postgres().await else { return };
+    let own = programs::directory();
+    let previous = previous().unwrap_or_else(|| own.clone());
+    let mut cluster = Cluster::builder(database).programs(&previous).start().await;
+    let mut second = cluster.add_standby();
+    for node in ["node-a", "node-b"] {
+        cluster.add_worker(node, "8xB200").await;
+        replace_worker(&mut cluster, node, &previous).await;
+    }
+    let endless = Endless::submit(&cluster, JOBS_MIN).await;
+    all_places_taken(&cluster, JOBS_MIN).await;
+    let apis = [cluster.api.clone(), api_of(&cluster, &second)];
+    let use_of_it = Use::begin(apis.to_vec());
+
+    // Who stands by first: it brings the tables up to date under a leader of the release before.
+    assert!(second.terminate().success(), "{}", second.output());
+    second.install(&own);
+    second.spawn();
+    second.wait_until_standby();
+    use_of_it.goes_on("beside a standby of the next release").await;
+    assert!(cluster.scheduler.terminate().success(), "{}", cluster.scheduler.output());
+    second.wait_until_ready().expect("it takes over");
+    cluster.api = apis[1].clone();
+    cluster.scheduler.install(&own);
+    cluster.scheduler.spawn();
+    cluster.scheduler.wait_until_standby();
+    use_of_it.goes_on("with workers of the release before").await;
+    for node in ["node-a", "node-b"] {
+        replace_worker(&mut cluster, node, &own).await;
+    }
+    use_of_it.goes_on("with all of the next release").await;
+
+    endless.end(0..endless.jobs.len());
+    for (number, job) in endless.jobs.iter().enumerate() {
+        check(&cluster, number, &cluster.api.wait_for_end(*job).await).await;
+    }
+    let submitted = use_of_it.end().await;
+    for job in &submitted {
+        let ended = cluster.api.wait_for_end(*job).await;
+        assert_eq!((ended.state(), ended.attempts.len()), (JobState::Completed, 1), "{ended:?}");
+    }
+    assert_eq!(cluster.api.all_jobs().await.len(), JOBS_MIN + submitted.len());
+    audit::ledger(&cluster.api).await;
+}
+
+/// Programs of the release before, where there are some.
+fn previous() -> Option<PathBuf> {
+    std::env::var_os("GOTGAN_TEST_PREVIOUS").map(PathBuf::from)
+}
+
+fn api_of(cluster: &Cluster, scheduler: &SchedulerProcess) -> Api {
+    let line = channel(&scheduler.url(), Some(&cluster.scheduler.ca_pem()));
+    Api::new(line, Some(&cluster.scheduler.admin_token()))
+}
+
+async fn replace_worker(cluster: &mut Cluster, node: &str, programs: &Path) {
+    cluster.worker(node).terminate();
+    cluster.worker(node).install(programs);
+    cluster.worker(node).restart();
+    cluster.api.wait_for_node(node, NodeLiveness::Ready).await;
+}
+
+/// With the same key until somebody has taken it.
+async fn submit_to_any(apis: &[Api]) -> u64 {
+    let request = Api::request(shell("exit 0"));
+    let began = Instant::now();
+    for api in apis.iter().cycle() {
+        if let Ok(answer) = api.jobs().submit(request.clone()).await {
+            return answer.into_inner().job_id;
+        }
+        assert!(began.elapsed() < TAKEN_WITHIN, "nobody takes a job");
+        tokio::task::yield_now().await;
+    }
+    unreachable!("there are schedulers")
+}
+
+/// Somebody who submits one short job after the other by whichever scheduler takes it, with the same key until one has.
+struct Use {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
+    task: JoinHandle<Vec<u64>>,
+}
+
+impl Use {
+    fn begin(apis: Vec<Api>) -> Self {
+        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+        let task = tokio::spawn(async move {
+            let mut jobs = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                jobs.push(submit_to_any(&apis).await);
+                counted.store(jobs.len(), Ordering::Relaxed);
+            }
+            jobs
+        });
+        Self { stop, acknowledged, task }
+    }
+
+    async fn goes_on(&self, when: &str) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        deadline::until(&format!("more to be submitted {when}"), async || {
+            let more = self.acknowledged.load(Ordering::Relaxed) - before;
+            if more > 3 { Ok(()) } else { Err(format!("{more} more")) }
+        })
+        .await;
+    }
+
+    async fn end(self) -> Vec<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
 }
 
 async fn all_places_taken(cluster: &Cluster, wanted: usize) {
@@ -157,8 +282,7 @@ struct Installed {
 impl Installed {
     fn new(cluster: &Cluster) -> Self {
         let own = programs::directory();
-        let previous = std::env::var_os("GOTGAN_TEST_PREVIOUS").map(PathBuf::from);
-        let releases = previous.into_iter().chain([own]).collect();
+        let releases = previous().into_iter().chain([own]).collect();
         Self { directory: cluster.scratch("installed"), releases, count: 0 }
     }
 

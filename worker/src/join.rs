@@ -12,8 +12,9 @@ use gotgan_proto::v1::JoinRequest;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use rcgen::{CertificateParams, DnType, KeyPair};
 
+use crate::lines::connect;
 use crate::route;
-use crate::session::{SessionError, TlsMaterial, connect};
+use crate::session::{SessionError, TlsMaterial};
 
 /// A scheduler that takes longer to sign a certificate hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -172,7 +173,7 @@ async fn ask_one(
     tls: &TlsMaterial,
     request: JoinRequest,
 ) -> Result<gotgan_proto::v1::JoinResponse, JoinError> {
-    let mut client = WorkersClient::new(connect(address, Some(tls)).await?);
+    let mut client = WorkersClient::new(connect(address, Some(tls.client_config())).await?);
     let answer = tokio::time::timeout(ANSWER_LIMIT, client.join(request)).await;
     let answer = answer.map_err(|_| SessionError::Silent)?;
     answer.map(tonic::Response::into_inner).map_err(|status| JoinError::Refused(Box::new(status)))

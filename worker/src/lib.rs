@@ -24,6 +24,7 @@ pub mod inventory;
 pub mod join;
 pub mod journal;
 pub mod limits;
+pub mod lines;
 pub mod logs;
 pub mod measure;
 pub mod metrics;

@@ -15,13 +15,13 @@ use gotgan_proto::v1::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Streaming};
 
 use crate::clock::{at, now_us};
 use crate::handle::{Attached, Handle, Input, Running, Stopped};
 use crate::health::leftover::is_left;
 use crate::inventory::Inventory;
+use crate::lines::{CONNECT_TIMEOUT, Lines};
 use crate::logs::Logs;
 use crate::reader::board::Seen;
 use crate::reader::keeper::Reader;
@@ -29,10 +29,6 @@ use crate::route::{self, Ended, Route};
 
 /// Messages on their way out; the supervisor's own queue is behind it.
 const OUTPUT_QUEUE: usize = 256;
-/// A scheduler that does not answer this long is tried no further.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that answers no ping for this long is gone, whatever TCP thinks.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// One that ends sooner was none: two workers of one name would throw each other out without rest.
 const GOOD_STREAM: Duration = Duration::from_secs(5);
 /// Heartbeats when the scheduler names no interval, and bounds of what it may name.
@@ -135,15 +131,26 @@ pub struct Session {
 impl Session {
     /// Connects again and again; returns only when the supervisor has ended.
     pub async fn run(&self) -> Stopped {
+        let lines = Lines::new(self.link.tls.as_ref().map(TlsMaterial::client_config));
+        tokio::select! {
+            stopped = self.follow_the_leader(&lines) => stopped,
+            () = lines.keep_open(&self.link.schedulers, chance()) => Stopped,
+        }
+    }
+
+    async fn follow_the_leader(&self, lines: &Lines) -> Stopped {
         let Link { schedulers, backoff_max, .. } = &self.link;
         let mut route = Route::new(&self.inventory.node.node, schedulers, *backoff_max);
         while let Some(address) = route.address().map(str::to_owned) {
             let mut registered_at = None;
-            let ended = match self.stream(&address, &mut registered_at).await {
+            let ended = match self.stream(lines, &address, &mut registered_at).await {
                 Err(SessionError::Stopped(stopped)) => return stopped,
                 Ok(()) => Ended::Served,
                 Err(error) => {
                     let ended = ended(&error, registered_at);
+                    if !matches!(ended, Ended::StandsBy(_)) {
+                        lines.give_up(&address);
+                    }
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(scheduler = address, error, "no stream to the scheduler");
                     ended
@@ -156,10 +163,11 @@ impl Session {
 
     async fn stream(
         &self,
+        lines: &Lines,
         address: &str,
         registered_at: &mut Option<Instant>,
     ) -> Result<(), SessionError> {
-        let channel = connect(address, self.link.tls.as_ref()).await?;
+        let channel = lines.to(address).await?;
         let attached = self.handle.ask(Input::Attach).await?;
         let Attached { epoch, held, journal_id, reports } = attached;
         let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
@@ -314,38 +322,6 @@ async fn changed(news: &mut Option<watch::Receiver<u64>>) {
     if !changed {
         std::future::pending().await
     }
-}
-
-/// Opens a connection. Also used to join, then without an identity.
-pub async fn connect(address: &str, tls: Option<&TlsMaterial>) -> Result<Channel, SessionError> {
-    let config = tls.map(|tls| {
-        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
-        match tls.certificate_pem.is_empty() {
-            true => config,
-            false => config.identity(Identity::from_pem(&tls.certificate_pem, &tls.key_pem)),
-        }
-    });
-    let mut endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(SessionError::Address)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true);
-    if let Some(config) = config {
-        endpoint = endpoint.tls_config(config).map_err(SessionError::Address)?;
-    }
-    endpoint.connect().await.map_err(|error| SessionError::Connect(all_causes(&error)))
-}
-
-/// An error with what is behind it, since the transport's own text says only "transport error".
-fn all_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 async fn send(output: &mpsc::Sender<WorkerMessage>, message: Message) -> Result<(), SessionError> {

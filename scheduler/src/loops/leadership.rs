@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gotgan_core::ids::Epoch;
-use gotgan_store::{Leadership, Store, StoreError};
+use gotgan_store::{Leadership, Sight, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -43,22 +43,30 @@ pub async fn open(
     }
 }
 
-/// Waits until the store gives this process the leadership; `None` if asked to stop first. Calls `on_standby` with each
-/// leader it finds, once for its epoch. A store that is away for a moment is waited for.
+/// By what a leadership is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long a lease runs.
+    pub lease_ms: i64,
+    /// Whether a leader whose session with the database has ended is succeeded at once, and not after its lease.
+    pub watches: bool,
+}
+
+/// Waits until the store gives this process the leadership under its name and address; `None` if asked to stop first. Calls
+/// `on_standby` with each leader it finds, once for its epoch. A store that is away for a moment is waited for.
 ///
 /// # Errors
 /// [`StoreError`] if the store fails otherwise.
 pub async fn take(
     store: &Arc<dyn Store>,
-    holder: &str,
-    address: &str,
-    lease_ms: i64,
+    (holder, address): (&str, &str),
+    terms: Terms,
     stop: &CancellationToken,
     mut on_standby: impl FnMut(Leadership),
 ) -> Result<Option<Leadership>, StoreError> {
     let (mut told, mut away) = (None, false);
     loop {
-        let taken = store.take_leadership(holder, address, clock::now(), lease_ms).await;
+        let taken = store.take_leadership(holder, address, clock::now(), terms.lease_ms).await;
         let is_away = taken.as_ref().is_err_and(StoreError::is_passing);
         match taken {
             Err(error) if is_away => {
@@ -69,10 +77,15 @@ pub async fn take(
             }
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
-                if told != Some(leader.epoch) {
+                let epoch = leader.epoch;
+                let is_gone = terms.watches && is_gone(store, epoch).await;
+                if told != Some(epoch) {
                     tracing::info!(leader = leader.holder, address = leader.address, "standing by");
-                    told = Some(leader.epoch);
+                    told = Some(epoch);
                     on_standby(leader);
+                }
+                if is_gone {
+                    continue;
                 }
             }
             Err(error) => return Err(error),
@@ -85,6 +98,17 @@ pub async fn take(
     }
 }
 
+/// Whether the leader's process is gone; its lease is ended then. One that lost its session alone renews its lease, or is
+/// succeeded though it lives: what it writes after that is refused.
+async fn is_gone(store: &Arc<dyn Store>, epoch: Epoch) -> bool {
+    // A database that does not answer now is told of by the next try to lead.
+    if !matches!(store.look_for_leader(epoch).await, Ok(Sight::Gone)) {
+        return false;
+    }
+    tracing::warn!(%epoch, "the leader's session with the database has ended");
+    store.resign(epoch, clock::now()).await.is_ok()
+}
+
 /// Renews the lease three times in its length; returns when it is lost or when asked to stop.
 ///
 /// The time is counted from before the last renewal that worked, by the monotonic clock. A process that was paused past its
@@ -94,6 +118,7 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
     let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut renewed = Instant::now();
     loop {
+        show(&store, epoch, lease / 3).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(lease / 3) => {}
@@ -123,6 +148,14 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             tracing::error!(%epoch, "the lease has run out");
             return;
         }
+    }
+}
+
+/// Lets standbys see that this process is there. They wait for the lease where they cannot.
+pub async fn show(store: &Arc<dyn Store>, epoch: Epoch, limit: Duration) {
+    let shown = tokio::time::timeout(limit, store.show_leader(epoch)).await;
+    if let Ok(Err(error)) = shown {
+        tracing::debug!(error = &error as &dyn std::error::Error, "not shown to standbys");
     }
 }
 

@@ -51,7 +51,7 @@ use gotgan_core::world::Snapshot;
 pub use error::StoreError;
 pub use records::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, StartRecord, TaskFilter,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, Sight, StartRecord, TaskFilter,
     TokenRecord, Verification,
 };
 
@@ -88,6 +88,13 @@ pub trait Store: Send + Sync + Debug {
 
     /// Who leads, or led last.
     async fn leadership(&self) -> Result<Option<Leadership>>;
+
+    /// Lets others see that the process that leads in `epoch` is there, as long as it is; called again and again. What
+    /// others do when they no longer see it is safe in any case: every write checks the epoch.
+    async fn show_leader(&self, epoch: Epoch) -> Result<()>;
+
+    /// Looks whether the process that leads in `epoch` is there; it need not wait for its lease to run out if it is gone.
+    async fn look_for_leader(&self, epoch: Epoch) -> Result<Sight>;
 
     /// Everything a world is rebuilt from at `now`, with what was used, fading as `half_life` says. Goes through all
     /// attempts there ever were.

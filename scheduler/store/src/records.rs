@@ -43,6 +43,17 @@ pub struct Leadership {
     pub expires: UnixMicros,
 }
 
+/// What is seen of the process that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It has a session with the database.
+    There,
+    /// It had one, and has none now.
+    Gone,
+    /// It was not seen before, or this database cannot tell.
+    Unknown,
+}
+
 /// Everything one transaction writes.
 #[derive(Debug, Clone, Default)]
 pub struct Round {

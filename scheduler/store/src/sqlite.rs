@@ -6,6 +6,7 @@ mod backend;
 mod events;
 #[path = "shared/reads.rs"]
 mod reads;
+mod sessions;
 mod sql;
 #[path = "shared/states.rs"]
 mod states;

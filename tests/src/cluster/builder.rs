@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{Cluster, SchedulerProcess};
 use crate::api::{self, Api, told};
-use crate::{Database, jobs};
+use crate::{Database, jobs, programs};
 
 /// A cluster before its start.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct ClusterBuilder {
     insecure: bool,
     directory: PathBuf,
     data: Option<PathBuf>,
+    programs: PathBuf,
     variables: Vec<(String, String)>,
 }
 
@@ -29,6 +30,7 @@ impl ClusterBuilder {
             insecure: false,
             directory: std::env::temp_dir(),
             data: None,
+            programs: programs::directory(),
             variables: Vec::new(),
         }
     }
@@ -68,6 +70,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// With schedulers from this directory.
+    #[must_use]
+    pub fn programs(mut self, directory: &Path) -> Self {
+        self.programs = directory.to_path_buf();
+        self
+    }
+
     /// With a variable in the environment of its schedulers.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -91,6 +100,7 @@ impl ClusterBuilder {
         );
         scheduler.logs_to(usual.with_extension("log"));
         scheduler.with_variables(&self.variables);
+        scheduler.install(&self.programs);
         scheduler.start();
         let ca = (!self.insecure).then(|| scheduler.ca_pem());
         let channel = api::channel(&scheduler.url(), ca.as_deref());

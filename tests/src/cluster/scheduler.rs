@@ -22,6 +22,8 @@ const START_TRIES: u32 = 20;
 #[derive(Debug)]
 pub struct SchedulerProcess {
     directory: PathBuf,
+    /// Where its program is.
+    programs: PathBuf,
     log: PathBuf,
     database: Option<String>,
     insecure: bool,
@@ -43,8 +45,26 @@ impl SchedulerProcess {
         fs::create_dir_all(&directory).expect("a directory can be made");
         fs::write(directory.join(SETTINGS), settings).expect("a file can be written");
         let log = directory.with_extension("log");
-        let listen = "127.0.0.1:0".into();
-        Self { directory, log, database, insecure, variables: Vec::new(), listen, process: None }
+        Self {
+            directory,
+            programs: programs::directory(),
+            log,
+            database,
+            insecure,
+            variables: Vec::new(),
+            listen: "127.0.0.1:0".into(),
+            process: None,
+        }
+    }
+
+    /// From its next start on it is the program in this directory.
+    pub fn install(&mut self, programs: &Path) {
+        programs.clone_into(&mut self.programs);
+    }
+
+    /// Where its program is.
+    pub(super) fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Writes its log there.
@@ -61,6 +81,7 @@ impl SchedulerProcess {
     pub(super) fn rival(&self, log: &Path) -> Self {
         Self {
             directory: self.directory.clone(),
+            programs: self.programs.clone(),
             log: log.to_path_buf(),
             database: self.database.clone(),
             insecure: self.insecure,
@@ -87,7 +108,7 @@ impl SchedulerProcess {
 
     /// Starts it without waiting.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(programs::path("gotgan-scheduler"));
+        let mut command = Command::new(programs::path_in(&self.programs, "gotgan-scheduler"));
         command.arg("--data-dir").arg(&self.directory);
         command.args(["--listen", &self.listen, "--http-listen", "off"]);
         if let Some(url) = &self.database {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{JoinRequest, WorkerMessage};
 use gotgan_proto::{WORKER_MESSAGE_MAX_BYTES, v1};
+use gotgan_worker::lines::Lines;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
@@ -146,10 +147,13 @@ impl Link {
         if let Some(tls) = &self.tls {
             endpoint = endpoint.tls_config(tls.clone())?;
         }
-        let channel = endpoint.tcp_nodelay(true).connect().await?;
-        Ok(WorkersClient::new(channel)
-            .max_decoding_message_size(WORKER_MESSAGE_MAX_BYTES)
-            .max_encoding_message_size(WORKER_MESSAGE_MAX_BYTES))
+        Ok(client(endpoint.tcp_nodelay(true).connect().await?))
+    }
+
+    /// Connections to several schedulers, as the real worker keeps them.
+    #[must_use]
+    pub fn lines(&self) -> Lines {
+        Lines::new(self.tls.clone())
     }
 
     /// The request that opens a stream of these messages.
@@ -182,4 +186,12 @@ impl Link {
         let messages = tokio_stream::iter([message]);
         client.session(self.request(messages)).await?.into_inner().message().await
     }
+}
+
+/// A client that takes messages of any size that the protocol allows.
+#[must_use]
+pub fn client(channel: Channel) -> WorkersClient<Channel> {
+    WorkersClient::new(channel)
+        .max_decoding_message_size(WORKER_MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(WORKER_MESSAGE_MAX_BYTES)
 }

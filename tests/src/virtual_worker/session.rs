@@ -7,14 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message;
+use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{Heartbeat, LogData, Report, SchedulerMessage, WorkerMessage};
+use gotgan_worker::lines::Lines;
 use gotgan_worker::route::{Ended, Route, is_standby, leader_of};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
 use super::journal::Journal;
-use super::link::Link;
+use super::link::{Link, client};
 use super::{lock, readings};
 
 /// Messages handed to the transport; what waits behind it waits in [`Outbox`].
@@ -36,24 +39,44 @@ pub async fn run(link: Link, journal: Arc<Mutex<Journal>>) {
     }
     loop {
         // Why a stream broke does not matter: what it lost is sent again by the next one.
-        let _ = stream(&link, &journal, &mut false).await;
+        if let Ok(client) = link.connect().await {
+            let _ = stream(client, &link, &journal, &mut false).await;
+        }
         tokio::time::sleep(BACKOFF).await;
     }
 }
 
 /// Goes from scheduler to scheduler as the real worker does, by its own rule.
 async fn follow_the_leader(link: Link, addresses: &[String], journal: &Mutex<Journal>) {
+    let lines = link.lines();
+    tokio::select! {
+        () = go_round(&link, &lines, addresses, journal) => {}
+        () = lines.keep_open(addresses, chance()) => {}
+    }
+}
+
+async fn go_round(link: &Link, lines: &Lines, addresses: &[String], journal: &Mutex<Journal>) {
     let mut route = Route::new(link.node(), addresses, BACKOFF_MAX);
     while let Some(address) = route.address().map(str::to_owned) {
         let mut registered = false;
-        let ended = match stream(&link.at(&address), journal, &mut registered).await {
+        let streamed = match lines.to(&address).await {
+            Ok(channel) => stream(client(channel), link, journal, &mut registered).await,
+            Err(_) => Err(Broken(None)),
+        };
+        let ended = match streamed {
             Err(Broken(Some(status))) if is_standby(&status) => Ended::StandsBy(leader_of(&status)),
             _ if registered => Ended::Served,
             _ => Ended::Failed,
         };
-        let chance = rand::random_range(0..1_000);
-        tokio::time::sleep(route.rest(ended, chance)).await;
+        if !matches!(ended, Ended::StandsBy(_)) {
+            lines.give_up(&address);
+        }
+        tokio::time::sleep(route.rest(ended, chance())).await;
     }
+}
+
+fn chance() -> u32 {
+    rand::random_range(0..1_000)
 }
 
 /// With what the scheduler refused, if it was that.
@@ -64,11 +87,11 @@ struct Broken(Option<Box<tonic::Status>>);
 type Outbox = VecDeque<WorkerMessage>;
 
 async fn stream(
+    mut client: WorkersClient<Channel>,
     link: &Link,
     journal: &Mutex<Journal>,
     registered: &mut bool,
 ) -> Result<(), Broken> {
-    let mut client = link.connect().await.map_err(|_| Broken(None))?;
     let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
     let register = lock(journal).register();
     output.send(message(Message::Register(register))).await.map_err(|_| Broken(None))?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 /// Directories with nothing written by hand.
 const SKIPPED: [&str; 4] = ["target", ".git", ".gotgan", "__pycache__"];
 /// Only these are text that rules read; of other files only the name counts.
-const READ: [&str; 3] = ["rs", "md", "toml"];
+const READ: [&str; 4] = ["rs", "md", "sql", "toml"];
 
 #[derive(Debug, Default)]
 pub struct Tree {

@@ -19,13 +19,14 @@ use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
-    Connection, Db, KIND, Options, Pool, events, reads, sql, states, turns, verify, writes,
+    Connection, Db, KIND, Options, Pool, events, reads, sessions, sql, states, turns, verify,
+    writes,
 };
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
 use crate::{
     AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, StartRecord, Store,
+    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Sight, StartRecord, Store,
     StoreError, TokenRecord, Verification,
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Backend {
     /// Held all the time, since taking one from a pool costs as much as a statement. `None` after a failure.
     writer: Mutex<Option<Connection>>,
     readers: Pool,
+    sessions: sessions::Sessions,
 }
 
 impl std::fmt::Debug for Backend {
@@ -45,7 +47,8 @@ impl std::fmt::Debug for Backend {
 
 impl Backend {
     pub(super) fn new(options: Options, writer: Connection, readers: Pool) -> Self {
-        Backend { options, writer: Mutex::new(Some(writer)), readers }
+        let sessions = sessions::Sessions::default();
+        Backend { options, writer: Mutex::new(Some(writer)), readers, sessions }
     }
 
     /// Runs a write in a transaction of its own, again if the database gave it up for another's sake.
@@ -137,6 +140,14 @@ impl Store for Backend {
 
     async fn leadership(&self) -> Result<Option<Leadership>> {
         reads::leadership(&mut *self.read_one().await?).await
+    }
+
+    async fn show_leader(&self, epoch: Epoch) -> Result<()> {
+        self.sessions.show(&self.options, epoch).await
+    }
+
+    async fn look_for_leader(&self, epoch: Epoch) -> Result<Sight> {
+        self.sessions.look(&self.options, epoch).await
     }
 
     async fn load(&self, half_life: HalfLife, now: UnixMicros) -> Result<Snapshot> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::Epoch;
 use gotgan_core::world::World;
-use gotgan_store::{Leadership, Round, StoreError};
+use gotgan_store::{DatabaseKind, Leadership, Round, Sight, StoreError};
 
 use crate::harness::Place;
 use crate::things::{LEASE_MS, at, job_event, plain_job, round, submitted};
@@ -66,6 +66,34 @@ pub async fn a_renewed_lease_runs_longer(place: Arc<Place>) {
     assert_eq!(store.leadership().await.unwrap().unwrap().expires, at(18));
     assert!(store.take_leadership("two", "two:1", at(17), LEASE_MS).await.is_err());
     assert!(store.take_leadership("two", "two:1", at(18), LEASE_MS).await.is_ok());
+}
+
+/// SQLite serves one process, so nobody looks there.
+pub async fn a_leader_that_ended_is_missed_by_who_saw_it_and_by_nobody_else(place: Arc<Place>) {
+    let (leads, stands_by) = (place.open().await, place.open().await);
+    let first = leads.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    assert_eq!(stands_by.look_for_leader(first.epoch).await.unwrap(), Sight::Unknown);
+    for _ in 0..2 {
+        leads.show_leader(first.epoch).await.unwrap();
+    }
+    let there = match place.kind {
+        DatabaseKind::Sqlite => Sight::Unknown,
+        DatabaseKind::Postgres => Sight::There,
+    };
+    assert_eq!(stands_by.look_for_leader(first.epoch).await.unwrap(), there);
+    assert_eq!(stands_by.look_for_leader(Epoch(7)).await.unwrap(), Sight::Unknown);
+    drop(leads);
+    let gone = match place.kind {
+        DatabaseKind::Sqlite => Sight::Unknown,
+        DatabaseKind::Postgres => Sight::Gone,
+    };
+    let begun = std::time::Instant::now();
+    while stands_by.look_for_leader(first.epoch).await.unwrap() != gone {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "its session is still there");
+        tokio::task::yield_now().await;
+    }
+    let late = place.open().await;
+    assert_eq!(late.look_for_leader(first.epoch).await.unwrap(), Sight::Unknown);
 }
 
 pub async fn who_resigned_need_not_be_waited_for(place: Arc<Place>) {

@@ -269,13 +269,31 @@ impl<'w> Pass<'w> {
             self.considered += 1;
             return;
         }
-        let kept = Chance { at, place: one.place, slots: one.slots };
         let better = choose.then(|| self.choose(one.job, one.claim, one.want, one.place)).flatten();
-        let chosen = if choose { self.now } else { one.before.chosen };
-        let best = better.filter(|better| better.at < at).unwrap_or(kept);
-        let start =
-            PlannedStart { at: best.at, nodes: self.names(&best.slots), chosen, ..one.before };
-        self.enter(one.job, one.want, &ask, &best.slots, start);
+        let one = Standby {
+            before: PlannedStart {
+                at,
+                chosen: if choose { self.now } else { one.before.chosen },
+                ..one.before
+            },
+            ..one
+        };
+        match better.filter(|better| better.at < at) {
+            Some(better) => self.change_over(one, better),
+            None => self.enter(one.job, one.want, &ask, &one.slots, one.before),
+        }
+    }
+
+    /// Plans it on better nodes, or starts it there if that can be now: later it could be in another's way.
+    fn change_over(&mut self, one: Standby<'w>, better: Chance) {
+        let before = PlannedStart { at: better.at, nodes: self.names(&better.slots), ..one.before };
+        let one = Standby { slots: better.slots, before, ..one };
+        let ask = self.ask_of(&one);
+        if better.at <= self.now && self.start_planned(&one, ask.class) {
+            self.considered += 1;
+        } else {
+            self.enter(one.job, one.want, &ask, &one.slots, one.before);
+        }
     }
 
     fn names(&self, slots: &[SlotId]) -> Vec<NodeName> {

@@ -1,0 +1,143 @@
+//! Connections to schedulers, one an address, kept open also to those that stand by: when one of them takes over, a country
+//! full of nodes needs no handshakes to come to it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::session::{SessionError, TlsMaterial};
+
+/// A scheduler that does not answer this long is tried no further.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that answers no ping for this long is gone, whatever TCP thinks.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How often each line is looked at. One that is down is opened again then, which spreads those of all nodes over this time.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// The connections of one node.
+#[derive(Debug)]
+pub struct Lines {
+    tls: Option<ClientTlsConfig>,
+    open: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Lines {
+    /// None is open yet.
+    #[must_use]
+    pub fn new(tls: Option<ClientTlsConfig>) -> Self {
+        Self { tls, open: Mutex::default() }
+    }
+
+    /// The connection to an address, opened if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub async fn to(&self, address: &str) -> Result<Channel, SessionError> {
+        if let Some(channel) = self.open().get(address).cloned() {
+            return Ok(channel);
+        }
+        let channel = connect(address, self.tls.clone()).await?;
+        self.open().insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// The next one to that address is to be a new one.
+    pub fn give_up(&self, address: &str) {
+        self.open().remove(address);
+    }
+
+    /// Opens connections to all of these, and opens anew what is broken, for ever; where there is a choice at all. `chance`
+    /// is below 1000 and says when within [`LOOK_EVERY`] it begins.
+    pub async fn keep_open(&self, addresses: &[String], chance: u32) {
+        if addresses.len() < 2 {
+            return std::future::pending().await;
+        }
+        let mut due = Instant::now() + LOOK_EVERY * chance.min(1_000) / 1_000;
+        loop {
+            sleep_until(due).await;
+            for address in addresses {
+                if let Err(error) = self.look(address).await {
+                    tracing::debug!(scheduler = address, %error, "no line to the scheduler");
+                }
+            }
+            due += LOOK_EVERY;
+            due = due.max(Instant::now());
+        }
+    }
+
+    /// Asks the scheduler how it is, which every one answers. What it says does not matter here.
+    async fn look(&self, address: &str) -> Result<(), SessionError> {
+        let channel = self.to(address).await?;
+        let mut health = HealthClient::new(channel);
+        let asked = health.check(HealthCheckRequest::default());
+        let answer = tokio::time::timeout(CONNECT_TIMEOUT, asked).await;
+        let answer = answer.map_err(|_| SessionError::Silent).and_then(|answer| Ok(answer?));
+        if answer.is_err() {
+            self.give_up(address);
+        }
+        answer.map(drop)
+    }
+
+    /// A panic elsewhere does not make the list wrong.
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Channel>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TlsMaterial {
+    /// What a connection is made with. Without a certificate of its own, as before it has joined, it proves nothing.
+    #[must_use]
+    pub fn client_config(&self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.ca_pem));
+        match self.certificate_pem.is_empty() {
+            true => config,
+            false => config.identity(Identity::from_pem(&self.certificate_pem, &self.key_pem)),
+        }
+    }
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub async fn connect(address: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, SessionError> {
+    let mut endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(SessionError::Address)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    if let Some(config) = tls {
+        endpoint = endpoint.tls_config(config).map_err(SessionError::Address)?;
+    }
+    endpoint.connect().await.map_err(|error| SessionError::Connect(all_causes(&error)))
+}
+
+/// An error with what is behind it, since the transport's own text says only "transport error".
+fn all_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_cannot_be_opened_is_not_kept() {
+        let lines = Lines::new(None);
+        let error = lines.to("http://127.0.0.1:1").await.unwrap_err();
+        assert!(matches!(error, SessionError::Connect(_)), "{error}");
+        assert!(lines.open().is_empty());
+    }
+}
