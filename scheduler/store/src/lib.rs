@@ -23,6 +23,8 @@ mod consistency;
 mod decode;
 mod error;
 mod groups;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod migrations;
 mod postgres;
 mod records;
