@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use gotgan_core::ids::{AttemptId, UserName};
-use gotgan_core::policy::Policy;
-use gotgan_core::world::{Snapshot, World};
+use gotgan_core::ids::UserName;
 use gotgan_proto::v1::cluster_server::ClusterServer;
 use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_proto::v1::nodes_server::NodesServer;
@@ -26,21 +24,15 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::admission::Admission;
 use crate::api::{
     ClusterService, JobsService, NodesService, QuotaService, Services, WorkersService,
 };
+use crate::assembly::{Assembly, Ground};
 use crate::auth::tls::{self, ServerIdentity, TlsFiles};
 use crate::auth::{AuthLayer, Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
-use crate::flow::dispatch::Dispatcher;
-use crate::flow::estimate::{self, Keeper};
-use crate::flow::logs::LogRelay;
-use crate::flow::orders::OrderWriter;
-use crate::flow::plan;
-use crate::flow::telemetry::Telemetry;
-use crate::flow::writer::{self, WriterParts};
+use crate::flow::estimate::Keeper;
 use crate::front::{Answers, Front};
 use crate::limits::LimitsLayer;
 use crate::loops;
@@ -164,31 +156,19 @@ async fn run_leader(
 /// Loads the world and starts writer and planner on it. `lost` is cancelled when the writer ends.
 async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<Arc<Services>> {
     let Parts { config, store, leadership, .. } = parts;
-    let authenticator = authenticator(store, leadership, &config.server.data_dir).await?;
-    let metrics = Arc::clone(&parts.metrics);
-    let policy = Arc::new(config.policy.clone());
-    let admission = Admission::new(Arc::clone(&policy));
-    let orders = OrderWriter { authenticator: authenticator.clone() };
-    let dispatcher = Arc::new(Dispatcher::new(orders));
-    let live = Arc::clone(&dispatcher);
-    authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
-    let world = load(store, &policy, &dispatcher).await?;
-    let learnt = estimate::learnt(store.as_ref()).await;
-    let (estimator, lookout, estimates) = estimate::new(Arc::clone(&policy), learnt);
-    let (policy_of, metrics_of) = (Arc::clone(&policy), Arc::clone(&metrics));
-    let (planner, feed, last_pass) = plan::new(policy_of, config.timing, metrics_of, lookout);
-    let (writer, handle) = writer::new(WriterParts {
+    let ground = Ground {
         store: Arc::clone(store),
         epoch: leadership.epoch,
-        policy: Arc::clone(&policy),
-        world,
-        planner: feed,
-        dispatcher: Arc::clone(&dispatcher),
-        admission: admission.clone(),
-        metrics: Arc::clone(&metrics),
-    });
+        policy: Arc::new(config.policy.clone()),
+        timing: config.timing,
+        authenticator: authenticator(store, leadership, &config.server.data_dir).await?,
+        identity: parts.identity.clone(),
+        address: parts.address.clone(),
+        metrics: Arc::clone(&parts.metrics),
+    };
+    let Assembly { services, writer, planner, estimator } = ground.assemble().await?;
     planner
-        .spawn(handle.clone(), Handle::current(), lost.clone())
+        .spawn(services.writer.clone(), Handle::current(), lost.clone())
         .context("cannot start the planner")?;
     let (store_of, epoch, runtime) = (Arc::clone(store), leadership.epoch, Handle::current());
     estimator
@@ -201,41 +181,7 @@ async fn start_flow(parts: &Parts, lost: &CancellationToken) -> anyhow::Result<A
         let why = writer.run().await;
         tracing::debug!(%why, "the writer ended");
     });
-    Ok(Arc::new(Services {
-        writer: handle,
-        store: Arc::clone(store),
-        admission,
-        last_pass,
-        estimates,
-        telemetry: Arc::new(Telemetry::default()),
-        logs: LogRelay::new(Arc::clone(&dispatcher)),
-        dispatcher,
-        authenticator,
-        identity: parts.identity.clone(),
-        joins: tokio::sync::Mutex::new(()),
-        audits: tokio::sync::Mutex::new(()),
-        policy: Arc::clone(&policy),
-        timing: config.timing,
-        epoch: leadership.epoch,
-        address: parts.address.clone(),
-        started: clock::now(),
-        metrics,
-    }))
-}
-
-async fn load(
-    store: &Arc<dyn Store>,
-    policy: &Policy,
-    dispatcher: &Dispatcher,
-) -> anyhow::Result<World> {
-    let now = clock::now();
-    let power = Arc::new(policy.power.clone());
-    let snapshot = Snapshot { power, ..store.load(policy.half_life(), now).await? };
-    let world = World::restore(snapshot, now);
-    dispatcher.reset(&world);
-    let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
-    tracing::info!(jobs, attempts, nodes, "state loaded");
-    Ok(world)
+    Ok(services)
 }
 
 /// Name of this scheduler to the store: that of its host, and an id of its data directory, since hosts may be called
@@ -350,25 +296,14 @@ fn spawn_loops(
     lost: &CancellationToken,
     stop: &CancellationToken,
 ) {
-    let (timing, writer) = (parts.config.timing, &services.writer);
-    let dispatcher = &services.dispatcher;
-    tokio::spawn(loops::liveness::run(
-        writer.clone(),
-        Arc::clone(&services.telemetry),
-        Arc::clone(dispatcher),
-        timing,
-    ));
-    tokio::spawn(loops::repair::run(writer.clone(), timing));
-    tokio::spawn(loops::health::run(writer.clone(), parts.config.health.clone(), timing));
-    let (telemetry, policy) = (Arc::clone(&services.telemetry), Arc::clone(&services.policy));
-    tokio::spawn(loops::idle::run(writer.clone(), telemetry, policy));
-    let metrics = Arc::clone(&services.metrics);
-    let (of, policy) = (Arc::clone(dispatcher), Arc::clone(&services.policy));
-    tokio::spawn(loops::gauges::run(writer.clone(), of, policy, metrics));
+    for each in loops::of_leader(services, &parts.config.health) {
+        tokio::spawn(each);
+    }
+    let lease_ms = parts.config.timing.leader_lease_ms;
     let (store, epoch) = (Arc::clone(&parts.store), parts.leadership.epoch);
     let (lost, stop) = (lost.clone(), stop.clone());
     tokio::spawn(async move {
-        loops::leadership::keep(store, epoch, timing.leader_lease_ms, stop.clone()).await;
+        loops::leadership::keep(store, epoch, lease_ms, stop.clone()).await;
         if !stop.is_cancelled() {
             lost.cancel();
         }

@@ -1,12 +1,94 @@
-//! The wall clock, read in one place; everything below is given the time.
+//! The clocks, read in one place; everything below is given the time.
+//!
+//! The wall clock is for what is stored and shown, the monotonic one for patience. With the feature `simulation` a thread
+//! may have a clock of its own ([`simulated`]), which stands until whoever drives it moves it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gotgan_core::amount::UnixMicros;
+use tokio::time::{Interval, MissedTickBehavior};
 
-/// The present. A clock set before 1970 reads as 1970.
+/// The present by the wall clock. One set before 1970 reads as 1970.
 #[must_use]
 pub fn now() -> UnixMicros {
+    #[cfg(feature = "simulation")]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMicros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The present by the monotonic clock.
+#[must_use]
+pub fn instant() -> Instant {
+    #[cfg(feature = "simulation")]
+    if let Some(instant) = simulated::instant() {
+        return instant;
+    }
+    Instant::now()
+}
+
+/// How long ago that was.
+#[must_use]
+pub fn since(earlier: Instant) -> Duration {
+    instant().saturating_duration_since(earlier)
+}
+
+/// Waits that long.
+pub async fn sleep(duration: Duration) {
+    #[cfg(feature = "simulation")]
+    if let Some(sleep) = simulated::sleep(duration) {
+        return sleep.await;
+    }
+    tokio::time::sleep(duration).await;
+}
+
+/// What `future` answers, or `None` if it has not within that time. Then it is dropped.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    tokio::pin!(future);
+    tokio::select! {
+        biased;
+        answer = &mut future => Some(answer),
+        () = sleep(limit) => None,
+    }
+}
+
+/// Ticks, the first at once. One that comes late puts off the next.
+#[derive(Debug)]
+pub enum Ticks {
+    /// By the clock of this machine.
+    Real(Interval),
+    /// By a clock that is driven.
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::Ticks),
+}
+
+/// Ticks with this period.
+#[must_use]
+pub fn every(period: Duration) -> Ticks {
+    #[cfg(feature = "simulation")]
+    if let Some(ticks) = simulated::every(period) {
+        return Ticks::Simulated(ticks);
+    }
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Ticks::Real(ticks)
+}
+
+impl Ticks {
+    /// Waits for the next.
+    pub async fn tick(&mut self) {
+        match self {
+            Ticks::Real(ticks) => {
+                ticks.tick().await;
+            }
+            #[cfg(feature = "simulation")]
+            Ticks::Simulated(ticks) => ticks.tick().await,
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! commands that arrive while one transaction commits go into the next one together. [`plan`] is a thread with a
 //! replica of the world, fed by what was committed; its plans come back to the writer as commands and are checked
 //! again there. [`dispatch`] tells workers what the state says they must be told. [`telemetry`] is what is heard
-//! of nodes and never stored. [`estimate`] looks ahead from time to time, beside all of it, and tells when jobs that wait will start.
+//! of nodes and never stored. [`quarantine`] is what becomes of a worker whose words make the writer fail. [`estimate`] looks ahead from time to time, beside all of it, and tells when jobs that wait will start.
 
 pub mod command;
 pub mod dispatch;
@@ -13,6 +13,7 @@ pub mod logs;
 pub mod orders;
 mod pace;
 pub mod plan;
+pub mod quarantine;
 pub mod round;
 mod submissions;
 pub mod telemetry;

@@ -1,11 +1,12 @@
 //! The scheduler daemon of Gotgan: everything around the decisions of `gotgan-core`.
 //!
 //! [`api`] answers calls, [`flow`] drives jobs through their steps, [`loops`] repair what the flow missed,
-//! [`auth`] knows who calls, [`metrics`] counts, [`app`] puts it together.
+//! [`auth`] knows who calls, [`metrics`] counts, [`assembly`] puts it together, [`app`] runs it.
 
 pub mod admission;
 pub mod api;
 pub mod app;
+pub mod assembly;
 pub mod auth;
 pub mod clock;
 pub mod config;
@@ -15,4 +16,4 @@ pub mod front;
 pub mod limits;
 pub mod loops;
 pub mod metrics;
-mod planted;
+pub mod planted;

@@ -52,6 +52,8 @@ pub struct Metrics {
     decisions: Counter,
     /// Decisions that were refused when they should have been committed.
     pub refused_decisions: Counter,
+    /// Assertions of the writer's that fired.
+    pub assertions: Counter,
     /// Events committed.
     pub events: Counter,
     /// Reports of workers that were folded in.
@@ -102,6 +104,7 @@ impl Metrics {
             divergences: Counter::default(),
             decisions: Counter::default(),
             refused_decisions: Counter::default(),
+            assertions: Counter::default(),
             events: Counter::default(),
             reports: Counter::default(),
             worker_streams: Gauge::default(),
@@ -127,6 +130,7 @@ impl Metrics {
         counter("refused_decisions", "Decisions refused at commit", &self.refused_decisions);
         counter("planner_cross_checks", "Event passes cross-checked", &self.cross_checks);
         counter("planner_divergences", "Event passes found to differ", &self.divergences);
+        counter("assertions", "Assertions of the writer that fired", &self.assertions);
         counter("events", "Events committed", &self.events);
         counter("reports", "Reports of workers folded in", &self.reports);
         let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
@@ -244,6 +248,7 @@ mod tests {
             "planner_divergences",
             "decisions",
             "refused_decisions",
+            "assertions",
             "events",
             "reports",
             "worker_streams",

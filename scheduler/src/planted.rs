@@ -67,11 +67,44 @@ const ONE_IN: u64 = 40;
 /// By how much a promise is too early, in microseconds.
 const TOO_EARLY_US: i64 = 10_000_000;
 
+/// Bugs of one thread alone.
+#[cfg(feature = "simulation")]
+mod here {
+    use std::cell::Cell;
+
+    use super::{BUGS, Bug};
+
+    thread_local! {
+        pub(super) static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        pub(super) static CHANCES: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Plants the bug of that name in this thread alone, or none; false if there is no such bug.
+    pub fn plant(name: Option<&str>) -> bool {
+        let found = BUGS.iter().find(|(known, _)| Some(*known) == name).map(|(_, bug)| *bug);
+        PLANTED.set(found);
+        CHANCES.set(0);
+        found.is_some() || name.is_none()
+    }
+
+    /// Names of all bugs, with the promise that each breaks.
+    pub fn names() -> impl Iterator<Item = (u8, &'static str)> {
+        (1..).zip(BUGS.iter().map(|(name, _)| *name))
+    }
+}
+
+#[cfg(feature = "simulation")]
+pub use here::{names, plant};
+
 /// The bug that is planted in this process.
 fn planted() -> Option<Bug> {
     static PLANTED: OnceLock<Option<Bug>> = OnceLock::new();
     if !cfg!(debug_assertions) {
         return None;
+    }
+    #[cfg(feature = "simulation")]
+    if let Some(bug) = here::PLANTED.get() {
+        return Some(bug);
     }
     *PLANTED.get_or_init(|| {
         let wanted = std::env::var(VARIABLE).ok()?;
@@ -91,8 +124,17 @@ fn is(bug: Bug) -> bool {
 
 /// Now and then.
 fn strikes(bug: Bug) -> bool {
+    is(bug) && chance() % ONE_IN == ONE_IN - 1
+}
+
+/// How often that was asked before.
+fn chance() -> u64 {
     static CHANCES: AtomicU64 = AtomicU64::new(0);
-    is(bug) && CHANCES.fetch_add(1, Ordering::Relaxed) % ONE_IN == ONE_IN - 1
+    #[cfg(feature = "simulation")]
+    if here::PLANTED.get().is_some() {
+        return here::CHANCES.replace(here::CHANCES.get() + 1);
+    }
+    CHANCES.fetch_add(1, Ordering::Relaxed)
 }
 
 /// An order on its way to a node; `None`: it is not sent.

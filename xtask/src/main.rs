@@ -8,6 +8,7 @@ mod child;
 mod interrupt;
 mod postgres;
 mod quickstart;
+mod simulate;
 mod states;
 mod test;
 mod tidy;
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Options),
     /// Build, then break a cluster while it is used and judge what was seen
     Torment(torment::Options),
+    /// Build, then play the scheduler's flow from seeds and judge what was seen
+    Simulate(simulate::Options),
     /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
     Tidy,
     /// Write docs/states.md from the state machines in the code
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Torment(options) => torment::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Tidy => tidy::run(),
         Task::States => states::write(),
     };

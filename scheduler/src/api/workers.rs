@@ -1,5 +1,6 @@
 //! The Workers service: joining, and one stream a worker.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use crate::auth::join_token_hash;
 use crate::clock;
 use crate::flow::command::FlowError;
 use crate::flow::dispatch::OUTBOX_MAX;
+use crate::flow::quarantine::Origin;
 use crate::flow::round::RoundDraft;
 use crate::flow::telemetry::Beat;
 
@@ -78,7 +80,29 @@ impl Workers for WorkersService {
         let node = who.node().cloned().ok_or_else(|| {
             Status::permission_denied("a worker's stream needs the certificate of a node")
         })?;
-        let mut said = request.into_inner();
+        let (session, orders) = self.open(node, request.into_inner()).await?;
+        tokio::spawn(session);
+        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
+    }
+}
+
+/// What a worker is told on its stream.
+pub type Orders = mpsc::Receiver<v1::SchedulerMessage>;
+
+impl WorkersService {
+    /// Registers a node by the first message of its stream. What listens to the others is for the caller to run; what the
+    /// worker is told comes beside.
+    ///
+    /// # Errors
+    /// A status that tells the worker why it was not taken in.
+    pub async fn open<S>(
+        &self,
+        node: NodeName,
+        mut said: S,
+    ) -> Result<(impl Future<Output = ()> + use<S>, Orders), Status>
+    where
+        S: Stream<Item = Result<v1::WorkerMessage, Status>> + Unpin,
+    {
         let register = match said.next().await {
             Some(Ok(v1::WorkerMessage { message: Some(Said::Register(register)) })) => register,
             Some(Err(status)) => return Err(status),
@@ -94,12 +118,9 @@ impl Workers for WorkersService {
         let cut_failures = Vec::new();
         let session = Session { services, node, number, looked: None, damped, cut_failures };
         session.register(register, outbox).await?;
-        tokio::spawn(session.run(said));
-        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
+        Ok((session.run(said), orders))
     }
-}
 
-impl WorkersService {
     /// Uses a join token up for `node`, once.
     async fn use_join_token(&self, token: &str, node: &NodeName) -> Result<(), Status> {
         let hash = join_token_hash(token);
@@ -203,7 +224,7 @@ impl Session {
         let _ = outbox.try_send(hello);
         services.telemetry.heard(&node, clock::now(), None);
         let known = held.clone();
-        let write = self.services.writer.write(move |round| {
+        let write = self.services.writer.hear(self.origin(None), move |round| {
             let world = &*round.draft.world;
             let before = world.nodes.get(&inventory.node);
             let is_new = before.is_none_or(|node| *node.registered != inventory);
@@ -217,14 +238,33 @@ impl Session {
         }
         // Orders follow from what is durable, so they are derived after the commit.
         let caught_up = self.services.writer.read(move |world| {
-            services.dispatcher.attach(&node, number, outbox);
-            services.dispatcher.catch_up(world, services.epoch, &node, &held);
+            // Given up between the two: what it runs must be asked once more.
+            let counts = world.nodes.get(&node).is_some_and(|known| match known.liveness {
+                Liveness::Ready | Liveness::Suspect => true,
+                Liveness::Unknown | Liveness::Lost => false,
+            });
+            if counts {
+                services.dispatcher.attach(&node, number, outbox);
+                services.dispatcher.catch_up(world, services.epoch, &node, &held);
+            }
+            counts
         });
-        caught_up.await.map_err(|e| error::flow(&e))
+        if caught_up.await.map_err(|e| error::flow(&e))? {
+            return Ok(());
+        }
+        Err(Status::unavailable("the node was given up while it registered; it must do so again"))
+    }
+
+    /// What it says, about an attempt or about its node.
+    fn origin(&self, attempt: Option<AttemptId>) -> Origin {
+        Origin::Worker { node: self.node.clone(), attempt }
     }
 
     /// Listens until the stream ends, breaks, or a newer one of the node takes over.
-    async fn run(mut self, mut said: Streaming<v1::WorkerMessage>) {
+    async fn run(
+        mut self,
+        mut said: impl Stream<Item = Result<v1::WorkerMessage, Status>> + Unpin,
+    ) {
         tracing::info!(node = %self.node, "worker connected");
         let why = loop {
             match said.next().await {
@@ -289,7 +329,7 @@ impl Session {
                 lifecycle::cut_failed(&mut round.draft, &node, &gpu, planned, why);
             }
         };
-        match self.services.writer.write(write).await {
+        match self.services.writer.hear(self.origin(None), write).await {
             Ok(()) => self.cut_failures = failures,
             // It is told again with the next beat.
             Err(FlowError::NotCommitted) => {}
@@ -310,7 +350,7 @@ impl Session {
         let (node, seen) = (self.node.clone(), looks.clone());
         let write =
             move |round: &mut RoundDraft<'_>| lifecycle::look(&mut round.draft, &node, &seen);
-        match self.services.writer.write(write).await {
+        match self.services.writer.hear(self.origin(None), write).await {
             Ok(()) => self.looked = Some(looks),
             // It is told again with the next beat, for it still lasts then or is no news.
             Err(FlowError::NotCommitted) => {}
@@ -331,7 +371,8 @@ impl Session {
             return Ok(());
         };
         let (services, node) = (Arc::clone(&self.services), self.node.clone());
-        let sent = self.services.writer.write_then(
+        let sent = self.services.writer.hear_then(
+            self.origin(None),
             move |round| lifecycle::find(&mut round.draft, &finding),
             move |outcome| {
                 if outcome.is_ok() {
@@ -349,7 +390,8 @@ impl Session {
             return Err(format!("report {number:?} carries no known event"));
         };
         let services = Arc::clone(&self.services);
-        let sent = self.services.writer.write_then(
+        let sent = self.services.writer.hear_then(
+            self.origin(Some(report.attempt)),
             move |round| (lifecycle::fold_measured(&mut round.draft, &report, measured), report),
             move |outcome| {
                 if let Ok((folded, report)) = outcome {

@@ -8,6 +8,7 @@ use gotgan_core::lifecycle::{Submission, SubmitRefusal};
 use gotgan_core::world::World;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::quarantine::Origin;
 use super::round::RoundDraft;
 
 /// Why a command was not carried out.
@@ -62,7 +63,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Vec<Submitted>, SubmitError>>,
     },
     /// Change something.
-    Write(Write),
+    Write { write: Write, origin: Origin },
     /// Look at something.
     Read(Read),
 }
@@ -81,7 +82,7 @@ impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Command::Submit { .. } => "Submit",
-            Command::Write(_) => "Write",
+            Command::Write { .. } => "Write",
             Command::Read(_) => "Read",
         })
     }
@@ -116,13 +117,7 @@ impl WriterHandle {
         &self,
         change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
     ) -> Result<T, FlowError> {
-        let (reply, answer) = oneshot::channel();
-        self.write_then(change, move |outcome| {
-            // A caller that went away needs no answer.
-            let _ = reply.send(outcome);
-        })
-        .await?;
-        answer.await.unwrap_or(Err(FlowError::NotCommitted))
+        self.hear(Origin::Own, change).await
     }
 
     /// Like [`Self::write`], but does not wait: `then` is called with the result once it is durable.
@@ -134,11 +129,42 @@ impl WriterHandle {
         change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
         then: impl FnOnce(Result<T, FlowError>) + Send + 'static,
     ) -> Result<(), FlowError> {
+        self.hear_then(Origin::Own, change, then).await
+    }
+
+    /// Like [`Self::write`], for what somebody else has said: if it makes the writer fail, that is laid aside.
+    ///
+    /// # Errors
+    /// [`FlowError`]; then nothing of it happened.
+    pub async fn hear<T: Send + 'static>(
+        &self,
+        origin: Origin,
+        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
+    ) -> Result<T, FlowError> {
+        let (reply, answer) = oneshot::channel();
+        let then = move |outcome| {
+            // A caller that went away needs no answer.
+            let _ = reply.send(outcome);
+        };
+        self.hear_then(origin, change, then).await?;
+        answer.await.unwrap_or(Err(FlowError::NotCommitted))
+    }
+
+    /// Like [`Self::hear`], but does not wait, as [`Self::write_then`].
+    ///
+    /// # Errors
+    /// [`FlowError::Stopping`] if the writer is gone.
+    pub async fn hear_then<T: Send + 'static>(
+        &self,
+        origin: Origin,
+        change: impl FnOnce(&mut RoundDraft<'_>) -> T + Send + 'static,
+        then: impl FnOnce(Result<T, FlowError>) + Send + 'static,
+    ) -> Result<(), FlowError> {
         let write: Write = Box::new(move |round| {
             let value = change(round);
             Box::new(move |outcome| then(outcome.map(|()| value)))
         });
-        self.send(Command::Write(write)).await
+        self.send(Command::Write { write, origin }).await
     }
 
     /// Looks at the world between two rounds.

@@ -109,12 +109,12 @@ impl Lookout {
     /// Takes in a world of which it saw no changes.
     pub fn reset(&mut self, world: &World) {
         self.watcher.reset(world);
-        self.due = Instant::now() + FIRST_LOOK;
+        self.due = clock::instant() + FIRST_LOOK;
     }
 
     /// Hands over a sketch if a look is due and the last one is over.
     pub fn look_if_due(&mut self, world: &World, planned: &Arc<PlannedStarts>) {
-        let now = Instant::now();
+        let now = clock::instant();
         if now < self.due {
             return;
         }
@@ -158,8 +158,8 @@ pub struct Keeper {
 #[must_use]
 pub fn new(policy: Arc<Policy>, learnt: Learnt) -> (EstimatorThread, Lookout, Estimates) {
     let (sender, inputs) = sync_channel(INPUTS_MAX);
-    let rests = Arc::new(RwLock::new(Some(Instant::now())));
-    let (watcher, due) = (Watcher::default(), Instant::now());
+    let rests = Arc::new(RwLock::new(Some(clock::instant())));
+    let (watcher, due) = (Watcher::default(), clock::instant());
     let lookout = Lookout { inputs: sender, watcher, due, rests: Arc::clone(&rests) };
     let (estimator, estimates) = (Estimator::new(learnt), Estimates::default());
     let told = estimates.clone();
@@ -187,15 +187,15 @@ impl EstimatorThread {
     }
 
     fn run(mut self, keeper: &Keeper) {
-        let mut kept = Instant::now();
+        let mut kept = clock::instant();
         while let Ok(input) = self.inputs.recv() {
             match input {
                 Input::Outcomes(outcomes) => self.estimator.learn(&outcomes),
                 Input::Look(world, planned) => {
                     self.look(&world, &planned);
-                    if kept.elapsed() >= KEEP_EVERY {
+                    if clock::since(kept) >= KEEP_EVERY {
                         keeper.keep(self.estimator.learnt());
-                        kept = Instant::now();
+                        kept = clock::instant();
                     }
                 }
             }
@@ -203,13 +203,13 @@ impl EstimatorThread {
     }
 
     fn look(&mut self, world: &World, planned: &PlannedStarts) {
-        let began = Instant::now();
+        let began = clock::instant();
         let foresight = self.estimator.look(world, &self.policy, planned, clock::now());
         let ranges = self.estimator.ranges(&foresight);
         self.estimator.tell_due(&foresight);
         self.estimates.set(Told { looked: Some(foresight.at), ranges });
-        let rest = began.elapsed() * REST_FACTOR;
-        *self.rests.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
+        let rest = clock::since(began) * REST_FACTOR;
+        *self.rests.write().unwrap_or_else(PoisonError::into_inner) = Some(clock::instant() + rest);
     }
 }
 

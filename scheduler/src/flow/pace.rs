@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock;
+
 /// After a pass that started something the planner rests this many times as long as the pass took, so that planning a
 /// long queue over and over cannot take more than half a processor from those who submit and report. Longer, and GPUs
 /// that are free wait for it.
@@ -72,7 +74,7 @@ pub(super) struct Pace {
 
 impl Past {
     fn none() -> Self {
-        Past { ended: Instant::now(), took: Duration::ZERO, started_any: false, has_more: false }
+        Past { ended: clock::instant(), took: Duration::ZERO, started_any: false, has_more: false }
     }
 
     /// The end of the rest after it.

@@ -7,7 +7,11 @@
 //! has come back as changes; otherwise the next pass would give the same resources again.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+#[cfg(feature = "simulation")]
+use std::sync::mpsc::{RecvError, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
+#[cfg(feature = "simulation")]
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use gotgan_core::amount::UnixMicros;
@@ -23,7 +27,7 @@ use gotgan_core::world::World;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::command::WriterHandle;
+use super::command::{FlowError, WriterHandle};
 use super::estimate::Lookout;
 use super::pace::{Depth, News, Pace, Past};
 use crate::clock;
@@ -204,52 +208,79 @@ impl Planner {
     }
 
     fn run(mut self, writer: &WriterHandle, runtime: &Handle) {
+        let mut replica = self.replica();
+        loop {
+            match self.inputs.recv_timeout(replica.rest()) {
+                Ok(input) => self.absorb(&mut replica, Some(input)),
+                Err(RecvTimeoutError::Timeout) => self.absorb(&mut replica, None),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(plan) = self.pass_if_due(&mut replica)
+                && runtime.block_on(self.hand_over(&mut replica, plan, writer)).is_err()
+            {
+                return;
+            }
+            self.look_ahead(&replica);
+        }
+    }
+
+    /// What the thread does, for one that has no thread of its own. Whoever polls this does so again when something was
+    /// committed.
+    #[cfg(feature = "simulation")]
+    pub async fn walk(mut self, writer: WriterHandle) {
+        let mut replica = self.replica();
+        while let Ok(input) = arrival(&self.inputs, replica.rest()).await {
+            self.absorb(&mut replica, input);
+            if let Some(plan) = self.pass_if_due(&mut replica)
+                && self.hand_over(&mut replica, plan, &writer).await.is_err()
+            {
+                return;
+            }
+            self.look_ahead(&replica);
+        }
+    }
+
+    fn replica(&self) -> Replica {
         let beyond = Duration::from_millis(self.timing.event_passes_beyond_ms);
-        let mut replica = Replica {
+        Replica {
             world: World::default(),
             bearings: Bearings::default(),
             pace: Pace::new(beyond),
             in_flight: false,
             muster: Muster::Unbegun,
-            cross_checked: Instant::now(),
-        };
-        while self.absorb(&mut replica) {
-            if let Some((due, depth)) = replica.next_pass()
-                && Instant::now() >= due
-            {
-                let plan = self.pass(&mut replica, depth);
-                if !plan.decisions.is_empty()
-                    && !self.hand_over(&mut replica, plan, writer, runtime)
-                {
-                    return;
-                }
-            }
-            if replica.muster.is_over() && replica.next_pass().is_none() {
-                self.lookout.look_if_due(&replica.world, &self.last.get().report.planned);
-            }
+            cross_checked: clock::instant(),
         }
     }
 
-    /// Takes in what arrived, waiting for the first if there is nothing to do; false when it is over.
-    fn absorb(&mut self, replica: &mut Replica) -> bool {
-        let until_due = |due: Instant| due.saturating_duration_since(Instant::now());
-        let idle = if replica.muster.is_over() { IDLE_PASS } else { MUSTER_LOOK };
-        let wait = replica.next_pass().map_or(idle, |(due, _)| until_due(due));
-        match self.inputs.recv_timeout(wait) {
-            Ok(input) => replica.take(input, &self.last, &mut self.lookout),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-        while let Ok(input) = self.inputs.try_recv() {
+    /// Takes in what arrived, and what has passed.
+    fn absorb(&mut self, replica: &mut Replica, first: Option<PlannerInput>) {
+        let mut next = first;
+        while let Some(input) = next {
             replica.take(input, &self.last, &mut self.lookout);
+            next = self.inputs.try_recv().ok();
         }
         replica.look_around(self.terms());
         // Time alone lets a job start too: a retry delay that ran out, a decision that came too late before.
-        let overdue = replica.pace.last_full().elapsed() >= IDLE_PASS;
+        let overdue = clock::since(replica.pace.last_full()) >= IDLE_PASS;
         if overdue && !replica.world.queue.is_empty() {
             replica.pace.note(News::Ground);
         }
-        true
+    }
+
+    /// A plan that decides something, if a pass is due and finds one.
+    fn pass_if_due(&self, replica: &mut Replica) -> Option<Plan> {
+        let (due, depth) = replica.next_pass()?;
+        if clock::instant() < due {
+            return None;
+        }
+        let plan = self.pass(replica, depth);
+        (!plan.decisions.is_empty()).then_some(plan)
+    }
+
+    fn look_ahead(&mut self, replica: &Replica) {
+        if replica.muster.is_over() && replica.next_pass().is_none() {
+            self.lookout.look_if_due(&replica.world, &self.last.get().report.planned);
+        }
     }
 
     fn terms(&self) -> Terms {
@@ -258,7 +289,7 @@ impl Planner {
     }
 
     fn pass(&self, replica: &mut Replica, depth: Depth) -> Plan {
-        let began = Instant::now();
+        let began = clock::instant();
         let plan = match depth {
             Depth::Event => self.event_pass(replica),
             Depth::Full => None,
@@ -267,15 +298,15 @@ impl Planner {
             Some(plan) => (Depth::Event, plan),
             None => (Depth::Full, self.full_pass(replica)),
         };
-        let (took, has_more) = (began.elapsed(), plan.report.deferred > 0);
+        let (took, has_more) = (clock::since(began), plan.report.deferred > 0);
         let started_any = !plan.decisions.is_empty();
         self.metrics.count_pass(depth == Depth::Full, took, plan.decisions.len());
-        replica.pace.done(depth, Past { ended: Instant::now(), took, started_any, has_more });
+        replica.pace.done(depth, Past { ended: clock::instant(), took, started_any, has_more });
         plan
     }
 
     fn full_pass(&self, replica: &mut Replica) -> Plan {
-        let began = Instant::now();
+        let began = clock::instant();
         let before = Arc::clone(&self.last.get().report.planned);
         let (mut plan, bearings) =
             planner::plan_full(&before, &replica.world, &self.policy, clock::now());
@@ -283,7 +314,7 @@ impl Planner {
         // Whether there is more to start is asked of the plan, which keeps that alone.
         let kept = Report { deferred: plan.report.deferred, ..Report::default() };
         let report = std::mem::replace(&mut plan.report, kept);
-        self.last.set(report, plan.planned, began.elapsed());
+        self.last.set(report, plan.planned, clock::since(began));
         plan
     }
 
@@ -291,12 +322,12 @@ impl Planner {
     fn event_pass(&self, replica: &mut Replica) -> Option<Plan> {
         let now = clock::now();
         let every = Duration::from_secs(self.timing.cross_check_every_s);
-        let checks = !every.is_zero() && replica.cross_checked.elapsed() >= every;
+        let checks = !every.is_zero() && clock::since(replica.cross_checked) >= every;
         let before = checks.then(|| replica.bearings.clone());
         let Replica { bearings, world, .. } = &mut *replica;
         let plan = planner::plan_event(bearings, world, &self.policy, now)?;
         if let Some(before) = before {
-            replica.cross_checked = Instant::now();
+            replica.cross_checked = clock::instant();
             self.cross_check(&before, &replica.world, &plan);
         }
         Some(plan)
@@ -321,14 +352,16 @@ impl Planner {
         }
     }
 
-    /// Sends the plan to the writer; false if that is gone.
-    fn hand_over(
+    /// Sends the plan to the writer.
+    ///
+    /// # Errors
+    /// [`FlowError::Stopping`] if that is gone.
+    async fn hand_over(
         &self,
         replica: &mut Replica,
         plan: Plan,
         writer: &WriterHandle,
-        runtime: &Handle,
-    ) -> bool {
+    ) -> Result<(), FlowError> {
         replica.in_flight = true;
         let settled = Settled(self.feed.sender.clone());
         let metrics = Arc::clone(&self.metrics);
@@ -336,11 +369,32 @@ impl Planner {
             move |round| commit_plan(&mut round.draft, &plan, &metrics),
             move |_| drop(settled),
         );
-        runtime.block_on(sent).is_ok()
+        sent.await
     }
 }
 
+/// The next input; none after that long.
+#[cfg(feature = "simulation")]
+async fn arrival(
+    inputs: &Receiver<PlannerInput>,
+    rest: Duration,
+) -> Result<Option<PlannerInput>, RecvError> {
+    let mut rested = std::pin::pin!(clock::sleep(rest));
+    std::future::poll_fn(|context| match inputs.try_recv() {
+        Ok(input) => Poll::Ready(Ok(Some(input))),
+        Err(TryRecvError::Empty) => rested.as_mut().poll(context).map(|()| Ok(None)),
+        Err(TryRecvError::Disconnected) => Poll::Ready(Err(RecvError)),
+    })
+    .await
+}
+
 impl Replica {
+    /// How long there is nothing to do if nothing arrives.
+    fn rest(&self) -> Duration {
+        let idle = if self.muster.is_over() { IDLE_PASS } else { MUSTER_LOOK };
+        self.next_pass().map_or(idle, |(due, _)| due.saturating_duration_since(clock::instant()))
+    }
+
     /// What pass comes next, and when; `None` while there is nothing to plan or a plan is on its way.
     fn next_pass(&self) -> Option<(Instant, Depth)> {
         let can_event = || self.bearings.suffice_for(&self.world);
@@ -351,7 +405,7 @@ impl Replica {
     /// Looks whether enough nodes have reported, until they have once.
     fn look_around(&mut self, terms: Terms) {
         let Muster::Awaiting { began } = self.muster else { return };
-        let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let waited_ms = u64::try_from(clock::since(began).as_millis()).unwrap_or(u64::MAX);
         match muster::standing(terms, muster::count(&self.world), waited_ms) {
             Standing::Awaiting { .. } => return,
             Standing::Gathered(Count { known, heard }) => {
@@ -379,7 +433,7 @@ impl Replica {
             PlannerInput::Reset(world) => {
                 self.world = *world;
                 if let Muster::Unbegun = self.muster {
-                    self.muster = Muster::Awaiting { began: Instant::now() };
+                    self.muster = Muster::Awaiting { began: clock::instant() };
                 }
                 self.bearings = Bearings::default();
                 lookout.reset(&self.world);

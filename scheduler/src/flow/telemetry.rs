@@ -10,6 +10,8 @@ use gotgan_core::ids::{AttemptId, NodeName};
 use gotgan_core::measured::{self, IdleBeats, MeasuredUse};
 use gotgan_proto::v1::GpuReading;
 
+use crate::clock;
+
 /// The newest beat of every node.
 #[derive(Debug, Default)]
 pub struct Telemetry {
@@ -51,7 +53,7 @@ impl Telemetry {
     /// A beat came, or a registration, which tells nothing more.
     pub fn heard(&self, node: &NodeName, at: UnixMicros, beat: Option<Beat>) {
         let mut nodes = self.lock();
-        let when = Instant::now();
+        let when = clock::instant();
         let Some(heard) = nodes.get_mut(node) else {
             let Beat { readings, uses } = beat.unwrap_or_default();
             nodes.insert(node.clone(), Heard { when, at, readings, uses });

@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
 use super::plan::PlannerFeed;
+use super::quarantine::{self, Measure, Origin, Quarantine};
 use super::round::{RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
@@ -78,6 +79,9 @@ pub struct Writer {
     recent: RecentKeys,
     /// When a round was last refused by the store.
     careful_since: Option<Instant>,
+    quarantine: Quarantine,
+    /// Whose words are drafted.
+    drafting: Origin,
 }
 
 /// What callers wait for.
@@ -97,11 +101,18 @@ impl Owed {
     }
 
     /// Takes looks for a moment; what is left is taken after the next round. Each is answered as of the present.
-    fn look(&mut self, world: &World) {
-        let begun = Instant::now();
+    fn look(&mut self, world: &World, metrics: &Metrics) {
+        let begun = clock::instant();
         while let Some(look) = self.looks.pop_front() {
-            look(world);
-            if begun.elapsed() >= LOOKS_FOR {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| look(world))) {
+                metrics.assertions.inc();
+                let words = quarantine::words(panic.as_ref());
+                tracing::error!(
+                    words,
+                    "a look at the world panicked; whoever asked gets no answer"
+                );
+            }
+            if clock::since(begun) >= LOOKS_FOR {
                 return;
             }
         }
@@ -114,7 +125,9 @@ pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let handle = WriterHandle::new(sender, events.clone());
-    (Writer { parts, commands, events, recent: RecentKeys::default(), careful_since: None }, handle)
+    let (recent, quarantine) = Default::default();
+    let (careful_since, drafting) = (None, Origin::Own);
+    (Writer { parts, commands, events, recent, careful_since, quarantine, drafting }, handle)
 }
 
 impl Writer {
@@ -125,15 +138,16 @@ impl Writer {
         let mut owed = Owed::default();
         loop {
             let commands = self.gather(&mut owed).await;
-            if commands.is_empty() && owed.looks.is_empty() {
+            let is_due = self.quarantine.is_due();
+            if commands.is_empty() && owed.looks.is_empty() && !is_due {
                 return FlowError::Stopping;
             }
-            if !commands.is_empty()
+            if (!commands.is_empty() || is_due)
                 && let Err(error) = self.round(commands, &mut owed).await
             {
                 return error;
             }
-            owed.look(&self.parts.world);
+            owed.look(&self.parts.world, &self.parts.metrics);
         }
     }
 
@@ -145,7 +159,7 @@ impl Writer {
         {
             commands.push(next);
         }
-        if commands.is_empty() {
+        if commands.is_empty() && !self.quarantine.is_due() {
             owed.pay();
             match owed.looks.is_empty() {
                 true => drop(self.commands.recv_many(&mut commands, ROUND_MAX).await),
@@ -161,18 +175,24 @@ impl Writer {
         self.recent.trim();
         let commands = self.look_up_if_careful(commands).await;
         let now = clock::now();
-        let drafted = catch_unwind(AssertUnwindSafe(|| self.draft(commands, now)));
-        let Ok((round, acknowledgements, reads)) = drafted else {
-            owed.pay();
-            tracing::error!("a command panicked; the world is rebuilt from the store");
-            self.rebuild().await;
-            return Ok(());
+        let measure = self.quarantine.next();
+        let drafted =
+            catch_unwind(AssertUnwindSafe(|| self.draft(commands, measure.as_ref(), now)));
+        let (round, acknowledgements, reads) = match drafted {
+            Ok(drafted) => drafted,
+            Err(panic) => {
+                owed.pay();
+                self.lay_aside(&quarantine::words(panic.as_ref()));
+                self.rebuild().await;
+                return Ok(());
+            }
         };
         // The commit is polled first, so it is on its way when the answers of the round before wake their callers.
         let (committed, ()) = tokio::join!(self.commit(&round, now), async { owed.pay() });
         match committed {
             Ok(()) => {
                 self.publish(round);
+                measure.iter().for_each(|measure| self.parts.dispatcher.cut(measure.node()));
                 owed.looks.extend(reads);
                 owed.answers = acknowledgements;
                 Ok(())
@@ -184,24 +204,33 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "round not committed");
-                self.careful_since = Some(Instant::now());
+                self.careful_since = Some(clock::instant());
                 acknowledge(acknowledgements, &Err(FlowError::NotCommitted));
+                measure.into_iter().for_each(|measure| self.quarantine.again(measure));
                 self.rebuild().await;
                 Ok(())
             }
         }
     }
 
+    /// Counts and tells a panic, and lays aside what it was about.
+    fn lay_aside(&mut self, words: &str) {
+        self.parts.metrics.assertions.inc();
+        let origin = std::mem::replace(&mut self.drafting, Origin::Own);
+        tracing::error!(words, ?origin, "a command panicked; the world is rebuilt from the store");
+        self.quarantine.lay_aside(&origin, words);
+    }
+
     async fn commit(&self, round: &Round, now: UnixMicros) -> Result<(), StoreError> {
         if round.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = clock::instant();
         self.parts.store.commit(self.parts.epoch, now, round).await?;
         let metrics = &self.parts.metrics;
         metrics.rounds.inc();
         metrics.changes_per_round.observe(round.changes.len() as f64);
-        metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        metrics.commit_seconds.observe(clock::since(began).as_secs_f64());
         Ok(())
     }
 
@@ -212,7 +241,7 @@ impl Writer {
     /// which costs the whole round; for a while after such a refusal keys are looked up, and the repetition that
     /// follows finds its job.
     fn is_careful(&self) -> bool {
-        self.careful_since.is_some_and(|since| since.elapsed() < CAREFUL)
+        self.careful_since.is_some_and(|since| clock::since(since) < CAREFUL)
     }
 
     /// Looks keys up where that is needed; without an answer from the store, submissions are refused.
@@ -231,7 +260,7 @@ impl Writer {
     fn unknown_keys(&self, commands: &[Command]) -> Vec<(UserName, IdempotencyKey)> {
         let lists = commands.iter().filter_map(|command| match command {
             Command::Submit { submissions, .. } => Some(submissions),
-            Command::Write(_) | Command::Read(_) => None,
+            Command::Write { .. } | Command::Read(_) => None,
         });
         let unknown =
             lists.flatten().filter(|one| self.recent.submission(&one.owner, &one.key).is_none());
@@ -252,8 +281,10 @@ impl Writer {
     fn draft(
         &mut self,
         commands: Vec<Command>,
+        measure: Option<&Measure>,
         now: UnixMicros,
     ) -> (Round, Vec<Acknowledge>, Vec<Read>) {
+        self.drafting = Origin::Own;
         let WriterParts { world, policy, epoch, .. } = &mut self.parts;
         let mut round = RoundDraft {
             draft: Draft::new(world, policy, *epoch, now),
@@ -270,12 +301,21 @@ impl Writer {
         lifecycle::settle_due(&mut round.draft);
         lifecycle::end_overdue(&mut round.draft);
         lifecycle::tell_alerts(&mut round.draft);
+        if let Some(measure) = measure {
+            measure.draft(&mut round.draft);
+        }
         for command in commands {
             match command {
                 Command::Submit { submissions, reply } => {
+                    self.drafting = Origin::Own;
                     acknowledgements.push(draft_submissions(&mut round, submissions, reply));
                 }
-                Command::Write(write) => acknowledgements.push(write(&mut round)),
+                // Whoever waits for an answer hears that there is none.
+                Command::Write { origin, .. } if self.quarantine.has(&origin) => {}
+                Command::Write { write, origin } => {
+                    self.drafting = origin;
+                    acknowledgements.push(write(&mut round));
+                }
                 Command::Read(look) => reads.push(look),
             }
         }
@@ -319,11 +359,13 @@ impl Writer {
         let mut world = World::restore(snapshot, clock::now());
         for (name, node) in before.nodes {
             if let Some(again) = world.nodes.get_mut(&name) {
-                // Given up in a round that was not committed: its attempts are alive again, so judge it again.
-                let lost = node.liveness == Liveness::Lost;
-                again.liveness = if lost { Liveness::Suspect } else { node.liveness };
+                again.liveness = liveness_again(node.liveness);
                 again.liveness_since = node.liveness_since;
                 again.leftovers = node.leftovers;
+            }
+            // Whether it was given up nobody knows, and what it still runs is asked by its registration alone.
+            if node.liveness == Liveness::Lost {
+                self.parts.dispatcher.cut(&name);
             }
         }
         self.recent.clear();
@@ -344,7 +386,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "recent keys not loaded");
-                self.careful_since = Some(Instant::now());
+                self.careful_since = Some(clock::instant());
             }
         }
     }
@@ -361,8 +403,18 @@ impl Writer {
                     );
                 }
             }
-            tokio::time::sleep(RELOAD_PAUSE).await;
+            clock::sleep(RELOAD_PAUSE).await;
         }
+    }
+}
+
+/// What is known of a node after a round of which it is not known whether it was committed. One that was given up in it may
+/// have attempts that live, so it is judged again; but it is not ready before it has registered, since the round may have
+/// been committed after all, and then its attempts have ended in the books and may still run there.
+fn liveness_again(before: Liveness) -> Liveness {
+    match before {
+        Liveness::Lost => Liveness::Unknown,
+        Liveness::Unknown | Liveness::Ready | Liveness::Suspect => before,
     }
 }
 
@@ -375,7 +427,7 @@ fn refuse_submissions(commands: Vec<Command>) -> Vec<Command> {
                 // A caller that went away needs no answer.
                 let _ = reply.send(Err(FlowError::NotCommitted.into()));
             }
-            Command::Write(_) | Command::Read(_) => rest.push(command),
+            Command::Write { .. } | Command::Read(_) => rest.push(command),
         }
     }
     rest
@@ -407,5 +459,18 @@ fn log_hardware(event: &Event) {
 fn acknowledge(acknowledgements: Vec<Acknowledge>, outcome: &Result<(), FlowError>) {
     for acknowledge in acknowledgements {
         acknowledge(outcome.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_given_up_in_a_round_of_unknown_outcome_is_not_ready_before_it_registers() {
+        assert_eq!(liveness_again(Liveness::Lost), Liveness::Unknown);
+        for kept in [Liveness::Ready, Liveness::Suspect, Liveness::Unknown] {
+            assert_eq!(liveness_again(kept), kept);
+        }
     }
 }

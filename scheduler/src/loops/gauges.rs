@@ -11,6 +11,7 @@ use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 
 use crate::api::capacities;
+use crate::clock;
 use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::dispatch::Dispatcher;
 use crate::metrics::{HealthCount, Metrics};
@@ -25,8 +26,7 @@ pub async fn run(
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
 ) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = clock::every(EVERY);
     loop {
         ticks.tick().await;
         let terms = policy.health.clone();

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use crate::clock;
 use crate::config::{Health, Timing};
 use crate::flow::command::{FlowError, WriterHandle};
 
@@ -19,13 +20,13 @@ const SHOWN_MAX: usize = 200;
 
 /// Looks until the writer is gone.
 pub async fn run(writer: WriterHandle, health: Health, timing: Timing) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(timing.repair_every_ms));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = clock::every(Duration::from_millis(timing.repair_every_ms));
     let mut repairs =
         Repairs { writer, health, under_way: BTreeSet::new(), running: JoinSet::new() };
     loop {
         tokio::select! {
-            _ = ticks.tick() => match repairs.look().await {
+            biased;
+            () = ticks.tick() => match repairs.look().await {
                 Ok(()) | Err(FlowError::NotCommitted) => {}
                 Err(FlowError::NotLeader | FlowError::Stopping) => return,
             },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use gotgan_core::lifecycle;
 use gotgan_core::policy::Policy;
 
+use crate::clock;
 use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::telemetry::Telemetry;
 
@@ -19,8 +20,7 @@ pub async fn run(writer: WriterHandle, telemetry: Arc<Telemetry>, policy: Arc<Po
         return;
     }
     let least_ms = u64::from(policy.idle_warning_s) * 1000;
-    let mut ticks = tokio::time::interval((warning / 4).min(LOOK_MAX));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = clock::every((warning / 4).min(LOOK_MAX));
     loop {
         ticks.tick().await;
         let beats = telemetry.idle_for(least_ms);

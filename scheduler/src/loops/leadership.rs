@@ -1,7 +1,7 @@
 //! Keeping the lease of the leader, and stopping at once when it is lost.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gotgan_core::ids::Epoch;
 use gotgan_store::{Leadership, Sight, Store, StoreError};
@@ -24,12 +24,12 @@ pub async fn open(
     wait: Duration,
     stop: &CancellationToken,
 ) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    let begun = Instant::now();
+    let begun = clock::instant();
     let mut told = false;
     loop {
         let error = match gotgan_store::open(url).await {
             Ok(store) => return Ok(Some(store)),
-            Err(error) if !error.is_passing() || begun.elapsed() >= wait => return Err(error),
+            Err(error) if !error.is_passing() || clock::since(begun) >= wait => return Err(error),
             Err(error) => error,
         };
         if !std::mem::replace(&mut told, true) {
@@ -37,8 +37,9 @@ pub async fn open(
             tracing::warn!(error, wait_s = wait.as_secs(), "waiting for the database");
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(STORE_AWAY_LOOK) => {}
+            () = clock::sleep(STORE_AWAY_LOOK) => {}
         }
     }
 }
@@ -92,8 +93,9 @@ pub async fn take(
         }
         away = is_away;
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(STANDBY_LOOK) => {}
+            () = clock::sleep(STANDBY_LOOK) => {}
         }
     }
 }
@@ -116,21 +118,22 @@ async fn is_gone(store: &Arc<dyn Store>, epoch: Epoch) -> bool {
 /// refuses its writes if they are too late.
 pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: CancellationToken) {
     let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
-    let mut renewed = Instant::now();
+    let mut renewed = clock::instant();
     loop {
         show(&store, epoch, lease / 3).await;
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(lease / 3) => {}
+            () = clock::sleep(lease / 3) => {}
         }
-        let began = Instant::now();
-        let left = match lease.saturating_sub(renewed.elapsed()) {
+        let began = clock::instant();
+        let left = match lease.saturating_sub(clock::since(renewed)) {
             // Paused past it. As long as nobody has taken the lease it is still this one's, which only the store can say.
             Duration::ZERO => lease / 3,
             left => left,
         };
         let renewal = store.renew_leadership(epoch, clock::now(), lease_ms);
-        let Ok(outcome) = tokio::time::timeout(left, renewal).await else {
+        let Some(outcome) = clock::within(left, renewal).await else {
             tracing::error!(%epoch, "the store does not answer and the lease has run out");
             return;
         };
@@ -144,7 +147,7 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
                 tracing::warn!(error = &error as &dyn std::error::Error, "lease not renewed");
             }
         }
-        if renewed.elapsed() > lease {
+        if clock::since(renewed) > lease {
             tracing::error!(%epoch, "the lease has run out");
             return;
         }

@@ -1,12 +1,13 @@
 //! Deciding which nodes are suspect and which are lost, from when they were last heard.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gotgan_core::ids::NodeName;
 use gotgan_core::lifecycle;
 use gotgan_core::node::Liveness;
 
+use crate::clock;
 use crate::config::Timing;
 use crate::flow::command::{FlowError, WriterHandle};
 use crate::flow::dispatch::Dispatcher;
@@ -28,9 +29,8 @@ pub async fn run(
     dispatcher: Arc<Dispatcher>,
     timing: Timing,
 ) {
-    let began = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(timing.repair_every_ms));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let began = clock::instant();
+    let mut ticks = clock::every(Duration::from_millis(timing.repair_every_ms));
     loop {
         ticks.tick().await;
         let known = writer.read(|world| {
@@ -48,7 +48,7 @@ pub async fn run(
             .into_iter()
             .filter_map(|(node, liveness)| {
                 let connected = dispatcher.is_connected(&node);
-                let since = last.get(&node).copied().unwrap_or(began).elapsed();
+                let since = clock::since(last.get(&node).copied().unwrap_or(began));
                 let finding = judge(liveness, connected, since, &timing)?;
                 Some((node, finding))
             })

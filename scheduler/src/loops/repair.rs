@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use gotgan_core::lifecycle;
 
+use crate::clock;
 use crate::config::Timing;
 use crate::flow::command::{FlowError, WriterHandle};
 
 /// Looks until the writer is gone.
 pub async fn run(writer: WriterHandle, timing: Timing) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(timing.repair_every_ms));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = clock::every(Duration::from_millis(timing.repair_every_ms));
     loop {
         ticks.tick().await;
         let patience = timing.confirm_within_ms;

@@ -23,6 +23,8 @@ mod consistency;
 mod decode;
 mod error;
 mod groups;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod migrations;
 mod postgres;
 mod records;
@@ -91,10 +93,15 @@ pub trait Store: Send + Sync + Debug {
 
     /// Lets others see that the process that leads in `epoch` is there, as long as it is; called again and again. What
     /// others do when they no longer see it is safe in any case: every write checks the epoch.
-    async fn show_leader(&self, epoch: Epoch) -> Result<()>;
+    async fn show_leader(&self, _epoch: Epoch) -> Result<()> {
+        Ok(())
+    }
 
-    /// Looks whether the process that leads in `epoch` is there; it need not wait for its lease to run out if it is gone.
-    async fn look_for_leader(&self, epoch: Epoch) -> Result<Sight>;
+    /// Looks whether the process that leads in `epoch` is there; nobody need wait for its lease to run out if it is gone. A
+    /// store that cannot tell does not.
+    async fn look_for_leader(&self, _epoch: Epoch) -> Result<Sight> {
+        Ok(Sight::Unknown)
+    }
 
     /// Everything a world is rebuilt from at `now`, with what was used, fading as `half_life` says. Goes through all
     /// attempts there ever were.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use gotgan_store::memory::Memory;
 use gotgan_store::{DatabaseKind, Store, open};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -16,12 +17,16 @@ pub const POSTGRES_REQUIRED: &str = "GOTGAN_TEST_REQUIRE_POSTGRES";
 pub struct Place {
     pub kind: DatabaseKind,
     pub url: String,
+    memory: Option<Memory>,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Place {
     pub async fn open(&self) -> Arc<dyn Store> {
-        open(&self.url).await.unwrap()
+        match &self.memory {
+            Some(memory) => memory.store(),
+            None => open(&self.url).await.unwrap(),
+        }
     }
 
     /// Runs a statement behind the store's back.
@@ -62,7 +67,18 @@ where
 {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("store.db").display());
-    promise(Arc::new(Place { kind: DatabaseKind::Sqlite, url, _folder: Some(folder) })).await;
+    let (kind, memory, _folder) = (DatabaseKind::Sqlite, None, Some(folder));
+    promise(Arc::new(Place { kind, url, memory, _folder })).await;
+}
+
+/// Without a database. There is no way to it behind the store's back.
+pub async fn in_memory<F, Fut>(promise: F)
+where
+    F: FnOnce(Arc<Place>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let (kind, url, memory) = (DatabaseKind::Sqlite, String::new(), Some(Memory::new()));
+    promise(Arc::new(Place { kind, url, memory, _folder: None })).await;
 }
 
 pub async fn on_postgres<F, Fut>(promise: F)
@@ -98,7 +114,7 @@ async fn postgres_place() -> Option<(String, String, Place)> {
     sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.unwrap();
     let (server, _) = admin.rsplit_once('/').unwrap();
     let url = format!("{server}/{name}");
-    Some((admin, name, Place { kind: DatabaseKind::Postgres, url, _folder: None }))
+    Some((admin, name, Place { kind: DatabaseKind::Postgres, url, memory: None, _folder: None }))
 }
 
 #[test]

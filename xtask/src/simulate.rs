@@ -1,0 +1,42 @@
+//! `cargo xtask simulate`: the scheduler's flow is played from seeds, and what was seen is judged.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+use crate::{child, interrupt};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask simulate                               a million steps
+  cargo xtask simulate --steps 1000000000            for a day or two
+  cargo xtask simulate --seed 1234 --steps 1         one play once more
+  cargo xtask simulate --planted all                 does it find bugs?
+
+docs/simulation.md says what it does and what it has found.")]
+pub struct Options {
+    /// Of the first play; each has the next
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// No play begins after so many steps
+    #[arg(long, default_value_t = 1_000_000)]
+    steps: u64,
+    /// Plant a bug and see whether it is found; all: each in turn
+    #[arg(long, value_name = "BUG|all")]
+    planted: Option<String>,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    interrupt::watch()?;
+    let workspace = Workspace::find()?;
+    // As in development: assertions stay on.
+    workspace.build(&["-p", "gotgan-rehearsal"])?;
+    let mut command = Command::new(workspace.programs("debug").join("gotgan-rehearsal"));
+    command.args(["--seed", &options.seed.to_string(), "--steps", &options.steps.to_string()]);
+    if let Some(bug) = &options.planted {
+        command.args(["--planted", bug]);
+    }
+    let status = child::run_in_foreground(&mut command)?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
