@@ -1,10 +1,10 @@
-//! The dose of every run of the tests: a million steps from fixed seeds, and each bug that can be seen from here.
+//! The dose of every run of the tests: two million steps from fixed seeds, and each bug that can be seen from here.
 
 use gotgan_rehearsal::judge::Counts;
 use gotgan_rehearsal::play::{Script, play};
 
 /// Steps of the dose, over all threads.
-const STEPS: u64 = 1_000_000;
+const STEPS: u64 = 2_000_000;
 /// Threads that play, each from seeds of its own.
 const THREADS: u64 = 2;
 
