@@ -1,24 +1,35 @@
-//! The dose of every run of the tests: some hundred thousand steps from fixed seeds, and each bug that can be seen from here.
+//! The dose of every run of the tests: two million steps from fixed seeds, and each bug that can be seen from here.
 
 use gotgan_rehearsal::judge::Counts;
 use gotgan_rehearsal::play::{Script, play};
 
-/// Steps of the dose.
-const STEPS: u64 = 200_000;
+/// Steps of the dose, over all threads.
+const STEPS: u64 = 2_000_000;
+/// Threads that play, each from seeds of its own.
+const THREADS: u64 = 2;
 
-#[test]
-fn the_flow_keeps_its_promises_whatever_befalls_it() {
-    let (mut steps, mut seed, mut counts) = (0, 1, Counts::default());
-    while steps < STEPS {
+/// Plays every seed that is this one's until its part of the steps is done.
+fn play_part(first: u64) -> Counts {
+    let (mut steps, mut seed, mut counts) = (0, first, Counts::default());
+    while steps < STEPS / THREADS {
         let outcome = play(&Script { seed, ..Script::default() });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
         steps += outcome.steps;
         counts.add(&outcome.counts);
-        seed += 1;
+        seed += THREADS;
     }
+    counts
+}
+
+#[test]
+fn the_flow_keeps_its_promises_whatever_befalls_it() {
+    let threads: Vec<_> =
+        (1..=THREADS).map(|first| std::thread::spawn(move || play_part(first))).collect();
+    let mut counts = Counts::default();
+    threads.into_iter().for_each(|thread| counts.add(&thread.join().unwrap()));
     // Else nothing would have been tried.
     assert!(counts.kills > 0 && counts.faults > 0 && counts.fenced > 0, "{counts:?}");
-    assert!(counts.starts > 100 && counts.audits > 100, "{counts:?}");
+    assert!(counts.starts > 1_000 && counts.audits > 500, "{counts:?}");
 }
 
 #[test]
