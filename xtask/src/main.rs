@@ -5,6 +5,7 @@
 
 mod bench;
 mod child;
+mod fuzz;
 mod interrupt;
 mod postgres;
 mod quickstart;
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Options),
     /// Build, then break a cluster while it is used and judge what was seen
     Torment(torment::Options),
+    /// Feed everything that reads what others write with whatever inputs; needs nightly Rust
+    Fuzz(fuzz::Options),
     /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
     Tidy,
     /// Write docs/states.md from the state machines in the code
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Torment(options) => torment::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::States => states::write(),
     };
