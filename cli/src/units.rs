@@ -3,6 +3,8 @@
 //! Every form has one pure function here, used for flags and for directives alike; an error says which forms
 //! are right.
 
+use std::collections::BTreeSet;
+
 use gotgan_proto::v1;
 
 use crate::refer::JobRef;
@@ -153,14 +155,23 @@ pub fn parse_gpu_class(text: &str) -> Result<String, String> {
 /// # Errors
 /// Says what is wrong with the brackets or the range, or that it stands for more than 10,000 names.
 pub fn parse_node_list(text: &str) -> Result<Vec<String>, String> {
-    let mut names = Vec::new();
+    let mut names = Names::default();
     for part in split_outside_brackets(text)? {
         expand_names(&part, &mut names)?;
     }
-    if names.is_empty() {
+    if names.list.is_empty() {
         return Err("an empty node list; write as in node1 or node[1-3,7]".to_owned());
     }
-    Ok(names)
+    Ok(names.list)
+}
+
+/// Names that a list stands for, each once.
+#[derive(Default)]
+struct Names {
+    list: Vec<String>,
+    known: BTreeSet<String>,
+    /// With those that were there already: a short text can name the same ones without end.
+    written: usize,
 }
 
 fn split_outside_brackets(text: &str) -> Result<Vec<String>, String> {
@@ -186,7 +197,7 @@ fn split_outside_brackets(text: &str) -> Result<Vec<String>, String> {
     Ok(parts)
 }
 
-fn expand_names(part: &str, names: &mut Vec<String>) -> Result<(), String> {
+fn expand_names(part: &str, names: &mut Names) -> Result<(), String> {
     let Some((prefix, rest)) = part.split_once('[') else {
         return push_name(part.trim().to_owned(), names);
     };
@@ -213,16 +224,17 @@ fn expand_names(part: &str, names: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-fn push_name(name: String, names: &mut Vec<String>) -> Result<(), String> {
+fn push_name(name: String, names: &mut Names) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if name.is_empty() || name.len() > 63 || !name.bytes().all(fits) {
         return Err(format!("`{name}` is not a node name; write as in node1 or node[1-3,7]"));
     }
-    if names.len() >= NODE_LIST_MAX {
+    if names.written >= NODE_LIST_MAX {
         return Err(format!("stands for more than {NODE_LIST_MAX} nodes"));
     }
-    if !names.contains(&name) {
-        names.push(name);
+    names.written += 1;
+    if names.known.insert(name.clone()) {
+        names.list.push(name);
     }
     Ok(())
 }
@@ -445,6 +457,12 @@ mod tests {
         for text in ["", "0", "b200:", ":8", "b200:0", "-1", "a b:1"] {
             assert!(parse_gpus(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_short_list_that_names_the_same_nodes_without_end_is_refused() {
+        let text = "n[1-9999],".repeat(1_000);
+        assert!(parse_node_list(&text).unwrap_err().contains("more than 10000 nodes"));
     }
 
     #[test]

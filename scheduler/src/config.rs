@@ -201,7 +201,15 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a file; `path` is for the error.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             message: error.to_string(),
         })
@@ -256,6 +264,9 @@ impl Config {
         let terms = &self.policy.health;
         if terms.verify_s < 0 {
             return value("policy.health.verify_s", "must be 0 or more");
+        }
+        if terms.lemon_half_life_s < 1 {
+            return value("policy.health.lemon_half_life_s", "must be above 0");
         }
         if terms.breaker_percent > 100 {
             return value("policy.health.breaker_percent", "must be 0 up to 100");

@@ -46,6 +46,7 @@ mod gang;
 mod hooks;
 mod layout;
 mod leadership;
+mod lemons;
 mod limits;
 mod logs;
 mod maintenance;

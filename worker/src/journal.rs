@@ -229,10 +229,7 @@ impl Writer {
         if self.size_bytes < self.compact_min_bytes.max(self.base_bytes.saturating_mul(4)) {
             return Ok(());
         }
-        let mut bytes = MAGIC.to_vec();
-        for entry in self.image.entries() {
-            append_frame(&mut bytes, std::slice::from_ref(&entry));
-        }
+        let bytes = rewritten(&self.image);
         let fresh = self.path.with_extension("new");
         let mut file = open_file(&fresh)?;
         file.set_len(0)?;
@@ -268,8 +265,17 @@ fn append_frame(bytes: &mut Vec<u8>, entries: &[Entry]) {
     bytes.extend_from_slice(&body);
 }
 
+/// The bytes of a file that remembers this and nothing of how it came to be.
+pub fn rewritten(image: &Image) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for entry in image.entries() {
+        append_frame(&mut bytes, std::slice::from_ref(&entry));
+    }
+    bytes
+}
+
 /// Folds all whole frames; also how many bytes they take. `None` if this is not a journal.
-fn read_frames(bytes: &[u8]) -> Option<(Image, usize)> {
+pub fn read_frames(bytes: &[u8]) -> Option<(Image, usize)> {
     let mut image = Image::default();
     if bytes.len() < MAGIC.len() {
         return MAGIC.starts_with(bytes).then_some((image, 0));

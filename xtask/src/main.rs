@@ -5,6 +5,7 @@
 
 mod bench;
 mod child;
+mod fuzz;
 mod interrupt;
 mod postgres;
 mod quickstart;
@@ -38,6 +39,8 @@ enum Task {
     Torment(torment::Options),
     /// Build, then play the scheduler's flow from seeds and judge what was seen
     Simulate(simulate::Options),
+    /// Feed everything that reads what others write with whatever inputs; needs nightly Rust
+    Fuzz(fuzz::Options),
     /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
     Tidy,
     /// Write docs/states.md from the state machines in the code
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Torment(options) => torment::run(&options),
         Task::Simulate(options) => simulate::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::States => states::write(),
     };

@@ -132,7 +132,7 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
             output.line(&line)?;
         }
     }
-    for line in cut_plans(&node) {
+    for line in score(&node).into_iter().chain(cut_plans(&node)) {
         output.line(&line)?;
     }
     if node.gpus.is_empty() {
@@ -150,6 +150,12 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         output.table(&mig_table(&node.gpus))?;
     }
     Ok(())
+}
+
+/// What speaks against it, if anything does.
+fn score(node: &NodeView) -> Vec<String> {
+    let score = node.score.iter();
+    score.flat_map(|score| filled("-", &score.text())).collect()
 }
 
 /// Which of its GPUs are to be cut anew, and how far that is.
@@ -436,6 +442,21 @@ mod tests {
            and no container runs as root
         ");
         assert_eq!(images_lines(&NodeView::of(&v1::Node::default())), "");
+    }
+
+    #[test]
+    fn what_speaks_against_a_node_is_told_with_its_numbers() {
+        let told = v1::NodeScore { milli: 1966, users: 1, losses: 2, lemon_from: 3 };
+        let node = NodeView::of(&v1::Node { score: Some(told), ..Default::default() });
+        insta::assert_snapshot!(score(&node).join("\n"), @"
+        - score 1.9, a lemon from 3: jobs of 1 user failed here and hardly elsewhere, 2
+           losses of the node
+        ");
+        assert!(score(&NodeView::of(&v1::Node::default())).is_empty());
+        let health =
+            v1::HardwareHealth { state: v1::HealthState::Suspect.into(), ..Default::default() };
+        let node = NodeView::of(&v1::Node { health: Some(health), ..Default::default() });
+        assert_eq!(node.note(0), "suspect");
     }
 
     fn images_lines(node: &NodeView) -> String {

@@ -71,6 +71,42 @@ pub struct NodeView {
     /// GPUs that are to be cut anew.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cut_plans: Vec<CutPlanView>,
+    /// What speaks against it of late; told of a single node only, and absent if nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<ScoreView>,
+}
+
+/// Jobs that failed on a node, and hardly elsewhere.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScoreView {
+    pub milli: u64,
+    pub users: u32,
+    pub losses: u32,
+    /// From this on, whole and rounded, it is a lemon; 0: that is not looked for.
+    pub lemon_from: u32,
+}
+
+impl ScoreView {
+    fn of(score: v1::NodeScore) -> Self {
+        let v1::NodeScore { milli, users, losses, lemon_from } = score;
+        Self { milli, users, losses, lemon_from }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let (whole, tenths) = (self.milli / 1000, self.milli % 1000 / 100);
+        let users = counted(self.users, "user", "users");
+        let losses = counted(self.losses, "loss", "losses");
+        format!(
+            "score {whole}.{tenths}, a lemon from {}: jobs of {users} failed here and hardly elsewhere, {losses} of the node",
+            self.lemon_from
+        )
+    }
+}
+
+fn counted(count: u32, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Whether a node can cap its GPUs.
@@ -225,6 +261,7 @@ impl NodeView {
             no_work_reason: node.no_work_reason.clone(),
             nvlink_disagreement: node.nvlink_disagreement.clone(),
             cut_plans: node.cut_plans.iter().map(CutPlanView::of).collect(),
+            score: node.score.map(ScoreView::of),
         }
     }
 
@@ -254,8 +291,9 @@ impl NodeView {
             .map(|it| format!("maintenance from {}", time::local(it.from_us.unwrap_or_default())));
         let reserved = self.reservation.as_ref().map(|it| it.note(now_us));
         let hurt = self.hurt();
+        let doubted = if self.health.state == "suspect" { "suspect" } else { "" };
         let maintenance = maintenance.unwrap_or_default();
-        [simulated, &hurt, &maintenance, &reserved.unwrap_or_default(), &misplaced]
+        [simulated, doubted, &hurt, &maintenance, &reserved.unwrap_or_default(), &misplaced]
             .into_iter()
             .filter(|note| !note.is_empty())
             .collect::<Vec<_>>()

@@ -7,6 +7,7 @@
 pub mod alarm;
 pub mod breaker;
 mod damped;
+pub mod lemon;
 mod response;
 mod rules;
 mod signal;

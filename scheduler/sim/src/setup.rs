@@ -97,16 +97,23 @@ pub fn read(path: &Path) -> Result<Setup, SetupError> {
     let text = read_text(path)?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
     let source = Source { name: &name, text: &text };
-    let file: ScenarioFile = toml::from_str(&text)
-        .map_err(|error| SetupError::Faults(vec![source.unreadable(&error)]))?;
-    let faults = check::faults(&file, source);
-    if !faults.is_empty() {
-        return Err(SetupError::Faults(faults));
-    }
+    let file = parse(&name, &text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let setup = assemble(file, folder)?;
     let faults = check::unknown_nodes(&setup, source);
     if faults.is_empty() { Ok(setup) } else { Err(SetupError::Faults(faults)) }
+}
+
+/// Reads the text of a scenario, without the files that it names; `name` is for faults.
+///
+/// # Errors
+/// [`SetupError::Faults`]
+pub fn parse(name: &str, text: &str) -> Result<ScenarioFile, SetupError> {
+    let source = Source { name, text };
+    let file: ScenarioFile = toml::from_str(text)
+        .map_err(|error| SetupError::Faults(vec![source.unreadable(&error)]))?;
+    let faults = check::faults(&file, source);
+    if faults.is_empty() { Ok(file) } else { Err(SetupError::Faults(faults)) }
 }
 
 fn assemble(file: ScenarioFile, folder: &Path) -> Result<Setup, SetupError> {

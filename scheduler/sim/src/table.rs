@@ -64,9 +64,16 @@ pub enum TableError {
 /// [`TableError::Unreadable`]
 pub fn open_text(path: &Path) -> Result<Box<dyn Read>, TableError> {
     let unreadable = |source| TableError::Unreadable { path: path.to_owned(), source };
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-    let packed = file.fill_buf().map_err(unreadable)?.starts_with(&GZIP_MAGIC);
-    Ok(if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    unpacked(BufReader::new(File::open(path).map_err(unreadable)?)).map_err(unreadable)
+}
+
+/// Text out of bytes, unpacked if gzip packed them.
+///
+/// # Errors
+/// If the first of them cannot be read.
+pub fn unpacked<'a>(mut bytes: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let packed = bytes.fill_buf()?.starts_with(&GZIP_MAGIC);
+    Ok(if packed { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) })
 }
 
 /// Opens the CSV file with a header at `path`, packed with gzip or not.
@@ -74,23 +81,35 @@ pub fn open_text(path: &Path) -> Result<Box<dyn Read>, TableError> {
 /// # Errors
 /// [`TableError::Unreadable`]
 pub fn open(path: &Path) -> Result<csv::Reader<Box<dyn Read>>, TableError> {
-    Ok(csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(open_text(path)?))
+    Ok(as_csv(open_text(path)?))
+}
+
+fn as_csv<R: Read>(text: R) -> csv::Reader<R> {
+    csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text)
 }
 
 /// A table that is read row by row.
-pub struct Table {
+pub struct Table<'a> {
     path: PathBuf,
     names: csv::StringRecord,
-    reader: csv::Reader<Box<dyn Read>>,
+    reader: csv::Reader<Box<dyn Read + 'a>>,
 }
 
-impl Table {
+impl<'a> Table<'a> {
     /// Opens the table at `path`, as [`open`] does.
     ///
     /// # Errors
     /// [`TableError`] also if the header cannot be read.
     pub fn open(path: &Path) -> Result<Self, TableError> {
-        let mut reader = open(path)?;
+        Table::of(path, open_text(path)?)
+    }
+
+    /// The table of a text; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`TableError::Malformed`] if the header cannot be read.
+    pub fn of(path: &Path, text: Box<dyn Read + 'a>) -> Result<Self, TableError> {
+        let mut reader = as_csv(text);
         let malformed = |source| TableError::Malformed { path: path.to_owned(), source };
         let names = reader.headers().map_err(malformed)?.clone();
         Ok(Table { path: path.to_owned(), names, reader })
@@ -127,7 +146,7 @@ impl Table {
     }
 }
 
-impl std::fmt::Debug for Table {
+impl std::fmt::Debug for Table<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Table").field("path", &self.path).field("names", &self.names).finish()
     }

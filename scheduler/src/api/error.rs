@@ -1,5 +1,6 @@
 //! Errors as the API sends them: a code, a machine-readable reason, the fields, and what to do.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use gotgan_core::admit::Fault;
@@ -13,35 +14,64 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::flow::command::{FlowError, SubmitError};
 use crate::flow::logs::LogError;
 
+/// Most that a refusal says, bytes. It travels in the head of the answer, twice and written in other letters; a client that
+/// gets a head of more than 16 KiB breaks the connection and never learns why it was refused.
+const SAID_MAX_BYTES: usize = 2_048;
+/// Most of one field's name.
+const FIELD_MAX_BYTES: usize = 256;
+
+/// The beginning of a text that is too long, with a mark where it was cut.
+fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    if text.len() <= max_bytes {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=max_bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
 /// A status with a reason.
 #[must_use]
 pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, cut(&message.into(), SAID_MAX_BYTES), details)
 }
 
 /// Bad input in one field.
 #[must_use]
 pub fn invalid(field: &str, reason: &str, message: impl Into<String>) -> Status {
-    let message = message.into();
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
-    details.add_bad_request_violation(field, message.as_str());
-    Status::with_error_details(Code::InvalidArgument, format!("{field}: {message}"), details)
+    invalid_fields(reason, [(field, message.into().as_str())].into_iter())
 }
 
 /// Bad input in any number of fields; `prefix` goes before each path.
 #[must_use]
 pub fn faults(prefix: &str, faults: &[Fault]) -> Status {
-    let mut details = ErrorDetails::new();
     let reason = faults.first().map_or("INVALID", |fault| fault.reason.word());
+    let fields: Vec<String> =
+        faults.iter().map(|fault| format!("{prefix}{}", fault.field)).collect();
+    let messages = faults.iter().map(|fault| fault.message.as_str());
+    invalid_fields(reason, fields.iter().map(String::as_str).zip(messages))
+}
+
+/// Bad input in these fields, each with what is wrong: as many as a refusal has room for, and how many more there are.
+#[must_use]
+pub fn invalid_fields<'f>(reason: &str, found: impl Iterator<Item = (&'f str, &'f str)>) -> Status {
+    let mut details = ErrorDetails::new();
     details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
-    for fault in faults {
-        details.add_bad_request_violation(format!("{prefix}{}", fault.field), &fault.message);
+    let (mut lines, mut bytes, mut left) = (Vec::new(), 0, 0);
+    for (field, message) in found {
+        let (field, message) = (cut(field, FIELD_MAX_BYTES), cut(message, SAID_MAX_BYTES));
+        bytes += field.len() + message.len();
+        if bytes > SAID_MAX_BYTES && !lines.is_empty() {
+            left += 1;
+            continue;
+        }
+        lines.push(format!("{field}: {message}"));
+        details.add_bad_request_violation(field, message);
     }
-    let lines: Vec<String> =
-        faults.iter().map(|fault| format!("{prefix}{}: {}", fault.field, fault.message)).collect();
+    if left > 0 {
+        lines.push(format!("and {left} more"));
+    }
     Status::with_error_details(Code::InvalidArgument, lines.join("; "), details)
 }
 
@@ -118,7 +148,7 @@ pub fn store(error: &StoreError) -> Status {
 pub fn submit(error: &SubmitError, prefix: &impl Fn(usize) -> String) -> Status {
     match error {
         SubmitError::Flow(error) => flow(error),
-        SubmitError::KeyReused(at, _) => {
+        SubmitError::KeyReused(at, _) | SubmitError::KeyTwice(at) => {
             let field = format!("{}idempotency_key", prefix(*at));
             key_reused(&field, error.to_string())
         }
@@ -131,8 +161,10 @@ pub fn submit(error: &SubmitError, prefix: &impl Fn(usize) -> String) -> Status 
 pub fn key_reused(field: &str, message: String) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info("IDEMPOTENCY_KEY_REUSED", ERROR_DOMAIN, HashMap::new());
-    details.add_bad_request_violation(field, message.as_str());
-    Status::with_error_details(Code::AlreadyExists, format!("{field}: {message}"), details)
+    let (field, message) = (cut(field, FIELD_MAX_BYTES), cut(&message, SAID_MAX_BYTES));
+    let text = format!("{field}: {message}");
+    details.add_bad_request_violation(field, message);
+    Status::with_error_details(Code::AlreadyExists, text, details)
 }
 
 fn refused(prefix: &str, refusal: &SubmitRefusal) -> Status {
@@ -244,6 +276,29 @@ mod tests {
             .filter(|reason| !documented.contains(&format!("`{reason}`")))
             .collect();
         assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+    }
+
+    #[test]
+    fn a_refusal_fits_into_the_head_of_an_answer_however_much_is_wrong() {
+        let long = "잘못".repeat(100_000);
+        let many: Vec<(String, String)> =
+            (0..5_000).map(|at| (format!("jobs[{at}].spec.name"), "is bad".to_owned())).collect();
+        let fields = many.iter().map(|(field, message)| (field.as_str(), message.as_str()));
+        let all = [
+            status(Code::NotFound, "UNKNOWN_TOKEN", long.clone()),
+            invalid(&long, "TOO_LONG", long.clone()),
+            key_reused("idempotency_key", long.clone()),
+            invalid_fields("INVALID", fields),
+        ];
+        for refusal in &all {
+            let headers = refusal.clone().into_http::<String>().into_parts().0.headers;
+            let bytes: usize =
+                headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            assert!(bytes < 16 << 10, "{bytes} bytes");
+        }
+        let message = all[3].message();
+        assert!(message.starts_with("jobs[0].spec.name: is bad; jobs[1]"), "{message}");
+        assert!(message.ends_with(" more"), "{message}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
 use super::{Services, convert, derate, error, health, maintenance, mig, principal, reservation};
+use crate::clock;
 
 /// Longest reason of a drain or of maintenance, in characters.
 pub(super) const REASON_MAX: usize = 256;
@@ -66,10 +67,11 @@ impl Nodes for NodesService {
     ) -> Result<Response<v1::Node>, Status> {
         let text = request.into_inner().name;
         let name = NodeName::new(&text).map_err(|bad| error::bad_name("name", &bad))?;
-        let view = self
-            .0
-            .writer
-            .read(move |world| convert::node_view(world, &name).map(|view| view.compared(world)));
+        let policy = Arc::clone(&self.0.policy);
+        let view = self.0.writer.read(move |world| {
+            let view = convert::node_view(world, &name)?;
+            Some(view.compared(world).scored(world, &policy.health, clock::now()))
+        });
         let view = view.await.map_err(|e| error::flow(&e))?;
         let view = view.ok_or_else(|| error::no_such_node(&text))?;
         Ok(Response::new(self.show(view)))
@@ -205,7 +207,7 @@ impl Nodes for NodesService {
 impl NodesService {
     fn show(&self, view: NodeView) -> v1::Node {
         let heard = self.0.telemetry.of(&view.node.registered.node);
-        convert::node(view, heard)
+        convert::node(view, heard, self.0.policy.health.lemon_score)
     }
 }
 

@@ -46,6 +46,9 @@ pub enum SubmitError {
     /// A key was used before for another body.
     #[error("the idempotency key was used before for another request, which became job {1}")]
     KeyReused(usize, JobId),
+    /// Two of the list have one key.
+    #[error("the idempotency key stands twice in this request; give each job one of its own")]
+    KeyTwice(usize),
 }
 
 /// Called with the outcome of the round, once.

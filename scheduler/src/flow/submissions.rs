@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use gotgan_core::ids::JobId;
 use gotgan_core::lifecycle::{self, Submission};
 use gotgan_store::RecordedSubmission;
 use tokio::sync::oneshot;
@@ -41,8 +40,7 @@ fn store_submissions(
             }
             answers.push(Some(Submitted { job: *job, repeated: true }));
         } else if !keys.insert((submission.owner.clone(), submission.key.clone())) {
-            // The job of this key is in the same list; it has no number yet to point to.
-            return Err(SubmitError::KeyReused(index, JobId(0)));
+            return Err(SubmitError::KeyTwice(index));
         } else {
             answers.push(None);
             fresh.push((index, submission));

@@ -138,15 +138,21 @@ impl Specs {
         let note = match ending {
             "json" => match fs::read_to_string(path)
                 .map_err(|error| error.to_string())
-                .and_then(|it| parse(&it))
+                .and_then(|it| self.add(&it))
             {
-                Ok(file) => return self.files.extend(file),
+                Ok(()) => return,
                 Err(why) => why,
             },
             "yaml" | "yml" => "is YAML, which is not read".to_owned(),
             _ => return,
         };
         self.notes.push(format!("{} {note}", path.display()));
+    }
+
+    /// Adds a file by its text; one about devices of another kind is as if it were not there. The error is for a person.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
+        self.files.extend(parse(text)?);
+        Ok(())
     }
 
     /// What a container with these GPUs gets. The error is for a person.

@@ -155,7 +155,7 @@ fn about(word: &str) -> Option<About> {
 
 fn why_no_sign(word: &str) -> String {
     let words = Condition::ALL.iter().map(|condition| condition.word());
-    let words: Vec<&str> = words.chain(["uncorrected_errors", "missing_gpus"]).collect();
+    let words: Vec<&str> = words.chain(["uncorrected_errors", "missing_gpus", "lemon"]).collect();
     format!(
         "{word:?} is no sign; write \"xid N\", \"xid N-M\", \"xid *\" or one of: {}",
         words.join(", ")
@@ -193,7 +193,7 @@ mod tests {
         for condition in Condition::ALL {
             assert!(rules.by_signal.contains_key(&Signal::Condition(*condition)), "{condition:?}");
         }
-        for signal in [Signal::UncorrectedErrors, Signal::MissingGpus] {
+        for signal in [Signal::UncorrectedErrors, Signal::MissingGpus, Signal::Lemon] {
             assert!(rules.by_signal.contains_key(&signal), "{signal}");
         }
     }

@@ -19,6 +19,8 @@ pub enum Signal {
     Condition(Condition),
     /// GPUs that the node had are no longer there.
     MissingGpus,
+    /// Jobs of several users failed on the node, and not elsewhere.
+    Lemon,
 }
 
 /// Defines the conditions with their words and what they mean to a person.
@@ -130,6 +132,7 @@ impl Signal {
         match word {
             "uncorrected_errors" => Some(Signal::UncorrectedErrors),
             "missing_gpus" => Some(Signal::MissingGpus),
+            "lemon" => Some(Signal::Lemon),
             _ => match word.strip_prefix("xid ") {
                 Some(number) => number.parse().ok().map(Signal::Xid),
                 None => Condition::of_word(word).map(Signal::Condition),
@@ -151,6 +154,7 @@ impl fmt::Display for Signal {
             Signal::UncorrectedErrors => f.write_str("uncorrected_errors"),
             Signal::Condition(condition) => f.write_str(condition.word()),
             Signal::MissingGpus => f.write_str("missing_gpus"),
+            Signal::Lemon => f.write_str("lemon"),
         }
     }
 }
@@ -190,7 +194,8 @@ mod tests {
     #[test]
     fn every_sign_is_found_by_its_word() {
         let conditions = Condition::ALL.iter().copied().map(Signal::Condition);
-        let others = [Signal::Xid(79), Signal::UncorrectedErrors, Signal::MissingGpus];
+        let others =
+            [Signal::Xid(79), Signal::UncorrectedErrors, Signal::MissingGpus, Signal::Lemon];
         for signal in conditions.chain(others) {
             assert_eq!(Signal::of_word(&signal.to_string()), Some(signal));
         }

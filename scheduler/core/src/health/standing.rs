@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::lemon::Mark;
 use super::{Condition, Repair, Signal};
 use crate::amount::UnixMicros;
 use crate::ids::{AttemptId, GpuUuid, UserName};
@@ -131,6 +132,9 @@ pub struct NodeHealth {
     /// GPUs that are to be cut anew, and into what.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cuts: BTreeMap<GpuUuid, CutPlan>,
+    /// What failed on it of late without a sign of the hardware; see [`super::lemon`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
 }
 
 impl NodeHealth {

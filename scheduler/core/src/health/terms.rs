@@ -29,6 +29,11 @@ pub struct Terms {
     pub facility_nodes: u32,
     /// And so large a part of them, percent.
     pub facility_percent: u32,
+    /// When so many users, or losses of the node itself, speak against a node, it is a lemon; 0: none is looked for. The
+    /// score is rounded.
+    pub lemon_score: u32,
+    /// After this time what speaks against a node counts half, seconds.
+    pub lemon_half_life_s: i64,
     /// What each sign calls for. Set by a file of its own.
     #[serde(skip)]
     pub rules: Arc<Rules>,
@@ -46,6 +51,8 @@ impl Default for Terms {
             breaker_window_s: 3600,
             facility_nodes: 3,
             facility_percent: 30,
+            lemon_score: 3,
+            lemon_half_life_s: 3 * 86_400,
             rules: Arc::new(Rules::default()),
         }
     }

@@ -16,7 +16,7 @@ use crate::step::{Step, StepKind, TaskState};
 
 use super::array::{cancel_waiting, meet_counterparts, meet_dropped};
 use super::draft::Draft;
-use super::health::{is_to_blame, put_down_to_hardware};
+use super::health::{is_to_blame, mark, put_down_to_hardware};
 use super::submit::{Standing, standing};
 
 /// Orders an attempt to stop, once; a second order changes nothing.
@@ -110,6 +110,7 @@ fn finish(draft: &mut Draft<'_>, attempt: &Attempt) {
         draft.book(&attempt, &class, lines);
     }
     draft.move_attempt(attempt.clone());
+    mark(draft, &attempt, &outcome);
     settle_job(draft, &attempt, &outcome);
 }
 

@@ -5,6 +5,7 @@
 
 mod back;
 mod blame;
+mod mark;
 mod sign;
 mod take_out;
 
@@ -24,6 +25,7 @@ pub use back::{
     settle_verified, verify,
 };
 pub(super) use blame::{attempts_on, is_to_blame, put_down_to_hardware};
+pub(super) use mark::mark;
 use sign::Sign;
 
 /// Something that a worker saw once.

@@ -598,3 +598,84 @@ fn a_gpu_that_is_out_counts_for_nobody_and_comes_back_free_while_jobs_come_and_g
     ward.cluster.expect_on(rest, &["n1"]);
     ward.cluster.start_all();
 }
+
+/// A job of that user runs on the node and fails by its own doing.
+fn fail_on(ward: &mut Ward, node: &str, user: &str) {
+    let job = ward.cluster.job().owner(user).gpus(1, "b200").only_on(&[node]).submit();
+    ward.cluster.start_all();
+    ward.says(node, job, 1, MemberEvent::Accepted);
+    ward.says(node, job, 2, MemberEvent::Started);
+    ward.fails(node, job, 3);
+}
+
+#[test]
+fn a_node_on_which_jobs_of_several_users_fail_is_a_lemon_until_a_person_says_otherwise() {
+    let mut ward = Ward::new(&["n1", "n2"]);
+    for user in ["lee", "park"] {
+        fail_on(&mut ward, "n1", user);
+        fail_on(&mut ward, "n1", user);
+    }
+    assert_eq!(
+        ward.node_state("n1"),
+        State::Ok,
+        "two users are not enough, however often they fail"
+    );
+    fail_on(&mut ward, "n1", "choi");
+    assert!(matches!(ward.node_state("n1"), State::Suspect { .. }));
+    let told = ward.heard(EventKind::HardwareSuspect).join("\n");
+    assert!(told.contains("score 3.0 of 3: 3 users"), "{told}");
+    assert_eq!(ward.offered("n1"), 8, "it goes on taking work");
+    assert_eq!(ward.verify("n1", None), Ok(true));
+    fail_on(&mut ward, "n1", "choi");
+    assert_eq!(ward.node_state("n1"), State::Ok, "what spoke against it is forgotten");
+    ward.cluster.check();
+}
+
+#[test]
+fn users_whose_jobs_fail_everywhere_make_no_lemons() {
+    let mut ward = Ward::new(&["n1", "n2", "n3"]);
+    for user in ["lee", "park", "choi", "jung"] {
+        for node in ["n1", "n2", "n3"] {
+            fail_on(&mut ward, node, user);
+        }
+    }
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(ward.node_state(node), State::Ok, "{node}");
+    }
+    ward.cluster.check();
+}
+
+#[test]
+fn a_site_may_have_lemons_drained_which_the_breaker_may_forbid() {
+    let mut ward = Ward::new(&["n1", "n2"]);
+    let text = "version = \"site\"\n[[rule]]\non = [\"lemon\"]\nresponse = \"drain_node\"\nrepair = \"service\"\nwhy = \"w\"";
+    let health = &mut ward.cluster.policy.health;
+    health.rules = Arc::new(health.rules.changed_by(text).unwrap());
+    health.breaker_nodes = 1;
+    for node in ["n1", "n2"] {
+        for user in ["a", "b", "c"] {
+            fail_on(&mut ward, node, &format!("{user}-{node}"));
+        }
+    }
+    assert_eq!(ward.node_state("n1"), SERVICE);
+    let held_back = State::Suspect { repair: Some(Repair::Service), held_back: true };
+    assert_eq!(ward.node_state("n2"), held_back);
+    ward.cluster.check();
+}
+
+#[test]
+fn a_node_that_is_lost_again_and_again_is_a_lemon_though_it_comes_back() {
+    let mut ward = Ward::new(&["n1", "n2"]);
+    for _ in 0..3 {
+        let job = ward.cluster.job().owner("lee").gpus(1, "b200").only_on(&["n1"]).submit();
+        ward.cluster.start_all();
+        ward.says("n1", job, 1, MemberEvent::Accepted);
+        let cause = Cause::Node;
+        let event = MemberEvent::Ended { cause, reason: "power".to_owned(), exit: None };
+        ward.says("n1", job, 2, event);
+        ward.later(7200);
+    }
+    let told = ward.heard(EventKind::HardwareSuspect).join("\n");
+    assert!(told.contains("3 losses of the node"), "{told}");
+    ward.cluster.check();
+}

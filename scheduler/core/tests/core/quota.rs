@@ -33,6 +33,16 @@ fn the_union_of_all_files_is_the_tree_whatever_their_order() {
 }
 
 #[test]
+fn a_fault_is_one_line_whatever_is_in_a_key() {
+    let text = "[node.public]\n[node.\"public/\\nup: all is well\"]\n\"a\\u001b[2Jb\" = 1\n";
+    let faults = parse(&files(&[("a.toml", text)])).unwrap_err();
+    for fault in &faults {
+        assert!(!fault.to_string().contains(char::is_control), "{fault:?}");
+    }
+    assert!(faults[0].field.contains("public/\\nup"), "{faults:?}");
+}
+
+#[test]
 fn the_example_tree_is_sound() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quota/small/public.toml");
     assert!(folder.ends_with(".toml"));

@@ -3,6 +3,7 @@
 //! A job that has started and ended ran from the start of its last attempt to its end, and is taken as submitted when
 //! it was; its time limit is what it asked for, its project the tenant. Times are cut down to whole seconds.
 
+use std::io::Read;
 use std::path::Path;
 
 use gotgan_core::amount::UnixMicros;
@@ -10,7 +11,6 @@ use serde::Deserialize;
 
 use super::bounds::{Counted, GPUS_MAX, SECONDS_MAX, counted};
 use super::trace::{Raw, TraceError};
-use crate::table::open_text;
 
 /// The parts that are needed of `gotgan.jobs/1`; there are more.
 #[derive(Debug, Deserialize)]
@@ -53,13 +53,13 @@ struct Skipped {
     unlikely: u64,
 }
 
-/// Reads the jobs of the file at `path`, and counts those left out.
+/// Reads the jobs of a text, and counts those left out; `path` is for errors.
 ///
 /// # Errors
 /// [`TraceError`]
-pub(super) fn read(path: &Path) -> Result<(Vec<Raw>, Vec<Counted>), TraceError> {
+pub(super) fn read(path: &Path, text: impl Read) -> Result<(Vec<Raw>, Vec<Counted>), TraceError> {
     let not_jobs = |source| TraceError::NotJobs { path: path.display().to_string(), source };
-    let Jobs { jobs } = serde_json::from_reader(open_text(path)?).map_err(not_jobs)?;
+    let Jobs { jobs } = serde_json::from_reader(text).map_err(not_jobs)?;
     let mut skipped = Skipped::default();
     let jobs = jobs.into_iter().filter_map(|job| raw(job, &mut skipped)).collect();
     let Skipped { unfinished, no_gpus, unlikely } = skipped;
@@ -97,8 +97,6 @@ fn raw(job: Job, skipped: &mut Skipped) -> Option<Raw> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     #[test]
@@ -111,9 +109,8 @@ mod tests {
             )
         };
         let jobs = [job(7, 8, "5900000"), job(6, 8, "null"), job(5, 0, "5000000")].join(",");
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        write!(file, r#"{{"schema":"gotgan.jobs/1","jobs":[{jobs}],"next_page":null}}"#).unwrap();
-        let (jobs, skipped) = read(file.path()).unwrap();
+        let text = format!(r#"{{"schema":"gotgan.jobs/1","jobs":[{jobs}],"next_page":null}}"#);
+        let (jobs, skipped) = read(Path::new("jobs.json"), text.as_bytes()).unwrap();
         let Raw { id, submit_s, duration_s, asked_s, gpus, tenant } = &jobs[0];
         assert_eq!((*id, *submit_s, *duration_s, *asked_s, *gpus), (7, 1, 60, Some(600), 16));
         assert_eq!((tenant.as_str(), jobs.len()), ("public/nup", 1));

@@ -5,12 +5,12 @@
 //! else those it asked for (8), the time it asked for (9), and as its tenant the group (13), or else the user (12).
 //! A processor is taken for a GPU. What is left out is counted.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::bounds::{Counted, GPUS_MAX, SECONDS_MAX, counted};
 use super::trace::Raw;
-use crate::table::{TableError, open_text};
+use crate::table::TableError;
 
 /// Fields of a line that are needed, as their places from 0, with their names in the format's description.
 const NUMBER: (usize, &str) = (0, "job number");
@@ -30,13 +30,13 @@ struct Skipped {
     too_large: u64,
 }
 
-/// Reads the jobs of the file at `path`, packed with gzip or not, and counts those left out.
+/// Reads the jobs of a text and counts those left out; `path` is for errors.
 ///
 /// # Errors
 /// [`TableError`]
-pub(super) fn read(path: &Path) -> Result<(Vec<Raw>, Vec<Counted>), TableError> {
+pub(super) fn read(path: &Path, text: impl Read) -> Result<(Vec<Raw>, Vec<Counted>), TableError> {
     let (mut jobs, mut skipped) = (Vec::new(), Skipped::default());
-    for (line, text) in (1..).zip(BufReader::new(open_text(path)?).lines()) {
+    for (line, text) in (1..).zip(BufReader::new(text).lines()) {
         let text =
             text.map_err(|source| TableError::Unreadable { path: path.to_owned(), source })?;
         if text.trim().is_empty() || text.trim_start().starts_with(';') {
@@ -114,8 +114,6 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     const TEXT: &str = "; Version: 2.2\n;   UnixStartTime: 0\n\n\
@@ -125,9 +123,7 @@ mod tests {
         4 30 -1 5 -1 -1 -1 -1 -1 -1 0 -1 -1 -1 1 -1 -1 -1\n";
 
     fn read_text(text: &str) -> Result<(Vec<Raw>, Vec<Counted>), TableError> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        read(file.path())
+        read(Path::new("a.swf"), text.as_bytes())
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! Times are seconds, as in the files; where a trace begins does not matter. A tenant is whoever shares the machine
 //! with others: a virtual cluster, a group, a project.
 
+use std::io::Read;
 use std::path::Path;
 
 use gotgan_core::amount::UnixMicros;
 
 use super::bounds::{Counted, GPUS_MAX, SECONDS_MAX};
 use super::{history, swf};
-use crate::table::{Row, Table, TableError};
+use crate::table::{Row, Table, TableError, open_text};
 
 /// A tenant by its place in [`Trace::tenants`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,10 +111,22 @@ impl Format {
 /// # Errors
 /// [`TraceError`]
 pub fn read(path: &Path, format: Format) -> Result<Trace, TraceError> {
+    read_text(path, open_text(path)?, format)
+}
+
+/// Reads the trace in a text; `path` is for errors.
+///
+/// # Errors
+/// [`TraceError`]
+pub fn read_text<'a>(
+    path: &Path,
+    text: Box<dyn Read + 'a>,
+    format: Format,
+) -> Result<Trace, TraceError> {
     let (raw, skipped) = match format {
-        Format::Csv => read_csv(path)?,
-        Format::Swf => swf::read(path)?,
-        Format::Jobs => history::read(path)?,
+        Format::Csv => read_csv(path, text)?,
+        Format::Swf => swf::read(path, text)?,
+        Format::Jobs => history::read(path, text)?,
     };
     if raw.is_empty() {
         let why = skipped.iter().map(|one| format!("; {one}")).collect();
@@ -144,8 +157,11 @@ impl Trace {
     }
 }
 
-fn read_csv(path: &Path) -> Result<(Vec<Raw>, Vec<Counted>), TableError> {
-    let mut table = Table::open(path)?;
+fn read_csv<'a>(
+    path: &Path,
+    text: Box<dyn Read + 'a>,
+) -> Result<(Vec<Raw>, Vec<Counted>), TableError> {
+    let mut table = Table::of(path, text)?;
     let tenant = if table.has("vc") { "vc" } else { "tenant" };
     table.require(&["id", "submit_s", "duration_s", "gpus", tenant])?;
     let has_asked = table.has("asked_s");

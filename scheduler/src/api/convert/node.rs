@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib};
+use gotgan_core::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use gotgan_core::fabric;
+use gotgan_core::health::Terms;
+use gotgan_core::health::lemon::{self, Score};
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::image::Images;
 use gotgan_core::mig::{CutPlan, Mig, MigCut, MigInstance, MigProfile};
@@ -129,6 +131,8 @@ pub struct NodeView {
     pub maintenance: Option<Arc<Window>>,
     /// The reservation by command that holds there, else the one that comes next.
     pub reserved: Option<Arc<Window>>,
+    /// What speaks against it; looked for only where one node is shown.
+    pub score: Score,
     /// What does not go together about its NVLink domain; looked for only where one node is shown.
     pub nvlink_disagreement: Option<nvlink::Disagreement>,
 }
@@ -139,6 +143,14 @@ impl NodeView {
     pub fn compared(self, world: &World) -> Self {
         let nvlink_disagreement = nvlink::disagreement(world, &self.node.registered);
         Self { nvlink_disagreement, ..self }
+    }
+
+    /// With what speaks against it: compares it with all other nodes.
+    #[must_use]
+    pub fn scored(self, world: &World, terms: &Terms, now: UnixMicros) -> Self {
+        let name = &self.node.registered.node;
+        let score = lemon::of_node(world, name, now, terms.lemon_half_life_s).unwrap_or_default();
+        Self { score, ..self }
     }
 }
 
@@ -154,7 +166,7 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
     let maintenance = windows.open_on(name).or_else(|| windows.next_on(name)).cloned();
     let reserved = windows.reserved_on(name).cloned();
     let node = node.clone();
-    let nvlink_disagreement = None;
+    let (score, nvlink_disagreement) = Default::default();
     Some(NodeView {
         node,
         attempts,
@@ -164,6 +176,7 @@ pub fn node_view(world: &World, name: &NodeName) -> Option<NodeView> {
         cluster_class,
         maintenance,
         reserved,
+        score,
         nvlink_disagreement,
     })
 }
@@ -186,7 +199,8 @@ fn held_on(world: &World, node: &Node) -> (BTreeMap<GpuUuid, GpuMilli>, BTreeSet
 
 /// A node as the API's.
 #[must_use]
-pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
+pub fn node(view: NodeView, heard: Option<Heard>, lemon_from: u32) -> v1::Node {
+    let score = (view.score != Score::default()).then(|| score(view.score, lemon_from));
     let NodeView { node, attempts, stands_by, cluster_class, nvlink_disagreement, .. } = view;
     let (maintenance, reserved) = (view.maintenance, view.reserved);
     let allocated = node.registered.gpus.iter().map(|gpu| view.held.get(&gpu.uuid));
@@ -231,6 +245,7 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
             .map(|it| u32::try_from(it).unwrap_or(1000))
             .collect(),
         inventory: Some(inventory(&node.registered)),
+        score,
         stands_by,
         cluster_gpu_class: cluster_class.map(|class| class.to_string()).unwrap_or_default(),
         maintenance: maintenance.map(|window| maintenance::show_on(&window, &node.inventory.node)),
@@ -238,6 +253,11 @@ pub fn node(view: NodeView, heard: Option<Heard>) -> v1::Node {
             .and_then(|window| reservation::show_on(&window, &node.inventory.node)),
         nvlink_disagreement: nvlink_disagreement.map(|it| it.to_string()).unwrap_or_default(),
     }
+}
+
+fn score(score: Score, lemon_from: u32) -> v1::NodeScore {
+    let Score { milli, users, losses } = score;
+    v1::NodeScore { milli, users, losses, lemon_from }
 }
 
 fn cut_plan(gpu: &GpuUuid, plan: &CutPlan, held: &BTreeMap<GpuUuid, GpuMilli>) -> v1::GpuCutPlan {

@@ -5,7 +5,6 @@ use gotgan_core::lifecycle::QuotaRefusal;
 use gotgan_core::quota::{self, Consent, Proposal, QuotaBook, QuotaFault};
 use gotgan_proto::v1;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::api::error;
 use crate::auth::{Principal, Role};
@@ -113,15 +112,10 @@ fn parse(files: &[v1::QuotaFile]) -> Result<QuotaBook, Status> {
 }
 
 fn refused(reason: &str, faults: &[QuotaFault]) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, gotgan_proto::ERROR_DOMAIN, std::collections::HashMap::new());
-    let mut lines = Vec::with_capacity(faults.len());
-    for fault in faults {
-        let place = format!("{}:{}: {}", fault.file, fault.line, fault.field);
-        details.add_bad_request_violation(&place, &fault.message);
-        lines.push(format!("{place}: {}", fault.message));
-    }
-    Status::with_error_details(Code::InvalidArgument, lines.join("; "), details)
+    let place = |fault: &QuotaFault| format!("{}:{}: {}", fault.file, fault.line, fault.field);
+    let places: Vec<String> = faults.iter().map(place).collect();
+    let messages = faults.iter().map(|fault| fault.message.as_str());
+    error::invalid_fields(reason, places.iter().map(String::as_str).zip(messages))
 }
 
 /// Most paths that a refusal names.

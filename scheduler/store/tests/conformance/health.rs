@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gotgan_core::amount::MemoryMib;
 use gotgan_core::change::{Change, EventKind, Subject};
+use gotgan_core::health::lemon::Mark;
 use gotgan_core::health::{
     Blame, Breaker, Complaint, Condition, GpuHealth, Journal, NodeHealth, Repair, Signal, Standing,
     State,
@@ -42,6 +43,10 @@ fn health(state: State) -> Arc<NodeHealth> {
             (GpuUuid::new("GPU-n1-1").unwrap(), cut(Some("1c.3g.40gb"), None)),
             (GpuUuid::new("GPU-n1-2").unwrap(), cut(None, Some("in use (code 19)"))),
         ]),
+        marks: vec![
+            Mark { at: at(6), user: Some(user("lee")), nodes: 2 },
+            Mark { at: at(7), user: None, nodes: 1 },
+        ],
     })
 }
 

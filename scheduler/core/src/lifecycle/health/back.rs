@@ -205,6 +205,7 @@ pub fn verify(draft: &mut Draft<'_>, place: &Place, by: &UserName) -> Result<boo
     change(draft, node, |health| {
         if gpu.is_none() {
             health.missing.clear();
+            health.marks.clear();
         }
         let of = |uuid: &GpuUuid| gpu.as_ref().is_none_or(|gpu| gpu == uuid);
         let gpus = health.gpus.iter_mut().filter(|(uuid, _)| of(uuid));

@@ -57,7 +57,9 @@ fn reason(draft: &Draft<'_>, sign: &Sign<'_>, why: &str) -> String {
     let name = name_of(draft, sign.node, sign.gpu);
     let number = match sign.signal {
         Signal::Xid(number) => format!(" Xid {number}:"),
-        Signal::UncorrectedErrors | Signal::Condition(_) | Signal::MissingGpus => String::new(),
+        Signal::UncorrectedErrors | Signal::Condition(_) | Signal::MissingGpus | Signal::Lemon => {
+            String::new()
+        }
     };
     let detail = if sign.detail.is_empty() { String::new() } else { format!(" ({})", sign.detail) };
     format!("{name}:{number} {why}{detail}")

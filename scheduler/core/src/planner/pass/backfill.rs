@@ -9,8 +9,9 @@
 //!   a turn that finds no place ──► is a start left for its project? ──► the soonest moment at which enough nodes are free
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::plans::CHOICES_MAX;
 use super::{Pass, Scope, Want};
 use crate::account::Standing;
 use crate::amount::{GpuMilli, UnixMicros};
@@ -27,9 +28,6 @@ use crate::planner::score::{ClassIndex, SlotId};
 use crate::planner::turns::{Claim, Cohort, Turn};
 use crate::profile::FOREVER;
 
-/// How often one pass looks at every node for the best ones for a start; more are planned by the passes after it.
-pub(super) const CHOICES_MAX: u32 = 8;
-
 /// Better nodes are looked for again after so many seconds: what ended early elsewhere may be free sooner than what was
 /// chosen by time limits.
 const CHOOSE_AGAIN_S: i64 = 10;
@@ -39,18 +37,6 @@ const SLIP_MAX_S: i64 = 120;
 
 /// Looks for one moment at which all nodes of a gang are free; each finds a later one, and this many are plenty.
 const LOOKS_MAX: usize = 32;
-
-/// What is planned, and how much more may be.
-#[derive(Debug)]
-pub(super) struct Plans {
-    /// As found so far.
-    pub starts: PlannedStarts,
-    /// By project: gangs, and others.
-    of_project: Vec<[u32; 2]>,
-    of_class: BTreeMap<Option<ClassIndex>, GpuMilli>,
-    of_want: BTreeMap<Want, Vec<JobId>>,
-    choices_left: u32,
-}
 
 /// A start planned before that may still be kept.
 pub(super) struct Standby<'w> {
@@ -72,49 +58,6 @@ struct Chance {
     at: UnixMicros,
     place: usize,
     slots: Vec<SlotId>,
-}
-
-impl Plans {
-    /// Nothing is planned yet.
-    pub fn none() -> Self {
-        Plans {
-            starts: PlannedStarts::default(),
-            of_project: Vec::new(),
-            of_class: BTreeMap::new(),
-            of_want: BTreeMap::new(),
-            choices_left: CHOICES_MAX,
-        }
-    }
-
-    /// From now on nothing more is planned.
-    pub fn plan_nothing(&mut self) {
-        self.choices_left = 0;
-    }
-
-    /// Starts planned for jobs of the project, as far as they are gangs like this one, or not.
-    fn of_project(&self, want: Want) -> u32 {
-        let of = self.of_project.get(want.project.0 as usize);
-        of.map_or(0, |counts| counts[usize::from(want.nodes > 1)])
-    }
-
-    fn count(&mut self, want: Want) {
-        let project = want.project.0 as usize;
-        if self.of_project.len() <= project {
-            self.of_project.resize(project + 1, [0; 2]);
-        }
-        self.of_project[project][usize::from(want.nodes > 1)] += 1;
-    }
-
-    /// Whether a start is planned for a job with that wish, or was until it started.
-    pub fn has_any(&self, want: Want) -> bool {
-        self.of_want.contains_key(&want)
-    }
-
-    /// Jobs with the same wish for which a start is planned.
-    pub fn jobs_of(&self, want: Want) -> Vec<JobId> {
-        let planned = self.of_want.get(&want).into_iter().flatten();
-        planned.copied().filter(|job| self.starts.of(*job).is_some()).collect()
-    }
 }
 
 impl<'w> Pass<'w> {

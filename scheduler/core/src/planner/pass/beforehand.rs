@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::backfill::CHOICES_MAX;
+use super::plans::CHOICES_MAX;
 use super::{Order, Pass, Waiting, Want, Who};
 use crate::account::Standing;
 use crate::ids::JobId;

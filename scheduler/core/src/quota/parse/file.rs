@@ -109,14 +109,24 @@ impl FileReader<'_> {
     }
 
     fn fault_at(&mut self, line: usize, field: &str, message: impl Into<String>) {
-        let (file, field) = (self.name.to_owned(), field.to_owned());
-        self.reading.faults.push(QuotaFault { file, line, field, message: message.into() });
+        let (file, field) = (self.name.to_owned(), in_one_line(field));
+        let message = in_one_line(&message.into());
+        self.reading.faults.push(QuotaFault { file, line, field, message });
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
         let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
+}
+
+/// Keys can have line ends in them, and are quoted in faults: a fault is one line.
+fn in_one_line(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// The parser's messages may have lines of their own; a fault is one line.

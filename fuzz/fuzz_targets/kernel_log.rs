@@ -1,0 +1,10 @@
+//! Feeds the door `kernel_log` of gotgan-fuzzed.
+#![no_main]
+
+use gotgan_fuzzed::{Heap, play};
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+fuzz_target!(|bytes: &[u8]| play("kernel_log", bytes));
