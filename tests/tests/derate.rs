@@ -47,7 +47,10 @@ async fn a_hall_at_half_its_power_stops_what_borrows_for_nothing_and_takes_it_ba
     });
     let waits = waits.await;
     assert_eq!(waits.attempts[0].cause(), Cause::Site, "{waits:?}");
-    assert_eq!(waits.attempts[0].charged_gpu_milli_seconds, 0, "{waits:?}");
+    let stopped = &waits.attempts[0];
+    let (charged, refunded) =
+        (stopped.charged_gpu_milli_seconds, stopped.refunded_gpu_milli_seconds);
+    assert_eq!(charged, refunded, "{waits:?}");
     assert_eq!(cluster.api.job(sure).await.state(), JobState::Running);
     let shown = gotgan.run(&["nodes"]).ok();
     assert_eq!(shown.matches("maintenance").count(), 2, "{shown}");

@@ -115,6 +115,11 @@ impl Store for Way {
         self.read("load the world").await?.load(half_life, now).await
     }
 
+    /// What breaks is lost or done before anybody hears of it: nothing comes late here.
+    async fn settle(&self) -> Result<()> {
+        self.read("wait for earlier writes").await.map(drop)
+    }
+
     async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()> {
         let round = round.clone();
         let commit = move |memory: Memory| async move {

@@ -394,7 +394,7 @@ impl Writer {
     /// Loads until it works; if the store stays away, the lease runs out and with it this process.
     async fn load_again(&self) -> Snapshot {
         loop {
-            match self.parts.store.load(self.parts.policy.half_life(), clock::now()).await {
+            match self.load_settled().await {
                 Ok(snapshot) => return snapshot,
                 Err(error) => {
                     tracing::error!(
@@ -405,6 +405,12 @@ impl Writer {
             }
             clock::sleep(RELOAD_PAUSE).await;
         }
+    }
+
+    /// The round of which it is not known whether it was committed is so by then, or never will be.
+    async fn load_settled(&self) -> Result<Snapshot, StoreError> {
+        self.parts.store.settle().await?;
+        self.parts.store.load(self.parts.policy.half_life(), clock::now()).await
     }
 }
 

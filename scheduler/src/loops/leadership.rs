@@ -156,8 +156,8 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
 
 /// Lets standbys see that this process is there. They wait for the lease where they cannot.
 pub async fn show(store: &Arc<dyn Store>, epoch: Epoch, limit: Duration) {
-    let shown = tokio::time::timeout(limit, store.show_leader(epoch)).await;
-    if let Ok(Err(error)) = shown {
+    let shown = clock::within(limit, store.show_leader(epoch)).await;
+    if let Some(Err(error)) = shown {
         tracing::debug!(error = &error as &dyn std::error::Error, "not shown to standbys");
     }
 }

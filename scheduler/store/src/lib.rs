@@ -107,6 +107,10 @@ pub trait Store: Send + Sync + Debug {
     /// attempts there ever were.
     async fn load(&self, half_life: HalfLife, now: UnixMicros) -> Result<Snapshot>;
 
+    /// Waits until all that was asked of the store and never answered is done, or can no longer be: the commit of a round
+    /// whose connection broke may still be on its way. Who loads again without it may miss that round for ever.
+    async fn settle(&self) -> Result<()>;
+
     /// Writes all changes of a round, or none. Durable when it returns.
     ///
     /// Of several changes to one object in the round the last one counts. GPUs that are taken and given back are

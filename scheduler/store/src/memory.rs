@@ -94,6 +94,11 @@ impl Store for Memory {
         Ok(self.tables().load(half_life, now))
     }
 
+    /// Nothing is ever on its way.
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn commit(&self, epoch: Epoch, _now: UnixMicros, round: &Round) -> Result<()> {
         self.tables().commit(epoch, round)
     }

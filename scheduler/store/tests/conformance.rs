@@ -66,6 +66,7 @@ promises! {
     leadership::of_many_who_ask_at_once_one_leads,
     leadership::a_renewed_lease_runs_longer,
     leadership::a_leader_that_ended_is_missed_by_who_saw_it_and_by_nobody_else,
+    leadership::who_loads_again_can_wait_for_a_commit_that_is_still_on_its_way,
     leadership::who_resigned_need_not_be_waited_for,
     leadership::an_overtaken_leader_writes_nothing,
     leadership::nobody_writes_before_there_is_a_leader,

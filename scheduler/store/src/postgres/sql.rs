@@ -14,6 +14,9 @@ pub(crate) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ 
 /// The lock keeps another from taking over between this check and the commit.
 pub(crate) const EPOCH: &str = "SELECT epoch FROM leadership WHERE single = 1 FOR SHARE";
 
+/// Whoever commits a round holds the row for share from its first statement on, and sends the commit only after that.
+pub(crate) const SETTLE: &str = "SELECT epoch FROM leadership WHERE single = 1 FOR UPDATE";
+
 /// Name and type of each column of table `$1`.
 pub(crate) const COLUMNS: &str = "\
     SELECT column_name::text, data_type::text FROM information_schema.columns \

@@ -154,6 +154,10 @@ impl Store for Backend {
         reads::load(&mut *self.read().await?, half_life, now).await
     }
 
+    async fn settle(&self) -> Result<()> {
+        self.write(writes::Settle).await
+    }
+
     async fn commit(&self, epoch: Epoch, now: UnixMicros, round: &Round) -> Result<()> {
         self.write(writes::Commit { epoch, sheets: sheets(round, now)? }).await
     }

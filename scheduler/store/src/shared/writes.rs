@@ -82,6 +82,19 @@ impl WriteOp<Connection> for Resign {
     }
 }
 
+/// Takes the lock that every write holds until it ends.
+pub(super) struct Settle;
+
+impl WriteOp<Connection> for Settle {
+    type Answer = ();
+    const DOING: &'static str = "wait for earlier writes";
+
+    async fn run(&self, connection: &mut Connection) -> Result<()> {
+        sqlx::query::<Db>(sql::SETTLE).execute(connection).await.map_err(refused(Self::DOING))?;
+        Ok(())
+    }
+}
+
 /// In words for an error.
 pub(super) const COMMIT: &str = "commit a round";
 

@@ -14,6 +14,9 @@ pub(crate) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// `BEGIN IMMEDIATE` has locked out every other writer already.
 pub(crate) const EPOCH: &str = "SELECT epoch FROM leadership WHERE single = 1";
 
+/// `BEGIN IMMEDIATE` has waited for every other writer already.
+pub(crate) const SETTLE: &str = EPOCH;
+
 /// Name and type of each column of table `$1`.
 pub(crate) const COLUMNS: &str = "SELECT name, type FROM pragma_table_info($1) ORDER BY cid";
 

@@ -7,6 +7,8 @@ use gotgan_core::ids::Epoch;
 use gotgan_core::world::World;
 use gotgan_store::{DatabaseKind, Leadership, Round, Sight, StoreError};
 
+use sqlx::Connection;
+
 use crate::harness::Place;
 use crate::things::{LEASE_MS, at, job_event, plain_job, round, submitted};
 
@@ -94,6 +96,25 @@ pub async fn a_leader_that_ended_is_missed_by_who_saw_it_and_by_nobody_else(plac
     }
     let late = place.open().await;
     assert_eq!(late.look_for_leader(first.epoch).await.unwrap(), Sight::Unknown);
+}
+
+/// On SQLite one process writes, one after the other.
+pub async fn who_loads_again_can_wait_for_a_commit_that_is_still_on_its_way(place: Arc<Place>) {
+    let store = place.open().await;
+    store.take_leadership("one", "one:1", at(0), LEASE_MS).await.unwrap();
+    store.settle().await.unwrap();
+    if place.kind == DatabaseKind::Sqlite {
+        return;
+    }
+    let mut late = sqlx::PgConnection::connect(&place.url).await.unwrap();
+    let mut begun = late.begin().await.unwrap();
+    let checks = "SELECT epoch FROM leadership FOR SHARE";
+    sqlx::query(checks).execute(&mut *begun).await.unwrap();
+    let mut settling = std::pin::pin!(store.settle());
+    let moment = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(moment, &mut settling).await.is_err(), "it did not wait");
+    begun.commit().await.unwrap();
+    settling.await.unwrap();
 }
 
 pub async fn who_resigned_need_not_be_waited_for(place: Arc<Place>) {

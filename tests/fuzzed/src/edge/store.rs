@@ -70,6 +70,10 @@ impl Store for Shelf {
         Ok(())
     }
 
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn resign(&self, _: Epoch, _: UnixMicros) -> Result<()> {
         Ok(())
     }
