@@ -34,6 +34,8 @@ const BACK_LIMIT: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long somebody waits who was told to come again.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// Nodes have opened their lines to a scheduler by then, or opened anew what broke: they look at them as often.
+const LINES_OPEN: Duration = Duration::from_secs(25);
 /// Jobs acknowledged right before each kill.
 const LAST_WORDS: usize = 8;
 
@@ -124,6 +126,8 @@ impl Pair {
     /// From the kill of the leader to a start by the other, which leads then; the killed one stands by.
     async fn fail_over(&mut self) -> Duration {
         self.wait_until_all_are_back().await;
+        // So does a site: a standby that has just been started has no lines yet, and its take-over takes as long as before.
+        tokio::time::sleep(LINES_OPEN).await;
         self.say_last_words().await;
         let apis = [self.api(), self.api_of(&self.second)];
         let killed_us = now_us();

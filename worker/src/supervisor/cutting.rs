@@ -24,11 +24,16 @@ impl Cutting {
 }
 
 impl Supervisor {
-    /// Begins what is ordered, unless that is under way.
+    /// Begins what is ordered, unless that is under way, or could not be done: that is told with the next heartbeat. What it
+    /// left half cut is registered anew, upon which the same comes again.
     pub(super) fn cut(&mut self, order: CutGpu) {
         let gpu = order.gpu_uuid.clone();
         if let Some((present, next)) = self.cutting.under_way.get_mut(&gpu) {
             *next = (*present != order).then_some(order);
+            return;
+        }
+        let failed = self.cutting.failures.get(&gpu);
+        if failed.is_some_and(|failed| failed.planned_us == order.planned_us) {
             return;
         }
         self.cutting.failures.remove(&gpu);
