@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use crate::{Result, Sight};
 
 #[derive(Default)]
-pub(super) struct Sessions;
+pub(super) struct Sessions {}
 
 impl Sessions {
     #[expect(clippy::unused_async, reason = "as on the other database")]
