@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_store::Leadership;
 use http::{Request, Response};
@@ -62,6 +63,8 @@ enum Stage {
 pub struct Front {
     stage: watch::Sender<Stage>,
     reporter: HealthReporter,
+    /// Open once there is something to say.
+    door: CancellationToken,
     closing: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -73,7 +76,7 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    /// Begins to accept connections.
+    /// Accepts connections once it stands by or leads.
     ///
     /// # Errors
     /// If the certificate cannot be used.
@@ -93,11 +96,15 @@ impl Front {
         let closing = CancellationToken::new();
         // Set here, since the server's own option does not reach connections it did not accept itself.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        // Thousands of handshakes would only delay the loading of the state: they wait in the queue of the socket.
+        let door = CancellationToken::new();
+        let waited_for = door.clone().cancelled_owned();
+        let incoming = futures::stream::once(waited_for.map(|()| incoming)).flatten();
         let serving = server
             .layer(SwitchLayer { stage: seen })
             .add_routes(Routes::new(health))
             .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
-        let front = Self { stage, reporter, closing, serving: tokio::spawn(serving) };
+        let front = Self { stage, reporter, door, closing, serving: tokio::spawn(serving) };
         front.report(ServingStatus::NotServing).await;
         Ok(front)
     }
@@ -111,6 +118,7 @@ impl Front {
     /// Another leads: calls are sent there.
     pub fn stand_by(&self, leader: Leadership) {
         self.stage.send_replace(Stage::StandingBy(Arc::new(leader)));
+        self.door.cancel();
     }
 
     /// This one is about to lead: calls wait.
@@ -121,6 +129,7 @@ impl Front {
     /// This one leads: what waited and what comes is answered. Who watches the health since before learns of it.
     pub async fn lead(&self, answers: Answers) {
         self.stage.send_replace(Stage::Leading(answers));
+        self.door.cancel();
         self.report(ServingStatus::Serving).await;
     }
 
