@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gotgan_core::estimate::estimator::Learnt;
 use gotgan_core::ids::{AttemptId, Epoch};
 use gotgan_core::policy::Policy;
 use gotgan_core::world::{Snapshot, World};
@@ -62,15 +63,22 @@ impl Ground {
     /// # Errors
     /// [`StoreError`] if the world cannot be loaded.
     pub async fn assemble(self) -> Result<Assembly, StoreError> {
+        let world = load(&self.store, &self.policy).await?;
+        let learnt = estimate::learnt(self.store.as_ref()).await;
+        Ok(self.around(world, learnt))
+    }
+
+    /// Makes everything around a world.
+    #[must_use]
+    pub fn around(self, world: World, learnt: Learnt) -> Assembly {
         let Ground { store, epoch, policy, timing, authenticator, identity, address, metrics } =
             self;
         let admission = Admission::new(Arc::clone(&policy));
         let orders = OrderWriter { authenticator: authenticator.clone() };
         let dispatcher = Arc::new(Dispatcher::new(orders));
+        dispatcher.reset(&world);
         let live = Arc::clone(&dispatcher);
         authenticator.set_job_check(Box::new(move |attempt: AttemptId| live.is_live(attempt)));
-        let world = load(&store, &policy, &dispatcher).await?;
-        let learnt = estimate::learnt(store.as_ref()).await;
         let (estimator, lookout, estimates) = estimate::new(Arc::clone(&policy), learnt);
         let (policy_of, metrics_of) = (Arc::clone(&policy), Arc::clone(&metrics));
         let (planner, feed, last_pass) = plan::new(policy_of, timing, metrics_of, lookout);
@@ -104,20 +112,15 @@ impl Ground {
             started: clock::now(),
             metrics,
         });
-        Ok(Assembly { services, writer, planner, estimator })
+        Assembly { services, writer, planner, estimator }
     }
 }
 
-async fn load(
-    store: &Arc<dyn Store>,
-    policy: &Policy,
-    dispatcher: &Dispatcher,
-) -> Result<World, StoreError> {
+async fn load(store: &Arc<dyn Store>, policy: &Policy) -> Result<World, StoreError> {
     let now = clock::now();
     let power = Arc::new(policy.power.clone());
     let snapshot = Snapshot { power, ..store.load(policy.half_life(), now).await? };
     let world = World::restore(snapshot, now);
-    dispatcher.reset(&world);
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");
     Ok(world)

@@ -120,7 +120,6 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
     let lease = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut renewed = clock::instant();
     loop {
-        show(&store, epoch, lease / 3).await;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -151,6 +150,7 @@ pub async fn keep(store: Arc<dyn Store>, epoch: Epoch, lease_ms: i64, stop: Canc
             tracing::error!(%epoch, "the lease has run out");
             return;
         }
+        show(&store, epoch, lease / 3).await;
     }
 }
 

@@ -18,20 +18,13 @@ use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_proto::v1::nodes_server::NodesServer;
 use gotgan_proto::v1::quota_server::QuotaServer;
 use gotgan_proto::v1::workers_server::WorkersServer;
-use gotgan_scheduler::admission::Admission;
 use gotgan_scheduler::api::{
     ClusterService, JobsService, NodesService, QuotaService, Services, WorkersService,
 };
+use gotgan_scheduler::assembly::{Assembly, Ground};
 use gotgan_scheduler::auth::{Authenticator, Principal, PrincipalKind, Role};
 use gotgan_scheduler::clock;
 use gotgan_scheduler::config::Timing;
-use gotgan_scheduler::flow::dispatch::Dispatcher;
-use gotgan_scheduler::flow::estimate;
-use gotgan_scheduler::flow::logs::LogRelay;
-use gotgan_scheduler::flow::orders::OrderWriter;
-use gotgan_scheduler::flow::plan;
-use gotgan_scheduler::flow::telemetry::Telemetry;
-use gotgan_scheduler::flow::writer::{self, WriterParts};
 use gotgan_scheduler::metrics::Metrics;
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
@@ -275,44 +268,17 @@ fn routes(services: &Arc<Services>) -> Routes {
 
 /// As a leader has them, but without a planner: nothing starts by itself.
 fn services(policy: &Arc<Policy>, shelf: &Arc<Shelf>, world: World) -> Arc<Services> {
-    let (metrics, timing) = (Metrics::new(), Timing::default());
-    let admission = Admission::new(Arc::clone(policy));
-    let authenticator = Authenticator::new("secret".to_owned());
-    let orders = OrderWriter { authenticator: authenticator.clone() };
-    let dispatcher = Arc::new(Dispatcher::new(orders));
-    dispatcher.reset(&world);
-    let (_, lookout, estimates) = estimate::new(Arc::clone(policy), Learnt::default());
-    let (_, feed, last_pass) = plan::new(Arc::clone(policy), timing, Arc::clone(&metrics), lookout);
-    let store: Arc<dyn gotgan_store::Store> = Arc::clone(shelf) as _;
-    let (writer, handle) = writer::new(WriterParts {
-        store: Arc::clone(&store),
+    let ground = Ground {
+        store: Arc::clone(shelf) as _,
         epoch: world::EPOCH,
         policy: Arc::clone(policy),
-        world,
-        planner: feed,
-        dispatcher: Arc::clone(&dispatcher),
-        admission: admission.clone(),
-        metrics: Arc::clone(&metrics),
-    });
-    tokio::spawn(writer.run());
-    Arc::new(Services {
-        writer: handle,
-        store,
-        admission,
-        last_pass,
-        estimates,
-        telemetry: Arc::new(Telemetry::default()),
-        logs: LogRelay::new(Arc::clone(&dispatcher)),
-        dispatcher,
-        authenticator,
+        timing: Timing::default(),
+        authenticator: Authenticator::new("secret".to_owned()),
         identity: None,
-        joins: tokio::sync::Mutex::new(()),
-        audits: tokio::sync::Mutex::new(()),
-        policy: Arc::clone(policy),
-        timing,
-        epoch: world::EPOCH,
         address: "http://localhost:7440".to_owned(),
-        started: clock::now(),
-        metrics,
-    })
+        metrics: Metrics::new(),
+    };
+    let Assembly { services, writer, .. } = ground.around(world, Learnt::default());
+    tokio::spawn(writer.run());
+    services
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::{self, Cause, ExitStatus, NodeInventory, Register, Report, report::Event};
 
+use gotgan_worker::orders::epoch_of;
+
 use super::board::Board;
 
 /// Number of SIGTERM, of which stopped tasks die.
@@ -448,20 +450,6 @@ impl Journal {
         if self.held.get(&key).is_some_and(|held| held.phase == Phase::Ended) {
             self.held.remove(&key);
         }
-    }
-}
-
-/// The leader that gave the order; acknowledgements and reads need none.
-fn epoch_of(order: &Order) -> Option<u64> {
-    match order {
-        Order::Registered(order) => Some(order.epoch),
-        Order::RunAttempt(order) => Some(order.epoch),
-        Order::StartAttempt(order) => Some(order.epoch),
-        Order::StopAttempt(order) => Some(order.epoch),
-        Order::StartTasks(order) => Some(order.epoch),
-        Order::ForgetAttempt(order) => Some(order.epoch),
-        Order::CutGpu(order) => Some(order.epoch),
-        Order::ReportAck(_) | Order::FindingAck(_) | Order::ReadLog(_) => None,
     }
 }
 
