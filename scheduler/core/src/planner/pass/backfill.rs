@@ -230,13 +230,19 @@ impl<'w> Pass<'w> {
     /// Plans it on better nodes, or starts it there if that can be now: later it could be in another's way.
     fn change_over(&mut self, one: Standby<'w>, better: Chance) {
         let before = PlannedStart { at: better.at, nodes: self.names(&better.slots), ..one.before };
-        let one = Standby { slots: better.slots, before, ..one };
-        let ask = self.ask_of(&one);
-        if better.at <= self.now && self.start_planned(&one, ask.class) {
+        if self.start_or_plan(Standby { slots: better.slots, before, ..one }) {
             self.considered += 1;
-        } else {
-            self.enter(one.job, one.want, &ask, &one.slots, one.before);
         }
+    }
+
+    /// Starts it if it is planned for now and may start; else plans it. Whether it starts.
+    fn start_or_plan(&mut self, one: Standby<'w>) -> bool {
+        let ask = self.ask_of(&one);
+        if one.before.at <= self.now && self.start_planned(&one, ask.class) {
+            return true;
+        }
+        self.enter(one.job, one.want, &ask, &one.slots, one.before);
+        false
     }
 
     fn names(&self, slots: &[SlotId]) -> Vec<NodeName> {
@@ -361,14 +367,8 @@ impl<'w> Pass<'w> {
             return false;
         };
         let before = self.planned_at(&best, want);
-        let Chance { at, place, slots } = best;
-        let one = Standby { job, want, claim, place, slots, before };
-        let ask = self.ask_of(&one);
-        if at <= self.now && self.start_planned(&one, ask.class) {
-            return true;
-        }
-        self.enter(job, want, &ask, &one.slots, one.before);
-        false
+        let Chance { place, slots, .. } = best;
+        self.start_or_plan(Standby { job, want, claim, place, slots, before })
     }
 
     /// A start planned by this pass.
