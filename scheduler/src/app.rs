@@ -32,6 +32,7 @@ use crate::auth::tls::{self, ServerIdentity, TlsFiles};
 use crate::auth::{AuthLayer, Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
+use crate::connections;
 use crate::flow::estimate::Keeper;
 use crate::front::{Answers, Front};
 use crate::limits::LimitsLayer;
@@ -69,7 +70,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let wait = Duration::from_secs(config.server.database_wait_s);
     let opened = loops::leadership::open(&config.database_url(), wait, &stop).await?;
     let Some(store) = opened else { return Ok(Ended::Asked) };
-    let listener = listen(config.server.listen).await?;
+    let listener = listen(config.server.listen)?;
     let bound = listener.local_addr().context("cannot tell the listening address")?;
     let address = announced(&config, bound, insecure);
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
@@ -212,8 +213,8 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    connections::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
 /// How clients reach this scheduler.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_store::Leadership;
 use http::{Request, Response};
@@ -24,7 +23,6 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
@@ -32,6 +30,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::api::{JobsService, error};
 use crate::auth::tls::ServerIdentity;
+use crate::connections::{self, Door};
 
 /// Streams one connection may have open at once; a client that wants more opens another.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
@@ -64,7 +63,7 @@ pub struct Front {
     stage: watch::Sender<Stage>,
     reporter: HealthReporter,
     /// Open once there is something to say.
-    door: CancellationToken,
+    door: Door,
     closing: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -76,7 +75,7 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    /// Accepts connections once it stands by or leads.
+    /// Connections are accepted, and wait until it stands by or leads.
     ///
     /// # Errors
     /// If the certificate cannot be used.
@@ -84,22 +83,17 @@ impl Front {
         listener: TcpListener,
         identity: Option<&Arc<ServerIdentity>>,
     ) -> anyhow::Result<Self> {
-        let mut server = Server::builder()
+        let tls = identity.map(|identity| identity.acceptor()).transpose();
+        let tls = tls.context("cannot use TLS")?;
+        let server = Server::builder()
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-        if let Some(identity) = identity {
-            server = server.tls_config(identity.server_tls_config()).context("cannot use TLS")?;
-        }
         let (reporter, health) = tonic_health::server::health_reporter();
         let (stage, seen) = watch::channel(Stage::Coming);
         let closing = CancellationToken::new();
-        // Set here, since the server's own option does not reach connections it did not accept itself.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        // Thousands of handshakes would only delay the loading of the state: they wait in the queue of the socket.
-        let door = CancellationToken::new();
-        let waited_for = door.clone().cancelled_owned();
-        let incoming = futures::stream::once(waited_for.map(|()| incoming)).flatten();
+        let door = Door::default();
+        let incoming = connections::lines(listener, tls, door.clone());
         let serving = server
             .layer(SwitchLayer { stage: seen })
             .add_routes(Routes::new(health))
@@ -118,7 +112,7 @@ impl Front {
     /// Another leads: calls are sent there.
     pub fn stand_by(&self, leader: Leadership) {
         self.stage.send_replace(Stage::StandingBy(Arc::new(leader)));
-        self.door.cancel();
+        self.door.open();
     }
 
     /// This one is about to lead: calls wait.
@@ -129,7 +123,7 @@ impl Front {
     /// This one leads: what waited and what comes is answered. Who watches the health since before learns of it.
     pub async fn lead(&self, answers: Answers) {
         self.stage.send_replace(Stage::Leading(answers));
-        self.door.cancel();
+        self.door.open();
         self.report(ServingStatus::Serving).await;
     }
 

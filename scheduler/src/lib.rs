@@ -10,6 +10,7 @@ pub mod assembly;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod custody;
 pub mod flow;
 pub mod front;

@@ -23,14 +23,22 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Lines {
     tls: Option<ClientTlsConfig>,
-    open: Mutex<BTreeMap<String, Channel>>,
+    kept: Mutex<BTreeMap<String, Line>>,
+}
+
+/// To one address.
+#[derive(Debug)]
+struct Line {
+    /// What it is opened by, made once: reading certificates and keys costs as much as half a handshake.
+    endpoint: Endpoint,
+    open: Option<Channel>,
 }
 
 impl Lines {
     /// None is open yet.
     #[must_use]
     pub fn new(tls: Option<ClientTlsConfig>) -> Self {
-        Self { tls, open: Mutex::default() }
+        Self { tls, kept: Mutex::default() }
     }
 
     /// The connection to an address, opened if there is none.
@@ -38,17 +46,26 @@ impl Lines {
     /// # Errors
     /// Why it cannot be opened.
     pub async fn to(&self, address: &str) -> Result<Channel, SessionError> {
-        if let Some(channel) = self.open().get(address).cloned() {
-            return Ok(channel);
-        }
-        let channel = connect(address, self.tls.clone()).await?;
-        self.open().insert(address.to_owned(), channel.clone());
-        Ok(channel)
+        let endpoint = match self.kept().get(address) {
+            Some(Line { open: Some(channel), .. }) => return Ok(channel.clone()),
+            Some(Line { endpoint, open: None }) => Some(endpoint.clone()),
+            None => None,
+        };
+        let endpoint = match endpoint {
+            Some(endpoint) => endpoint,
+            None => endpoint_of(address, self.tls.clone())?,
+        };
+        let opened = open(&endpoint).await;
+        let channel = opened.as_ref().ok().cloned();
+        self.kept().insert(address.to_owned(), Line { endpoint, open: channel });
+        opened
     }
 
     /// The next one to that address is to be a new one.
     pub fn give_up(&self, address: &str) {
-        self.open().remove(address);
+        if let Some(line) = self.kept().get_mut(address) {
+            line.open = None;
+        }
     }
 
     /// Opens connections to all of these, and opens anew what is broken, for ever; where there is a choice at all. `chance`
@@ -84,8 +101,8 @@ impl Lines {
     }
 
     /// A panic elsewhere does not make the list wrong.
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Channel>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Line>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,6 +123,10 @@ impl TlsMaterial {
 /// # Errors
 /// Why it cannot be opened.
 pub async fn connect(address: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, SessionError> {
+    open(&endpoint_of(address, tls)?).await
+}
+
+fn endpoint_of(address: &str, tls: Option<ClientTlsConfig>) -> Result<Endpoint, SessionError> {
     let mut endpoint = Endpoint::from_shared(address.to_owned())
         .map_err(SessionError::Address)?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -115,6 +136,10 @@ pub async fn connect(address: &str, tls: Option<ClientTlsConfig>) -> Result<Chan
     if let Some(config) = tls {
         endpoint = endpoint.tls_config(config).map_err(SessionError::Address)?;
     }
+    Ok(endpoint)
+}
+
+async fn open(endpoint: &Endpoint) -> Result<Channel, SessionError> {
     endpoint.connect().await.map_err(|error| SessionError::Connect(all_causes(&error)))
 }
 
@@ -138,6 +163,6 @@ mod tests {
         let lines = Lines::new(None);
         let error = lines.to("http://127.0.0.1:1").await.unwrap_err();
         assert!(matches!(error, SessionError::Connect(_)), "{error}");
-        assert!(lines.open().is_empty());
+        assert!(lines.kept().values().all(|line| line.open.is_none()));
     }
 }

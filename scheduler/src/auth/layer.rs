@@ -10,9 +10,8 @@ use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::NodeName;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
+use rustls::pki_types::CertificateDer;
 use tonic::Status;
-use tonic::transport::CertificateDer;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 
 use super::authenticator::Authenticator;
@@ -20,6 +19,7 @@ use super::error::{AuthError, Denial};
 use super::principal::{Principal, PrincipalKind};
 use super::table::{self, Access, Rule};
 use super::tls;
+use crate::connections::Shown;
 
 /// Header that names the node in a cluster without TLS; ignored in any other.
 pub const NODE_HEADER: &str = "x-gotgan-node";
@@ -177,8 +177,8 @@ impl Peer {
     }
 }
 
-fn peer_certificates(extensions: &http::Extensions) -> Option<Arc<Vec<CertificateDer<'static>>>> {
-    extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.peer_certs()
+fn peer_certificates(extensions: &http::Extensions) -> Option<Arc<[CertificateDer<'static>]>> {
+    extensions.get::<Shown>()?.certificates.clone()
 }
 
 /// Whether the table gives the method to this principal.

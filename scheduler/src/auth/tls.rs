@@ -6,17 +6,24 @@
 
 mod files;
 mod issue;
+mod tickets;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::NodeName;
 use rcgen::KeyPair;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use issue::Authority;
+use tickets::Tickets;
 
 /// The organizational unit that marks a certificate as a worker's.
 const WORKER_MARK: &str = "gotgan-worker";
@@ -80,13 +87,13 @@ pub enum TlsError {
     /// The library refused to make a key or a certificate.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
+    /// Certificates or key that TLS cannot use.
+    #[error("the server's certificates and key cannot be used for TLS")]
+    Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Largest certificate request of a worker; one with a P-256 key has some 400 bytes, one with a 4096-bit RSA key 1700.
 pub const REQUEST_MAX_BYTES: usize = 16 << 10;
-
-/// A connection that has not finished its handshake by then is dropped: it may be garbage, or hold the place of others.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Files of a site that has its own CA, all PEM.
 #[derive(Debug, Clone)]
@@ -176,15 +183,49 @@ impl ServerIdentity {
         &self.ca_pem
     }
 
-    /// For a tonic server: clients may show a certificate, and one that this CA did not sign ends the handshake.
-    #[must_use]
-    pub fn server_tls_config(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
-            .client_ca_root(Certificate::from_pem(&self.ca_pem))
-            .client_auth_optional(true)
-            .timeout(HANDSHAKE_LIMIT)
+    /// Does handshakes: clients may show a certificate, and one that this CA did not sign ends them.
+    ///
+    /// # Errors
+    /// [`TlsError::Unusable`] if the certificates or the key are not what TLS can use.
+    pub fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+        let config = self.server_config().map_err(TlsError::Unusable)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
     }
+
+    fn server_config(&self) -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
+        let provider = Arc::new(provider());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(&self.ca_pem)?);
+        let known = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let known = known.allow_unauthenticated().build()?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(known)
+            .with_single_cert(certificates(&self.certificate_pem)?, key)?;
+        config.ignore_client_order = true;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        if let Some(tickets) = Tickets::of(self.key_pem.as_bytes(), self.ca_pem.as_bytes()) {
+            config.ticketer = Arc::new(tickets);
+        }
+        // Whoever comes back has a new one then.
+        config.send_tls13_tickets = 1;
+        Ok(config)
+    }
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect()
+}
+
+/// What the library offers, the suite first whose keys are derived with SHA-256: processors have instructions for it,
+/// and none for SHA-384, which then is a tenth of all handshakes.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// What a worker's certificate says.

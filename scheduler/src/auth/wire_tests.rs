@@ -17,17 +17,21 @@ use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
 use gotgan_proto::v1::{self, WhoAmIRequest, WhoAmIResponse};
 use gotgan_store::TokenRecord;
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::tls::{ServerIdentity, TlsFiles};
 use super::*;
+use crate::connections::{self, Door};
 use crate::metrics::{Metrics, RpcMetricsLayer};
 
 const YEAR_S: i64 = 366 * 86_400;
@@ -145,15 +149,17 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (authenticator, metrics) = (Authenticator::new("secret".into()), Metrics::new());
+        let acceptor = identity.acceptor().unwrap();
+        let door = Door::default();
+        door.open();
+        let lines = connections::lines(listener, Some(acceptor), door);
         let server = Server::builder()
-            .tls_config(identity.server_tls_config())
-            .unwrap()
             .layer(RpcMetricsLayer::new(Arc::clone(&metrics)))
             .layer(AuthLayer::new(authenticator.clone(), clock))
             .add_service(ClusterServer::new(Echo))
             .add_service(WorkersServer::new(Echo));
         let task = tokio::spawn(async move {
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            server.serve_with_incoming(lines).await.unwrap();
         });
         TestServer { address, identity, authenticator, metrics, task, _dir: dir }
     }
@@ -360,6 +366,41 @@ async fn a_client_that_does_not_know_the_ca_sends_nothing() {
     assert!(endpoint.tls_config(tls).unwrap().connect().await.is_err());
 }
 
+/// A worker's connection to a server in this process: what kind of handshake it took, and for whom the server takes it.
+async fn greet(client: &TlsConnector, server: &TlsAcceptor) -> (HandshakeKind, Vec<u8>) {
+    let (near, far) = tokio::io::duplex(16 << 10);
+    let name = "localhost".try_into().unwrap();
+    let (near, far) = tokio::join!(client.connect(name, near), server.accept(far));
+    let (mut near, mut far) = (near.unwrap(), far.unwrap());
+    // With what comes first the client takes its ticket.
+    far.write_u8(1).await.unwrap();
+    near.read_u8().await.unwrap();
+    let session = far.get_ref().1;
+    let shown = session.peer_certificates().unwrap();
+    (session.handshake_kind().unwrap(), shown[0].to_vec())
+}
+
+#[tokio::test]
+async fn who_comes_back_to_a_server_started_again_is_known_by_half_a_handshake() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = || ServerIdentity::load_or_make(dir.path(), &[], now()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    let node = NodeName::new("n1").unwrap();
+    let shown = identity().sign_worker(&request.pem().unwrap(), &node, now()).unwrap();
+    let shown = CertificateDer::from_pem_slice(shown.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(identity().ca_pem().as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let secret = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = config.with_client_auth_cert(vec![shown.clone()], secret).unwrap();
+    let client = TlsConnector::from(Arc::new(config));
+    let first = greet(&client, &identity().acceptor().unwrap()).await;
+    assert_eq!(first, (HandshakeKind::Full, shown.to_vec()));
+    let again = greet(&client, &identity().acceptor().unwrap()).await;
+    assert_eq!(again, (HandshakeKind::Resumed, shown.to_vec()));
+}
+
 #[tokio::test]
 async fn garbage_on_the_port_ends_that_connection_only() {
     let server = TestServer::start().await;
@@ -369,6 +410,19 @@ async fn garbage_on_the_port_ends_that_connection_only() {
     // The server may close before or after its alert is read.
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"));
+    assert!(server.who_am_i(Some(&server.knows_token(|_| ()))).await.is_ok());
+}
+
+#[tokio::test]
+async fn those_who_say_nothing_or_half_a_greeting_keep_nobody_waiting_outside() {
+    let server = TestServer::start().await;
+    let mut idle = Vec::new();
+    // More than have their turn at once.
+    for said in [&b""[..], &[22, 3, 1, 2, 0, 1]].repeat(100) {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        idle.push(stream);
+    }
     assert!(server.who_am_i(Some(&server.knows_token(|_| ()))).await.is_ok());
 }
 
