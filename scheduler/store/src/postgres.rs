@@ -4,6 +4,8 @@
 mod backend;
 #[path = "shared/events.rs"]
 mod events;
+#[path = "shared/loading.rs"]
+mod loading;
 #[path = "shared/reads.rs"]
 mod reads;
 mod sessions;

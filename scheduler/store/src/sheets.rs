@@ -104,8 +104,8 @@ impl Target {
             | Target::QuotaApprovals
             | Target::QuotaAlerts
             | Target::Events
-            | Target::Tokens
-            | Target::Answered => "a row was not written",
+            | Target::Tokens => "a row was not written",
+            Target::Answered => "a request with that key was answered before",
         }
     }
 }

@@ -19,8 +19,8 @@ use sqlx::{Connection as _, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
-    Connection, Db, KIND, Options, Pool, events, reads, sessions, sql, states, turns, verify,
-    writes,
+    Connection, Db, KIND, Options, Pool, events, loading, reads, sessions, sql, states, turns,
+    verify, writes,
 };
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
@@ -151,7 +151,7 @@ impl Store for Backend {
     }
 
     async fn load(&self, half_life: HalfLife, now: UnixMicros) -> Result<Snapshot> {
-        reads::load(&mut *self.read().await?, half_life, now).await
+        loading::load(&mut *self.read().await?, half_life, now).await
     }
 
     async fn settle(&self) -> Result<()> {

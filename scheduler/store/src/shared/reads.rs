@@ -4,17 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
-use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::ids::{IdempotencyKey, JobId, ProjectPath, UserName};
 use gotgan_core::job::{Job, JobState};
 use gotgan_core::ledger::LedgerEntry;
-use gotgan_core::quota::audit::{AuditEntry, ChainHead};
+use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::quota::{Interval, QuotaBook};
-use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
 use serde_json::json;
 
 use super::writes::signed;
@@ -47,71 +44,15 @@ macro_rules! row {
     };
 }
 
+pub(super) use {row, rows};
+
 /// A list of rows through a decoder.
-fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
+pub(super) fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
     rows.into_iter().map(decode).collect()
 }
 
 pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Leadership>> {
     row!(connection, "read the leadership", sql::LEADERSHIP).map(decode::leadership).transpose()
-}
-
-pub(super) async fn load(
-    connection: &mut Connection,
-    half_life: HalfLife,
-    now: UnixMicros,
-) -> Result<Snapshot> {
-    let sequences: Option<SequenceRow> = row!(connection, "load the counters", sql::SEQUENCES);
-    let nodes = rows!(connection, "load the nodes", sql::NODES);
-    let windows = rows!(connection, "load the windows", sql::LIVE_WINDOWS);
-    let breakers = rows!(connection, "load the breakers", sql::BREAKERS);
-    let quota: Option<(String,)> = row!(connection, "load the quota tree", sql::QUOTA);
-    let audit = quota_audit(connection).await?;
-    let (jobs, attempts) = living(connection).await?;
-    let steps = rows!(connection, "load the steps", sql::LIVE_STEPS);
-    let tasks = rows!(connection, "load the tasks", sql::LIVE_TASKS);
-    let used = rows!(connection, "load what was used", sql::USED);
-    let alerts = rows!(connection, "load the last alerts", sql::LAST_ALERTS);
-    let tree = quota.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree));
-    Ok(Snapshot {
-        sequences: decode_sequences(sequences.unwrap_or((1, 1, 1, 1, 1)))?,
-        nodes: each(nodes, decode::node)?,
-        book: Arc::new(tree.transpose()?.unwrap_or_default()),
-        audit,
-        jobs,
-        attempts,
-        steps: decode::steps(steps, tasks)?,
-        history: history(connection, half_life, now).await?,
-        used: each(used, decode::used)?,
-        alerts: each(alerts, decode::alert)?,
-        windows: each(windows, decode::window)?,
-        power: Arc::default(),
-        breakers: each(breakers, decode::breaker)?,
-    })
-}
-
-/// Jobs that have not ended, and attempts that have not.
-pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Job>, Vec<Attempt>)> {
-    let jobs = rows!(connection, "load the jobs", sql::LIVE_JOBS);
-    let attempts = rows!(connection, "load the attempts", sql::LIVE_ATTEMPTS);
-    Ok((each(jobs, decode::job)?, each(attempts, decode::attempt)?))
-}
-
-/// Where the audit chain ends, and what stands for its next entry.
-async fn quota_audit(connection: &mut Connection) -> Result<QuotaAudit> {
-    let last = row!(connection, "load the end of the audit chain", sql::LAST_AUDITED);
-    let unfiled = rows!(connection, "load changes by command", sql::UNFILED);
-    let approvals = rows!(connection, "load approvals", sql::APPROVALS);
-    let mut audit = QuotaAudit::default();
-    for entry in each(unfiled, decode::audited)? {
-        audit.enter(&entry);
-    }
-    audit.head = ChainHead::default();
-    if let Some(last) = last.map(decode::audited).transpose()? {
-        audit.head.pass(&last);
-    }
-    audit.approvals = each(approvals, decode::approval)?;
-    Ok(audit)
 }
 
 pub(super) async fn audited(
@@ -135,36 +76,6 @@ pub(super) async fn quota_at(
 ) -> Result<Option<QuotaBook>> {
     let found: Option<(String,)> = row!(connection, "read a quota tree", sql::QUOTA_AT, at.0);
     found.map(|(tree,)| decode::json(&|| "quota tree".to_owned(), &tree)).transpose()
-}
-
-/// What attempts used that have ended, as far back as it counts. Row by row: there may be millions.
-async fn history(
-    connection: &mut Connection,
-    half_life: HalfLife,
-    now: UnixMicros,
-) -> Result<History> {
-    let failed = |source| StoreError::Database { doing: "load what was used", source };
-    let since = half_life.remembered_since(now);
-    let rows = sqlx::query_as::<Db, decode::HeldForRow>(sql::HELD_SINCE).bind(since.0);
-    let mut rows = rows.fetch(connection);
-    let mut history = History::new(half_life);
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
-        history.add(&decode::held_for(row)?);
-    }
-    Ok(history)
-}
-
-/// The next of each: job, event, entry of the ledger, window, record of a pass.
-type SequenceRow = (i64, i64, i64, i64, i64);
-
-fn decode_sequences((job, event, entry, window, pass): SequenceRow) -> Result<Sequences> {
-    Ok(Sequences {
-        next_job: decode::unsigned("job", job)?,
-        next_event: decode::unsigned("event", event)?,
-        next_entry: decode::unsigned("ledger entry", entry)?,
-        next_window: decode::unsigned("window", window)?,
-        next_pass: decode::unsigned("pass", pass)?,
-    })
 }
 
 pub(super) async fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>> {

@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use gotgan_core::ids::JobId;
 use gotgan_core::quota::QuotaBook;
 
-use super::{Connection, Db, reads, sql};
+use super::{Connection, Db, loading, reads, sql};
 use crate::audit::Audit;
 use crate::consistency::{self, Chain, Occupied};
 use crate::{LedgerAudit, Page, Result, StoreError, Verification, decode};
@@ -20,7 +20,7 @@ pub(super) async fn verify(connection: &mut Connection) -> Result<Verification> 
     let ledger = ledger(connection).await?;
     found.attempts = ledger.attempts;
     ledger.differences.into_iter().for_each(|text| found.differ(format!("ledger: {text}")));
-    let (jobs, attempts) = reads::living(connection).await?;
+    let (jobs, attempts) = loading::living(connection).await?;
     let occupied = sqlx::query_as::<Db, Occupied>(sql::OCCUPIED).fetch_all(&mut *connection).await;
     let occupied = occupied.map_err(failed("read what GPUs are given to"))?;
     consistency::leases(&mut found, &jobs, &attempts, &occupied);
