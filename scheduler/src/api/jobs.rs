@@ -1,26 +1,22 @@
 //! The Jobs service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use gotgan_core::admit;
-use gotgan_core::array::ArraySpec;
 use gotgan_core::explain;
 use gotgan_core::ids::{AttemptId, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::job::JobState;
-use gotgan_core::lifecycle::{self, Action, StepRequest, Submission, SubmitRefusal};
-use gotgan_core::spec::{DependencyKind, JobSpec};
+use gotgan_core::lifecycle::{self, Action, StepRequest};
 use gotgan_proto::v1;
 use gotgan_proto::v1::jobs_server::Jobs;
 use gotgan_store::{JobDetail, JobFilter, Page, TaskFilter};
 use tonic::{Code, Request, Response, Status};
 
 use super::idempotent::{keyed, once};
-use super::{Services, convert, error, jobs_streams, order, principal};
+use super::{Services, convert, error, jobs_streams, order, principal, submit};
 use crate::auth::{Principal, Role};
-use crate::flow::command::{SubmitError, Submitted};
 use crate::flow::telemetry::LiveUse;
 use crate::planted;
 
@@ -30,9 +26,6 @@ const MANY_MAX: usize = 1_000;
 /// A page when none is asked for, and the largest.
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
-
-/// Looks at jobs depended on that end just then; each look is at most one commit behind.
-const DEPENDENCY_TRIES: u32 = 5;
 
 /// Answers for jobs.
 #[derive(Debug, Clone)]
@@ -51,7 +44,8 @@ impl Jobs for JobsService {
         if let Some(forgotten) = planted::submission() {
             return Ok(Response::new(forgotten));
         }
-        let answers = self.submit_all(&who, vec![request.into_inner()], &|_| String::new()).await?;
+        let all = vec![request.into_inner()];
+        let answers = submit::submit(&self.0, &who, all, &|_| String::new()).await?;
         answers.into_iter().next().map(Response::new).ok_or_else(|| Status::internal("no answer"))
     }
 
@@ -65,7 +59,7 @@ impl Jobs for JobsService {
             let message = format!("{} jobs were sent; send 1 to {MANY_MAX}", jobs.len());
             return Err(error::invalid("jobs", "OUT_OF_RANGE", message));
         }
-        let jobs = self.submit_all(&who, jobs, &|at| format!("jobs[{at}].")).await?;
+        let jobs = submit::submit(&self.0, &who, jobs, &|at| format!("jobs[{at}].")).await?;
         Ok(Response::new(v1::SubmitManyResponse { jobs }))
     }
 
@@ -211,123 +205,6 @@ impl Jobs for JobsService {
 }
 
 impl JobsService {
-    async fn submit_all(
-        &self,
-        who: &Principal,
-        requests: Vec<v1::SubmitRequest>,
-        prefix: &(impl Fn(usize) -> String + Sync),
-    ) -> Result<Vec<v1::SubmitResponse>, Status> {
-        let context =
-            self.0.admission.context(&self.0.writer).await.map_err(|e| error::flow(&e))?;
-        let dry_run = requests.iter().any(|request| request.dry_run);
-        let mut submissions = Vec::with_capacity(requests.len());
-        let mut warnings = Vec::with_capacity(requests.len());
-        for (index, request) in requests.into_iter().enumerate() {
-            let (submission, notes) = admit_one(who, request, &context, &prefix(index))?;
-            submissions.push(submission);
-            warnings.push(notes);
-        }
-        self.name_tasks(&mut submissions, prefix).await?;
-        if dry_run {
-            self.check_reservations(&submissions, prefix).await?;
-            let both = submissions.iter().zip(warnings);
-            let answer = |(one, warnings): (&Submission, _)| {
-                let tasks = tasks_of(&one.spec);
-                v1::SubmitResponse { job_id: 0, repeated: false, warnings, tasks }
-            };
-            return Ok(both.map(answer).collect());
-        }
-        let tasks: Vec<u32> = submissions.iter().map(|one| tasks_of(&one.spec)).collect();
-        let stored = self.store(submissions, prefix).await?;
-        let all = stored.into_iter().zip(warnings).zip(tasks);
-        Ok(all
-            .map(|((one, warnings), tasks)| v1::SubmitResponse {
-                job_id: one.job.0,
-                repeated: one.repeated,
-                warnings,
-                tasks,
-            })
-            .collect())
-    }
-
-    /// Whether jobs may have nodes of the reservations that they ask for, as far as can be seen now.
-    async fn check_reservations(
-        &self,
-        submissions: &[Submission],
-        prefix: &(impl Fn(usize) -> String + Sync),
-    ) -> Result<(), Status> {
-        let asks = |spec: &JobSpec| spec.constraints.reservation.is_some();
-        let specs: Vec<Arc<JobSpec>> = submissions.iter().map(|it| Arc::clone(&it.spec)).collect();
-        if !specs.iter().any(|spec| asks(spec)) {
-            return Ok(());
-        }
-        let look = self.0.writer.read(move |world| {
-            let now = crate::clock::now();
-            let check = |spec: &Arc<JobSpec>| lifecycle::check_reservation(world, spec, now);
-            specs.iter().map(check).enumerate().find_map(|(at, found)| Some((at, found.err()?)))
-        });
-        match look.await.map_err(|e| error::flow(&e))? {
-            Some((at, refusal)) => Err(error::submit(&SubmitError::Refused(at, refusal), prefix)),
-            None => Ok(()),
-        }
-    }
-
-    /// Finds the numbers of the tasks of arrays that dependencies name.
-    async fn name_tasks(
-        &self,
-        submissions: &mut [Submission],
-        prefix: &(impl Fn(usize) -> String + Sync),
-    ) -> Result<(), Status> {
-        for (at, submission) in submissions.iter_mut().enumerate() {
-            let mut known = BTreeMap::new();
-            for id in admit::arrays_named(&submission.spec) {
-                let found = self.0.store.job(id).await.map_err(|e| error::store(&e))?;
-                known.extend(found.map(|detail| (id, detail.job.spec)));
-            }
-            if !known.is_empty() {
-                admit::name_tasks(Arc::make_mut(&mut submission.spec), &known)
-                    .map_err(|faults| error::faults(&prefix(at), &faults))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores what was admitted. A dependency that ends between the look at the store and the writer's turn is looked
-    /// up again.
-    async fn store(
-        &self,
-        mut submissions: Vec<Submission>,
-        prefix: &(impl Fn(usize) -> String + Sync),
-    ) -> Result<Vec<Submitted>, Status> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            self.look_up_dependencies(&mut submissions).await?;
-            match self.0.writer.submit(submissions.clone()).await {
-                Ok(stored) => return Ok(stored),
-                Err(SubmitError::Refused(_, SubmitRefusal::StaleDependency(_)))
-                    if tries < DEPENDENCY_TRIES => {}
-                Err(error) => return Err(error::submit(&error, prefix)),
-            }
-        }
-    }
-
-    /// Fills in the states of the jobs depended on; the world knows only those that have not ended.
-    async fn look_up_dependencies(&self, submissions: &mut [Submission]) -> Result<(), Status> {
-        for submission in submissions.iter_mut().filter(|it| !it.spec.dependencies.is_empty()) {
-            let ids: Vec<JobId> = submission.spec.dependencies.iter().map(|it| it.job).collect();
-            let states = self.0.store.job_states(&ids).await.map_err(|e| error::store(&e))?;
-            submission.outcomes = states;
-            let dependencies = submission.spec.dependencies.iter();
-            let corresponding = dependencies.filter(|it| it.kind == DependencyKind::AfterCorr);
-            for array in corresponding.map(|it| it.job).collect::<Vec<_>>() {
-                let states = self.0.store.task_states(array).await;
-                submission.outcomes.extend(states.map_err(|e| error::store(&e))?);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) async fn visible_job(&self, who: &Principal, id: u64) -> Result<JobDetail, Status> {
         jobs_streams::visible_job(&self.0, who, id).await
     }
@@ -359,41 +236,6 @@ impl JobsService {
         });
         look.await.map_err(|e| error::flow(&e))
     }
-}
-
-/// Tasks of an array; 0 if it is none.
-fn tasks_of(spec: &JobSpec) -> u32 {
-    spec.array.as_ref().map_or(0, ArraySpec::len)
-}
-
-/// Checks one submission.
-fn admit_one(
-    who: &Principal,
-    request: v1::SubmitRequest,
-    context: &admit::AdmitContext,
-    prefix: &str,
-) -> Result<(Submission, Vec<String>), Status> {
-    let keyed = keyed(who, &request.idempotency_key, "Submit", &request, prefix)?;
-    let spec = request.spec.unwrap_or_default();
-    let priority = spec.priority;
-    let admitted = admit::admit(convert::job_request(spec), context)
-        .map_err(|faults| error::faults(prefix, &faults))?;
-    if !who.may_submit_to(&admitted.spec.project) {
-        return Err(error::foreign_project(admitted.spec.project.as_str()));
-    }
-    if priority > 0 && !matches!(who.role, Role::Admin | Role::Operator) {
-        let message = "a priority above 0 needs role operator or admin; use 0 or less".to_owned();
-        let field = format!("{prefix}spec.priority");
-        return Err(error::invalid(&field, "NOT_ALLOWED", message));
-    }
-    let submission = Submission {
-        owner: keyed.owner,
-        key: keyed.key,
-        digest: keyed.digest,
-        spec: Arc::new(admitted.spec),
-        outcomes: BTreeMap::new(),
-    };
-    Ok((submission, admitted.warnings))
 }
 
 fn step_request(attempt: AttemptId, request: v1::StartStepRequest) -> StepRequest {

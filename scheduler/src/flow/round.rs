@@ -25,7 +25,7 @@ pub struct RoundDraft<'a> {
 impl RoundDraft<'_> {
     /// Remembers the answer to a request, durably and for the rounds to come.
     pub fn remember(&mut self, answer: AnsweredRequest) {
-        self.recent.insert_answer(answer.clone());
+        self.recent.draft_answer(answer.clone());
         self.answered.push(answer);
     }
 }
@@ -33,13 +33,18 @@ impl RoundDraft<'_> {
 /// Keys remembered in memory: those of the last submissions, loaded at the start.
 pub const RECENT_MAX: u32 = 65_536;
 
+/// Whose key, and which.
+pub type Place = (UserName, IdempotencyKey);
+
 /// Idempotency keys seen lately with what they led to.
 #[derive(Debug, Default)]
 pub struct RecentKeys {
-    submissions: BTreeMap<(UserName, IdempotencyKey), (Digest, JobId)>,
-    submission_order: VecDeque<(UserName, IdempotencyKey)>,
-    answers: BTreeMap<(UserName, IdempotencyKey), AnsweredRequest>,
-    answer_order: VecDeque<(UserName, IdempotencyKey)>,
+    submissions: BTreeMap<Place, (Digest, JobId)>,
+    submission_order: VecDeque<Place>,
+    answers: BTreeMap<Place, AnsweredRequest>,
+    answer_order: VecDeque<Place>,
+    /// Keys of answers of the round that is not committed yet.
+    drafted: Vec<Place>,
 }
 
 impl RecentKeys {
@@ -63,11 +68,36 @@ impl RecentKeys {
         self.answers.get(&(owner.clone(), key.clone()))
     }
 
-    fn insert_answer(&mut self, answer: AnsweredRequest) {
+    fn draft_answer(&mut self, answer: AnsweredRequest) {
+        self.drafted.push((answer.owner.clone(), answer.key.clone()));
+        self.insert_answer(answer);
+    }
+
+    /// Remembers an answer that is stored.
+    pub fn insert_answer(&mut self, answer: AnsweredRequest) {
         let place = (answer.owner.clone(), answer.key.clone());
         if self.answers.insert(place.clone(), answer).is_none() {
             self.answer_order.push_back(place);
         }
+    }
+
+    /// What was drafted has been committed.
+    pub fn settle(&mut self) {
+        self.drafted.clear();
+    }
+
+    /// Whether what was drafted is committed is not known: forgets that, and all submissions, which the store tells again.
+    /// Answers of rounds before stay. Whoever asks again may have looked for the answer when it was not there, and comes by
+    /// here alone. Returns the keys of the answers to look for.
+    pub fn unsettle(&mut self) -> Vec<Place> {
+        self.submissions.clear();
+        self.submission_order.clear();
+        let drafted = std::mem::take(&mut self.drafted);
+        for place in &drafted {
+            self.answers.remove(place);
+        }
+        self.answer_order.retain(|place| !drafted.contains(place));
+        drafted
     }
 
     /// Forgets the oldest. Called between rounds only: within a round no key may be forgotten that was not looked up
@@ -84,9 +114,30 @@ impl RecentKeys {
             }
         }
     }
+}
 
-    /// Forgets everything; after a round that was not committed.
-    pub fn clear(&mut self) {
-        *self = RecentKeys::default();
+#[cfg(test)]
+mod tests {
+    use gotgan_core::amount::UnixMicros;
+
+    use super::*;
+
+    fn answer(key: &str) -> AnsweredRequest {
+        let (owner, key) = (UserName::new("kim").unwrap(), IdempotencyKey::new(key).unwrap());
+        let digest = Digest::of(&[b"asked"]);
+        AnsweredRequest { owner, key, digest, answer: String::new(), at: UnixMicros(0) }
+    }
+
+    #[test]
+    fn answers_of_a_round_of_unknown_outcome_are_looked_for_and_those_before_are_known() {
+        let (before, now) = (answer("before"), answer("now"));
+        let mut recent = RecentKeys::default();
+        recent.draft_answer(before.clone());
+        recent.settle();
+        recent.draft_answer(now.clone());
+        assert_eq!(recent.unsettle(), [(now.owner.clone(), now.key.clone())]);
+        assert!(recent.answer(&before.owner, &before.key).is_some());
+        assert!(recent.answer(&now.owner, &now.key).is_none());
+        assert!(recent.unsettle().is_empty());
     }
 }

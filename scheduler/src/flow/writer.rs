@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::UnixMicros;
 use gotgan_core::change::{Change, Event, EventKind, Subject};
-use gotgan_core::ids::{Epoch, IdempotencyKey, UserName};
+use gotgan_core::ids::Epoch;
 use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::node::Liveness;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::{Snapshot, World};
-use gotgan_store::{Round, Store, StoreError};
+use gotgan_store::{AnsweredRequest, Round, Store, StoreError};
 use tokio::sync::{broadcast, mpsc};
 
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
 use super::plan::PlannerFeed;
 use super::quarantine::{self, Measure, Origin, Quarantine};
-use super::round::{RECENT_MAX, RecentKeys, RoundDraft};
+use super::round::{Place, RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
@@ -191,6 +191,7 @@ impl Writer {
         let (committed, ()) = tokio::join!(self.commit(&round, now), async { owed.pay() });
         match committed {
             Ok(()) => {
+                self.recent.settle();
                 self.publish(round);
                 measure.iter().for_each(|measure| self.parts.dispatcher.cut(measure.node()));
                 owed.looks.extend(reads);
@@ -257,7 +258,7 @@ impl Writer {
     }
 
     /// Keys of this round's submissions that are not known here.
-    fn unknown_keys(&self, commands: &[Command]) -> Vec<(UserName, IdempotencyKey)> {
+    fn unknown_keys(&self, commands: &[Command]) -> Vec<Place> {
         let lists = commands.iter().filter_map(|command| match command {
             Command::Submit { submissions, .. } => Some(submissions),
             Command::Write { .. } | Command::Read(_) => None,
@@ -268,7 +269,7 @@ impl Writer {
     }
 
     /// Asks the store for keys.
-    async fn look_up(&mut self, keys: Vec<(UserName, IdempotencyKey)>) -> Result<(), StoreError> {
+    async fn look_up(&mut self, keys: Vec<Place>) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -355,7 +356,10 @@ impl Writer {
     async fn rebuild(&mut self) {
         let before = std::mem::take(&mut self.parts.world);
         let power = Arc::new(self.parts.policy.power.clone());
-        let snapshot = Snapshot { power, ..self.load_again().await };
+        let drafted = self.recent.unsettle();
+        let (snapshot, answers) = self.load_again(&drafted).await;
+        answers.into_iter().for_each(|answer| self.recent.insert_answer(answer));
+        let snapshot = Snapshot { power, ..snapshot };
         let mut world = World::restore(snapshot, clock::now());
         for (name, node) in before.nodes {
             if let Some(again) = world.nodes.get_mut(&name) {
@@ -368,7 +372,6 @@ impl Writer {
                 self.parts.dispatcher.cut(&name);
             }
         }
-        self.recent.clear();
         self.remember_recent().await;
         self.parts.world = world;
         let WriterParts { world, dispatcher, admission, planner, epoch, .. } = &mut self.parts;
@@ -392,10 +395,10 @@ impl Writer {
     }
 
     /// Loads until it works; if the store stays away, the lease runs out and with it this process.
-    async fn load_again(&self) -> Snapshot {
+    async fn load_again(&self, asked: &[Place]) -> (Snapshot, Vec<AnsweredRequest>) {
         loop {
-            match self.load_settled().await {
-                Ok(snapshot) => return snapshot,
+            match self.load_settled(asked).await {
+                Ok(loaded) => return loaded,
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
@@ -408,9 +411,18 @@ impl Writer {
     }
 
     /// The round of which it is not known whether it was committed is so by then, or never will be.
-    async fn load_settled(&self) -> Result<Snapshot, StoreError> {
-        self.parts.store.settle().await?;
-        self.parts.store.load(self.parts.policy.half_life(), clock::now()).await
+    async fn load_settled(
+        &self,
+        asked: &[Place],
+    ) -> Result<(Snapshot, Vec<AnsweredRequest>), StoreError> {
+        let store = &self.parts.store;
+        store.settle().await?;
+        let snapshot = store.load(self.parts.policy.half_life(), clock::now()).await?;
+        let mut answers = Vec::new();
+        for (owner, key) in asked {
+            answers.extend(store.answered(owner, key).await?);
+        }
+        Ok((snapshot, answers))
     }
 }
 

@@ -25,6 +25,7 @@ use gotgan_scheduler::assembly::{Assembly, Ground};
 use gotgan_scheduler::auth::{Authenticator, Principal, PrincipalKind, Role};
 use gotgan_scheduler::clock;
 use gotgan_scheduler::config::Timing;
+use gotgan_scheduler::flow::round::RecentKeys;
 use gotgan_scheduler::metrics::Metrics;
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
@@ -198,7 +199,7 @@ impl Stage {
         let base = Arc::clone(&self.base);
         let put_back = self.services.writer.write(move |round| {
             *round.draft.world = (*base).clone();
-            round.recent.clear();
+            *round.recent = RecentKeys::default();
             // What time itself brings is not to be the next round's.
             lifecycle::turn_quota(&mut round.draft);
             lifecycle::turn_windows(&mut round.draft);

@@ -1,4 +1,5 @@
 //! What a worker says cannot take the server down: a panic while it is drafted is counted, and what it was about is laid aside.
+//! And what plays found and is easier said by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,16 +76,19 @@ fn worker(attempt: Option<AttemptId>) -> Origin {
     Origin::Worker { node: NodeName::new(NODE).unwrap(), attempt }
 }
 
-async fn job_that_starts(services: &Arc<Services>) -> AttemptId {
+async fn open_to_all(services: &Arc<Services>) {
     let file = v1::QuotaFile { name: "t.toml".into(), text: "[node.centre]\n".into() };
     let proposal = Some(v1::QuotaProposal { files: vec![file], ..Default::default() });
     let apply =
         v1::ApplyQuotaRequest { idempotency_key: "quota".into(), proposal, ..Default::default() };
     QuotaService(Arc::clone(services)).apply(by_admin(apply)).await.unwrap();
+}
+
+fn job_of(gpus: u32, key: &str) -> v1::SubmitRequest {
     let command = v1::Command { argv: vec!["part".into()], layout: v1::TaskLayout::PerNode.into() };
     let resources = v1::Resources {
         nodes: 1,
-        gpus_per_node: 1,
+        gpus_per_node: gpus,
         gpu_class: CLASS.into(),
         cpu_milli_per_node: 10,
         memory_mib_per_node: 16,
@@ -98,22 +102,48 @@ async fn job_that_starts(services: &Arc<Services>) -> AttemptId {
         time_limit_s: 60,
         ..Default::default()
     };
-    let submit =
-        v1::SubmitRequest { idempotency_key: "job".into(), spec: Some(spec), ..Default::default() };
-    JobsService(Arc::clone(services)).submit(by_admin(submit)).await.unwrap();
+    v1::SubmitRequest { idempotency_key: key.into(), spec: Some(spec), ..Default::default() }
+}
+
+async fn job_that_starts(services: &Arc<Services>) -> AttemptId {
+    open_to_all(services).await;
+    JobsService(Arc::clone(services)).submit(by_admin(job_of(1, "job"))).await.unwrap();
     until(services, |world| world.attempts.keys().next().copied()).await
+}
+
+/// The node comes, with so many GPUs.
+async fn come(services: &Arc<Services>, gpus: u32) -> impl Sized {
+    let (say, heard) = tokio::sync::mpsc::channel(8);
+    let register = Journal::new(NODE.to_owned(), gpus).register();
+    say.try_send(Ok(WorkerMessage { message: Some(Said::Register(register)) })).unwrap();
+    let workers = WorkersService::new(Arc::clone(services));
+    let stream = ReceiverStream::new(heard);
+    let (session, orders) = workers.open(NodeName::new(NODE).unwrap(), stream).await.unwrap();
+    tokio::spawn(session);
+    (say, orders)
+}
+
+#[tokio::test]
+async fn what_is_stored_is_answered_again_also_where_it_would_be_refused_by_now() {
+    let services = leader().await;
+    open_to_all(&services).await;
+    let jobs = JobsService(Arc::clone(&services));
+    let _two = come(&services, 2).await;
+    let first = jobs.submit(by_admin(job_of(2, "one"))).await.unwrap().into_inner();
+    assert!(!first.repeated);
+    let _one = come(&services, 1).await;
+    let again = jobs.submit(by_admin(job_of(2, "one"))).await.unwrap().into_inner();
+    assert_eq!((again.job_id, again.repeated), (first.job_id, true));
+    let refused = jobs.submit(by_admin(job_of(2, "other"))).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let reused = jobs.submit(by_admin(job_of(3, "one"))).await.unwrap_err();
+    assert_eq!(reused.code(), tonic::Code::InvalidArgument, "{reused}");
 }
 
 #[tokio::test]
 async fn an_attempt_of_which_a_worker_says_what_makes_the_scheduler_fail_is_laid_aside() {
     let services = leader().await;
-    let (say, heard) = tokio::sync::mpsc::channel(8);
-    let register = Journal::new(NODE.to_owned(), 2).register();
-    say.try_send(Ok(WorkerMessage { message: Some(Said::Register(register)) })).unwrap();
-    let workers = WorkersService::new(Arc::clone(&services));
-    let stream = ReceiverStream::new(heard);
-    let (session, _orders) = workers.open(NodeName::new(NODE).unwrap(), stream).await.unwrap();
-    tokio::spawn(session);
+    let _line = come(&services, 2).await;
     let attempt = job_that_starts(&services).await;
     let said = || services.writer.hear(worker(Some(attempt)), |_| panic!("this cannot be"));
     let answer: Result<(), _> = said().await;
