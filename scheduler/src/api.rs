@@ -19,6 +19,7 @@ mod order;
 mod quota;
 mod reservation;
 mod starts;
+mod submit;
 mod workers;
 
 use std::sync::Arc;

@@ -7,10 +7,13 @@ use anyhow::Result;
 use crate::workspace::Workspace;
 use crate::{child, interrupt};
 
+/// From so many steps on, ten minutes spent on a fast program are earned back.
+const MANY: u64 = 50_000_000;
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask simulate                               a million steps
-  cargo xtask simulate --steps 1000000000            for a day or two
+  cargo xtask simulate --steps 1000000000            a billion, for hours
   cargo xtask simulate --seed 1234 --steps 1         one play once more
   cargo xtask simulate --planted all                 does it find bugs?
 
@@ -30,9 +33,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    // As in development: assertions stay on.
-    workspace.build(&["-p", "gotgan-rehearsal"])?;
-    let mut command = Command::new(workspace.programs("debug").join("gotgan-rehearsal"));
+    let (profile, folder) =
+        if options.steps >= MANY { ("assured", "assured") } else { ("dev", "debug") };
+    workspace.build(&["--profile", profile, "-p", "gotgan-rehearsal"])?;
+    let mut command = Command::new(workspace.programs(folder).join("gotgan-rehearsal"));
     command.args(["--seed", &options.seed.to_string(), "--steps", &options.steps.to_string()]);
     if let Some(bug) = &options.planted {
         command.args(["--planted", bug]);

@@ -2,7 +2,10 @@
 
 #![allow(clippy::print_stdout)]
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -14,6 +17,7 @@ use gotgan_scheduler::planted;
 const PLANTED_STEPS: u64 = 3_000_000;
 /// Lines of the story of one job.
 const STORY_MAX: usize = 60;
+const TELL_EVERY: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Parser)]
 #[command(
@@ -28,6 +32,9 @@ struct Arguments {
     /// Plays until so many steps are done
     #[arg(long, default_value_t = 1_000_000)]
     steps: u64,
+    /// Plays at once [default: as many as there are processors]
+    #[arg(long)]
+    threads: Option<NonZero<usize>>,
     /// Plants a bug and looks whether it is found; "all": each in turn
     #[arg(long, value_name = "BUG|all")]
     planted: Option<String>,
@@ -55,38 +62,109 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> ExitCode {
-    let (began, mut steps, mut seed) = (Instant::now(), 0, arguments.seed);
-    let (mut counts, mut told) = (Counts::default(), Instant::now());
-    while steps < arguments.steps {
-        let outcome = play(&Script { seed, ..Script::default() });
-        steps += outcome.steps;
-        counts.add(&outcome.counts);
-        if !outcome.violations.is_empty() {
-            tell(seed, &outcome);
-            return ExitCode::FAILURE;
+    let one = NonZero::<usize>::MIN;
+    let threads = arguments.threads.or_else(|| thread::available_parallelism().ok());
+    let series = Series::begin(arguments.seed, arguments.steps);
+    thread::scope(|scope| {
+        for _ in 0..threads.unwrap_or(one).get() {
+            scope.spawn(|| series.play());
         }
-        seed += 1;
-        if told.elapsed() > Duration::from_secs(20) {
-            told = Instant::now();
-            summary(steps, seed - arguments.seed, began, &counts);
+    });
+    let ended = series.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ended.tell();
+    // Of two that broke at once the earlier: the other may be the same.
+    match ended.broken.iter().min_by_key(|(seed, _)| *seed) {
+        Some((seed, outcome)) => {
+            tell(*seed, outcome);
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("nothing is wrong");
+            ExitCode::SUCCESS
         }
     }
-    summary(steps, seed - arguments.seed, began, &counts);
-    println!("nothing is wrong");
-    ExitCode::SUCCESS
 }
 
-fn summary(steps: u64, plays: u64, began: Instant, counts: &Counts) {
-    let Counts { kills, pauses, faults, streams, stale: _, fenced, rounds, jobs, starts, audits } =
-        counts;
-    let rate = steps as f64 / began.elapsed().as_secs_f64();
-    println!("{steps} steps in {plays} plays, {rate:.0} a second");
-    println!(
-        "  schedulers killed {kills}, stopped {pauses}; faults of nodes {faults}; streams {streams}"
-    );
-    println!(
-        "  rounds {rounds}, jobs {jobs}, starts {starts}, refused as overtaken {fenced}, audits {audits}"
-    );
+/// Plays from seed to seed, of which some run at once.
+struct Series {
+    /// No play begins after so many steps.
+    steps: u64,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    began: Instant,
+    told: Instant,
+    next_seed: u64,
+    plays: u64,
+    steps: u64,
+    counts: Counts,
+    broken: Vec<(u64, Outcome)>,
+}
+
+impl Series {
+    fn begin(seed: u64, steps: u64) -> Self {
+        let (now, counts) = (Instant::now(), Counts::default());
+        let progress = Progress {
+            began: now,
+            told: now,
+            next_seed: seed,
+            plays: 0,
+            steps: 0,
+            counts,
+            broken: Vec::new(),
+        };
+        Self { steps, progress: Mutex::new(progress) }
+    }
+
+    /// One play after the other, until there are enough steps or something is wrong.
+    fn play(&self) {
+        while let Some(seed) = self.next_seed() {
+            let outcome = play(&Script { seed, ..Script::default() });
+            self.lock().take(seed, outcome);
+        }
+    }
+
+    fn next_seed(&self) -> Option<u64> {
+        let mut progress = self.lock();
+        let goes_on = progress.broken.is_empty() && progress.steps < self.steps;
+        goes_on.then(|| {
+            progress.next_seed += 1;
+            progress.next_seed - 1
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn take(&mut self, seed: u64, outcome: Outcome) {
+        self.plays += 1;
+        self.steps += outcome.steps;
+        self.counts.add(&outcome.counts);
+        if !outcome.violations.is_empty() {
+            self.broken.push((seed, outcome));
+        }
+        if self.told.elapsed() > TELL_EVERY {
+            self.told = Instant::now();
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let Counts { kills, pauses, faults, streams, stale: _, .. } = self.counts;
+        let Counts { fenced, rounds, jobs, starts, audits, .. } = self.counts;
+        let rate = self.steps as f64 / self.began.elapsed().as_secs_f64();
+        println!("{} steps in {} plays, {rate:.0} a second", self.steps, self.plays);
+        println!(
+            "  schedulers killed {kills}, stopped {pauses}; faults of nodes {faults}; streams {streams}"
+        );
+        println!(
+            "  rounds {rounds}, jobs {jobs}, starts {starts}, refused as overtaken {fenced}, audits {audits}"
+        );
+    }
 }
 
 /// Whether a planted bug is found.

@@ -334,14 +334,16 @@ impl Person {
         }
     }
 
-    /// Asks one scheduler after the other until one answers for good.
+    /// Asks one scheduler after the other until one answers for good. A refusal is only for good once nothing that was asked
+    /// before can arrive any more: that might be taken in where this was refused.
     async fn ask<T: 'static, F>(&self, question: impl Fn(Arc<Services>) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>> + 'static,
     {
+        let mut unanswered = Vec::new();
         loop {
             if let Some(served) = self.stage.leader() {
-                let (tell, told) = oneshot::channel();
+                let (tell, mut told) = oneshot::channel();
                 let lost = if draw::one_in(weather::now().lost) { draw::below(2) } else { 2 };
                 let call = question(served.services);
                 executor::spawn(served.group, async move {
@@ -356,12 +358,18 @@ impl Person {
                         let _ = tell.send(answer);
                     }
                 });
-                match clock::within(PATIENCE, told).await {
+                match clock::within(PATIENCE, &mut told).await {
                     Some(Ok(Ok(answer))) => return Ok(answer.into_inner()),
                     Some(Ok(Err(status))) if !may_be_asked_again(status.code()) => {
-                        return Err(status);
+                        if unanswered.is_empty() {
+                            return Err(status);
+                        }
+                        for told in unanswered.drain(..) {
+                            let _: Result<Result<Response<T>, Status>, _> = told.await;
+                        }
                     }
-                    Some(Ok(Err(_)) | Err(_)) | None => {}
+                    Some(Ok(Err(_)) | Err(_)) => {}
+                    None => unanswered.push(told),
                 }
             }
             clock::sleep(draw::millis(20, 400)).await;

@@ -1,10 +1,10 @@
-//! The dose of every run of the tests: two million steps from fixed seeds, and each bug that can be seen from here.
+//! The dose of every run of the tests: ten million steps from fixed seeds, and each bug that can be seen from here.
 
 use gotgan_rehearsal::judge::Counts;
 use gotgan_rehearsal::play::{Script, play};
 
 /// Steps of the dose, over all threads.
-const STEPS: u64 = 2_000_000;
+const STEPS: u64 = 10_000_000;
 /// Threads that play, each from seeds of its own.
 const THREADS: u64 = 2;
 
@@ -43,7 +43,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// Seeds in which something was wrong once (docs/simulation.md).
-const FOUND: [u64; 1] = [114];
+const FOUND: [u64; 3] = [114, 125, 2_453];
 
 #[test]
 fn plays_that_found_something_find_it_no_more() {
