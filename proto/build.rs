@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     // Ordered maps, so that the same message always encodes to the same bytes: requests are told apart by a digest.
-    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
+    let build = tonic_prost_build::configure().btree_map(".");
+    build.codec_path("crate::codec::FrugalCodec").compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Everything here is generated from `proto/gotgan/v1/*.proto`; the comments there are the reference. This crate
 //! holds no behaviour.
 
+pub mod codec;
+
 /// Version 1 of the API.
 pub mod v1 {
     #![allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]

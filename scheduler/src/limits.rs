@@ -1,7 +1,8 @@
 //! What one caller may have at once, so that whoever asks for too much hurts nobody else.
 //!
-//! A few calls of each caller are at work; the next ones wait, in turn, and the ones after are refused. Streams that are
-//! followed are counted by themselves. Workers are not limited here: a node has one stream, which is read one message after the
+//! A few calls of each caller are at work; the next ones wait, in turn, and the ones after are refused. Of those that list much,
+//! fewer are at work, and of all callers together no more than keep a few processors busy: what waits behind them is a heartbeat or
+//! a submission. Streams that are followed are counted by themselves. Workers are not limited here: a node has one stream, which is read one message after the
 //! other.
 
 use std::collections::BTreeMap;
@@ -23,6 +24,17 @@ use crate::auth::{Principal, PrincipalKind};
 
 /// Calls whose answers go on for as long as the caller wants.
 const STREAMS: [&str; 2] = ["/gotgan.v1.Jobs/Watch", "/gotgan.v1.Jobs/Logs"];
+/// Calls that look at much: milliseconds of a processor each, where others take a tenth of one.
+const LISTINGS: [&str; 8] = [
+    "/gotgan.v1.Cluster/Status",
+    "/gotgan.v1.Jobs/List",
+    "/gotgan.v1.Nodes/List",
+    "/gotgan.v1.Nodes/ListMaintenance",
+    "/gotgan.v1.Nodes/ListReservations",
+    "/gotgan.v1.Quota/Audit",
+    "/gotgan.v1.Quota/Ledger",
+    "/gotgan.v1.Quota/Statement",
+];
 /// Callers that are remembered although they have nothing here.
 const CALLERS_IDLE_MAX: usize = 4_096;
 
@@ -34,6 +46,10 @@ pub struct Limits {
     pub calls_per_caller: usize,
     /// Calls that wait for the ones at work.
     pub waiting_calls_per_caller: usize,
+    /// Calls at work that list jobs, nodes or entries of books.
+    pub listings_per_caller: usize,
+    /// Those of all callers together, until their answers begin.
+    pub listings: usize,
     /// Streams that are followed.
     pub streams_per_caller: usize,
     /// Streams of all callers together.
@@ -45,6 +61,8 @@ impl Default for Limits {
         Limits {
             calls_per_caller: 64,
             waiting_calls_per_caller: 1_024,
+            listings_per_caller: 4,
+            listings: 16,
             streams_per_caller: 1_000,
             streams: 20_000,
         }
@@ -62,6 +80,7 @@ enum Key {
 #[derive(Debug)]
 struct Caller {
     calls: Arc<Semaphore>,
+    listings: Arc<Semaphore>,
     waiting: AtomicUsize,
     streams: Arc<Semaphore>,
 }
@@ -70,6 +89,7 @@ struct Caller {
 struct Table {
     limits: Limits,
     callers: Mutex<BTreeMap<Key, Arc<Caller>>>,
+    listings: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -89,6 +109,7 @@ impl Table {
         }
         let fresh = || Caller {
             calls: Arc::new(Semaphore::new(self.limits.calls_per_caller.max(1))),
+            listings: Arc::new(Semaphore::new(self.limits.listings_per_caller.max(1))),
             waiting: AtomicUsize::new(0),
             streams: Arc::new(Semaphore::new(self.limits.streams_per_caller)),
         };
@@ -98,11 +119,26 @@ impl Table {
     /// A place for a call, once there is one.
     async fn place(&self, key: Key, path: &str) -> Result<Place, Status> {
         let caller = self.caller(key);
-        let permits = match STREAMS.contains(&path) {
-            true => self.stream(&caller)?,
-            false => vec![self.call(&caller).await?],
+        let permits = if STREAMS.contains(&path) {
+            self.stream(&caller)?
+        } else if LISTINGS.contains(&path) {
+            // The narrower first: what waits for it takes no place of other calls.
+            let listing = self.turn(&caller, &caller.listings).await?;
+            vec![listing, self.turn(&caller, &caller.calls).await?]
+        } else {
+            vec![self.turn(&caller, &caller.calls).await?]
         };
         Ok(Place { _permits: permits, _caller: caller })
+    }
+
+    /// A listing's turn among those of all callers, to be given up once its answer begins: whoever does not read it keeps
+    /// nobody waiting. `None` for other calls.
+    async fn work(&self, path: &str) -> Option<OwnedSemaphorePermit> {
+        if !LISTINGS.contains(&path) {
+            return None;
+        }
+        // Nobody closes it.
+        Arc::clone(&self.listings).acquire_owned().await.ok()
     }
 
     fn stream(&self, caller: &Caller) -> Result<Vec<OwnedSemaphorePermit>, Status> {
@@ -119,15 +155,20 @@ impl Table {
         Ok(vec![own, shared])
     }
 
-    async fn call(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Status> {
-        if let Ok(permit) = Arc::clone(&caller.calls).try_acquire_owned() {
+    /// One of a caller's places at work.
+    async fn turn(
+        &self,
+        caller: &Caller,
+        places: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, Status> {
+        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
         }
         let Some(_waiting) = Waiting::begin(caller, self.limits.waiting_calls_per_caller) else {
             let message = "too many of your calls wait already; send fewer at once";
             return Err(too_many("TOO_MANY_CALLS", message.to_owned()));
         };
-        let permit = Arc::clone(&caller.calls).acquire_owned().await;
+        let permit = Arc::clone(places).acquire_owned().await;
         // Nobody closes it.
         permit.map_err(|_| Status::unavailable("the scheduler is shutting down"))
     }
@@ -163,7 +204,8 @@ impl LimitsLayer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let streams = Arc::new(Semaphore::new(limits.streams));
-        Self(Arc::new(Table { limits, callers: Mutex::default(), streams }))
+        let listings = Arc::new(Semaphore::new(limits.listings.max(1)));
+        Self(Arc::new(Table { limits, callers: Mutex::default(), listings, streams }))
     }
 }
 
@@ -204,14 +246,17 @@ where
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let table = Arc::clone(&self.table);
         Box::pin(async move {
-            let place = match key_of(&request) {
-                Some(key) => match table.place(key, request.uri().path()).await {
-                    Ok(place) => Some(place),
-                    Err(status) => return Ok(status.into_http()),
-                },
-                None => None,
+            let Some(key) = key_of(&request) else {
+                return Ok(inner.call(request).await?.map(LimitedBody::free));
             };
-            Ok(inner.call(request).await?.map(|body| LimitedBody { body, place }))
+            let place = match table.place(key, request.uri().path()).await {
+                Ok(place) => Some(place),
+                Err(status) => return Ok(status.into_http()),
+            };
+            let work = table.work(request.uri().path()).await;
+            let answer = inner.call(request).await?;
+            drop(work);
+            Ok(answer.map(|body| LimitedBody { body, place }))
         })
     }
 }
@@ -231,6 +276,13 @@ pub struct LimitedBody<B> {
     body: B,
     #[allow(dead_code, reason = "it is held")]
     place: Option<Place>,
+}
+
+impl<B> LimitedBody<B> {
+    /// Of a call that is not limited.
+    fn free(body: B) -> Self {
+        Self { body, place: None }
+    }
 }
 
 impl<B: Body + Unpin> Body for LimitedBody<B> {
@@ -256,6 +308,7 @@ impl<B: Body + Unpin> Body for LimitedBody<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::table;
 
     const CALL: &str = "/gotgan.v1.Jobs/Submit";
     const STREAM: &str = STREAMS[0];
@@ -273,6 +326,8 @@ mod tests {
         table(Limits {
             calls_per_caller,
             waiting_calls_per_caller,
+            listings_per_caller: 1,
+            listings: 1,
             streams_per_caller: 2,
             streams: 3,
         })
@@ -296,6 +351,36 @@ mod tests {
         drop(first);
         waiting.await.unwrap().unwrap();
         assert_eq!(table.caller(key("a")).waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn listings_wait_for_each_other_and_keep_no_place_of_other_calls() {
+        let table = few();
+        let first = table.place(key("a"), LISTINGS[0]).await.unwrap();
+        let second = table.place(key("a"), LISTINGS[1]);
+        let mut second = std::pin::pin!(second);
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(table.place(key("a"), CALL).await.is_ok());
+        drop(first);
+        assert!(second.await.is_ok());
+    }
+
+    #[test]
+    fn what_is_told_apart_by_its_path_is_a_call_of_the_api() {
+        for path in STREAMS.iter().chain(&LISTINGS) {
+            assert!(table::find(path).is_some(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_all_listings_together_few_are_at_work() {
+        let table = few();
+        let first = table.work(LISTINGS[0]).await;
+        let mut second = std::pin::pin!(table.work(LISTINGS[0]));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(table.work(CALL).await.is_none(), "other calls need none");
+        drop(first);
+        assert!(second.await.is_some());
     }
 
     #[tokio::test]

@@ -184,7 +184,7 @@ async fn serve(
         let next = move |context: &mut std::task::Context<'_>| orders.poll_recv(context);
         executor::spawn(
             Group::Stage,
-            wire::carry(next, move |it| tell.try_send(it).is_ok(), |_| false),
+            wire::carry(next, move |it| tell.try_send(*it).is_ok(), |_| false),
         );
         session.await;
         note("is listened to no more");

@@ -24,7 +24,7 @@ use super::{Services, convert, error, principal};
 use crate::auth::join_token_hash;
 use crate::clock;
 use crate::flow::command::FlowError;
-use crate::flow::dispatch::OUTBOX_MAX;
+use crate::flow::dispatch::{OUTBOX_MAX, OrderSender};
 use crate::flow::quarantine::Origin;
 use crate::flow::round::RoundDraft;
 use crate::flow::telemetry::Beat;
@@ -82,12 +82,12 @@ impl Workers for WorkersService {
         })?;
         let (session, orders) = self.open(node, request.into_inner()).await?;
         tokio::spawn(session);
-        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(|order| Ok(*order)))))
     }
 }
 
 /// What a worker is told on its stream.
-pub type Orders = mpsc::Receiver<v1::SchedulerMessage>;
+pub type Orders = mpsc::Receiver<Box<v1::SchedulerMessage>>;
 
 impl WorkersService {
     /// Registers a node by the first message of its stream. What listens to the others is for the caller to run; what the
@@ -189,11 +189,7 @@ struct Session {
 
 impl Session {
     /// Takes the inventory in and tells the worker what it must be told.
-    async fn register(
-        &self,
-        register: v1::Register,
-        outbox: mpsc::Sender<v1::SchedulerMessage>,
-    ) -> Result<(), Status> {
+    async fn register(&self, register: v1::Register, outbox: OrderSender) -> Result<(), Status> {
         let inventory = register.inventory.unwrap_or_default();
         if inventory.node != self.node.as_str() {
             let message =
@@ -221,7 +217,7 @@ impl Session {
             v1::Registered { epoch: services.epoch.0, heartbeat_ms: services.timing.heartbeat_ms };
         let hello = v1::SchedulerMessage { message: Some(Order::Registered(registered)) };
         // Just made, so it has room.
-        let _ = outbox.try_send(hello);
+        let _ = outbox.try_send(Box::new(hello));
         services.telemetry.heard(&node, clock::now(), None);
         let known = held.clone();
         let write = self.services.writer.hear(self.origin(None), move |round| {

@@ -29,12 +29,16 @@ pub struct Dispatcher {
     writer: OrderWriter,
 }
 
+/// What a worker is to be told. Boxed: a queue has room for 32 before anything is in it, which would be 27 KiB for each of
+/// thousands of workers.
+pub type OrderSender = mpsc::Sender<Box<SchedulerMessage>>;
+
 /// The way to one worker.
 #[derive(Debug)]
 struct Outbox {
     /// Number of the session, so that an old one cannot close a new one.
     session: u64,
-    messages: mpsc::Sender<SchedulerMessage>,
+    messages: OrderSender,
     /// Orders sent in this session; each is sent once.
     sent: BTreeSet<(AttemptId, OrderKey)>,
     /// Orders to cut GPUs sent in this session, by the moment of their plan.
@@ -71,7 +75,7 @@ impl Dispatcher {
     }
 
     /// A worker's stream is there; an older session of the node is cut off.
-    pub fn attach(&self, node: &NodeName, session: u64, messages: mpsc::Sender<SchedulerMessage>) {
+    pub fn attach(&self, node: &NodeName, session: u64, messages: OrderSender) {
         let mut outboxes = self.lock();
         let newer = outboxes.get(node).is_some_and(|present| present.session > session);
         if !newer {
@@ -276,7 +280,7 @@ fn put(
     let Some(outbox) = outboxes.get(node) else {
         return false;
     };
-    match outbox.messages.try_send(message) {
+    match outbox.messages.try_send(Box::new(message)) {
         Ok(()) => return true,
         Err(TrySendError::Full(_)) => {
             tracing::warn!(%node, "the worker does not read its orders; its stream is closed");
