@@ -102,6 +102,11 @@ impl Measuring {
         self.gpus.iter_mut().for_each(|gpu| gpu.go_on(now_ms, gap_ms));
     }
 
+    /// Whether the counter of energy of each GPU has been read.
+    pub fn knows_counters(&self) -> bool {
+        self.gpus.iter().all(|gpu| gpu.counter_mj.is_some())
+    }
+
     /// Since how long all of its GPUs have done nothing; 0 if one does something, or that is not known.
     pub fn idle_ms(&self) -> u64 {
         self.gpus.iter().map(|gpu| gpu.idle_ms).min().unwrap_or(0)

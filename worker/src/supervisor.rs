@@ -20,6 +20,7 @@ use gotgan_proto::v1::{
     worker_message::Message,
 };
 use hooks::Hooking;
+use measuring::Remembered;
 use sending::{RESEND_AFTER, reserve};
 use tokio::sync::mpsc;
 
@@ -99,8 +100,8 @@ pub struct Supervisor {
     settling: BTreeMap<AttemptKey, (Instant, Event)>,
     /// What is held while the site's programs run.
     hooking: BTreeMap<AttemptKey, Hooking>,
-    /// When what was measured of an attempt was last written to the journal.
-    remembered_at: BTreeMap<AttemptKey, Instant>,
+    /// What was measured of an attempt when it was last written to the journal.
+    remembered: BTreeMap<AttemptKey, Remembered>,
     /// When an attempt last let go of a GPU.
     used_until: BTreeMap<String, Instant>,
     began: Instant,
@@ -144,7 +145,7 @@ impl Supervisor {
             error_logged: None,
             settling: BTreeMap::new(),
             hooking: BTreeMap::new(),
-            remembered_at: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             used_until: BTreeMap::new(),
             began: Instant::now(),
             handle: handle.clone(),
@@ -334,7 +335,7 @@ impl Supervisor {
         self.heard_at.remove(&key);
         self.settling.remove(&key);
         self.hooking.remove(&key);
-        self.remembered_at.remove(&key);
+        self.remembered.remove(&key);
     }
 
     fn prepare(&mut self, key: AttemptKey) {

@@ -51,6 +51,15 @@ fn what_lies_in_a_gap_is_not_known_but_the_counter_knows_its_energy() {
 }
 
 #[test]
+fn a_look_from_before_the_attempt_says_nothing_of_its_counter() {
+    let mut measuring = one_gpu();
+    see(&mut measuring, 900, 100, Some(1_000), None);
+    assert!(!measuring.knows_counters(), "so the next one is to be remembered at once");
+    see(&mut measuring, 2_000, 100, Some(1_500), None);
+    assert!(measuring.knows_counters());
+}
+
+#[test]
 fn a_counter_that_falls_begins_again_and_what_was_before_is_kept() {
     let mut measuring = one_gpu();
     see(&mut measuring, 6_000, 10, Some(500_000), None);

@@ -15,6 +15,14 @@ use crate::shim::protocol::ShimEvent;
 /// How often what was measured is written to the journal: so much of it is lost when the daemon dies.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 
+/// What the journal knows of an attempt's GPUs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered {
+    at: Instant,
+    /// Where every counter of energy stood.
+    counts: bool,
+}
+
 impl Supervisor {
     /// From now on the GPUs are the attempt's.
     pub(super) fn begin_measuring(&mut self, key: AttemptKey) {
@@ -44,17 +52,20 @@ impl Supervisor {
         self.remember_measured().await
     }
 
-    /// The first look is remembered at once: from there on the counter of energy knows what came later.
+    /// Where the counters of energy stood first is remembered at once: from there on they know what came later.
     async fn remember_measured(&mut self) -> Result<(), JournalError> {
         let now = Instant::now();
         let mut measured = Vec::new();
         for (key, attempt) in &self.attempts {
             let Some(measuring) = &attempt.held.measuring else { continue };
-            let last = self.remembered_at.get(key);
-            if last.is_none_or(|last| now.duration_since(*last) >= REMEMBER_EVERY) {
+            let counts = measuring.knows_counters();
+            let is_news = |last: &Remembered| {
+                now.duration_since(last.at) >= REMEMBER_EVERY || (counts && !last.counts)
+            };
+            if self.remembered.get(key).is_none_or(is_news) {
                 let measuring = Measuring::clone(measuring);
                 measured.push(Entry::Measured(Measured { key: *key, measuring }));
-                self.remembered_at.insert(*key, now);
+                self.remembered.insert(*key, Remembered { at: now, counts });
             }
         }
         if !measured.is_empty() {
