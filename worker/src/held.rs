@@ -172,7 +172,7 @@ impl Held {
     /// Folds one record of this attempt in. Records of no attempt change nothing.
     pub fn apply(&mut self, entry: &Entry) {
         match entry {
-            Entry::Snapshot(held) => *self = held.clone(),
+            Entry::Snapshot(held) => self.apply_snapshot(held),
             Entry::Ordered(order) => self.apply_order(order),
             Entry::StartOrdered(_) => self.start_ordered = true,
             Entry::StopOrdered(stop) => self.stop = Some(stop.clone()),
@@ -191,6 +191,19 @@ impl Held {
             | Entry::Uncorrected(_)
             | Entry::LogRead(_) => {}
         }
+    }
+
+    /// What a snapshot holds of the attempt, as if its records had come one by one; what is not of the attempt is not taken in.
+    fn apply_snapshot(&mut self, held: &Held) {
+        let key = held.key;
+        *self = Self { steps: Vec::new(), reports: Vec::new(), ..held.clone() };
+        for report in &held.reports {
+            if AttemptKey::new(report.job_id, report.attempt) == key {
+                self.apply_report(&Reported { report: report.clone(), shim_seen: 0 });
+            }
+        }
+        let own = |step: &&v1::StartTasks| AttemptKey::new(step.job_id, step.attempt) == key;
+        self.steps.extend(held.steps.iter().filter(own).cloned());
     }
 
     fn apply_order(&mut self, order: &v1::RunAttempt) {
@@ -332,4 +345,27 @@ impl Entry {
 
 fn key_of_ack(ack: &v1::ReportAck) -> AttemptKey {
     AttemptKey::new(ack.job_id, ack.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_of_its_attempt_alone_and_its_reports_say_what_they_say() {
+        let key = AttemptKey::new(7, 1);
+        let step = |job_id, step| v1::StartTasks { job_id, attempt: 1, step, ..Default::default() };
+        let ended = Some(report::Event::Ended(v1::AttemptEnded::default()));
+        let report =
+            v1::Report { job_id: 7, attempt: 1, seq: 3, event: ended, ..Default::default() };
+        let (steps, reports) = (vec![step(7, 1), step(8, 2)], vec![report]);
+        let snapshot = Entry::Snapshot(Held { steps, reports, ..Held::new(key) });
+        let mut image = Image::default();
+        image.apply(&snapshot);
+        let held = &image.attempts[&key];
+        assert_eq!((held.steps.len(), held.last_seq, held.ended), (1, 3, true));
+        let mut again = Image::default();
+        image.entries().iter().for_each(|entry| again.apply(entry));
+        assert_eq!(again, image, "compaction forgets nothing");
+    }
 }

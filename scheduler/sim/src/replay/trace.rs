@@ -147,7 +147,8 @@ impl Trace {
                 id: job.id,
                 submit: UnixMicros(0).plus_seconds(job.submit_s),
                 duration_s: job.duration_s,
-                asked_s: job.asked_s,
+                // Who asks for nothing has not said what it asks for.
+                asked_s: job.asked_s.filter(|asked| *asked > 0).map(|asked| asked.min(SECONDS_MAX)),
                 gpus: job.gpus,
                 tenant: place(&job.tenant),
             })
@@ -177,7 +178,11 @@ fn csv_job(row: &Row<'_>, tenant: &str, has_asked: bool) -> Result<Raw, TableErr
         id: row.value("id")?,
         submit_s: within(row, "submit_s", 0, SECONDS_MAX)?,
         duration_s: within(row, "duration_s", 1, SECONDS_MAX)?,
-        asked_s: if has_asked { row.value_or_none("asked_s")? } else { None },
+        asked_s: if has_asked && !row.text("asked_s")?.is_empty() {
+            Some(within(row, "asked_s", 0, SECONDS_MAX)?)
+        } else {
+            None
+        },
         gpus: u32::try_from(within(row, "gpus", 1, i64::from(GPUS_MAX))?).unwrap_or(GPUS_MAX),
         tenant: row.text(tenant)?.to_owned(),
     })
@@ -212,6 +217,18 @@ mod tests {
         assert_eq!(of("jobs.json"), Format::Jobs);
         assert_eq!(of("trace.csv.gz"), Format::Csv);
         assert_eq!(of("trace"), Format::Csv);
+    }
+
+    #[test]
+    fn who_asks_for_no_time_has_not_said_how_much_it_asks_for() {
+        let head = "id,submit_s,duration_s,gpus,vc,asked_s\n";
+        let asked = |text: &str| {
+            let (_folder, path) = file("t.csv", &format!("{head}1,0,10,8,a,{text}\n"));
+            read(&path, Format::Csv).map(|trace| trace.jobs[0].asked_s)
+        };
+        assert_eq!((asked("0").unwrap(), asked("").unwrap()), (None, None));
+        assert_eq!(asked("60").unwrap(), Some(60));
+        assert!(asked("-1").is_err() && asked("9223372036854775807").is_err());
     }
 
     #[test]
