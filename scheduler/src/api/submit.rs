@@ -37,7 +37,7 @@ pub async fn submit(
     };
     let keys = requests.iter().enumerate().map(of).collect::<Result<Vec<Keyed>, Status>>()?;
     let dry_run = requests.iter().any(|request| request.dry_run);
-    let fresh = submit_fresh(services, who, requests, &keys, prefix).await;
+    let fresh = submit_fresh(services, who, requests, &keys, dry_run, prefix).await;
     match fresh {
         Err(refused) if !dry_run && is_refusal(&refused) => {
             stored_before(services, &keys).await.ok_or(refused)
@@ -63,11 +63,11 @@ async fn submit_fresh(
     who: &Principal,
     requests: Vec<v1::SubmitRequest>,
     keys: &[Keyed],
+    dry_run: bool,
     prefix: &(impl Fn(usize) -> String + Sync),
 ) -> Result<Vec<v1::SubmitResponse>, Status> {
     let context = services.admission.context(&services.writer).await;
     let context = context.map_err(|e| error::flow(&e))?;
-    let dry_run = requests.iter().any(|request| request.dry_run);
     let (mut submissions, mut warnings) = (Vec::new(), Vec::new());
     for (index, (request, key)) in requests.into_iter().zip(keys).enumerate() {
         let (submission, notes) = admit_one(who, request, key, &context, &prefix(index))?;

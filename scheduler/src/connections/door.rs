@@ -6,8 +6,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
@@ -92,11 +94,8 @@ struct Accepted {
 impl Stream for Accepted {
     type Item = io::Result<Line>;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        let next = std::pin::Pin::new(&mut self.lines).poll_next(context);
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.lines).poll_next(context);
         next.map(|line| line.map(Ok))
     }
 }
@@ -147,7 +146,7 @@ impl Usher {
         };
         timeout(PATIENCE, socket.readable()).await??;
         let turn = turn().await?;
-        let mut handshake = std::pin::pin!(tls.accept(socket));
+        let mut handshake = pin!(tls.accept(socket));
         let in_turn = timeout(TURN, &mut handshake).await;
         drop(turn);
         let stream = match in_turn {
@@ -177,7 +176,7 @@ mod tests {
             clients.push(client);
         }
         let door = Door::default();
-        let mut lines = std::pin::pin!(lines(listener, None, door.clone()));
+        let mut lines = pin!(lines(listener, None, door.clone()));
         assert!(lines.next().now_or_never().is_none(), "the door is closed");
         door.open();
         let mut let_in = Vec::new();

@@ -40,8 +40,8 @@ const FEED_MAX: usize = 16_384;
 /// A pass at least this often while jobs wait, for retry delays that run out and starts that are to be planned.
 const IDLE_PASS: Duration = Duration::from_secs(1);
 
-/// While nodes come back, the end of their grace is looked for this often.
-const MUSTER_LOOK: Duration = Duration::from_millis(100);
+/// While nodes come back they are counted this often: not once for each that comes, as there are thousands.
+const MUSTER_LOOK: Duration = Duration::from_millis(10);
 
 /// What the planner's thread is told.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ enum Muster {
     /// The world is not here yet.
     Unbegun,
     /// Jobs do not start.
-    Awaiting { began: Instant },
+    Awaiting { began: Instant, counted: Option<Instant> },
     /// They do.
     Over,
 }
@@ -404,7 +404,12 @@ impl Replica {
 
     /// Looks whether enough nodes have reported, until they have once.
     fn look_around(&mut self, terms: Terms) {
-        let Muster::Awaiting { began } = self.muster else { return };
+        let Muster::Awaiting { began, counted } = &mut self.muster else { return };
+        if counted.is_some_and(|counted| clock::since(counted) < MUSTER_LOOK) {
+            return;
+        }
+        *counted = Some(clock::instant());
+        let began = *began;
         let waited_ms = u64::try_from(clock::since(began).as_millis()).unwrap_or(u64::MAX);
         match muster::standing(terms, muster::count(&self.world), waited_ms) {
             Standing::Awaiting { .. } => return,
@@ -433,7 +438,7 @@ impl Replica {
             PlannerInput::Reset(world) => {
                 self.world = *world;
                 if let Muster::Unbegun = self.muster {
-                    self.muster = Muster::Awaiting { began: clock::instant() };
+                    self.muster = Muster::Awaiting { began: clock::instant(), counted: None };
                 }
                 self.bearings = Bearings::default();
                 lookout.reset(&self.world);

@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// Nodes have opened their lines to a scheduler by then, or opened anew what broke: they look at them as often.
 const LINES_OPEN: Duration = Duration::from_secs(25);
+/// What the restart before left to do is done by then: all nodes have beaten again, and the database has put its pages in order.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Jobs acknowledged right before each kill.
 const LAST_WORDS: usize = 8;
 
@@ -143,6 +145,7 @@ impl Pair {
     /// From the kill of the only scheduler, started again at once, to a start by it.
     async fn restart(&mut self) -> Duration {
         self.wait_until_all_are_back().await;
+        tokio::time::sleep(SETTLED).await;
         self.say_last_words().await;
         let apis = [self.api()];
         let killed_us = now_us();
