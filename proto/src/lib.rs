@@ -1,7 +1,7 @@
 //! The gRPC API of Gotgan as Rust types.
 //!
 //! Everything here is generated from `proto/gotgan/v1/*.proto`; the comments there are the reference. This crate
-//! holds no behaviour.
+//! holds no behaviour but how much room a message is given.
 
 pub mod codec;
 

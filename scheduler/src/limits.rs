@@ -2,8 +2,8 @@
 //!
 //! A few calls of each caller are at work; the next ones wait, in turn, and the ones after are refused. Of those that list much,
 //! fewer are at work, and of all callers together no more than keep a few processors busy: what waits behind them is a heartbeat or
-//! a submission. Streams that are followed are counted by themselves. Workers are not limited here: a node has one stream, which is read one message after the
-//! other.
+//! a submission. Streams that are followed are counted by themselves. Workers are not limited here: a node has one stream, which
+//! is read one message after the other.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -97,6 +97,8 @@ struct Table {
 #[derive(Debug)]
 struct Place {
     _permits: Vec<OwnedSemaphorePermit>,
+    /// Of a listing until its answer begins: whoever does not read it keeps nobody waiting.
+    work: Option<OwnedSemaphorePermit>,
     /// So that it is not forgotten.
     _caller: Arc<Caller>,
 }
@@ -128,11 +130,10 @@ impl Table {
         } else {
             vec![self.turn(&caller, &caller.calls).await?]
         };
-        Ok(Place { _permits: permits, _caller: caller })
+        Ok(Place { _permits: permits, work: self.work(path).await, _caller: caller })
     }
 
-    /// A listing's turn among those of all callers, to be given up once its answer begins: whoever does not read it keeps
-    /// nobody waiting. `None` for other calls.
+    /// A listing's turn among those of all callers; `None` for other calls.
     async fn work(&self, path: &str) -> Option<OwnedSemaphorePermit> {
         if !LISTINGS.contains(&path) {
             return None;
@@ -246,16 +247,15 @@ where
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let table = Arc::clone(&self.table);
         Box::pin(async move {
-            let Some(key) = key_of(&request) else {
-                return Ok(inner.call(request).await?.map(LimitedBody::free));
+            let mut place = match key_of(&request) {
+                Some(key) => match table.place(key, request.uri().path()).await {
+                    Ok(place) => Some(place),
+                    Err(status) => return Ok(status.into_http()),
+                },
+                None => None,
             };
-            let place = match table.place(key, request.uri().path()).await {
-                Ok(place) => Some(place),
-                Err(status) => return Ok(status.into_http()),
-            };
-            let work = table.work(request.uri().path()).await;
             let answer = inner.call(request).await?;
-            drop(work);
+            place.iter_mut().for_each(|place| place.work = None);
             Ok(answer.map(|body| LimitedBody { body, place }))
         })
     }
@@ -276,13 +276,6 @@ pub struct LimitedBody<B> {
     body: B,
     #[allow(dead_code, reason = "it is held")]
     place: Option<Place>,
-}
-
-impl<B> LimitedBody<B> {
-    /// Of a call that is not limited.
-    fn free(body: B) -> Self {
-        Self { body, place: None }
-    }
 }
 
 impl<B: Body + Unpin> Body for LimitedBody<B> {

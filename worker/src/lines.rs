@@ -23,22 +23,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Lines {
     tls: Option<ClientTlsConfig>,
-    kept: Mutex<BTreeMap<String, Line>>,
-}
-
-/// To one address.
-#[derive(Debug)]
-struct Line {
-    /// What it is opened by, made once: reading certificates and keys costs as much as half a handshake.
-    endpoint: Endpoint,
-    open: Option<Channel>,
+    /// What lines are opened by, made once: it holds the certificates that were read, and the tickets that were given.
+    endpoints: Mutex<BTreeMap<String, Endpoint>>,
+    open: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Lines {
     /// None is open yet.
     #[must_use]
     pub fn new(tls: Option<ClientTlsConfig>) -> Self {
-        Self { tls, kept: Mutex::default() }
+        Self { tls, endpoints: Mutex::default(), open: Mutex::default() }
     }
 
     /// The connection to an address, opened if there is none.
@@ -46,26 +40,27 @@ impl Lines {
     /// # Errors
     /// Why it cannot be opened.
     pub async fn to(&self, address: &str) -> Result<Channel, SessionError> {
-        let endpoint = match self.kept().get(address) {
-            Some(Line { open: Some(channel), .. }) => return Ok(channel.clone()),
-            Some(Line { endpoint, open: None }) => Some(endpoint.clone()),
-            None => None,
-        };
-        let endpoint = match endpoint {
-            Some(endpoint) => endpoint,
-            None => endpoint_of(address, self.tls.clone())?,
-        };
-        let opened = open(&endpoint).await;
-        let channel = opened.as_ref().ok().cloned();
-        self.kept().insert(address.to_owned(), Line { endpoint, open: channel });
-        opened
+        if let Some(channel) = lock(&self.open).get(address).cloned() {
+            return Ok(channel);
+        }
+        let channel = open(&self.endpoint(address)?).await?;
+        lock(&self.open).insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, SessionError> {
+        let mut endpoints = lock(&self.endpoints);
+        if let Some(endpoint) = endpoints.get(address) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = endpoint_of(address, self.tls.clone())?;
+        endpoints.insert(address.to_owned(), endpoint.clone());
+        Ok(endpoint)
     }
 
     /// The next one to that address is to be a new one.
     pub fn give_up(&self, address: &str) {
-        if let Some(line) = self.kept().get_mut(address) {
-            line.open = None;
-        }
+        lock(&self.open).remove(address);
     }
 
     /// Opens connections to all of these, and opens anew what is broken, for ever; where there is a choice at all. `chance`
@@ -99,11 +94,11 @@ impl Lines {
         }
         answer.map(drop)
     }
+}
 
-    /// A panic elsewhere does not make the list wrong.
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Line>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A panic elsewhere does not make the list wrong.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl TlsMaterial {
@@ -163,6 +158,6 @@ mod tests {
         let lines = Lines::new(None);
         let error = lines.to("http://127.0.0.1:1").await.unwrap_err();
         assert!(matches!(error, SessionError::Connect(_)), "{error}");
-        assert!(lines.kept().values().all(|line| line.open.is_none()));
+        assert!(lock(&lines.open).is_empty());
     }
 }

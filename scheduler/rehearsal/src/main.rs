@@ -4,7 +4,7 @@
 
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,11 +62,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> ExitCode {
-    let one = NonZero::<usize>::MIN;
     let threads = arguments.threads.or_else(|| thread::available_parallelism().ok());
     let series = Series::begin(arguments.seed, arguments.steps);
     thread::scope(|scope| {
-        for _ in 0..threads.unwrap_or(one).get() {
+        for _ in 0..threads.map_or(1, NonZero::get) {
             scope.spawn(|| series.play());
         }
     });
@@ -134,7 +133,7 @@ impl Series {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

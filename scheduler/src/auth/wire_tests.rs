@@ -195,12 +195,18 @@ impl TestServer {
     }
 
     fn worker_certificate(&self, node: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let request = CertificateParams::default().serialize_request(&key).unwrap();
-        let node = NodeName::new(node).unwrap();
-        let pem = self.identity.sign_worker(&request.pem().unwrap(), &node, now()).unwrap();
-        Identity::from_pem(pem, key.serialize_pem())
+        let (certificate, key) = certified(&self.identity, node);
+        Identity::from_pem(certificate, key)
     }
+}
+
+/// A worker's certificate and its key, PEM.
+fn certified(identity: &ServerIdentity, node: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    let node = NodeName::new(node).unwrap();
+    let certificate = identity.sign_worker(&request.pem().unwrap(), &node, now()).unwrap();
+    (certificate, key.serialize_pem())
 }
 
 fn kim() -> UserName {
@@ -384,15 +390,12 @@ async fn greet(client: &TlsConnector, server: &TlsAcceptor) -> (HandshakeKind, V
 async fn who_comes_back_to_a_server_started_again_is_known_by_half_a_handshake() {
     let dir = tempfile::tempdir().unwrap();
     let identity = || ServerIdentity::load_or_make(dir.path(), &[], now()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let request = CertificateParams::default().serialize_request(&key).unwrap();
-    let node = NodeName::new("n1").unwrap();
-    let shown = identity().sign_worker(&request.pem().unwrap(), &node, now()).unwrap();
+    let (shown, key) = certified(&identity(), "n1");
     let shown = CertificateDer::from_pem_slice(shown.as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(identity().ca_pem().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots);
-    let secret = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let secret = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config = config.with_client_auth_cert(vec![shown.clone()], secret).unwrap();
     let client = TlsConnector::from(Arc::new(config));
     let first = greet(&client, &identity().acceptor().unwrap()).await;

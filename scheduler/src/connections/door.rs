@@ -6,19 +6,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::line::Line;
 
@@ -55,22 +52,19 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug, Clone)]
 pub struct Door {
     turns: Arc<Semaphore>,
-    opened: Arc<AtomicBool>,
+    opened: Arc<Once>,
 }
 
 impl Default for Door {
     fn default() -> Self {
-        let turns = Arc::new(Semaphore::new(0));
-        Self { turns, opened: Arc::default() }
+        Self { turns: Arc::new(Semaphore::new(0)), opened: Arc::new(Once::new()) }
     }
 }
 
 impl Door {
     /// Opens it, for good.
     pub fn open(&self) {
-        if !self.opened.swap(true, Ordering::Relaxed) {
-            self.turns.add_permits(HANDSHAKES);
-        }
+        self.opened.call_once(|| self.turns.add_permits(HANDSHAKES));
     }
 }
 
@@ -81,23 +75,8 @@ pub fn lines(
     door: Door,
 ) -> impl Stream<Item = io::Result<Line>> + Send + 'static {
     let (ready, lines) = mpsc::channel(READY);
-    let usher = Usher { tls, door, ready };
-    let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, usher)));
-    Accepted { lines: ReceiverStream::new(lines), _accepting: accepting }
-}
-
-struct Accepted {
-    lines: ReceiverStream<Line>,
-    _accepting: AbortOnDropHandle<()>,
-}
-
-impl Stream for Accepted {
-    type Item = io::Result<Line>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = Pin::new(&mut self.lines).poll_next(context);
-        next.map(|line| line.map(Ok))
-    }
+    tokio::spawn(accept(listener, Usher { tls, door, ready }));
+    ReceiverStream::new(lines).map(Ok)
 }
 
 /// Brings one connection in.
@@ -108,10 +87,16 @@ struct Usher {
     ready: mpsc::Sender<Line>,
 }
 
+/// Until nobody takes lines any more.
 async fn accept(listener: TcpListener, usher: Usher) {
     let places = Arc::new(Semaphore::new(WAITING_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = usher.ready.closed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((socket, _)) => drop(tokio::spawn(usher.clone().bring_in(socket, place))),
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -159,7 +144,7 @@ impl Usher {
 
 #[cfg(test)]
 mod tests {
-    use futures::{FutureExt as _, StreamExt as _};
+    use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -404,12 +404,11 @@ impl Replica {
 
     /// Looks whether enough nodes have reported, until they have once.
     fn look_around(&mut self, terms: Terms) {
-        let Muster::Awaiting { began, counted } = &mut self.muster else { return };
+        let Muster::Awaiting { began, counted } = self.muster else { return };
         if counted.is_some_and(|counted| clock::since(counted) < MUSTER_LOOK) {
             return;
         }
-        *counted = Some(clock::instant());
-        let began = *began;
+        self.muster = Muster::Awaiting { began, counted: Some(clock::instant()) };
         let waited_ms = u64::try_from(clock::since(began).as_millis()).unwrap_or(u64::MAX);
         match muster::standing(terms, muster::count(&self.world), waited_ms) {
             Standing::Awaiting { .. } => return,

@@ -34,17 +34,17 @@ impl RoundDraft<'_> {
 pub const RECENT_MAX: u32 = 65_536;
 
 /// Whose key, and which.
-pub type Place = (UserName, IdempotencyKey);
+pub type OwnedKey = (UserName, IdempotencyKey);
 
 /// Idempotency keys seen lately with what they led to.
 #[derive(Debug, Default)]
 pub struct RecentKeys {
-    submissions: BTreeMap<Place, (Digest, JobId)>,
-    submission_order: VecDeque<Place>,
-    answers: BTreeMap<Place, AnsweredRequest>,
-    answer_order: VecDeque<Place>,
+    submissions: BTreeMap<OwnedKey, (Digest, JobId)>,
+    submission_order: VecDeque<OwnedKey>,
+    answers: BTreeMap<OwnedKey, AnsweredRequest>,
+    answer_order: VecDeque<OwnedKey>,
     /// Keys of answers of the round that is not committed yet.
-    drafted: Vec<Place>,
+    drafted: Vec<OwnedKey>,
 }
 
 impl RecentKeys {
@@ -89,14 +89,14 @@ impl RecentKeys {
     /// Whether what was drafted is committed is not known: forgets that, and all submissions, which the store tells again.
     /// Answers of rounds before stay. Whoever asks again may have looked for the answer when it was not there, and comes by
     /// here alone. Returns the keys of the answers to look for.
-    pub fn unsettle(&mut self) -> Vec<Place> {
+    pub fn unsettle(&mut self) -> Vec<OwnedKey> {
         self.submissions.clear();
         self.submission_order.clear();
         let drafted = std::mem::take(&mut self.drafted);
         for place in &drafted {
             self.answers.remove(place);
         }
-        self.answer_order.retain(|place| !drafted.contains(place));
+        self.answer_order.retain(|place| self.answers.contains_key(place));
         drafted
     }
 

@@ -25,7 +25,7 @@ use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHa
 use super::dispatch::Dispatcher;
 use super::plan::PlannerFeed;
 use super::quarantine::{self, Measure, Origin, Quarantine};
-use super::round::{Place, RECENT_MAX, RecentKeys, RoundDraft};
+use super::round::{OwnedKey, RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
@@ -258,7 +258,7 @@ impl Writer {
     }
 
     /// Keys of this round's submissions that are not known here.
-    fn unknown_keys(&self, commands: &[Command]) -> Vec<Place> {
+    fn unknown_keys(&self, commands: &[Command]) -> Vec<OwnedKey> {
         let lists = commands.iter().filter_map(|command| match command {
             Command::Submit { submissions, .. } => Some(submissions),
             Command::Write { .. } | Command::Read(_) => None,
@@ -269,7 +269,7 @@ impl Writer {
     }
 
     /// Asks the store for keys.
-    async fn look_up(&mut self, keys: Vec<Place>) -> Result<(), StoreError> {
+    async fn look_up(&mut self, keys: Vec<OwnedKey>) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -395,7 +395,7 @@ impl Writer {
     }
 
     /// Loads until it works; if the store stays away, the lease runs out and with it this process.
-    async fn load_again(&self, asked: &[Place]) -> (Snapshot, Vec<AnsweredRequest>) {
+    async fn load_again(&self, asked: &[OwnedKey]) -> (Snapshot, Vec<AnsweredRequest>) {
         loop {
             match self.load_settled(asked).await {
                 Ok(loaded) => return loaded,
@@ -413,7 +413,7 @@ impl Writer {
     /// The round of which it is not known whether it was committed is so by then, or never will be.
     async fn load_settled(
         &self,
-        asked: &[Place],
+        asked: &[OwnedKey],
     ) -> Result<(Snapshot, Vec<AnsweredRequest>), StoreError> {
         let store = &self.parts.store;
         store.settle().await?;

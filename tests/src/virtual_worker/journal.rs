@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::{self, Cause, ExitStatus, NodeInventory, Register, Report, report::Event};
-
 use gotgan_worker::orders::epoch_of;
 
 use super::board::Board;

@@ -174,15 +174,12 @@ fn read_csv<'a>(
 }
 
 fn csv_job(row: &Row<'_>, tenant: &str, has_asked: bool) -> Result<Raw, TableError> {
+    let asks = has_asked && !row.text("asked_s")?.is_empty();
     Ok(Raw {
         id: row.value("id")?,
         submit_s: within(row, "submit_s", 0, SECONDS_MAX)?,
         duration_s: within(row, "duration_s", 1, SECONDS_MAX)?,
-        asked_s: if has_asked && !row.text("asked_s")?.is_empty() {
-            Some(within(row, "asked_s", 0, SECONDS_MAX)?)
-        } else {
-            None
-        },
+        asked_s: asks.then(|| within(row, "asked_s", 0, SECONDS_MAX)).transpose()?,
         gpus: u32::try_from(within(row, "gpus", 1, i64::from(GPUS_MAX))?).unwrap_or(GPUS_MAX),
         tenant: row.text(tenant)?.to_owned(),
     })
