@@ -53,6 +53,9 @@ pub struct Global {
     /// Seconds to keep trying while no scheduler answers
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400), hide_short_help = true)]
     pub retry_for: u64,
+    /// Take answers that may be seconds old: schedulers that stand by give them as well
+    #[arg(long, global = true, hide_short_help = true)]
+    pub stale: bool,
     /// Key under which this request counts once, however often it is sent [default: random]
     #[arg(long, global = true, value_name = "KEY", hide_short_help = true)]
     pub idempotency_key: Option<String>,

@@ -5,7 +5,7 @@
 use std::{cell::RefCell, error::Error as _, time::Duration};
 
 use gotgan_proto::{
-    LEADER_ADDRESS, MESSAGE_MAX_BYTES, NOT_LEADER,
+    LEADER_ADDRESS, MESSAGE_MAX_BYTES, NOT_LEADER, STALE_MS, STALE_READ,
     v1::{
         cluster_client::ClusterClient, jobs_client::JobsClient, nodes_client::NodesClient,
         quota_client::QuotaClient,
@@ -15,7 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 use tonic::{
     Code, Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
@@ -24,7 +24,7 @@ use tonic_types::StatusExt;
 use crate::{
     config::Settings,
     error::Error,
-    output::{progress::Progress, time},
+    output::{self, progress::Progress, time},
 };
 
 /// Longest wait for a connection; a scheduler that is there answers in milliseconds.
@@ -43,31 +43,37 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// Adds the token to each request.
+/// Adds to each request the token, and whether a standby may answer it.
 #[derive(Clone, Debug)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Head {
+    bearer: Option<MetadataValue<Ascii>>,
+    stale: bool,
+}
 
-impl Interceptor for Bearer {
+impl Interceptor for Head {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
+        if let Some(value) = &self.bearer {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        if self.stale {
+            request.metadata_mut().insert(STALE_READ, MetadataValue::from_static("1"));
         }
         Ok(request)
     }
 }
 
-type Service = InterceptedService<Channel, Bearer>;
+type Service = InterceptedService<Channel, Head>;
 
-/// One connection with its token.
+/// One connection with what goes with each request.
 #[derive(Clone, Debug)]
 pub struct Api {
     channel: Channel,
-    bearer: Bearer,
+    head: Head,
 }
 
 impl Api {
     fn service(&self) -> Service {
-        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+        InterceptedService::new(self.channel.clone(), self.head.clone())
     }
 
     /// The service for jobs.
@@ -108,7 +114,7 @@ impl Api {
 pub struct Client {
     endpoints: Vec<Endpoint>,
     ca_pem: Option<String>,
-    bearer: Bearer,
+    head: Head,
     retry_for: Duration,
     progress: Progress,
     state: RefCell<State>,
@@ -121,6 +127,8 @@ struct State {
     /// The leader, by what a standby said; tried before the others, once.
     hinted: Option<Endpoint>,
     api: Option<Api>,
+    /// Somebody was told that an answer may be old.
+    told_age: bool,
 }
 
 impl Client {
@@ -146,11 +154,20 @@ impl Client {
         Ok(Self {
             endpoints: servers.iter().map(endpoint).collect::<Result<_, _>>()?,
             ca_pem,
-            bearer: Bearer(bearer),
+            head: Head { bearer, stale: false },
             retry_for,
             progress,
             state: RefCell::default(),
         })
+    }
+
+    /// Takes answers that may be some seconds old, and begins with any of the schedulers, so that those that stand by do
+    /// a part of the work.
+    #[must_use]
+    pub fn stale(mut self) -> Self {
+        self.head.stale = true;
+        self.state.get_mut().next = usize::from(random_byte()) % self.endpoints.len();
+        self
     }
 
     /// Sends a request until it is answered, it is refused, or patience ends.
@@ -184,6 +201,7 @@ impl Client {
                 Ok(api) => match request(api).await {
                     Ok(answer) => {
                         self.progress.clear();
+                        self.tell_age(answer.metadata());
                         return Ok(answer.into_inner());
                     }
                     Err(status) if passes(&status) => {
@@ -207,6 +225,16 @@ impl Client {
         }
     }
 
+    /// Says once that a standby answered, and how old it may be.
+    fn tell_age(&self, head: &MetadataMap) {
+        let age_ms = head.get(STALE_MS).and_then(|age| age.to_str().ok()?.parse::<u64>().ok());
+        let Some(age_ms) = age_ms else { return };
+        if !std::mem::replace(&mut self.state.borrow_mut().told_age, true) {
+            let age_s = age_ms.div_ceil(1_000);
+            output::aside(&format!("a standby answered; some of it may be {age_s} s old"));
+        }
+    }
+
     /// The same schedulers over a connection of its own, for streams that would fill the common one. It is silent
     /// while it tries again.
     #[must_use]
@@ -214,7 +242,7 @@ impl Client {
         Self {
             endpoints: self.endpoints.clone(),
             ca_pem: self.ca_pem.clone(),
-            bearer: self.bearer.clone(),
+            head: self.head.clone(),
             retry_for: self.retry_for,
             progress: Progress::new(false),
             state: RefCell::default(),
@@ -244,13 +272,13 @@ impl Client {
         if let Some(endpoint) = hinted
             && let Ok(channel) = endpoint.connect().await
         {
-            return Ok(Api { channel, bearer: self.bearer.clone() });
+            return Ok(Api { channel, head: self.head.clone() });
         }
         for index in (0..count).map(|step| (first + step) % count) {
             match self.endpoints[index].connect().await {
                 Ok(channel) => {
                     self.state.borrow_mut().next = index;
-                    return Ok(Api { channel, bearer: self.bearer.clone() });
+                    return Ok(Api { channel, head: self.head.clone() });
                 }
                 Err(problem) => {
                     failures.push((self.endpoints[index].uri().to_string(), chain(&problem)))

@@ -39,7 +39,8 @@ impl Context {
     /// When something configured cannot be used.
     pub fn client(&self) -> Result<Client, Error> {
         let retry_for = Duration::from_secs(self.global.retry_for);
-        Client::new(&self.settings()?, retry_for, self.output.progress())
+        let client = Client::new(&self.settings()?, retry_for, self.output.progress())?;
+        Ok(if self.global.stale { client.stale() } else { client })
     }
 
     /// The key of this invocation: the one given, or a new one.

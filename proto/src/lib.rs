@@ -26,6 +26,13 @@ pub const LEADER_ADDRESS: &str = "leader";
 /// Key in the metadata of [`NOT_LEADER`]: the leader's epoch, in decimal digits.
 pub const LEADER_EPOCH: &str = "epoch";
 
+/// Header of a request to which a standby may answer what is some seconds old. What it holds does not matter. Calls that
+/// are not for standbys are sent to the leader all the same.
+pub const STALE_READ: &str = "gotgan-stale-read";
+
+/// Header of a standby's answer: how old what it says may be, milliseconds.
+pub const STALE_MS: &str = "gotgan-stale-ms";
+
 /// Largest message a client may send or receive, in bytes.
 pub const MESSAGE_MAX_BYTES: usize = 4 << 20;
 

@@ -10,35 +10,25 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use gotgan_core::ids::UserName;
-use gotgan_proto::v1::cluster_server::ClusterServer;
-use gotgan_proto::v1::jobs_server::JobsServer;
-use gotgan_proto::v1::nodes_server::NodesServer;
-use gotgan_proto::v1::quota_server::QuotaServer;
-use gotgan_proto::v1::workers_server::WorkersServer;
-use gotgan_proto::{FILE_DESCRIPTOR_SET, MESSAGE_MAX_BYTES, WORKER_MESSAGE_MAX_BYTES};
 use gotgan_store::{Leadership, Round, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::service::Routes;
-use tower::{ServiceBuilder, ServiceExt};
 
-use crate::api::{
-    ClusterService, JobsService, NodesService, QuotaService, Services, WorkersService,
-};
+use crate::answers::{self, Gate};
+use crate::api::Services;
 use crate::assembly::{Assembly, Ground};
 use crate::auth::tls::{self, ServerIdentity, TlsFiles};
-use crate::auth::{AuthLayer, Authenticator, Role, new_token, random_secret};
+use crate::auth::{Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
 use crate::connections;
 use crate::flow::estimate::Keeper;
-use crate::front::{Answers, Front};
-use crate::limits::LimitsLayer;
+use crate::front::Front;
 use crate::loops;
 use crate::loops::leadership::Terms;
-use crate::metrics::{self, Metrics, RpcMetricsLayer};
+use crate::metrics::{self, Metrics};
+use crate::standby::Reads;
 
 /// Name of the setting that keeps the secret behind jobs' own tokens.
 const JOB_SECRET: &str = "job_token_secret";
@@ -77,8 +67,9 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let (metrics, leads) = (Metrics::new(), Arc::new(AtomicBool::new(false)));
     metrics::answer(&config.server.http_listen, &metrics, &leads, &stop).await?;
     let front = Front::open(listener, identity.as_ref()).await?;
-    let candidate = Candidate { store: &store, holder: &holder(&data_dir)?, address: &address };
-    let taken = candidate.wait(&front, &config, &stop).await?;
+    let reads = Reads { store: &store, config: &config, metrics: &metrics };
+    let candidate = Candidate { reads, holder: &holder(&data_dir)?, address: &address };
+    let taken = candidate.wait(&front, &stop).await?;
     let Some(leadership) = taken else { return Ok(Ended::Asked) };
     tracing::info!(epoch = %leadership.epoch, address, database = store.kind().word(), "leading");
     let parts = Parts { config, store, identity, address, leadership, metrics, leads };
@@ -87,7 +78,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
 
 /// One that would lead.
 struct Candidate<'a> {
-    store: &'a Arc<dyn Store>,
+    reads: Reads<'a>,
     holder: &'a str,
     address: &'a str,
 }
@@ -97,17 +88,18 @@ impl Candidate<'_> {
     async fn wait(
         &self,
         front: &Front,
-        config: &Config,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Leadership>> {
-        let mut announced = false;
+        let Self { reads, holder, address } = *self;
+        let mut aside = None;
         let note = |leader| {
-            front.stand_by(leader);
-            if !std::mem::replace(&mut announced, true) {
-                announce("standby", self.address);
+            let is_first = aside.is_none();
+            front.stand_by(leader, aside.get_or_insert_with(|| reads.aside()).clone());
+            if is_first {
+                announce("standby", address);
             }
         };
-        let Self { store, holder, address } = *self;
+        let Reads { store, config, .. } = reads;
         let terms = Terms {
             lease_ms: config.timing.leader_lease_ms,
             watches: config.server.watch_leader_session,
@@ -320,7 +312,8 @@ async fn serve(
     lost: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let (dispatcher, timing) = (Arc::clone(&services.dispatcher), parts.config.timing);
-    front.lead(answers(parts, services).await?).await;
+    let gate = Gate { limits: parts.config.limits, insecure: parts.identity.is_none() };
+    front.lead(answers::of_leader(services, gate).await?).await;
     announce("ready", &parts.address);
     let why = tokio::select! {
         () = stop.cancelled() => Ended::Asked,
@@ -336,53 +329,6 @@ async fn serve(
     dispatcher.close();
     front.close(grace).await;
     Ok(why)
-}
-
-/// The services behind all that a call passes first.
-async fn answers(parts: &Parts, services: Arc<Services>) -> anyhow::Result<Answers> {
-    let mut auth = AuthLayer::new(services.authenticator.clone(), clock::now);
-    if parts.identity.is_none() {
-        auth = auth.insecure();
-    }
-    let metrics = Arc::clone(&services.metrics);
-    let answers = ServiceBuilder::new()
-        .layer(RpcMetricsLayer::new(metrics))
-        .layer(auth)
-        .layer(LimitsLayer::new(parts.config.limits))
-        .service(routes(services).await?);
-    let answers =
-        ServiceExt::<http::Request<Body>>::map_response(answers, |answer| answer.map(Body::new));
-    Ok(Answers::new(answers))
-}
-
-async fn routes(services: Arc<Services>) -> anyhow::Result<Routes> {
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<JobsServer<JobsService>>().await;
-    health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("cannot describe the API")?;
-    let jobs = JobsServer::new(JobsService(Arc::clone(&services)))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    let nodes = NodesServer::new(NodesService(Arc::clone(&services)))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES);
-    let quota = QuotaServer::new(QuotaService(Arc::clone(&services)))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES);
-    let cluster = ClusterServer::new(ClusterService(Arc::clone(&services)))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES);
-    let workers = WorkersServer::new(WorkersService::new(services))
-        .max_decoding_message_size(WORKER_MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(WORKER_MESSAGE_MAX_BYTES);
-    Ok(Routes::new(health)
-        .add_service(reflection)
-        .add_service(jobs)
-        .add_service(nodes)
-        .add_service(quota)
-        .add_service(cluster)
-        .add_service(workers))
 }
 
 /// Tells whoever started this program where it serves, or stands by.

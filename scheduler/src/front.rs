@@ -2,8 +2,8 @@
 //! one is about to lead it lets calls wait, and then it hands them to the services. Connections stay the same all along, so
 //! that thousands of workers that have one to a standby need no new handshake when it takes over.
 //!
-//! As long as another leads it answers no call but who leads, to balancers that it is not the one to serve, and to everybody
-//! else where to go. It knows nothing of jobs then, so nothing it says can be stale but that.
+//! As long as another leads it says so to balancers, which send it nothing then, and to everybody else where to go; but who
+//! takes an answer that may be stale gets what the [`standby`](crate::standby) answers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,12 +25,13 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
+use crate::answers::Answers;
 use crate::api::{JobsService, error};
 use crate::auth::tls::ServerIdentity;
 use crate::connections::{self, Door};
+use crate::standby::Aside;
 
 /// Streams one connection may have open at once; a client that wants more opens another.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
@@ -46,15 +47,12 @@ const WAIT_LIMIT: Duration = Duration::from_secs(8);
 /// Calls that are answered whoever leads.
 const OWN_CALLS: &str = "/grpc.health.v1.Health/";
 
-/// Everything that a leader answers calls with.
-pub type Answers = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
 /// What calls meet.
 #[derive(Clone)]
 enum Stage {
     /// Nobody leads yet, or this one is about to.
     Coming,
-    StandingBy(Arc<Leadership>),
+    StandingBy(Arc<Leadership>, Aside),
     Leading(Answers),
 }
 
@@ -109,9 +107,9 @@ impl Front {
         self.reporter.set_service_status(jobs, status).await;
     }
 
-    /// Another leads: calls are sent there.
-    pub fn stand_by(&self, leader: Leadership) {
-        self.stage.send_replace(Stage::StandingBy(Arc::new(leader)));
+    /// Another leads: calls are sent there, but for those that may be answered aside.
+    pub fn stand_by(&self, leader: Leadership, aside: Aside) {
+        self.stage.send_replace(Stage::StandingBy(Arc::new(leader), aside));
         self.door.open();
     }
 
@@ -197,8 +195,9 @@ where
             let settled = tokio::time::timeout(WAIT_LIMIT, settled).await;
             match settled.ok().and_then(Result::ok).map(|stage| stage.clone()) {
                 Some(Stage::Leading(answers)) => answers.oneshot(request).await,
-                Some(Stage::StandingBy(leader)) => {
-                    Ok(error::led_by_another(Some(&leader)).into_http())
+                Some(Stage::StandingBy(leader, aside)) => {
+                    let answer = aside.answer(request).await;
+                    Ok(answer.unwrap_or_else(|| error::led_by_another(Some(&leader)).into_http()))
                 }
                 Some(Stage::Coming) | None => Ok(error::led_by_another(None).into_http()),
             }
@@ -218,6 +217,9 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::standby::Reads;
 
     /// Stands for all services: it knows one name, which no standby does.
     async fn answers() -> Answers {
@@ -253,6 +255,13 @@ mod tests {
         Leadership { epoch: Epoch(1), holder, address, expires: UnixMicros(0) }
     }
 
+    /// Of a store in which nothing is.
+    async fn aside(place: &tempfile::TempDir) -> Aside {
+        let url = format!("sqlite://{}", place.path().join("gotgan.db").display());
+        let store = gotgan_store::open(&url).await.unwrap();
+        Reads { store: &store, config: &Config::default(), metrics: &Metrics::new() }.aside()
+    }
+
     /// No health check: that one is answered by everybody.
     async fn call(channel: &mut HealthClient<Channel>, service: &str) -> Result<(), tonic::Code> {
         let asked = HealthCheckRequest { service: service.to_owned() };
@@ -262,7 +271,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_to_a_standby_is_one_to_the_leader_once_it_leads() {
         let (front, mut client, connections) = opened().await;
-        front.stand_by(leader());
+        let place = tempfile::tempdir().unwrap();
+        front.stand_by(leader(), aside(&place).await);
         assert_eq!(call(&mut client, "").await, Ok(()), "a standby says how it is");
         assert_eq!(call(&mut client, "of-a-leader").await, Err(tonic::Code::NotFound));
         front.coming();
@@ -283,7 +293,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_sent_to_the_leader_and_waits_where_one_is_about_to_lead() {
-        let (sender, stage) = watch::channel(Stage::StandingBy(Arc::new(leader())));
+        let place = tempfile::tempdir().unwrap();
+        let standing_by = Stage::StandingBy(Arc::new(leader()), aside(&place).await);
+        let (sender, stage) = watch::channel(standing_by);
         let switch = Switch { stage, health: answers().await };
         let said = refused(switch.clone()).await.unwrap();
         assert_eq!(said, "this scheduler stands by; https://one:1 leads");

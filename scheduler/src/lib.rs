@@ -1,9 +1,11 @@
 //! The scheduler daemon of Gotgan: everything around the decisions of `gotgan-core`.
 //!
 //! [`api`] answers calls, [`flow`] drives jobs through their steps, [`loops`] repair what the flow missed,
-//! [`auth`] knows who calls, [`metrics`] counts, [`assembly`] puts it together, [`app`] runs it.
+//! [`auth`] knows who calls, [`metrics`] counts, [`assembly`] puts it together, [`app`] runs it. While another leads, [`standby`]
+//! answers what only reads.
 
 pub mod admission;
+pub mod answers;
 pub mod api;
 pub mod app;
 pub mod assembly;
@@ -18,3 +20,4 @@ pub mod limits;
 pub mod loops;
 pub mod metrics;
 pub mod planted;
+pub mod standby;

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gotgan_proto::MESSAGE_MAX_BYTES;
 use gotgan_proto::v1::cluster_client::ClusterClient;
 use gotgan_proto::v1::jobs_client::JobsClient;
 use gotgan_proto::v1::nodes_client::NodesClient;
 use gotgan_proto::v1::quota_client::QuotaClient;
 use gotgan_proto::v1::workers_client::WorkersClient;
 use gotgan_proto::v1::{self, JobState};
+use gotgan_proto::{MESSAGE_MAX_BYTES, STALE_READ};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::{Interceptor, interceptor::InterceptedService};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -21,16 +21,22 @@ use crate::deadline;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A channel on which every call carries the token.
-pub type Line = InterceptedService<Channel, Bearer>;
+pub type Line = InterceptedService<Channel, Head>;
 
-/// Adds the bearer token, if there is one.
+/// Adds the bearer token, if there is one, and whether a standby may answer.
 #[derive(Debug, Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Head {
+    bearer: Option<MetadataValue<Ascii>>,
+    stale: bool,
+}
 
-impl Interceptor for Bearer {
+impl Interceptor for Head {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.bearer {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        if self.stale {
+            request.metadata_mut().insert(STALE_READ, MetadataValue::from_static("1"));
         }
         Ok(request)
     }
@@ -40,7 +46,7 @@ impl Interceptor for Bearer {
 #[derive(Debug, Clone)]
 pub struct Api {
     channel: Channel,
-    bearer: Bearer,
+    head: Head,
 }
 
 /// Opens a channel that connects when first used, and again whenever it broke.
@@ -74,7 +80,7 @@ macro_rules! clients {
         $(#[$doc])*
         #[must_use]
         pub fn $name(&self) -> $client<Line> {
-            $client::with_interceptor(self.channel.clone(), self.bearer.clone())
+            $client::with_interceptor(self.channel.clone(), self.head.clone())
                 .max_decoding_message_size(4 * MESSAGE_MAX_BYTES)
                 // Tests must be able to send what is too large.
                 .max_encoding_message_size(4 * MESSAGE_MAX_BYTES)
@@ -90,13 +96,20 @@ impl Api {
     #[must_use]
     pub fn new(channel: Channel, token: Option<&str>) -> Self {
         let bearer = token.map(|token| format!("Bearer {token}").parse().expect("a token"));
-        Self { channel, bearer: Bearer(bearer) }
+        Self { channel, head: Head { bearer, stale: false } }
     }
 
     /// The same connection as somebody else.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self::new(self.channel.clone(), Some(token))
+    }
+
+    /// The same connection, of which a standby may answer what only reads.
+    #[must_use]
+    pub fn stale(&self) -> Self {
+        let head = Head { stale: true, ..self.head.clone() };
+        Self { channel: self.channel.clone(), head }
     }
 
     /// The same connection as nobody.
@@ -108,7 +121,7 @@ impl Api {
     /// Channel and token, for a client made elsewhere.
     #[must_use]
     pub fn line(&self) -> Line {
-        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+        InterceptedService::new(self.channel.clone(), self.head.clone())
     }
 
     clients! {

@@ -61,6 +61,7 @@ mod recall;
 mod reservation;
 mod roles;
 mod scale;
+mod standby_reads;
 mod steps;
 mod telemetry;
 mod torment;

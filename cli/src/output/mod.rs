@@ -16,6 +16,11 @@ use crate::{
     output::{progress::Progress, table::Table},
 };
 
+/// Says one line on standard error; lost if nobody listens.
+pub fn aside(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+}
+
 /// Where and how to print.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -93,7 +98,7 @@ impl Output {
 
     /// Says one line on standard error; lost if nobody listens.
     pub fn aside(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+        aside(text);
     }
 
     /// A progress line, silent where standard error is no terminal.

@@ -36,14 +36,23 @@ pub struct Rule {
     pub access: Access,
     /// Whether the token of a running job may call it.
     pub job_token: bool,
+    /// Whether a standby answers it to who takes an answer that may be stale: it changes nothing, and needs nothing that
+    /// a leader alone knows, as what nodes said last.
+    pub stale: bool,
 }
 
 const fn rule(method: &'static str, access: Access) -> Rule {
-    Rule { method, access, job_token: false }
+    Rule { method, access, job_token: false, stale: false }
 }
 
 const fn job_rule(method: &'static str, access: Access) -> Rule {
-    Rule { method, access, job_token: true }
+    Rule { job_token: true, ..rule(method, access) }
+}
+
+impl Rule {
+    const fn or_standby(self) -> Rule {
+        Rule { stale: true, ..self }
+    }
 }
 
 const PEOPLE: Access = Access::Roles(&[Role::Admin, Role::Allocator, Role::Operator, Role::Member]);
@@ -63,10 +72,10 @@ pub const TABLE: &[Rule] = &[
     job_rule("/gotgan.v1.Cluster/WhoAmI", Access::AnyPrincipal),
     rule("/gotgan.v1.Jobs/Cancel", JOB_WRITERS),
     job_rule("/gotgan.v1.Jobs/Explain", PEOPLE),
-    rule("/gotgan.v1.Jobs/ExplainOrder", PEOPLE),
-    job_rule("/gotgan.v1.Jobs/Get", PEOPLE),
+    rule("/gotgan.v1.Jobs/ExplainOrder", PEOPLE).or_standby(),
+    job_rule("/gotgan.v1.Jobs/Get", PEOPLE).or_standby(),
     rule("/gotgan.v1.Jobs/Hold", JOB_WRITERS),
-    rule("/gotgan.v1.Jobs/List", PEOPLE),
+    rule("/gotgan.v1.Jobs/List", PEOPLE).or_standby(),
     job_rule("/gotgan.v1.Jobs/Logs", PEOPLE),
     rule("/gotgan.v1.Jobs/Release", JOB_WRITERS),
     rule("/gotgan.v1.Jobs/Requeue", JOB_WRITERS),
@@ -82,24 +91,24 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Nodes/Drain", MACHINES),
     rule("/gotgan.v1.Nodes/ExtendReservation", MACHINES),
     rule("/gotgan.v1.Nodes/Get", PEOPLE),
-    rule("/gotgan.v1.Nodes/History", PEOPLE),
+    rule("/gotgan.v1.Nodes/History", PEOPLE).or_standby(),
     rule("/gotgan.v1.Nodes/List", PEOPLE),
-    rule("/gotgan.v1.Nodes/ListMaintenance", PEOPLE),
-    rule("/gotgan.v1.Nodes/ListReservations", PEOPLE),
+    rule("/gotgan.v1.Nodes/ListMaintenance", PEOPLE).or_standby(),
+    rule("/gotgan.v1.Nodes/ListReservations", PEOPLE).or_standby(),
     rule("/gotgan.v1.Nodes/PlanMaintenance", MACHINES),
     rule("/gotgan.v1.Nodes/ResetBreaker", MACHINES),
     rule("/gotgan.v1.Nodes/Resume", MACHINES),
     rule("/gotgan.v1.Nodes/Verify", MACHINES),
     rule("/gotgan.v1.Quota/AcceptBatch", ALLOCATION),
     rule("/gotgan.v1.Quota/Adjust", ADMIN),
-    rule("/gotgan.v1.Quota/Alerts", PEOPLE),
+    rule("/gotgan.v1.Quota/Alerts", PEOPLE).or_standby(),
     rule("/gotgan.v1.Quota/Apply", ALLOCATION),
     rule("/gotgan.v1.Quota/Approve", ALLOCATION),
     rule("/gotgan.v1.Quota/Audit", ALLOCATION),
-    rule("/gotgan.v1.Quota/Balance", PEOPLE),
-    rule("/gotgan.v1.Quota/Explain", PEOPLE),
-    rule("/gotgan.v1.Quota/Get", PEOPLE),
-    rule("/gotgan.v1.Quota/Ledger", PEOPLE),
+    rule("/gotgan.v1.Quota/Balance", PEOPLE).or_standby(),
+    rule("/gotgan.v1.Quota/Explain", PEOPLE).or_standby(),
+    rule("/gotgan.v1.Quota/Get", PEOPLE).or_standby(),
+    rule("/gotgan.v1.Quota/Ledger", PEOPLE).or_standby(),
     rule("/gotgan.v1.Quota/Plan", ALLOCATION),
     rule("/gotgan.v1.Quota/Statement", PEOPLE),
     rule("/gotgan.v1.Quota/Transfer", ALLOCATION),
@@ -167,12 +176,8 @@ mod tests {
                 write!(page, "{} | ", cell(rule.access.allows(role))).unwrap();
             }
             let nobody = cell(rule.access == Access::Public);
-            writeln!(
-                page,
-                "{} | {nobody} |",
-                cell(rule.job_token || rule.access == Access::Public)
-            )
-            .unwrap();
+            let job = cell(rule.job_token || rule.access == Access::Public);
+            writeln!(page, "{job} | {nobody} | {} |", cell(rule.stale)).unwrap();
         }
         page
     }
@@ -182,9 +187,9 @@ mod tests {
         `GOTGAN_WRITE_DOCS=1 cargo test -p gotgan-scheduler permissions` to write this page again.\n\n\
         A member sees and changes only jobs of its own projects and what is below them; the token of a running job\n\
         sees only its own project, and works only while its attempt runs. *Nobody* means a caller without a token\n\
-        or certificate.\n\n\
-        | method | admin | allocator | operator | member | worker | a job's token | nobody |\n\
-        | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+        or certificate. *A standby* answers a call to people who take an answer that may be stale.\n\n\
+        | method | admin | allocator | operator | member | worker | a job's token | nobody | a standby |\n\
+        | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
 
     #[test]
     fn every_served_method_has_a_row_and_every_row_a_method() {

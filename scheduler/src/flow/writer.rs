@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
+use super::onlooker::Onlooker;
 use super::plan::PlannerFeed;
 use super::quarantine::{self, Measure, Origin, Quarantine};
 use super::round::{OwnedKey, RECENT_MAX, RecentKeys, RoundDraft};
@@ -131,6 +132,13 @@ pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
 }
 
 impl Writer {
+    /// What stands in its place where another leads.
+    #[must_use]
+    pub fn into_onlooker(self) -> Onlooker {
+        let WriterParts { store, policy, metrics, .. } = self.parts;
+        Onlooker::new(self.commands, store, policy, metrics)
+    }
+
     /// Runs rounds until every handle is gone, or the leadership is.
     pub async fn run(mut self) -> FlowError {
         self.remember_recent().await;
