@@ -265,6 +265,9 @@ impl Config {
         if terms.verify_s < 0 {
             return value("policy.health.verify_s", "must be 0 or more");
         }
+        if terms.reset_within_s < 0 {
+            return value("policy.health.reset_within_s", "must be 0 or more");
+        }
         if terms.lemon_half_life_s < 1 {
             return value("policy.health.lemon_half_life_s", "must be above 0");
         }

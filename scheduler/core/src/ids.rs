@@ -204,6 +204,14 @@ name_type!(
     }
 );
 
+impl UserName {
+    /// The scheduler, where it does by itself what people do.
+    #[must_use]
+    pub fn scheduler() -> Self {
+        UserName("the-scheduler".into())
+    }
+}
+
 name_type!(
     /// UUID of a GPU (or of a share of one), as its driver names it.
     GpuUuid,

@@ -60,6 +60,9 @@ pub struct Window {
     pub reserved: Option<Reserved>,
     /// Why.
     pub reason: String,
+    /// Whether it is there so that hardware can be reset, and goes by itself once that is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_repair: bool,
     /// Who planned it.
     pub by: UserName,
     /// When it was planned.

@@ -13,9 +13,6 @@ use gotgan_core::lifecycle::{self, Action, Actor, Draft, MemberEvent, Report};
 /// Things that are laid aside are remembered; the oldest of more are forgotten.
 const ASIDE_MAX: usize = 4_096;
 
-/// Who it is that drained the node.
-const BY: &str = "the-scheduler";
-
 /// Whose words a command follows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -91,7 +88,7 @@ impl Quarantine {
 impl Measure {
     /// Drafts it.
     pub(super) fn draft(&self, draft: &mut Draft<'_>) {
-        let Ok(by) = UserName::new(BY) else { return };
+        let by = UserName::scheduler();
         match self {
             Measure::Drain(node, reason) => {
                 lifecycle::drain(draft, node, &by, reason);

@@ -62,8 +62,7 @@ pub fn ruling(world: &World, node: &NodeName, terms: &Terms, now: UnixMicros) ->
         return Ruling::Broken;
     }
     let (out, all) = count(world, &scope, terms, now);
-    let most = all * u64::from(terms.breaker_percent) / 100;
-    if out < most.max(u64::from(terms.breaker_nodes)) {
+    if out < terms.breaker_lets_go(all) {
         return Ruling::Holds;
     }
     let reason = format!(

@@ -12,6 +12,9 @@ use super::Rules;
 pub struct Terms {
     /// What comes back is watched for this long without a sign of bad health before it takes work, seconds.
     pub verify_s: i64,
+    /// What is to be reset once nothing is on it has nothing begun on it from then on that would not be over so long after
+    /// that was known, seconds; 0: it may wait for ever.
+    pub reset_within_s: i64,
     /// A failure within this time after an error of the hardware is put down to that, seconds.
     pub blame_s: i64,
     /// Jobs of two users that fail on a GPU by their own doing within this time make it watched, seconds.
@@ -39,10 +42,22 @@ pub struct Terms {
     pub rules: Arc<Rules>,
 }
 
+impl Terms {
+    /// How many nodes of a hall of so many may be out at a time by themselves.
+    #[must_use]
+    pub(crate) fn breaker_lets_go(&self, nodes: u64) -> u64 {
+        match self.breaker_percent {
+            100.. => u64::MAX,
+            percent => (nodes * u64::from(percent) / 100).max(u64::from(self.breaker_nodes)),
+        }
+    }
+}
+
 impl Default for Terms {
     fn default() -> Self {
         Terms {
             verify_s: 60,
+            reset_within_s: 24 * 3600,
             blame_s: 300,
             complaints_s: 24 * 3600,
             slowdown_s: 60,

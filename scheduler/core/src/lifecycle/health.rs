@@ -5,6 +5,7 @@
 
 mod back;
 mod blame;
+mod deadline;
 mod mark;
 mod sign;
 mod take_out;
@@ -25,6 +26,7 @@ pub use back::{
     settle_verified, verify,
 };
 pub(super) use blame::{attempts_on, is_to_blame, put_down_to_hardware};
+pub(super) use deadline::keep as keep_deadline;
 pub(super) use mark::mark;
 use sign::Sign;
 
@@ -178,6 +180,7 @@ fn put(draft: &mut Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>, standing: 
         Some(gpu) => health.gpus.entry(gpu.clone()).or_default().standing = standing,
         None => health.node = standing,
     });
+    deadline::keep(draft, node);
 }
 
 /// A GPU as people call it: by its number on the node.

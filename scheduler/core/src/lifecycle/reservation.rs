@@ -133,6 +133,7 @@ pub fn prepare_reservation(
         stop_running: false,
         reserved: Some(Reserved { name: wish.name, holders: wish.holders, cancelled: None }),
         reason: wish.reason,
+        for_repair: false,
         by: wish.by,
         made: now,
         state: WindowState::Planned,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::end::order_stop;
+use super::health::keep_deadline;
 use super::reservation::held;
 use crate::amount::UnixMicros;
 use crate::attempt::{Cause, Stop};
@@ -96,13 +97,20 @@ pub fn plan_maintenance(
     if draft.world.windows.len() >= WINDOWS_MAX {
         return Err(WindowRefusal::TooMany);
     }
+    let window = put(draft, MaintenanceWish { during, ..wish }, false);
+    turn_windows(draft);
+    Ok(window)
+}
+
+fn put(draft: &mut Draft<'_>, wish: MaintenanceWish, for_repair: bool) -> Arc<Window> {
     let window = Arc::new(Window {
         id: WindowId(draft.world.sequences.next_window),
         nodes: wish.nodes,
-        during,
+        during: wish.during,
         stop_running: wish.stop_running,
         reserved: None,
         reason: wish.reason,
+        for_repair,
         by: wish.by,
         made: draft.now,
         state: WindowState::Planned,
@@ -112,8 +120,23 @@ pub fn plan_maintenance(
     let (by, reason) = (&window.by, &window.reason);
     let text = format!("in maintenance from {from} until {until}, planned by {by}: {reason}");
     tell_nodes(draft, &window, EventKind::MaintenancePlanned, &text);
-    turn_windows(draft);
-    Ok(window)
+    window
+}
+
+/// Plans maintenance so that hardware can be reset; it opens with the next turn of windows.
+pub(super) fn put_repair(
+    draft: &mut Draft<'_>,
+    nodes: BTreeSet<NodeName>,
+    during: Interval,
+    reason: String,
+) {
+    let by = UserName::scheduler();
+    put(draft, MaintenanceWish { nodes, during, stop_running: false, reason, by }, true);
+}
+
+/// Takes maintenance for a repair back, since that is done.
+pub(super) fn cancel_repair(draft: &mut Draft<'_>, window: &Window) {
+    cancel(draft, window, &UserName::scheduler());
 }
 
 /// Less power for a part of the machine, from now on for a time.
@@ -192,13 +215,17 @@ pub fn cancel_maintenance(
     by: &UserName,
 ) -> Result<Arc<Window>, WindowRefusal> {
     let window = draft.world.windows.get(id).filter(|window| window.is_maintenance());
-    let window = window.ok_or(WindowRefusal::Unknown(id))?;
+    let window = Arc::clone(window.ok_or(WindowRefusal::Unknown(id))?);
+    Ok(cancel(draft, &window, by))
+}
+
+fn cancel(draft: &mut Draft<'_>, window: &Window, by: &UserName) -> Arc<Window> {
     let state = WindowState::Cancelled;
     let window = Arc::new(Window { state, ..Window::clone(window) });
     draft.push(Change::WindowMoved(Arc::clone(&window)));
     let text = format!("maintenance cancelled by {by}: {}", window.reason);
     tell_nodes(draft, &window, EventKind::MaintenanceCancelled, &text);
-    Ok(window)
+    window
 }
 
 /// Opens windows whose moment has come, and ends those whose end has.
@@ -226,6 +253,10 @@ pub fn turn_windows(draft: &mut Draft<'_>) {
                 | WindowState::Cancelled,
                 _,
             ) => {}
+        }
+        // What it was for may not be done.
+        if window.for_repair && state == WindowState::Over {
+            window.nodes.iter().for_each(|node| keep_deadline(draft, node));
         }
     }
 }

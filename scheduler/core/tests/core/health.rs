@@ -679,3 +679,87 @@ fn a_node_that_is_lost_again_and_again_is_a_lemon_though_it_comes_back() {
     assert!(told.contains("3 losses of the node"), "{told}");
     ward.cluster.check();
 }
+
+/// When windows for repairs begin, by node, seconds after the present.
+fn repairs_planned(ward: &Ward) -> Vec<(String, i64)> {
+    let windows = ward.cluster.world.windows.iter().filter(|window| window.for_repair);
+    let now = ward.cluster.now;
+    let mut planned: Vec<_> = windows
+        .flat_map(|window| window.nodes.iter().map(move |node| (node.to_string(), window)))
+        .map(|(node, window)| (node, window.during.from.millis_since(now) / 1000))
+        .collect();
+    planned.sort();
+    planned
+}
+
+#[test]
+fn a_node_with_a_gpu_to_be_reset_begins_nothing_that_outlives_the_day() {
+    let mut ward = Ward::new(&["n1"]);
+    let runs = ward.cluster.job().hours(100).gpus(1, "b200").submit();
+    ward.cluster.start_all();
+    let on: u32 = (0..8)
+        .find(|index| {
+            let placement = ward.cluster.placement(runs).unwrap();
+            placement.nodes[0].gpus.iter().any(|share| share.gpu == gpu("n1", *index))
+        })
+        .unwrap();
+    ward.look("n1", on, &[Condition::RemapPending]);
+    assert_eq!(repairs_planned(&ward), [("n1".to_owned(), 86_400)]);
+    let long = ward.cluster.job().hours(48).gpus(1, "b200").submit();
+    let short = ward.cluster.job().hours(12).gpus(1, "b200").submit();
+    ward.cluster.start_all();
+    ward.cluster.expect_on(short, &["n1"]);
+    ward.cluster.expect_waiting(long);
+    assert!(ward.cluster.sentences(long).contains("maintenance"), "{}", ward.cluster.sentences(long));
+
+    // The day is over: nothing is begun any more, what runs goes on, and idle it is reset.
+    ward.cluster.end(short);
+    ward.later(86_400);
+    ward.drafted(lifecycle::turn_windows);
+    let later = ward.cluster.job().minutes(1).gpus(1, "b200").submit();
+    ward.cluster.start_all();
+    ward.cluster.expect_waiting(later);
+    ward.cluster.end(runs);
+    let place = ward.place("n1", Some(on));
+    ward.drafted(|draft| lifecycle::begin_repair(draft, &place));
+    assert_eq!(repairs_planned(&ward), [], "it is under way, and the other GPUs take work");
+    ward.cluster.start_all();
+    ward.cluster.expect_on(later, &["n1"]);
+    ward.cluster.check();
+}
+
+#[test]
+fn of_a_hall_in_which_all_is_to_be_reset_some_close_at_a_time() {
+    let names = ["n1", "n2", "n3", "n4", "n5"];
+    let mut ward = Ward::new(&names);
+    for node in names {
+        ward.look(node, 0, &[Condition::RemapPending]);
+        ward.cluster.later(60);
+    }
+    let planned = |ward: &Ward| -> Vec<String> {
+        repairs_planned(ward).into_iter().map(|(node, _)| node).collect()
+    };
+    assert_eq!(planned(&ward), ["n1", "n2", "n3"], "as many as the breaker lets go");
+    ward.look("n2", 0, &[]);
+    assert_eq!(planned(&ward), ["n1", "n3", "n4"], "one of them is done");
+    assert!(ward.heard(EventKind::MaintenanceCancelled)[0].contains("GPU 0 is to be reset"));
+    ward.cluster.check();
+}
+
+#[test]
+fn a_site_may_let_resets_wait_for_ever_and_what_is_not_done_in_time_is_planned_anew() {
+    let mut ward = Ward::new(&["n1"]);
+    ward.cluster.policy.health.reset_within_s = 0;
+    ward.look("n1", 0, &[Condition::RemapPending]);
+    assert_eq!(repairs_planned(&ward), []);
+    ward.look("n1", 0, &[]);
+    ward.cluster.policy.health.reset_within_s = 60;
+    ward.cluster.policy.max_window_s = 600;
+    ward.look("n1", 0, &[Condition::RemapPending]);
+    ward.cluster.later(60);
+    ward.drafted(lifecycle::turn_windows);
+    ward.cluster.later(600);
+    ward.drafted(lifecycle::turn_windows);
+    assert_eq!(repairs_planned(&ward), [("n1".to_owned(), 0)], "nobody has reset it");
+    ward.cluster.check();
+}
