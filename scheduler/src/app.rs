@@ -125,7 +125,7 @@ async fn lead(parts: Parts, front: Front, stop: CancellationToken) -> anyhow::Re
     let epoch = parts.leadership.epoch;
     let outcome = run_leader(&parts, front, &stop).await;
     // So that another need not wait for the lease to run out; if it was lost already, that is no error.
-    if let Err(error) = parts.store.resign(epoch, clock::now()).await {
+    if let Err(error) = loops::leadership::resign(&parts.store, epoch).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not given back");
     }
     outcome

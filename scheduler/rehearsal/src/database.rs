@@ -17,9 +17,9 @@ use gotgan_core::world::Snapshot;
 use gotgan_scheduler::clock;
 use gotgan_store::memory::Memory;
 use gotgan_store::{
-    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Sight, StartRecord, Store,
-    StoreError, TokenRecord, Verification,
+    AnsweredRequest, Balance, Claim, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord,
+    Leadership, LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Sight,
+    StartRecord, Store, StoreError, TokenRecord, Verification,
 };
 use tokio::sync::oneshot;
 
@@ -75,16 +75,15 @@ impl Store for Way {
         self.0.kind()
     }
 
-    async fn take_leadership(
+    async fn succeed_leader(
         &self,
         holder: &str,
         address: &str,
-        now: UnixMicros,
-        lease_ms: i64,
+        claim: Claim,
     ) -> Result<Leadership> {
         let (holder, address) = (holder.to_owned(), address.to_owned());
         let take = move |memory: Memory| async move {
-            memory.take_leadership(&holder, &address, now, lease_ms).await
+            memory.succeed_leader(&holder, &address, claim).await
         };
         self.write("take the leadership", take).await
     }

@@ -201,6 +201,6 @@ impl Stage {
         self.vacate(host);
         dispatcher.close();
         // If it was lost already, that is no error.
-        drop(store.resign(epoch, clock::now()).await);
+        drop(loops::leadership::resign(&store, epoch).await);
     }
 }

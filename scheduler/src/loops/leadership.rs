@@ -1,10 +1,14 @@
 //! Keeping the lease of the leader, and stopping at once when it is lost.
+//!
+//! Both sides count its length by their own monotonic clocks: who leads from before its last renewal, who stands by from when
+//! it saw that. What the wall clocks of their hosts show is written down for people and decides nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::Epoch;
-use gotgan_store::{Leadership, Sight, Store, StoreError};
+use gotgan_store::{Claim, Leadership, Sight, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -53,6 +57,41 @@ pub struct Terms {
     pub watches: bool,
 }
 
+/// A lease that was given up runs until here.
+const GIVEN_UP: UnixMicros = UnixMicros(0);
+
+/// The lease of another as it was seen last, and since when it was the same.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    lease: (Epoch, UnixMicros),
+    since: Instant,
+}
+
+impl Seen {
+    /// By what right this process would lead now.
+    fn claim(seen: Option<Self>, lease_ms: i64) -> Claim {
+        let length = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
+        let ran_out = seen.filter(|seen| clock::since(seen.since) >= length);
+        let until = clock::now().plus_millis(lease_ms);
+        Claim { over: GIVEN_UP, unless_renewed: ran_out.map(|seen| seen.lease), until }
+    }
+
+    /// What is seen now.
+    fn again(seen: Option<Self>, leader: &Leadership) -> Self {
+        let lease = (leader.epoch, leader.expires);
+        let same = seen.filter(|seen| seen.lease == lease);
+        same.unwrap_or_else(|| Self { lease, since: clock::instant() })
+    }
+}
+
+/// Gives the leadership of that epoch up, so that others need not wait for its lease to run out.
+///
+/// # Errors
+/// [`StoreError`] if the store does not take it.
+pub async fn resign(store: &Arc<dyn Store>, epoch: Epoch) -> Result<(), StoreError> {
+    store.resign(epoch, GIVEN_UP).await
+}
+
 /// Waits until the store gives this process the leadership under its name and address; `None` if asked to stop first. Calls
 /// `on_standby` with each leader it finds, once for its epoch. A store that is away for a moment is waited for.
 ///
@@ -65,9 +104,10 @@ pub async fn take(
     stop: &CancellationToken,
     mut on_standby: impl FnMut(Leadership),
 ) -> Result<Option<Leadership>, StoreError> {
-    let (mut told, mut away) = (None, false);
+    let (mut told, mut away, mut seen) = (None, false, None);
     loop {
-        let taken = store.take_leadership(holder, address, clock::now(), terms.lease_ms).await;
+        let claim = Seen::claim(seen, terms.lease_ms);
+        let taken = store.succeed_leader(holder, address, claim).await;
         let is_away = taken.as_ref().is_err_and(StoreError::is_passing);
         match taken {
             Err(error) if is_away => {
@@ -79,6 +119,7 @@ pub async fn take(
             Ok(leadership) => return Ok(Some(leadership)),
             Err(StoreError::LedByAnother(leader)) => {
                 let epoch = leader.epoch;
+                seen = Some(Seen::again(seen, &leader));
                 let is_gone = terms.watches && is_gone(store, epoch).await;
                 if told != Some(epoch) {
                     tracing::info!(leader = leader.holder, address = leader.address, "standing by");
@@ -108,7 +149,7 @@ async fn is_gone(store: &Arc<dyn Store>, epoch: Epoch) -> bool {
         return false;
     }
     tracing::warn!(%epoch, "the leader's session with the database has ended");
-    store.resign(epoch, clock::now()).await.is_ok()
+    resign(store, epoch).await.is_ok()
 }
 
 /// Renews the lease three times in its length; returns when it is lost or when asked to stop.

@@ -52,9 +52,9 @@ use gotgan_core::world::Snapshot;
 
 pub use error::StoreError;
 pub use records::{
-    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, Sight, StartRecord, TaskFilter,
-    TokenRecord, Verification,
+    AnsweredRequest, Balance, Claim, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord,
+    Leadership, LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, Sight, StartRecord,
+    TaskFilter, TokenRecord, Verification,
 };
 
 /// What a store answers.
@@ -66,8 +66,16 @@ pub trait Store: Send + Sync + Debug {
     /// Which database this is.
     fn kind(&self) -> DatabaseKind;
 
-    /// Becomes leader if nobody else is, or if the lease of who was has run out at `now`; the epoch grows by one.
-    /// On success the lease runs until `now` plus `lease_ms`.
+    /// Becomes leader if nobody else is, or if who was has given its lease up or let it run out, as `claim` says; the
+    /// epoch grows by one.
+    ///
+    /// # Errors
+    /// [`StoreError::LedByAnother`] with the leader in force.
+    async fn succeed_leader(&self, holder: &str, address: &str, claim: Claim)
+    -> Result<Leadership>;
+
+    /// [`Self::succeed_leader`] where all clocks are one: if the lease of who led has run out at `now`. On success the
+    /// lease runs until `now` plus `lease_ms`.
     ///
     /// # Errors
     /// [`StoreError::LedByAnother`] with the leader in force.
@@ -77,7 +85,10 @@ pub trait Store: Send + Sync + Debug {
         address: &str,
         now: UnixMicros,
         lease_ms: i64,
-    ) -> Result<Leadership>;
+    ) -> Result<Leadership> {
+        let claim = Claim { over: now, unless_renewed: None, until: now.plus_millis(lease_ms) };
+        self.succeed_leader(holder, address, claim).await
+    }
 
     /// Extends the lease of the leader of `epoch`.
     ///

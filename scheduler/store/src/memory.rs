@@ -23,9 +23,9 @@ use gotgan_core::quota::{Interval, QuotaBook};
 use gotgan_core::world::Snapshot;
 
 use crate::{
-    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, StartRecord, Store,
-    StoreError, TokenRecord, Verification,
+    AnsweredRequest, Balance, Claim, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord,
+    Leadership, LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, StartRecord,
+    Store, StoreError, TokenRecord, Verification,
 };
 
 pub use tables::Tables;
@@ -67,14 +67,13 @@ impl Store for Memory {
         DatabaseKind::Sqlite
     }
 
-    async fn take_leadership(
+    async fn succeed_leader(
         &self,
         holder: &str,
         address: &str,
-        now: UnixMicros,
-        lease_ms: i64,
+        claim: Claim,
     ) -> Result<Leadership> {
-        self.tables().take_leadership(holder, address, now, now.plus_millis(lease_ms))
+        self.tables().succeed_leader(holder, address, claim)
     }
 
     async fn renew_leadership(&self, epoch: Epoch, now: UnixMicros, lease_ms: i64) -> Result<()> {

@@ -43,6 +43,18 @@ pub struct Leadership {
     pub expires: UnixMicros,
 }
 
+/// By what right somebody would lead, and for how long. Whoever led under the same name before may at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// A lease that runs until no later than this is over.
+    pub over: UnixMicros,
+    /// So is one that is still the one of this epoch that runs until then: whoever asks has waited for its length without
+    /// seeing it renewed, and knows so without any clock that others have.
+    pub unless_renewed: Option<(Epoch, UnixMicros)>,
+    /// Until when the new lease runs.
+    pub until: UnixMicros,
+}
+
 /// What is seen of the process that leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {

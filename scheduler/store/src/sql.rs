@@ -83,6 +83,7 @@ pub(crate) const TAKE_LEADERSHIP: &str = "\
     ON CONFLICT (single) DO UPDATE SET epoch = leadership.epoch + 1, holder = excluded.holder, \
         address = excluded.address, expires_us = excluded.expires_us \
     WHERE leadership.expires_us <= $4 OR leadership.holder = excluded.holder \
+        OR (leadership.epoch = $5 AND leadership.expires_us = $6) \
     RETURNING epoch, holder, address, expires_us";
 
 pub(crate) const RENEW_LEADERSHIP: &str = "UPDATE leadership SET expires_us = $1 WHERE epoch = $2";

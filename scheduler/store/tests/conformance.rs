@@ -69,6 +69,7 @@ promises! {
         leadership::whoever_led_before_takes_over_from_itself_at_once,
         leadership::of_many_who_ask_at_once_one_leads,
         leadership::a_renewed_lease_runs_longer,
+        leadership::a_lease_that_was_seen_not_to_be_renewed_is_taken_whatever_clocks_show,
         leadership::who_resigned_need_not_be_waited_for,
         leadership::an_overtaken_leader_writes_nothing,
         leadership::nobody_writes_before_there_is_a_leader,

@@ -1,9 +1,12 @@
 //! What a worker says cannot take the server down: a panic while it is drafted is counted, and what it was about is laid aside.
 //! And what plays found and is easier said by itself.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use gotgan_core::amount::UnixMicros;
 use gotgan_core::ids::{AttemptId, JobId, NodeName, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::node::Admin;
@@ -21,6 +24,7 @@ use gotgan_scheduler::auth::{Authenticator, Principal, PrincipalKind, Role};
 use gotgan_scheduler::clock;
 use gotgan_scheduler::config::Timing;
 use gotgan_scheduler::flow::quarantine::Origin;
+use gotgan_scheduler::loops::leadership::{self, Terms};
 use gotgan_scheduler::metrics::Metrics;
 use gotgan_store::memory::Memory;
 use tokio::runtime::Handle;
@@ -174,4 +178,33 @@ async fn a_look_that_panics_has_no_answer_and_ends_nothing() {
     assert!(looked.is_err());
     assert_eq!(services.metrics.assertions.get(), 1);
     assert_eq!(services.writer.read(|world| world.jobs.len()).await.unwrap(), 0);
+}
+
+#[test]
+fn a_standby_waits_until_it_saw_the_lease_not_renewed_for_its_length_whatever_its_clock_shows() {
+    const LEASE_MS: i64 = 1_000;
+    // By this clock every lease of the leader ran out long ago.
+    clock::simulated::begin(UnixMicros(1_800_000_000_000_000));
+    let store = Memory::new().store();
+    let soon = || Context::from_waker(Waker::noop());
+    let mut first = store.take_leadership("one", "one", UnixMicros(1), LEASE_MS);
+    let Poll::Ready(Ok(led)) = first.as_mut().poll(&mut soon()) else { panic!("it is in memory") };
+    drop(first);
+    let (terms, stop) = (Terms { lease_ms: LEASE_MS, watches: true }, CancellationToken::new());
+    let mut taking = pin!(leadership::take(&store, ("two", "two"), terms, &stop, |_| {}));
+    let mut waited_ms = 0;
+    let taken = loop {
+        if let Poll::Ready(taken) = taking.as_mut().poll(&mut soon()) {
+            break taken;
+        }
+        if waited_ms == 600 {
+            let mut renewed = store.renew_leadership(led.epoch, UnixMicros(2), LEASE_MS);
+            assert!(matches!(renewed.as_mut().poll(&mut soon()), Poll::Ready(Ok(()))));
+        }
+        waited_ms += 100;
+        clock::simulated::advance(Duration::from_millis(100));
+    };
+    clock::simulated::end();
+    assert_eq!(taken.unwrap().unwrap().epoch.0, led.epoch.0 + 1);
+    assert!((1_600..2_200).contains(&waited_ms), "after {waited_ms} ms");
 }

@@ -19,7 +19,7 @@ use gotgan_core::quota::{Approval, QuotaBook};
 use gotgan_core::step::Step;
 use gotgan_core::window::{Window, WindowId};
 
-use crate::{AnsweredRequest, JoinTokenRecord, Leadership, Result, StoreError, TokenRecord};
+use crate::{AnsweredRequest, Claim, JoinTokenRecord, Leadership, Result, StoreError, TokenRecord};
 
 /// Everything there is, by what it is found by.
 #[derive(Debug, Clone, Default)]
@@ -71,16 +71,17 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub(super) fn take_leadership(
+    pub(super) fn succeed_leader(
         &mut self,
         holder: &str,
         address: &str,
-        now: UnixMicros,
-        expires: UnixMicros,
+        claim: Claim,
     ) -> Result<Leadership> {
+        let Claim { over, unless_renewed, until: expires } = claim;
         if let Some(current) = &self.leadership
-            && current.expires > now
+            && current.expires > over
             && current.holder != holder
+            && unless_renewed != Some((current.epoch, current.expires))
         {
             return Err(StoreError::LedByAnother(current.clone()));
         }

@@ -25,9 +25,9 @@ use super::{
 use crate::sheets::sheets;
 use crate::write_op::{TRIES_MAX, WriteOp, is_broken, may_be_run_again};
 use crate::{
-    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Sight, StartRecord, Store,
-    StoreError, TokenRecord, Verification,
+    AnsweredRequest, Balance, Claim, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord,
+    Leadership, LedgerAudit, LedgerFilter, Page, RecordedSubmission, Result, Round, Sight,
+    StartRecord, Store, StoreError, TokenRecord, Verification,
 };
 
 /// A store on this database.
@@ -119,15 +119,13 @@ impl Store for Backend {
         KIND
     }
 
-    async fn take_leadership(
+    async fn succeed_leader(
         &self,
         holder: &str,
         address: &str,
-        now: UnixMicros,
-        lease_ms: i64,
+        claim: Claim,
     ) -> Result<Leadership> {
-        let expires = now.plus_millis(lease_ms);
-        self.write(writes::TakeLeadership { holder, address, now, expires }).await
+        self.write(writes::TakeLeadership { holder, address, claim }).await
     }
 
     async fn renew_leadership(&self, epoch: Epoch, now: UnixMicros, lease_ms: i64) -> Result<()> {

@@ -8,13 +8,12 @@ use super::{Connection, Db, sql};
 use crate::decode;
 use crate::sheets::Sheet;
 use crate::write_op::{WriteOp, refused};
-use crate::{Leadership, Result, StoreError};
+use crate::{Claim, Leadership, Result, StoreError};
 
 pub(super) struct TakeLeadership<'a> {
     pub holder: &'a str,
     pub address: &'a str,
-    pub now: UnixMicros,
-    pub expires: UnixMicros,
+    pub claim: Claim,
 }
 
 impl WriteOp<Connection> for TakeLeadership<'_> {
@@ -22,11 +21,16 @@ impl WriteOp<Connection> for TakeLeadership<'_> {
     const DOING: &'static str = "take the leadership";
 
     async fn run(&self, connection: &mut Connection) -> Result<Leadership> {
+        let Claim { over, unless_renewed, until } = self.claim;
+        // No leadership has the epoch 0.
+        let (epoch, expires) = unless_renewed.unwrap_or_default();
         let taken: Option<decode::LeadershipRow> = sqlx::query_as::<Db, _>(sql::TAKE_LEADERSHIP)
             .bind(self.holder)
             .bind(self.address)
-            .bind(self.expires.0)
-            .bind(self.now.0)
+            .bind(until.0)
+            .bind(over.0)
+            .bind(signed(epoch.0))
+            .bind(expires.0)
             .fetch_optional(&mut *connection)
             .await
             .map_err(refused(Self::DOING))?;

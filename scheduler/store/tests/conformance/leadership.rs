@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::Epoch;
 use gotgan_core::world::World;
-use gotgan_store::{DatabaseKind, Leadership, Round, Sight, StoreError};
+use gotgan_store::{Claim, DatabaseKind, Leadership, Round, Sight, StoreError};
 
 use sqlx::Connection;
 
@@ -68,6 +68,26 @@ pub async fn a_renewed_lease_runs_longer(place: Arc<Place>) {
     assert_eq!(store.leadership().await.unwrap().unwrap().expires, at(18));
     assert!(store.take_leadership("two", "two:1", at(17), LEASE_MS).await.is_err());
     assert!(store.take_leadership("two", "two:1", at(18), LEASE_MS).await.is_ok());
+}
+
+pub async fn a_lease_that_was_seen_not_to_be_renewed_is_taken_whatever_clocks_show(
+    place: Arc<Place>,
+) {
+    let store = place.open().await;
+    let first = store.take_leadership("one", "one:1", at(1000), LEASE_MS).await.unwrap();
+    let seen = Some((first.epoch, first.expires));
+    let claim = Claim { over: at(0), unless_renewed: None, until: at(30) };
+    let ask = |claim| store.succeed_leader("two", "two:1", claim);
+    assert!(matches!(ask(claim).await, Err(StoreError::LedByAnother(_))), "nobody gave it up");
+    store.renew_leadership(first.epoch, at(1001), LEASE_MS).await.unwrap();
+    let claim = Claim { unless_renewed: seen, ..claim };
+    assert!(matches!(ask(claim).await, Err(StoreError::LedByAnother(_))), "it was renewed");
+    let renewed = store.leadership().await.unwrap().unwrap().expires;
+    let other = Claim { unless_renewed: Some((Epoch(9), renewed)), ..claim };
+    assert!(matches!(ask(other).await, Err(StoreError::LedByAnother(_))), "of another epoch");
+    let claim = Claim { unless_renewed: Some((first.epoch, renewed)), ..claim };
+    let second = ask(claim).await.unwrap();
+    assert_eq!((second.epoch, second.expires), (Epoch(2), at(30)));
 }
 
 /// SQLite serves one process, so nobody looks there.

@@ -15,9 +15,9 @@ use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::quota::{Interval, QuotaBook};
 use gotgan_core::world::{Snapshot, World};
 use gotgan_store::{
-    AnsweredRequest, Balance, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord, Leadership,
-    LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, StartRecord, Store, StoreError,
-    TokenRecord, Verification,
+    AnsweredRequest, Balance, Claim, DatabaseKind, JobDetail, JobFilter, JoinTokenRecord,
+    Leadership, LedgerAudit, LedgerFilter, Page, RecordedSubmission, Round, StartRecord, Store,
+    StoreError, TokenRecord, Verification,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -55,15 +55,14 @@ impl Store for Shelf {
         DatabaseKind::Sqlite
     }
 
-    async fn take_leadership(
+    async fn succeed_leader(
         &self,
         holder: &str,
         address: &str,
-        now: UnixMicros,
-        _lease_ms: i64,
+        claim: Claim,
     ) -> Result<Leadership> {
         let (holder, address) = (holder.to_owned(), address.to_owned());
-        Ok(Leadership { epoch: Epoch(1), holder, address, expires: now })
+        Ok(Leadership { epoch: Epoch(1), holder, address, expires: claim.until })
     }
 
     async fn renew_leadership(&self, _: Epoch, _: UnixMicros, _: i64) -> Result<()> {
