@@ -13,12 +13,14 @@ use gotgan_core::ids::UserName;
 use gotgan_store::{Leadership, Round, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::{self, Gate};
 use crate::api::Services;
 use crate::assembly::{Assembly, Ground};
-use crate::auth::tls::{self, ServerIdentity, TlsFiles};
+use crate::auth::tls::{self, Renewal, ServerIdentity, TlsFiles};
 use crate::auth::{Authenticator, Role, new_token, random_secret};
 use crate::clock;
 use crate::config::Config;
@@ -66,7 +68,7 @@ pub async fn run(config: Config, insecure: bool, stop: CancellationToken) -> any
     let identity = if insecure { None } else { Some(Arc::new(identity(&config, bound)?)) };
     let (metrics, leads) = (Metrics::new(), Arc::new(AtomicBool::new(false)));
     metrics::answer(&config.server.http_listen, &metrics, &leads, &stop).await?;
-    let front = Front::open(listener, identity.as_ref()).await?;
+    let front = Front::open(listener, renewed(identity.as_deref(), &config, bound)?).await;
     let reads = Reads { store: &store, config: &config, metrics: &metrics };
     let candidate = Candidate { reads, holder: &holder(&data_dir)?, address: &address };
     let taken = candidate.wait(&front, &stop).await?;
@@ -225,6 +227,19 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+/// What handshakes are done with: the certificate of this identity, and what it is renewed by.
+fn renewed(
+    identity: Option<&ServerIdentity>,
+    config: &Config,
+    bound: SocketAddr,
+) -> anyhow::Result<Option<watch::Receiver<TlsAcceptor>>> {
+    let Some(found) = identity else { return Ok(None) };
+    let (renewal, current) = Renewal::begin(found).context("cannot use TLS")?;
+    let config = config.clone();
+    tokio::spawn(renewal.keep(move || self::identity(&config, bound)));
+    Ok(Some(current))
 }
 
 fn identity(config: &Config, bound: SocketAddr) -> anyhow::Result<ServerIdentity> {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::future::BoxFuture;
 use gotgan_proto::v1::jobs_server::JobsServer;
 use gotgan_store::Leadership;
@@ -18,6 +17,7 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -29,7 +29,6 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::answers::Answers;
 use crate::api::{JobsService, error};
-use crate::auth::tls::ServerIdentity;
 use crate::connections::{self, Door};
 use crate::standby::Aside;
 
@@ -75,14 +74,8 @@ impl std::fmt::Debug for Front {
 impl Front {
     /// Connections are accepted, and wait until it stands by or leads.
     ///
-    /// # Errors
-    /// If the certificate cannot be used.
-    pub async fn open(
-        listener: TcpListener,
-        identity: Option<&Arc<ServerIdentity>>,
-    ) -> anyhow::Result<Self> {
-        let tls = identity.map(|identity| identity.acceptor()).transpose();
-        let tls = tls.context("cannot use TLS")?;
+    /// `tls` is what handshakes are done with at the moment.
+    pub async fn open(listener: TcpListener, tls: Option<watch::Receiver<TlsAcceptor>>) -> Self {
         let server = Server::builder()
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -98,7 +91,7 @@ impl Front {
             .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
         let front = Self { stage, reporter, door, closing, serving: tokio::spawn(serving) };
         front.report(ServingStatus::NotServing).await;
-        Ok(front)
+        front
     }
 
     async fn report(&self, status: ServingStatus) {
@@ -232,7 +225,7 @@ mod tests {
     async fn opened() -> (Front, HealthClient<Channel>, Arc<AtomicU32>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let front = Front::open(listener, None).await.unwrap();
+        let front = Front::open(listener, None).await;
         let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", door.local_addr().unwrap());
         let connections = Arc::new(AtomicU32::new(0));

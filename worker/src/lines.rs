@@ -2,6 +2,7 @@
 //! full of nodes needs no handshakes to come to it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::join;
 use crate::session::{SessionError, TlsMaterial};
 
 /// A scheduler that does not answer this long is tried no further.
@@ -22,17 +24,35 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// The connections of one node.
 #[derive(Debug)]
 pub struct Lines {
-    tls: Option<ClientTlsConfig>,
+    tls: Mutex<Option<ClientTlsConfig>>,
+    /// Absent: what it began with is not renewed.
+    kept: Option<Mutex<Kept>>,
     /// What lines are opened by, made once: it holds the certificates that were read, and the tickets that were given.
     endpoints: Mutex<BTreeMap<String, Endpoint>>,
     open: Mutex<BTreeMap<String, Channel>>,
+}
+
+/// Certificates that lie in a state directory and may be renewed there.
+#[derive(Debug)]
+struct Kept {
+    state_directory: PathBuf,
+    /// As they were read last.
+    read: TlsMaterial,
 }
 
 impl Lines {
     /// None is open yet.
     #[must_use]
     pub fn new(tls: Option<ClientTlsConfig>) -> Self {
-        Self { tls, endpoints: Mutex::default(), open: Mutex::default() }
+        let (endpoints, open) = (Mutex::default(), Mutex::default());
+        Self { tls: Mutex::new(tls), kept: None, endpoints, open }
+    }
+
+    /// With certificates that were read from a state directory; each new connection is made with what lies there then.
+    #[must_use]
+    pub fn kept_in(state_directory: PathBuf, read: TlsMaterial) -> Self {
+        let tls = Some(read.client_config());
+        Self { kept: Some(Mutex::new(Kept { state_directory, read })), ..Self::new(tls) }
     }
 
     /// The connection to an address, opened if there is none.
@@ -43,9 +63,26 @@ impl Lines {
         if let Some(channel) = lock(&self.open).get(address).cloned() {
             return Ok(channel);
         }
+        self.look_for_renewal();
         let channel = open(&self.endpoint(address)?).await?;
         lock(&self.open).insert(address.to_owned(), channel.clone());
         Ok(channel)
+    }
+
+    /// Whoever joined anew has other certificates. Tickets that were given by the old ones are not used any more.
+    fn look_for_renewal(&self) {
+        let Some(kept) = &self.kept else { return };
+        let mut kept = lock(kept);
+        match join::stored(&kept.state_directory) {
+            Ok(Some(found)) if found != kept.read => {
+                tracing::info!("took the certificate that was renewed");
+                *lock(&self.tls) = Some(found.client_config());
+                lock(&self.endpoints).clear();
+                kept.read = found;
+            }
+            Ok(Some(_) | None) => {}
+            Err(error) => tracing::warn!(%error, "cannot look whether the certificate was renewed"),
+        }
     }
 
     fn endpoint(&self, address: &str) -> Result<Endpoint, SessionError> {
@@ -53,7 +90,7 @@ impl Lines {
         if let Some(endpoint) = endpoints.get(address) {
             return Ok(endpoint.clone());
         }
-        let endpoint = endpoint_of(address, self.tls.clone())?;
+        let endpoint = endpoint_of(address, lock(&self.tls).clone())?;
         endpoints.insert(address.to_owned(), endpoint.clone());
         Ok(endpoint)
     }
@@ -159,5 +196,41 @@ mod tests {
         let error = lines.to("http://127.0.0.1:1").await.unwrap_err();
         assert!(matches!(error, SessionError::Connect(_)), "{error}");
         assert!(lock(&lines.open).is_empty());
+    }
+
+    fn material(name: &str) -> TlsMaterial {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate_pem = params.self_signed(&key).unwrap().pem();
+        let ca_pem = certificate_pem.clone();
+        TlsMaterial { ca_pem, certificate_pem, key_pem: key.serialize_pem() }
+    }
+
+    fn keep(directory: &std::path::Path, material: &TlsMaterial) {
+        let tls = directory.join("tls");
+        std::fs::create_dir_all(&tls).unwrap();
+        std::fs::write(tls.join("ca.pem"), &material.ca_pem).unwrap();
+        std::fs::write(tls.join("cert.pem"), &material.certificate_pem).unwrap();
+        std::fs::write(tls.join("key.pem"), &material.key_pem).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_is_made_with_the_certificate_that_lies_there_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (material("old"), material("new"));
+        keep(directory.path(), &old);
+        let lines = Lines::kept_in(directory.path().to_owned(), old.clone());
+        let shown = || lock(lines.kept.as_ref().unwrap()).read.clone();
+        let nobody = "https://127.0.0.1:1";
+        lines.to(nobody).await.unwrap_err();
+        assert!(shown() == old && lock(&lines.endpoints).contains_key(nobody));
+        keep(directory.path(), &new);
+        lines.endpoint("https://127.0.0.1:2").unwrap();
+        lines.to(nobody).await.unwrap_err();
+        assert!(shown() == new);
+        assert_eq!(lock(&lines.endpoints).len(), 1, "what the old one opened lines by is gone");
+        std::fs::remove_file(directory.path().join("tls/key.pem")).unwrap();
+        lines.to(nobody).await.unwrap_err();
+        assert!(shown() == new, "half of one is none");
     }
 }

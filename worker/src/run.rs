@@ -263,7 +263,8 @@ async fn link(config: &Config, state: &Path, node: &str) -> Result<Link, RunErro
         false => Some(identity(config, state, node).await?),
     };
     let backoff_max = Duration::from_millis(config.reconnect_max_ms);
-    Ok(Link { schedulers: config.schedulers.clone(), tls, backoff_max })
+    let (schedulers, state_directory) = (config.schedulers.clone(), state.to_owned());
+    Ok(Link { schedulers, tls, state_directory, backoff_max })
 }
 
 async fn identity(

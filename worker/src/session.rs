@@ -4,6 +4,7 @@
 //! supervisor begins every stream with all that is not acknowledged.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,14 @@ pub struct Link {
     pub schedulers: Vec<String>,
     /// Certificates; none with `--insecure`.
     pub tls: Option<TlsMaterial>,
+    /// Where they lie, and are renewed.
+    pub state_directory: PathBuf,
     /// Longest pause between two tries.
     pub backoff_max: Duration,
 }
 
 /// What proves who is who, in PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsMaterial {
     /// Authority that signs the schedulers' certificates.
     pub ca_pem: String,
@@ -131,7 +134,10 @@ pub struct Session {
 impl Session {
     /// Connects again and again; returns only when the supervisor has ended.
     pub async fn run(&self) -> Stopped {
-        let lines = Lines::new(self.link.tls.as_ref().map(TlsMaterial::client_config));
+        let lines = match self.link.tls.clone() {
+            Some(read) => Lines::kept_in(self.link.state_directory.clone(), read),
+            None => Lines::new(None),
+        };
         tokio::select! {
             stopped = self.follow_the_leader(&lines) => stopped,
             () = lines.keep_open(&self.link.schedulers, chance()) => Stopped,

@@ -6,6 +6,7 @@
 
 mod files;
 mod issue;
+mod renewal;
 mod tickets;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use issue::Authority;
+pub use renewal::Renewal;
 use tickets::Tickets;
 
 /// The organizational unit that marks a certificate as a worker's.

@@ -23,13 +23,14 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use super::tls::{ServerIdentity, TlsFiles};
+use super::tls::{self, ServerIdentity, TlsFiles};
 use super::*;
 use crate::connections::{self, Door};
 use crate::metrics::{Metrics, RpcMetricsLayer};
@@ -152,6 +153,7 @@ impl TestServer {
         let acceptor = identity.acceptor().unwrap();
         let door = Door::default();
         door.open();
+        let (_, acceptor) = watch::channel(acceptor);
         let lines = connections::lines(listener, Some(acceptor), door);
         let server = Server::builder()
             .layer(RpcMetricsLayer::new(Arc::clone(&metrics)))
@@ -402,6 +404,35 @@ async fn who_comes_back_to_a_server_started_again_is_known_by_half_a_handshake()
     assert_eq!(first, (HandshakeKind::Full, shown.to_vec()));
     let again = greet(&client, &identity().acceptor().unwrap()).await;
     assert_eq!(again, (HandshakeKind::Resumed, shown.to_vec()));
+}
+
+/// What a server shows to a client that trusts the CA of `dir`.
+async fn shown_by(server: &TlsAcceptor, ca_pem: &str) -> Vec<u8> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let (near, far) = tokio::io::duplex(16 << 10);
+    let client = TlsConnector::from(Arc::new(config));
+    let (near, far) =
+        tokio::join!(client.connect("localhost".try_into().unwrap(), near), server.accept(far));
+    far.unwrap();
+    near.unwrap().get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn whoever_comes_after_a_renewal_is_met_with_the_new_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity =
+        |name: &str| ServerIdentity::load_or_make(dir.path(), &[name.to_owned()], now()).unwrap();
+    let old = identity("old.example");
+    let ca = old.ca_pem().to_owned();
+    let (mut renewal, current) = tls::Renewal::begin(&old).unwrap();
+    let before = shown_by(&current.borrow().clone(), &ca).await;
+    assert!(!renewal.take(&identity("old.example")).unwrap(), "it is the same");
+    // A new name is a new certificate.
+    assert!(renewal.take(&identity("new.example")).unwrap());
+    let after = shown_by(&current.borrow().clone(), &ca).await;
+    assert_ne!(before, after);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,7 +71,7 @@ impl Door {
 /// The connections that come to a socket. It is closed when this is dropped.
 pub fn lines(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<watch::Receiver<TlsAcceptor>>,
     door: Door,
 ) -> impl Stream<Item = io::Result<Line>> + Send + 'static {
     let (ready, lines) = mpsc::channel(READY);
@@ -82,7 +82,8 @@ pub fn lines(
 /// Brings one connection in.
 #[derive(Clone)]
 struct Usher {
-    tls: Option<TlsAcceptor>,
+    /// By what handshakes are done at the moment.
+    tls: Option<watch::Receiver<TlsAcceptor>>,
     door: Door,
     ready: mpsc::Sender<Line>,
 }
@@ -131,6 +132,7 @@ impl Usher {
         };
         timeout(PATIENCE, socket.readable()).await??;
         let turn = turn().await?;
+        let tls = tls.borrow().clone();
         let mut handshake = pin!(tls.accept(socket));
         let in_turn = timeout(TURN, &mut handshake).await;
         drop(turn);
