@@ -75,13 +75,23 @@ impl Cluster {
     /// A scheduler beside the first one, on the same database, not yet serving perhaps.
     #[must_use]
     pub fn start_second_scheduler(&self) -> SchedulerProcess {
+        self.start_second_scheduler_with(&[], "")
+    }
+
+    /// The same with variables in its environment that others of the name give way to, and more in its settings file.
+    fn start_second_scheduler_with(
+        &self,
+        variables: &[(String, String)],
+        settings: &str,
+    ) -> SchedulerProcess {
         let mut second = SchedulerProcess::new(
             self.directory().join("scheduler-2"),
             self.database.url(),
             &self.settings,
             self.insecure,
         );
-        second.with_variables(&self.variables);
+        second.with_variables(&[&self.variables, variables].concat());
+        second.configure(settings);
         second.install(self.scheduler.programs());
         // One authority signs for both, as an installation with two schedulers has it.
         let (from, to) = (self.scheduler.directory(), second.directory());
@@ -93,7 +103,17 @@ impl Cluster {
     /// A scheduler that stands by; workers and command lines that are started later know of both.
     #[must_use]
     pub fn add_standby(&mut self) -> SchedulerProcess {
-        let mut second = self.start_second_scheduler();
+        self.add_standby_with(&[], "")
+    }
+
+    /// The same with variables in its environment that others of the name give way to, and more in its settings file.
+    #[must_use]
+    pub fn add_standby_with(
+        &mut self,
+        variables: &[(String, String)],
+        settings: &str,
+    ) -> SchedulerProcess {
+        let mut second = self.start_second_scheduler_with(variables, settings);
         second.wait_until_standby();
         self.others.push(second.url());
         second
@@ -151,19 +171,21 @@ impl Cluster {
     ) -> &mut WorkerProcess {
         let mut urls = vec![self.scheduler.url()];
         urls.extend(self.others.iter().cloned());
-        self.add_worker_by(urls, node, gpus, settings).await
+        self.add_worker_by(urls, node, gpus, settings, &[]).await
     }
 
-    /// As [`Self::add_worker_with`], for one that reaches the schedulers by other addresses than their own.
+    /// As [`Self::add_worker_with`], for one that reaches the schedulers by other addresses than their own and has more in its
+    /// environment.
     pub async fn add_worker_by(
         &mut self,
         urls: Vec<String>,
         node: &str,
         gpus: &str,
         settings: &str,
+        variables: &[(String, String)],
     ) -> &mut WorkerProcess {
         let token = self.api.join_token().await;
-        let worker = WorkerProcess::start(self, node, gpus, settings, &token, urls);
+        let worker = WorkerProcess::start(self, node, gpus, settings, &token, urls, variables);
         self.workers.insert(node.to_owned(), worker);
         self.api.wait_for_node(node, gotgan_proto::v1::NodeLiveness::Ready).await;
         self.worker(node)

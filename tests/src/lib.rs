@@ -24,6 +24,8 @@ pub mod command_line;
 pub mod database;
 pub mod deadline;
 pub mod jobs;
+pub mod libc_faults;
+mod library;
 pub mod nvml_double;
 pub mod process;
 pub mod programs;

@@ -1,9 +1,13 @@
 //! A double of the GPU driver's library in a directory of its own, for workers that read real GPUs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use crate::library;
+
+/// What the library tells, beside it.
+const STATE: &str = "nvml.json";
 
 /// Puts the library and what it is to tell into a directory; gives the library's path. It is built where that has not
 /// been done: no program depends on it.
@@ -13,26 +17,19 @@ use serde_json::Value;
 #[must_use]
 pub fn place(directory: &Path, state: &Value) -> PathBuf {
     std::fs::create_dir_all(directory).expect("a directory can be made");
-    let library = directory.join("libnvidia-ml.so.1");
-    std::fs::copy(build(), &library).expect("the double can be copied");
-    std::fs::write(directory.join("nvml.json"), state.to_string()).expect("a file can be written");
-    library
+    let path = directory.join("libnvidia-ml.so.1");
+    let built = library::build("gotgan-nvml-double", "libnvml_double.so");
+    std::fs::copy(built, &path).expect("the double can be copied");
+    std::fs::write(directory.join(STATE), state.to_string()).expect("a file can be written");
+    path
 }
 
-fn build() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--package", "gotgan-nvml-double", "--message-format", "json"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo can be run");
-    assert!(output.status.success(), "the double cannot be built");
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let files = messages.flat_map(|message| message["filenames"].as_array().cloned());
-    let files = files.flatten().filter_map(|file| file.as_str().map(PathBuf::from));
-    files
-        .into_iter()
-        .find(|file| file.ends_with("libnvml_double.so"))
-        .expect("cargo names the library")
+/// What a library that was placed tells from now on. Whoever reads at the moment sees the one or the other, whole.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn tell(directory: &Path, state: &Value) {
+    let fresh = directory.join("new");
+    std::fs::write(&fresh, state.to_string()).expect("a file can be written");
+    std::fs::rename(&fresh, directory.join(STATE)).expect("a file can be renamed");
 }

@@ -11,8 +11,10 @@
 //! It goes in rounds, each with a fresh cluster and a seed of its own, so that what is found is found again in a minute and
 //! the history to read is short.
 
+pub mod certificates;
 pub mod check;
 mod disk;
+mod driver;
 pub mod evidence;
 pub mod history;
 mod load;
@@ -181,7 +183,9 @@ async fn database(options: &Options) -> Option<Database> {
 fn shape(options: &Options) -> Shape {
     let (server, disk) = (options.on_postgres, !options.on_postgres);
     let schedulers = if options.on_postgres { 2 } else { 1 };
-    Shape { schedulers, workers: 2, virtuals: 10, clients: 3, server, disk }
+    let slow_server = server && stage::server_faults().is_some();
+    let (workers, virtuals, clients, drivers) = (2, 10, 3, 1);
+    Shape { schedulers, workers, virtuals, clients, server, disk, drivers, slow_server }
 }
 
 /// What was found, and all that was seen of whom it is about.

@@ -1,8 +1,12 @@
 //! Who is let in and who is not: tokens that do not count any more, other people's jobs, workers that are not ours.
 
-use gotgan_proto::v1::{self, JobState, Role};
+use std::time::Duration;
+
+use gotgan_proto::v1::{self, JobState, NodeLiveness, Role};
 use gotgan_tests::api::{fresh_key, told};
+use gotgan_tests::cluster::QUICK_TO_GIVE_UP;
 use gotgan_tests::jobs::{ALPHA, BETA, Shape, command};
+use gotgan_tests::torment::certificates::{Authority, Rejoining};
 use gotgan_tests::virtual_worker::link::CertificateRequest;
 use gotgan_tests::virtual_worker::{Link, Script, inventory};
 use gotgan_tests::{Api, Cluster, Database, deadline};
@@ -17,6 +21,7 @@ on_each_database! {
     a_worker_with_a_foreign_certificate_is_not_let_in,
     a_worker_is_the_node_of_its_certificate_and_no_other,
     the_token_of_a_job_is_for_that_job_alone,
+    a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_a_restart,
 }
 
 fn reason(status: &Status) -> (Code, String) {
@@ -245,4 +250,26 @@ async fn the_token_of_a_job_is_for_that_job_alone(database: Database) {
     cluster.api.wait_for_state(own, JobState::Completed).await;
     let after = job.jobs().get(v1::GetJobRequest { job_id: own }).await.unwrap_err();
     assert_eq!(after.code(), Code::Unauthenticated, "a token ends with its attempt: {after:?}");
+}
+
+async fn a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_a_restart(
+    database: Database,
+) {
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    cluster.add_worker("node-a", "1xB200").await;
+    let authority = Authority::of(&cluster.scheduler.directory().join("tls"));
+    let state = cluster.worker("node-a").state_directory().to_owned();
+    cluster.worker("node-a").kill();
+    authority.certify_worker("node-a", &state, Duration::ZERO);
+    cluster.worker("node-a").restart();
+    deadline::until("the worker to be refused", async || {
+        let said = cluster.worker("node-a").output();
+        if said.contains("no stream to the scheduler") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let (urls, ca) = (vec![cluster.scheduler.url()], cluster.scheduler.ca_path());
+    let rejoining = Rejoining { node: "node-a".into(), urls, ca, state };
+    deadline::within("it to join again", rejoining.join(vec![cluster.api.clone()])).await;
+    cluster.api.wait_for_node("node-a", NodeLiveness::Ready).await;
+    assert!(cluster.worker("node-a").ended().is_none());
 }

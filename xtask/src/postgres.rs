@@ -32,6 +32,8 @@ const MAX_CONNECTIONS: u32 = 400;
 #[derive(Debug)]
 pub struct Postgres {
     pub url: String,
+    /// What says how slow its syncs are, where it was started so that they can be.
+    pub faults: Option<PathBuf>,
     // Dropped in this order: the server first, then its files.
     server: Option<Daemon>,
     directory: Option<Directory>,
@@ -40,27 +42,34 @@ pub struct Postgres {
 impl Postgres {
     /// The server named by the environment, or one started here.
     pub fn obtain() -> Result<Self> {
-        if let Ok(url) = env::var(URL_VARIABLE) {
-            eprintln!("xtask: using the PostgreSQL of {URL_VARIABLE}");
-            return Ok(Self { url, server: None, directory: None });
-        }
-        remove_abandoned();
-        Self::start()
+        Self::obtain_with(None)
     }
 
-    fn start() -> Result<Self> {
+    /// The same; one that is started here is loaded with a library of faults, if there is one.
+    pub fn obtain_with(library: Option<&Path>) -> Result<Self> {
+        if let Ok(url) = env::var(URL_VARIABLE) {
+            eprintln!("xtask: using the PostgreSQL of {URL_VARIABLE}");
+            return Ok(Self { url, faults: None, server: None, directory: None });
+        }
+        remove_abandoned();
+        Self::start(library)
+    }
+
+    fn start(library: Option<&Path>) -> Result<Self> {
         let programs = locate::or_install()?;
         let account = Account::choose()?;
         let directory = Directory::create(&account)?;
         initialise(&programs, &account, &directory)?;
         let port = free_port()?;
-        let mut server = launch(&programs, &account, &directory, port)?;
+        let faults = library.map(|library| Faults::place(library, &directory)).transpose()?;
+        let mut server = launch(&programs, &account, &directory, port, faults.as_ref())?;
         interrupt::wait_for("PostgreSQL to start", START_LIMIT, || {
             is_ready(&mut server, &directory)
         })?;
         let url = format!("postgres://{SUPERUSER}@127.0.0.1:{port}/postgres");
         eprintln!("xtask: PostgreSQL from {} serves on port {port}", programs.display());
-        Ok(Self { url, server: Some(server), directory: Some(directory) })
+        let faults = faults.map(|faults| faults.file);
+        Ok(Self { url, faults, server: Some(server), directory: Some(directory) })
     }
 }
 
@@ -145,6 +154,28 @@ fn temporary_root() -> PathBuf {
     if on_disk.is_dir() { on_disk.to_path_buf() } else { env::temp_dir() }
 }
 
+/// A library that stands before the C library, and the file that says what it is to do: nothing at first.
+#[derive(Debug)]
+struct Faults {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Faults {
+    /// Where the server's user can read them.
+    fn place(library: &Path, directory: &Directory) -> Result<Self> {
+        let placed = directory.path.join("libc_faults.so");
+        let file = directory.path.join("faults");
+        fs::copy(library, &placed)
+            .with_context(|| format!("{} cannot be copied", library.display()))?;
+        fs::write(&file, [0; 16])?;
+        for path in [&placed, &file] {
+            fs::set_permissions(path, Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { library: placed, file })
+    }
+}
+
 fn initialise(programs: &Path, account: &Account, directory: &Directory) -> Result<()> {
     let output = account
         .command(&programs.join("initdb"))
@@ -160,7 +191,13 @@ fn initialise(programs: &Path, account: &Account, directory: &Directory) -> Resu
     Ok(())
 }
 
-fn launch(programs: &Path, account: &Account, directory: &Directory, port: u16) -> Result<Daemon> {
+fn launch(
+    programs: &Path,
+    account: &Account,
+    directory: &Directory,
+    port: u16,
+    faults: Option<&Faults>,
+) -> Result<Daemon> {
     let log = File::create(directory.log())?;
     let mut command = account.command(&programs.join("postgres"));
     command.arg("-D").arg(directory.data()).arg("-k").arg(&directory.path);
@@ -168,6 +205,9 @@ fn launch(programs: &Path, account: &Account, directory: &Directory, port: u16) 
     command.args(["-c", &format!("max_connections={MAX_CONNECTIONS}")]);
     // Written out though they are the defaults: a benchmark without them would lie.
     command.args(["-c", "fsync=on", "-c", "synchronous_commit=on"]);
+    if let Some(Faults { library, file }) = faults {
+        command.env("LD_PRELOAD", library).env("GOTGAN_TEST_LIBC_FAULTS", file);
+    }
     command.current_dir(&directory.path).stdin(Stdio::null());
     command.stdout(log.try_clone()?).stderr(log);
     Daemon::spawn("postgres", &mut command)

@@ -12,6 +12,10 @@ use crate::{child, interrupt};
 
 /// Every process of a run carries it, so that what is left is found and ended.
 const RUN_VARIABLE: &str = "GOTGAN_TORMENT_RUN";
+/// Names what says how slow the syncs of the database server are.
+const SERVER_FAULTS_VARIABLE: &str = "GOTGAN_TEST_POSTGRES_FAULTS";
+/// Built beside the programs.
+const FAULTS_LIBRARY: &str = "liblibc_faults.so";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum On {
@@ -48,10 +52,15 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
-    let server = if options.on == On::Postgres { Some(Postgres::obtain()?) } else { None };
     // As in development: assertions stay on.
     workspace.build(&["--workspace", "--bins"])?;
+    workspace.build(&["--package", "gotgan-libc-faults"])?;
     let programs = workspace.programs("debug");
+    let library = programs.join(FAULTS_LIBRARY);
+    let server = match options.on {
+        On::Postgres => Some(Postgres::obtain_with(Some(&library))?),
+        On::Sqlite => None,
+    };
     let mut command = Command::new(programs.join("gotgan-torment"));
     command.args(["--minutes", &options.minutes.to_string()]);
     if let Some(seed) = options.seed {
@@ -67,6 +76,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Some(server) => command.env(postgres::URL_VARIABLE, &server.url),
         None => command.env_remove(postgres::URL_VARIABLE),
     };
+    if let Some(faults) = server.as_ref().and_then(|server| server.faults.as_ref()) {
+        command.env(SERVER_FAULTS_VARIABLE, faults);
+    }
     let run = std::process::id().to_string();
     command.env(RUN_VARIABLE, &run);
     let status = child::run_in_foreground(&mut command);

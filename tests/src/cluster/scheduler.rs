@@ -77,6 +77,16 @@ impl SchedulerProcess {
         self.variables = variables.to_vec();
     }
 
+    /// Has more at the end of its settings file from its next start on.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn configure(&self, more: &str) {
+        let path = self.directory.join(SETTINGS);
+        let text = fs::read_to_string(&path).expect("it has settings");
+        fs::write(path, format!("{text}{more}")).expect("a file can be written");
+    }
+
     /// Another one on the same data.
     pub(super) fn rival(&self, log: &Path) -> Self {
         Self {

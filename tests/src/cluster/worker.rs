@@ -25,6 +25,8 @@ pub struct WorkerProcess {
     gpus: String,
     /// More of its settings file.
     settings: String,
+    /// More of its environment.
+    variables: Vec<(String, String)>,
     /// Where its programs are.
     programs: PathBuf,
     process: Option<Process>,
@@ -38,6 +40,7 @@ impl WorkerProcess {
         settings: &str,
         join_token: &str,
         urls: Vec<String>,
+        variables: &[(String, String)],
     ) -> Self {
         let mut worker = Self {
             node: node.to_owned(),
@@ -47,6 +50,7 @@ impl WorkerProcess {
             log: cluster.directory().join(format!("{node}.log")),
             gpus: gpus.to_owned(),
             settings: settings.to_owned(),
+            variables: variables.to_vec(),
             programs: programs::path("gotgan-worker").with_file_name(""),
             process: None,
         };
@@ -91,12 +95,19 @@ impl WorkerProcess {
         command.env("PATH", path_with(&programs::directory()));
         // Shims are forked and have their daemon's environment: by this they are known as the node's.
         command.env(NODE_VARIABLE, &self.state);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Silence of a scheduler that is being restarted must not cost a test seconds.
         let settings = self.state.with_extension("toml");
         let text = format!("reconnect_max_ms = 200\n{}", self.settings);
         std::fs::write(&settings, text).expect("a file can be written");
         command.arg("--config").arg(settings);
         self.process = Some(Process::spawn("gotgan-worker", &mut command, &self.log));
+    }
+
+    /// Where it keeps what it remembers.
+    #[must_use]
+    pub fn state_directory(&self) -> &Path {
+        &self.state
     }
 
     /// How the daemon ended, if it did by itself.

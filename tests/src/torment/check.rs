@@ -2,7 +2,8 @@
 //! scheduler is made.
 //!
 //! The numbers are those of the promises in `docs/torment.md`. Whatever is in doubt is taken for good: nobody can say
-//! what a node did that could not be reached, nor when a request was done that was not answered.
+//! what a node did that could not be reached, when a request was done that was not answered, nor when something was that a
+//! clock tells of that was wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -114,7 +115,10 @@ fn limits_passed(history: &History) -> Vec<Violation> {
     let attempts = attempts(&history.jobs);
     let is_given_up = |run: &Run, at_us: i64| {
         let attempt = attempts.get(&(run.job_id, run.attempt));
-        attempt.is_some_and(|attempt| attempt.ended_us > 0 && attempt.ended_us <= at_us)
+        attempt.is_some_and(|attempt| {
+            let is_over = attempt.ended_us > 0 && attempt.ended_us <= at_us;
+            is_over || history.has_doubtful_times(attempt)
+        })
     };
     let is_limited = |run: &&Run| of_project.get(&run.job_id) == Some(&LIMITED) && run.starts > 0;
     let runs: Vec<&Run> = history.runs.iter().filter(is_limited).collect();
@@ -275,6 +279,9 @@ fn outlived_attempts(history: &History) -> Vec<Violation> {
     for run in &history.runs {
         let Some(attempt) = attempts.get(&(run.job_id, run.attempt)) else { continue };
         let until_us = run.until_us.unwrap_or(i64::MAX);
+        if history.has_doubtful_times(attempt) {
+            continue;
+        }
         let told_us = reachable_from(history, &run.node, attempt.ended_us);
         if attempt.ended_us > 0 && until_us > told_us.saturating_add(END_WITHIN_US) {
             let (job, number, ended_us) = (run.job_id, run.attempt, attempt.ended_us);
@@ -328,7 +335,8 @@ fn wrong_preemptions(history: &History) -> Vec<Violation> {
             let moments = attempt.ended_us - STOPS_WITHIN_US..=attempt.ended_us;
             // A node that could not be told was told nobody knows when.
             let mut nodes = attempt.allocation.iter().map(|part| part.node.as_str());
-            if nodes.any(|node| was_apart(history, node, &moments)) {
+            let was_apart = nodes.any(|node| was_apart(history, node, &moments));
+            if was_apart || history.has_doubtful_times(attempt) {
                 continue;
             }
             // Where there is less than was promised in all, guarantees shrink.

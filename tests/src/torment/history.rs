@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use gotgan_proto::v1::{Job, JobState};
+use gotgan_proto::v1::{Attempt, Job, JobState};
 
 use super::promise::Promise;
 use crate::virtual_worker::Run;
@@ -87,6 +87,37 @@ pub struct Count {
     pub down: u64,
 }
 
+/// A wall clock that was off for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongClock {
+    /// Since when.
+    pub from_us: i64,
+    /// Until when.
+    pub until_us: i64,
+    /// By how much; above 0: it was ahead.
+    pub by_us: i64,
+    /// Of this node's worker; absent: of a scheduler.
+    pub node: Option<String>,
+}
+
+/// A scheduler that was started while its clock was off comes to it four times as slowly as time goes.
+const COMES_BACK_TIMES: i64 = 5;
+/// Whoever reads a clock tells of it a moment later.
+const TOLD_LATER_US: i64 = 2_000_000;
+
+impl WrongClock {
+    /// Whether what was written of an attempt on these nodes, and shows this time, may have been written by it.
+    #[must_use]
+    pub fn may_show(&self, nodes: &[&str], from_us: i64, until_us: i64) -> bool {
+        let off_us = self.by_us.abs() + TOLD_LATER_US;
+        let (concerns, times) = match &self.node {
+            Some(node) => (nodes.contains(&node.as_str()), 1),
+            None => (true, COMES_BACK_TIMES),
+        };
+        concerns && from_us <= self.until_us + times * off_us && until_us >= self.from_us - off_us
+    }
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -120,6 +151,8 @@ pub struct History {
     pub promise: Option<Promise>,
     /// When nodes did not say what ran on them, or were said to be sound and were not: by node, from and until.
     pub apart: BTreeMap<String, Vec<(i64, i64)>>,
+    /// Clocks that were off, by which times of attempts may have been written. Everything else here is by a clock that was right.
+    pub wrong_clocks: Vec<WrongClock>,
 }
 
 impl History {
@@ -128,6 +161,14 @@ impl History {
     pub fn leaderless(&self, longer_us: i64) -> Vec<(i64, i64)> {
         let pairs = self.led_us.iter().zip(self.led_us.iter().skip(1));
         pairs.filter(|(from, until)| *until - *from > longer_us).map(|(a, b)| (*a, *b)).collect()
+    }
+
+    /// Whether times of an attempt may have been written by a clock that was off.
+    #[must_use]
+    pub fn has_doubtful_times(&self, attempt: &Attempt) -> bool {
+        let nodes: Vec<&str> = attempt.allocation.iter().map(|part| part.node.as_str()).collect();
+        let mut clocks = self.wrong_clocks.iter();
+        clocks.any(|clock| clock.may_show(&nodes, attempt.leased_us, attempt.ended_us))
     }
 
     /// Notes how a job looked.

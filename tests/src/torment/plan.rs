@@ -24,6 +24,21 @@ pub struct Shape {
     pub server: bool,
     /// The database lies on a disk that can be filled.
     pub disk: bool,
+    /// The first so many workers that are processes ask a driver about their GPUs, which can lose one.
+    pub drivers: usize,
+    /// The database server's syncs can be made slow.
+    pub slow_server: bool,
+}
+
+/// A program, of those that are processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// A scheduler.
+    Scheduler(usize),
+    /// A worker, with its shims.
+    Worker(usize),
+    /// The database server, all of its processes.
+    Server,
 }
 
 /// One of a kind, counted from 0.
@@ -41,6 +56,12 @@ pub enum Target {
     Server,
     /// The disk that the database lies on.
     Disk,
+    /// The wall clock that a program sees.
+    Clock(Program),
+    /// What a program syncs to its disk.
+    Syncs(Program),
+    /// The GPUs of a worker, as its driver tells of them.
+    Gpus(usize),
 }
 
 /// What befalls a target.
@@ -66,6 +87,14 @@ pub enum Harm {
     Crash,
     /// No byte can be written.
     Fill,
+    /// The clock is off by so many milliseconds, and put right at the end.
+    Step(i64),
+    /// Each sync takes so much longer.
+    Slow(Duration),
+    /// The driver loses the GPU of this index; at the end it is there again.
+    LoseGpu(usize),
+    /// Restarted with a certificate that runs out at once; at the end everybody is thrown out, and a good one is put there.
+    Expire,
 }
 
 /// A fault.
@@ -86,13 +115,16 @@ impl Harm {
     #[must_use]
     pub fn kills(self) -> bool {
         match self {
-            Self::Kill | Self::PowerCut | Self::KillShim | Self::Crash => true,
+            Self::Kill | Self::PowerCut | Self::KillShim | Self::Crash | Self::Expire => true,
             Self::Pause
             | Self::Silence
             | Self::Reinstall
             | Self::Wires(_)
             | Self::WiresThenCut(_)
-            | Self::Fill => false,
+            | Self::Fill
+            | Self::Step(_)
+            | Self::Slow(_)
+            | Self::LoseGpu(_) => false,
         }
     }
 
@@ -113,6 +145,11 @@ impl Harm {
             Self::WiresThenCut(_) => "answers lost",
             Self::Crash => "crashed",
             Self::Fill => "full",
+            Self::Step(by_ms) if by_ms < 0 => "stepped back",
+            Self::Step(_) => "stepped forward",
+            Self::Slow(_) => "slow to sync",
+            Self::LoseGpu(_) => "lost one",
+            Self::Expire => "certificate ran out",
         }
     }
 }
@@ -128,6 +165,13 @@ impl Target {
             Self::Client(_) => "client",
             Self::Server => "database server",
             Self::Disk => "disk",
+            Self::Clock(Program::Scheduler(_)) => "clock of a scheduler",
+            Self::Clock(Program::Worker(_)) => "clock of a worker",
+            Self::Clock(Program::Server) => "clock of the database server",
+            Self::Syncs(Program::Scheduler(_)) => "disk of a scheduler",
+            Self::Syncs(Program::Worker(_)) => "disk of a worker",
+            Self::Syncs(Program::Server) => "disk of the database server",
+            Self::Gpus(_) => "GPUs of a worker",
         }
     }
 }
@@ -162,6 +206,8 @@ pub fn draw(seed: u64, shape: &Shape, time: Duration, per_minute: u32) -> Vec<Fa
 
 /// Nothing is harmed again sooner than this after it is sound.
 const REST: Duration = Duration::from_millis(300);
+/// GPUs of each node.
+pub const GPUS: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -177,14 +223,24 @@ enum Kind {
     ClientWires,
     Crash,
     Fill,
+    StepScheduler,
+    StepWorker,
+    SlowScheduler,
+    SlowWorker,
+    SlowServer,
+    LoseGpu,
+    ExpireScheduler,
+    ExpireWorker,
 }
 
 /// What can befall something of this shape, with how often it does.
 fn kinds(shape: &Shape) -> Vec<(u32, Kind)> {
     let mut kinds = vec![(14, Kind::KillScheduler), (6, Kind::PauseScheduler)];
+    kinds.extend([(4, Kind::StepScheduler), (2, Kind::ExpireScheduler)]);
     if shape.workers > 0 {
         kinds.extend([(12, Kind::KillWorker), (4, Kind::PauseWorker)]);
         kinds.extend([(3, Kind::PowerCut), (6, Kind::KillShim)]);
+        kinds.extend([(4, Kind::StepWorker), (4, Kind::SlowWorker), (3, Kind::ExpireWorker)]);
     }
     if shape.virtuals > 0 {
         kinds.extend([(8, Kind::Silence), (3, Kind::Reinstall)]);
@@ -197,16 +253,24 @@ fn kinds(shape: &Shape) -> Vec<(u32, Kind)> {
     }
     kinds.extend(shape.server.then_some((4, Kind::Crash)));
     kinds.extend(shape.disk.then_some((3, Kind::Fill)));
+    kinds.extend((shape.drivers > 0).then_some((5, Kind::LoseGpu)));
+    // A scheduler with a server has nothing of weight on its own disk.
+    kinds.extend((!shape.server).then_some((5, Kind::SlowScheduler)));
+    kinds.extend(shape.slow_server.then_some((5, Kind::SlowServer)));
     kinds
 }
 
 fn one(kind: Kind, shape: &Shape, random: &mut StdRng) -> (Target, Harm, Duration) {
     let mut below = |count: usize| random.random_range(0..count.max(1));
     let target = match kind {
-        Kind::KillScheduler | Kind::PauseScheduler => Target::Scheduler(below(shape.schedulers)),
-        Kind::KillWorker | Kind::PauseWorker | Kind::PowerCut | Kind::KillShim => {
-            Target::Worker(below(shape.workers))
+        Kind::KillScheduler | Kind::PauseScheduler | Kind::ExpireScheduler => {
+            Target::Scheduler(below(shape.schedulers))
         }
+        Kind::KillWorker
+        | Kind::PauseWorker
+        | Kind::PowerCut
+        | Kind::KillShim
+        | Kind::ExpireWorker => Target::Worker(below(shape.workers)),
         Kind::Silence | Kind::Reinstall => Target::Virtual(below(shape.virtuals)),
         Kind::WorkerWires => match below(shape.workers + shape.virtuals) {
             worker if worker < shape.workers => Target::Worker(worker),
@@ -215,6 +279,12 @@ fn one(kind: Kind, shape: &Shape, random: &mut StdRng) -> (Target, Harm, Duratio
         Kind::ClientWires => Target::Client(below(shape.clients)),
         Kind::Crash => Target::Server,
         Kind::Fill => Target::Disk,
+        Kind::StepScheduler => Target::Clock(Program::Scheduler(below(shape.schedulers))),
+        Kind::StepWorker => Target::Clock(Program::Worker(below(shape.workers))),
+        Kind::SlowScheduler => Target::Syncs(Program::Scheduler(below(shape.schedulers))),
+        Kind::SlowWorker => Target::Syncs(Program::Worker(below(shape.workers))),
+        Kind::SlowServer => Target::Syncs(Program::Server),
+        Kind::LoseGpu => Target::Gpus(below(shape.drivers)),
     };
     let harm = match kind {
         Kind::KillScheduler | Kind::KillWorker => Harm::Kill,
@@ -226,6 +296,12 @@ fn one(kind: Kind, shape: &Shape, random: &mut StdRng) -> (Target, Harm, Duratio
         Kind::WorkerWires | Kind::ClientWires => wires(random),
         Kind::Crash => Harm::Crash,
         Kind::Fill => Harm::Fill,
+        Kind::StepScheduler | Kind::StepWorker => step(random),
+        Kind::SlowScheduler | Kind::SlowWorker | Kind::SlowServer => {
+            Harm::Slow(Duration::from_millis(random.random_range(10..700)))
+        }
+        Kind::LoseGpu => Harm::LoseGpu(random.random_range(0..GPUS)),
+        Kind::ExpireScheduler | Kind::ExpireWorker => Harm::Expire,
     };
     (target, harm, lasts(kind, random))
 }
@@ -240,11 +316,20 @@ fn wires(random: &mut StdRng) -> Harm {
     }
 }
 
+/// By seconds, and one in three by up to two minutes; ahead as often as back.
+fn step(random: &mut StdRng) -> Harm {
+    let range_ms = if random.random_ratio(1, 3) { 10_000..120_000 } else { 500..10_000 };
+    let by_ms = random.random_range(range_ms);
+    Harm::Step(if random.random_ratio(1, 2) { by_ms } else { -by_ms })
+}
+
 /// Short ones that nobody gives up for and, one in three, long ones, beyond a lease and until a node is given up.
 fn lasts(kind: Kind, random: &mut StdRng) -> Duration {
     let range_ms = match kind {
         // It is over at once; its consequences are not.
         Kind::KillShim | Kind::Crash => 1..2,
+        // It must be there, run out, and be missed.
+        Kind::ExpireScheduler | Kind::ExpireWorker => 3_000..6_000,
         _ if random.random_ratio(1, 3) => 2_000..6_000,
         _ => 20..1_000,
     };
@@ -255,8 +340,16 @@ fn lasts(kind: Kind, random: &mut StdRng) -> Duration {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { schedulers: 2, workers: 2, virtuals: 4, clients: 3, server: true, disk: false };
+    const SHAPE: Shape = Shape {
+        schedulers: 2,
+        workers: 2,
+        virtuals: 4,
+        clients: 3,
+        server: true,
+        disk: false,
+        drivers: 1,
+        slow_server: true,
+    };
     const TIME: Duration = Duration::from_mins(10);
 
     #[test]
@@ -287,10 +380,38 @@ mod tests {
             assert!(hit(&faults, target), "{target:?}");
         }
         assert!(hit(&faults, Target::Server) && !hit(&faults, Target::Disk));
+        let (scheduler, worker) = (Program::Scheduler(1), Program::Worker(1));
+        for target in [Target::Clock(scheduler), Target::Clock(worker), Target::Syncs(worker)] {
+            assert!(hit(&faults, target), "{target:?}");
+        }
+        assert!(hit(&faults, Target::Syncs(Program::Server)) && hit(&faults, Target::Gpus(0)));
+        assert!(!hit(&faults, Target::Syncs(scheduler)) && !hit(&faults, Target::Gpus(1)));
         let alone = Shape { workers: 0, virtuals: 0, clients: 0, server: false, ..SHAPE };
+        let alone = Shape { drivers: 0, slow_server: false, ..alone };
         let faults = plan(&Shape { schedulers: 1, disk: true, ..alone });
         let others = [Target::Server, Target::Worker(0), Target::Virtual(0), Target::Client(0)];
         assert!(others.into_iter().all(|target| !hit(&faults, target)));
+        let others = [Target::Clock(Program::Worker(0)), Target::Gpus(0)];
+        assert!(others.into_iter().all(|target| !hit(&faults, target)));
+        assert!(!hit(&faults, Target::Syncs(Program::Server)));
         assert!(hit(&faults, Target::Disk) && !hit(&faults, Target::Scheduler(1)));
+        assert!(hit(&faults, Target::Syncs(Program::Scheduler(0))));
+    }
+
+    #[test]
+    fn clocks_are_stepped_both_ways_by_seconds_and_by_minutes_and_certificates_have_time_to_run_out()
+     {
+        let faults = draw(7, &SHAPE, TIME, 400);
+        let steps: Vec<i64> = faults
+            .iter()
+            .filter_map(|fault| if let Harm::Step(by_ms) = fault.harm { Some(by_ms) } else { None })
+            .collect();
+        for wanted in [|by: i64| by > 60_000, |by| by < -60_000, |by| (0..5_000).contains(&by)] {
+            assert!(steps.iter().any(|by_ms| wanted(*by_ms)), "{steps:?}");
+        }
+        let lasting = |fault: &&Fault| fault.at + Duration::from_secs(6) < TIME;
+        let expiring = faults.iter().filter(lasting).filter(|fault| fault.harm == Harm::Expire);
+        let least = expiring.map(|fault| fault.lasts).min();
+        assert!(least.is_some_and(|least| least >= Duration::from_secs(3)), "{least:?}");
     }
 }

@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gotgan_proto::v1::job_spec::Work;
-use gotgan_proto::v1::{self, Job, JobState, NodeAdmin};
+use gotgan_proto::v1::{self, HealthState, Job, JobState, NodeAdmin};
 use tonic::Status;
 
 use super::check::{self, Violation};
 use super::evidence::{self, Part};
 use super::history::{History, Limit, Look};
 use super::load::{Client, Desk};
+use super::plan::GPUS;
 use super::plan::{self, Fault, Shape};
-use super::stage::{COME_BACK, GPUS, Stage};
+use super::stage::{COME_BACK, Stage};
 use super::{Options, promise, quota, watch};
 use crate::api::{Api, fresh_key, told};
 use crate::virtual_worker::session::now_us;
@@ -25,6 +26,8 @@ use crate::{Database, audit, deadline};
 /// All jobs end this long after the last fault, and after as often the time that they need if they use all they may.
 const CALM_WITHIN: Duration = Duration::from_secs(60);
 const CALM_TIMES: u32 = 3;
+/// Nodes that are not well by themselves after this time are repaired; once more after as long.
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// Longer between two that said that they lead, and nobody did.
 const LEADERLESS_US: i64 = 1_500_000;
 /// Between two looks at whether all is over.
@@ -128,7 +131,9 @@ async fn harm(stage: &mut Stage, faults: &[Fault], begun: Instant) {
 
 /// Lets go what is held and waits until every job has ended; what has not is noted.
 async fn come_to_rest(stage: &mut Stage, desk: &Desk, calm: Instant) {
-    let mut within = CALM_WITHIN;
+    let calm_within = CALM_WITHIN + ahead(stage);
+    let mut within = calm_within;
+    let mut repairs = 0;
     loop {
         stage.tend();
         let api = leading(stage).await;
@@ -139,17 +144,66 @@ async fn come_to_rest(stage: &mut Stage, desk: &Desk, calm: Instant) {
             }
             None => Err(Status::unavailable("no scheduler leads")),
         };
+        let broken = match &api {
+            Some(api) => broken_nodes(api).await,
+            None => Err(Status::unavailable("no scheduler leads")),
+        };
         if let Ok(left) = &left {
             let limit_milli = desk.history().limits.last().map_or(1, |limit| limit.gpu_milli);
-            within = within.max(CALM_WITHIN + CALM_TIMES * needed(left, limit_milli));
-            if left.is_empty() {
+            within = within.max(calm_within + CALM_TIMES * needed(left, limit_milli));
+            if left.is_empty() && broken.as_ref().is_ok_and(Vec::is_empty) {
                 return;
             }
         }
+        if let (Some(api), Ok(broken)) = (&api, &broken)
+            && calm.elapsed() > REPAIR_EVERY * (repairs + 1)
+        {
+            repairs += 1;
+            repair(stage, api, broken, repairs).await;
+        }
         if calm.elapsed() > within {
-            return note_stuck(desk, api.as_ref(), left).await;
+            note_stuck(desk, api.as_ref(), left).await;
+            let broken = broken.unwrap_or_default().into_iter();
+            let broken =
+                broken.map(|node| (0, format!("{node} is not well though it was repaired")));
+            return desk.history().stuck.extend(broken);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What was to be done a moment after what a clock showed that was ahead is done when that moment has come. How far the
+/// one of a scheduler was ahead at most.
+fn ahead(stage: &Stage) -> Duration {
+    let clocks = stage.wrong_clocks().iter().filter(|clock| clock.node.is_none());
+    let most_us = clocks.map(|clock| clock.by_us).max().unwrap_or(0);
+    Duration::from_micros(u64::try_from(most_us).unwrap_or(0))
+}
+
+/// Nodes of which something is not in service, or is missing.
+async fn broken_nodes(api: &Api) -> Result<Vec<String>, Status> {
+    let well = [HealthState::Unspecified, HealthState::Ok];
+    let is_broken = |node: &v1::Node| {
+        let mut all = node.health.iter().chain(&node.gpu_health);
+        let gpus = node.inventory.as_ref().map_or(0, |inventory| inventory.gpus.len());
+        all.any(|health| !well.contains(&health.state())) || gpus < GPUS
+    };
+    let nodes = nodes(api).await?.into_iter();
+    Ok(nodes.filter(is_broken).map(|node| node.name).collect())
+}
+
+/// Does what an operator does to nodes that do not come back by themselves: they are rebooted, as is asked for where the driver
+/// has lost a GPU, and then it is said that somebody has looked.
+async fn repair(stage: &mut Stage, api: &Api, broken: &[String], times: u32) {
+    for node in broken {
+        if times == 1 {
+            stage.reboot(node);
+            continue;
+        }
+        let (idempotency_key, name) = (fresh_key(), node.clone());
+        let request = v1::VerifyRequest { idempotency_key, name, ..Default::default() };
+        // One that comes back meanwhile needs none.
+        let _ = api.nodes().verify(request).await;
     }
 }
 
@@ -162,7 +216,7 @@ async fn watch_a_promise(stage: &mut Stage, desk: &Desk) {
     world(stage).await;
     let Some(api) = leading(stage).await else { return };
     let nodes = stage.nodes().len();
-    let promise = promise::watch(&api, desk, nodes, GPUS).await;
+    let promise = promise::watch(&api, desk, nodes, GPUS as u32).await;
     desk.history().promise = Some(promise);
     come_to_rest(stage, desk, Instant::now()).await;
 }
@@ -267,6 +321,7 @@ async fn look_back(stage: &mut Stage, desk: &Desk) {
     history.replayed = replayed;
     history.books = books;
     history.apart = apart(stage, &history);
+    history.wrong_clocks = stage.wrong_clocks().to_vec();
     let asked_us = now_us();
     for job in history.jobs.clone() {
         let look = Look { asked_us, state: job.state(), attempt: job.attempt };

@@ -1,21 +1,27 @@
 //! The programs of a torment, the wires between them, and what befalls them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
 
+use super::certificates::{Authority, BRIEF, LONG, Rejoining};
 use super::disk::Disk;
+use super::driver::{self, Driver};
 use super::evidence::Part;
-use super::plan::{Fault, Harm, Shape, Target};
+use super::history::WrongClock;
+use super::plan::{Fault, GPUS, Harm, Program, Shape, Target};
 use super::quota;
 use super::wire::{Condition, Wire};
 use crate::api::Api;
 use crate::cluster::{QUICK_TO_GIVE_UP, SchedulerProcess};
+use crate::libc_faults::{self, LibcFaults};
 use crate::virtual_worker::session::now_us;
 use crate::virtual_worker::{Journal, Play, Run, Script, VirtualWorker, inventory};
 use crate::{Cluster, Database, process};
@@ -23,12 +29,14 @@ use gotgan_proto::v1::{self, ExitStatus, job_spec::Work};
 
 /// Plants a bug in a scheduler.
 const PLANTED_VARIABLE: &str = "GOTGAN_PLANTED_BUG";
-/// GPUs of each node.
-pub const GPUS: u32 = 4;
+/// Names the file that says what is wrong below the database server, where that was started so that something can be.
+const SERVER_FAULTS_VARIABLE: &str = "GOTGAN_TEST_POSTGRES_FAULTS";
 /// After a scheduler or its database is there again: until nodes have come back to it.
 pub const COME_BACK: Duration = Duration::from_secs(4);
-/// More than [`QUICK_TO_GIVE_UP`]: nobody is safe from preemption, gangs are planned for at once, and nothing waits long for
-/// a quorum.
+/// Until a worker that joined anew is there again: its node is not heard first, and it tries less and less often.
+const REJOIN: Duration = Duration::from_secs(15);
+/// More than [`QUICK_TO_GIVE_UP`]: nobody is safe from preemption, gangs are planned for at once, nothing waits long for a
+/// quorum, and GPUs that are well again are soon believed.
 const SETTINGS: &str = "\
 quorum_grace_ms = 1500
 confirm_within_ms = 3000
@@ -36,7 +44,18 @@ confirm_within_ms = 3000
 [policy]
 min_runtime_before_preemption_s = 0
 planned_gangs_after_s = 0
+
+[policy.health]
+verify_s = 1
+slowdown_s = 1
+breaker_percent = 100
 ";
+
+/// What is wrong below the database server, where something can be.
+#[must_use]
+pub fn server_faults() -> Option<PathBuf> {
+    env::var_os(SERVER_FAULTS_VARIABLE).map(PathBuf::from)
+}
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -55,6 +74,16 @@ pub struct Stage {
     down: Vec<bool>,
     /// How often a program ended by itself and was started again.
     restarts: BTreeMap<String, u32>,
+    /// What is wrong below each program.
+    beneath: BTreeMap<Program, LibcFaults>,
+    /// The library that brings it about.
+    library: PathBuf,
+    authority: Authority,
+    /// Of the first workers.
+    drivers: Vec<Driver>,
+    wrong_clocks: Vec<WrongClock>,
+    /// Workers that need new certificates. Given up when this is dropped.
+    rejoining: JoinSet<()>,
 }
 
 impl Stage {
@@ -72,10 +101,24 @@ impl Stage {
         if let Some(bug) = planted {
             builder = builder.variable(PLANTED_VARIABLE, bug);
         }
+        let library = libc_faults::place(directory);
+        let beneath = beneath(&shape, directory);
+        let variables = |program: &Program| beneath[program].variables(&library);
+        for (name, value) in variables(&Program::Scheduler(0)) {
+            builder = builder.variable(&name, &value);
+        }
         let settings = format!("{QUICK_TO_GIVE_UP}{SETTINGS}");
         let tree = quota::tree(quota::LIMITS[0]);
         let mut cluster = builder.settings(&settings).quota(&tree).start().await;
-        let second = (shape.schedulers > 1).then(|| cluster.add_standby());
+        let authority = Authority::of(&cluster.scheduler.directory().join("tls"));
+        let settings = certify(&authority, &certificate_of(cluster.directory(), 0));
+        cluster.scheduler.kill();
+        cluster.scheduler.configure(&settings);
+        cluster.scheduler.start();
+        let second = (shape.schedulers > 1).then(|| {
+            let settings = certify(&authority, &certificate_of(cluster.directory(), 1));
+            cluster.add_standby_with(&variables(&Program::Scheduler(1)), &settings)
+        });
         let mut stage = Self {
             shape: Shape { disk: disk.is_some(), ..shape },
             down: vec![false; shape.schedulers],
@@ -84,6 +127,12 @@ impl Stage {
             wires: BTreeMap::new(),
             apart: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            drivers: Vec::new(),
+            wrong_clocks: Vec::new(),
+            rejoining: JoinSet::new(),
+            beneath,
+            library,
+            authority,
             cluster,
             second,
             disk,
@@ -146,8 +195,16 @@ impl Stage {
     async fn add_worker(&mut self, number: usize) {
         let target = Target::Worker(number);
         self.wire(target).await;
-        let (urls, gpus) = (self.urls(target), format!("{GPUS}xB200"));
-        self.cluster.add_worker_by(urls, &node(target), &gpus, "").await;
+        let (urls, name) = (self.urls(target), node(target));
+        let variables = self.beneath[&Program::Worker(number)].variables(&self.library);
+        let (mut gpus, mut settings) = (format!("{GPUS}xB200"), "");
+        if number < self.shape.drivers {
+            let directory = self.cluster.directory().join(format!("driver-{name}"));
+            let driver = Driver::place(directory, &name);
+            (gpus, settings) = (driver.library().display().to_string(), driver::WORKER_SETTINGS);
+            self.drivers.push(driver);
+        }
+        self.cluster.add_worker_by(urls, &name, &gpus, settings, &variables).await;
     }
 
     async fn add_virtual(&mut self, number: usize) {
@@ -156,7 +213,7 @@ impl Stage {
         let (name, urls) = (node(target), self.urls(target));
         let (first, others) = urls.split_first().expect("there is a scheduler");
         let link = self.cluster.link(&name).await.at(first).also_at(others);
-        let journal = Journal::new(inventory(&name, quota::CLASS, GPUS), Script::by(play));
+        let journal = Journal::new(inventory(&name, quota::CLASS, GPUS as u32), Script::by(play));
         self.virtuals.push(VirtualWorker::start(link, journal));
         self.cluster.api.wait_for_node(&name, v1::NodeLiveness::Ready).await;
     }
@@ -169,7 +226,20 @@ impl Stage {
                 self.down[number] = true;
                 self.scheduler(number).kill();
             }
+            (Target::Scheduler(number), Harm::Expire) => {
+                self.scheduler(number).kill();
+                self.certify_scheduler(number, BRIEF);
+                self.scheduler(number).spawn();
+            }
             (Target::Scheduler(number), _) => self.scheduler(number).pause(),
+            (Target::Worker(_), Harm::Expire) => {
+                self.cluster.worker(&node(target)).kill();
+                self.certify_worker(target);
+                self.cluster.worker(&node(target)).restart();
+            }
+            (Target::Clock(program), Harm::Step(by_ms)) => self.step_clock(program, by_ms, fault),
+            (Target::Syncs(program), Harm::Slow(by)) => self.beneath[&program].slow_syncs(by),
+            (Target::Gpus(worker), Harm::LoseGpu(gpu)) => self.drivers[worker].lose(gpu),
             (Target::Worker(_), Harm::Kill) => self.cluster.worker(&node(target)).kill(),
             (Target::Worker(_), Harm::Pause) => self.cluster.worker(&node(target)).pause(),
             (Target::Worker(_), Harm::PowerCut) => self.cluster.worker(&node(target)).kill_node(),
@@ -182,7 +252,8 @@ impl Stage {
                 self.wires[&target].iter().for_each(|wire| wire.set(condition));
             }
             // No other is drawn.
-            (Target::Worker(_) | Target::Virtual(_) | Target::Client(_), _) => {}
+            (Target::Worker(_) | Target::Virtual(_) | Target::Client(_), _)
+            | (Target::Clock(_) | Target::Syncs(_) | Target::Gpus(_), _) => {}
         }
         self.keep_apart(fault);
     }
@@ -195,7 +266,16 @@ impl Stage {
                 self.down[number] = false;
                 self.scheduler(number).spawn();
             }
+            (Target::Scheduler(number), Harm::Expire) => {
+                // Whoever comes back before the new one is there finds the one that ran out.
+                self.wires.values().filter_map(|wires| wires.get(number)).for_each(Wire::cut);
+                self.certify_scheduler(number, LONG);
+            }
             (Target::Scheduler(number), _) => self.scheduler(number).resume(),
+            (Target::Worker(_), Harm::Expire) => self.rejoin(target),
+            (Target::Clock(program), _) => self.beneath[&program].step_clock(0),
+            (Target::Syncs(program), _) => self.beneath[&program].slow_syncs(Duration::ZERO),
+            (Target::Gpus(worker), _) => self.drivers[worker].find(),
             (Target::Worker(_), Harm::Kill | Harm::PowerCut) => {
                 self.cluster.worker(&node(target)).restart();
             }
@@ -217,6 +297,44 @@ impl Stage {
         }
     }
 
+    fn certify_scheduler(&self, number: usize, lasts: Duration) {
+        let path = certificate_of(self.cluster.directory(), number);
+        self.authority.certify_scheduler(&path, lasts);
+    }
+
+    fn certify_worker(&mut self, target: Target) {
+        let name = node(target);
+        let state = self.cluster.worker(&name).state_directory().to_owned();
+        self.authority.certify_worker(&name, &state, BRIEF);
+    }
+
+    /// Throws a worker out whose certificate ran out, and has it join anew.
+    fn rejoin(&mut self, target: Target) {
+        self.wires[&target].iter().for_each(Wire::cut);
+        let (node, urls, ca) = (node(target), self.urls(target), self.cluster.scheduler.ca_path());
+        let state = self.cluster.worker(&node).state_directory().to_owned();
+        let rejoining = Rejoining { node, urls, ca, state };
+        self.rejoining.spawn(rejoining.join(self.apis()));
+    }
+
+    fn step_clock(&mut self, program: Program, by_ms: i64, fault: &Fault) {
+        self.beneath[&program].step_clock(by_ms);
+        let from_us = now_us();
+        let until_us = from_us + i64::try_from(fault.lasts.as_micros()).unwrap_or(i64::MAX);
+        let node = match program {
+            Program::Worker(number) => Some(node(Target::Worker(number))),
+            Program::Scheduler(_) | Program::Server => None,
+        };
+        let by_us = by_ms.saturating_mul(1_000);
+        self.wrong_clocks.push(WrongClock { from_us, until_us, by_us, node });
+    }
+
+    /// Clocks that were off.
+    #[must_use]
+    pub fn wrong_clocks(&self) -> &[WrongClock] {
+        &self.wrong_clocks
+    }
+
     /// Starts again what has ended by itself, as whoever keeps it does.
     pub fn tend(&mut self) {
         for number in 0..self.shape.schedulers {
@@ -232,6 +350,16 @@ impl Stage {
                 *self.restarts.entry(name.clone()).or_default() += 1;
                 self.cluster.worker(&name).restart();
             }
+        }
+    }
+
+    /// Ends everything of a node and starts it again; of a virtual one nothing needs that.
+    pub fn reboot(&mut self, name: &str) {
+        let workers = (0..self.shape.workers).map(|number| node(Target::Worker(number)));
+        if workers.into_iter().any(|worker| worker == name) {
+            let worker = self.cluster.worker(name);
+            worker.kill_node();
+            worker.restart();
         }
     }
 
@@ -267,12 +395,17 @@ impl Stage {
 
     fn keep_apart(&mut self, fault: &Fault) {
         let from_us = now_us();
-        let until = fault.lasts + COME_BACK;
+        let until = match (fault.target, fault.harm) {
+            (Target::Worker(_), Harm::Expire) => fault.lasts + REJOIN,
+            _ => fault.lasts + COME_BACK,
+        };
         let until_us = from_us + i64::try_from(until.as_micros()).unwrap_or(i64::MAX);
         let nodes = match fault.target {
             Target::Worker(_) | Target::Virtual(_) => vec![node(fault.target)],
             Target::Scheduler(_) | Target::Server | Target::Disk => self.nodes(),
-            Target::Client(_) => Vec::new(),
+            Target::Syncs(Program::Worker(number)) => vec![node(Target::Worker(number))],
+            Target::Syncs(_) | Target::Clock(Program::Scheduler(_)) => self.nodes(),
+            Target::Client(_) | Target::Clock(_) | Target::Gpus(_) => Vec::new(),
         };
         for node in nodes {
             self.apart.entry(node).or_default().push((from_us, until_us));
@@ -299,11 +432,40 @@ impl Stage {
     }
 }
 
+/// One for each program, and what whoever started the database server has made for it.
+fn beneath(shape: &Shape, directory: &Path) -> BTreeMap<Program, LibcFaults> {
+    let schedulers = (0..shape.schedulers).map(Program::Scheduler);
+    let programs = schedulers.chain((0..shape.workers).map(Program::Worker)).enumerate();
+    let path = |number: usize| directory.join(format!("libc-faults-{number}"));
+    let mut beneath: BTreeMap<_, _> =
+        programs.map(|(number, program)| (program, LibcFaults::at(&path(number)))).collect();
+    let server = server_faults().filter(|_| shape.slow_server);
+    beneath.extend(server.map(|path| (Program::Server, LibcFaults::at(&path))));
+    beneath
+}
+
+/// Not on the disk that may be full.
+fn certificate_of(directory: &Path, scheduler: usize) -> PathBuf {
+    directory.join(format!("scheduler-{scheduler}.pem"))
+}
+
+/// Makes a scheduler's certificate; gives the settings that name it.
+fn certify(authority: &Authority, path: &Path) -> String {
+    authority.certify_scheduler(path, LONG);
+    authority.settings(path)
+}
+
 fn node(target: Target) -> String {
     match target {
         Target::Worker(number) => format!("node-{number}"),
         Target::Virtual(number) => format!("v{number}"),
-        Target::Scheduler(_) | Target::Client(_) | Target::Server | Target::Disk => String::new(),
+        Target::Scheduler(_)
+        | Target::Client(_)
+        | Target::Server
+        | Target::Disk
+        | Target::Clock(_)
+        | Target::Syncs(_)
+        | Target::Gpus(_) => String::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use gotgan_proto::v1::{AttemptState, GpuAllocation, JobSpec, NodeAllocation};
 
 use super::*;
-use crate::torment::history::{Count, Limit, Look, Submit};
+use crate::torment::history::{Count, Limit, Look, Submit, WrongClock};
 
 const SECOND_US: i64 = 1_000_000;
 const ALPHA: &str = "centre/alpha";
@@ -190,6 +190,23 @@ fn what_outlives_its_attempt_is_found_but_on_a_node_that_could_not_be_told() {
         history.apart.insert("a".into(), apart);
     };
     assert_eq!(broken(excused), NOTHING);
+}
+
+#[test]
+fn times_that_a_wrong_clock_may_have_written_are_held_against_nobody_and_others_are() {
+    let found = |from_s: i64, by_s: i64, node: Option<&str>| {
+        broken(|history| {
+            history.runs[0].until_us = Some(29 * SECOND_US);
+            let (from_us, until_us) = (from_s * SECOND_US, (from_s + 1) * SECOND_US);
+            let (by_us, node) = (by_s * SECOND_US, node.map(str::to_owned));
+            history.wrong_clocks.push(WrongClock { from_us, until_us, by_us, node });
+        })
+    };
+    assert_eq!(found(15, 10, None), NOTHING);
+    assert_eq!(found(15, 10, Some("a")), NOTHING);
+    assert_eq!(found(15, 10, Some("c")), [7], "of a node that has nothing to do with it");
+    assert_eq!(found(300, 10, None), [7], "long after it");
+    assert_eq!(found(-300, -10, None), [7], "and long before");
 }
 
 #[test]
