@@ -697,34 +697,31 @@ fn a_node_with_a_gpu_to_be_reset_begins_nothing_that_outlives_the_day() {
     let mut ward = Ward::new(&["n1"]);
     let runs = ward.cluster.job().hours(100).gpus(1, "b200").submit();
     ward.cluster.start_all();
-    let on: u32 = (0..8)
-        .find(|index| {
-            let placement = ward.cluster.placement(runs).unwrap();
-            placement.nodes[0].gpus.iter().any(|share| share.gpu == gpu("n1", *index))
-        })
-        .unwrap();
+    let attempt = &ward.cluster.world.attempts[&ward.attempt(runs)];
+    let given = attempt.placement.nodes[0].gpus[0].uuid.clone();
+    let on = (0..8).find(|index| gpu("n1", *index) == given).unwrap();
     ward.look("n1", on, &[Condition::RemapPending]);
     assert_eq!(repairs_planned(&ward), [("n1".to_owned(), 86_400)]);
     let long = ward.cluster.job().hours(48).gpus(1, "b200").submit();
     let short = ward.cluster.job().hours(12).gpus(1, "b200").submit();
-    ward.cluster.start_all();
     ward.cluster.expect_on(short, &["n1"]);
     ward.cluster.expect_waiting(long);
-    assert!(ward.cluster.sentences(long).contains("maintenance"), "{}", ward.cluster.sentences(long));
+    let why = ward.cluster.start_all().sentences(long);
+    assert!(why.contains("maintenance"), "{why}");
 
     // The day is over: nothing is begun any more, what runs goes on, and idle it is reset.
     ward.cluster.end(short);
     ward.later(86_400);
     ward.drafted(lifecycle::turn_windows);
     let later = ward.cluster.job().minutes(1).gpus(1, "b200").submit();
-    ward.cluster.start_all();
     ward.cluster.expect_waiting(later);
+    ward.cluster.start_all();
     ward.cluster.end(runs);
     let place = ward.place("n1", Some(on));
     ward.drafted(|draft| lifecycle::begin_repair(draft, &place));
     assert_eq!(repairs_planned(&ward), [], "it is under way, and the other GPUs take work");
-    ward.cluster.start_all();
     ward.cluster.expect_on(later, &["n1"]);
+    ward.cluster.start_all();
     ward.cluster.check();
 }
 

@@ -23,7 +23,7 @@ fn window(id: u64, state: WindowState) -> Window {
         stop_running: true,
         reserved: None,
         reason: "new \"switch\"\0 스위치".to_owned(),
-        for_repair: id % 2 == 0,
+        for_repair: id.is_multiple_of(2),
         by: user("kim"),
         made: at(1),
         state,
