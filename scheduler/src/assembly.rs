@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gotgan_core::estimate::estimator::Learnt;
 use gotgan_core::ids::{AttemptId, Epoch};
 use gotgan_core::policy::Policy;
-use gotgan_core::world::{Snapshot, World};
+use gotgan_core::world::World;
 use gotgan_store::{Store, StoreError};
 
 use crate::admission::Admission;
@@ -17,6 +17,7 @@ use crate::config::Timing;
 use crate::flow::dispatch::Dispatcher;
 use crate::flow::estimate::{self, EstimatorThread};
 use crate::flow::logs::LogRelay;
+use crate::flow::looks;
 use crate::flow::orders::OrderWriter;
 use crate::flow::plan::{self, Planner};
 use crate::flow::telemetry::Telemetry;
@@ -117,10 +118,7 @@ impl Ground {
 }
 
 async fn load(store: &Arc<dyn Store>, policy: &Policy) -> Result<World, StoreError> {
-    let now = clock::now();
-    let power = Arc::new(policy.power.clone());
-    let snapshot = Snapshot { power, ..store.load(policy.half_life(), now).await? };
-    let world = World::restore(snapshot, now);
+    let world = looks::load(store.as_ref(), policy).await?;
     let (jobs, attempts, nodes) = (world.jobs.len(), world.attempts.len(), world.nodes.len());
     tracing::info!(jobs, attempts, nodes, "state loaded");
     Ok(world)

@@ -155,6 +155,13 @@ mod tests {
         (store, token)
     }
 
+    /// What answers beside a leader on a store of its own, and the token of its administrator.
+    async fn aside(place: &tempfile::TempDir) -> (Aside, String) {
+        let (store, token) = store(place).await;
+        let (config, metrics) = (Config::default(), Metrics::new());
+        (Reads { store: &store, config: &config, metrics: &metrics }.aside(), token)
+    }
+
     fn request(path: &str, token: &str, stale: bool) -> Request<Body> {
         let mut request = Request::post(path).header(AUTHORIZATION, format!("Bearer {token}"));
         if stale {
@@ -168,9 +175,7 @@ mod tests {
     #[tokio::test]
     async fn only_reads_of_who_is_known_and_asked_for_them_are_answered() {
         let place = tempfile::tempdir().unwrap();
-        let (store, token) = store(&place).await;
-        let (config, metrics) = (Config::default(), Metrics::new());
-        let aside = Reads { store: &store, config: &config, metrics: &metrics }.aside();
+        let (aside, token) = aside(&place).await;
         let list = "/gotgan.v1.Jobs/List";
         let answer = aside.answer(request(list, &token, true)).await.expect("an answer");
         assert!(answer.headers().contains_key(STALE_MS));
@@ -189,9 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_sees_a_copy_that_is_loaded_for_it() {
         let place = tempfile::tempdir().unwrap();
-        let (store, token) = store(&place).await;
-        let (config, metrics) = (Config::default(), Metrics::new());
-        let aside = Reads { store: &store, config: &config, metrics: &metrics }.aside();
+        let (aside, token) = aside(&place).await;
         assert_eq!(aside.as_of.age(), Duration::ZERO, "nothing is loaded");
         let before = clock::instant();
         assert!(aside.answer(request("/gotgan.v1.Quota/Get", &token, true)).await.is_some());

@@ -4,18 +4,17 @@
 //! The copy is loaded again as long as somebody looks, and dropped when nobody does any more, so that a standby that is not
 //! asked costs nothing but itself.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use gotgan_core::policy::Policy;
-use gotgan_core::world::{Snapshot, World};
+use gotgan_core::world::World;
 use gotgan_store::{Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::command::{Command, Read};
-use super::quarantine;
+use super::looks;
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -64,10 +63,8 @@ struct Copy {
 
 impl Copy {
     async fn load(store: Arc<dyn Store>, policy: Arc<Policy>) -> Result<Self, StoreError> {
-        let (begun, now) = (clock::instant(), clock::now());
-        let power = Arc::new(policy.power.clone());
-        let snapshot = Snapshot { power, ..store.load(policy.half_life(), now).await? };
-        let world = World::restore(snapshot, now);
+        let begun = clock::instant();
+        let world = looks::load(store.as_ref(), &policy).await?;
         Ok(Copy { world, begun, took: clock::since(begun) })
     }
 
@@ -134,11 +131,7 @@ impl Onlooker {
         }
         // Without one the look is dropped, and whoever looked is sent to the leader.
         let Some(copy) = self.copy.as_ref().filter(|copy| !copy.is_too_old()) else { return };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| look(&copy.world))) {
-            self.metrics.assertions.inc();
-            let words = quarantine::words(panic.as_ref());
-            tracing::error!(words, "a look at a copy of the world panicked");
-        }
+        looks::take(look, &copy.world, &self.metrics);
     }
 
     /// Waits for what is being loaded.

@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
+use super::looks;
 use super::onlooker::Onlooker;
 use super::plan::PlannerFeed;
 use super::quarantine::{self, Measure, Origin, Quarantine};
@@ -105,14 +106,7 @@ impl Owed {
     fn look(&mut self, world: &World, metrics: &Metrics) {
         let begun = clock::instant();
         while let Some(look) = self.looks.pop_front() {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| look(world))) {
-                metrics.assertions.inc();
-                let words = quarantine::words(panic.as_ref());
-                tracing::error!(
-                    words,
-                    "a look at the world panicked; whoever asked gets no answer"
-                );
-            }
+            looks::take(look, world, metrics);
             if clock::since(begun) >= LOOKS_FOR {
                 return;
             }
