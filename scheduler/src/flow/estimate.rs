@@ -35,6 +35,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// After a look the estimator rests so many times as long as it took.
 const REST_FACTOR: u32 = 20;
 
+/// How nice the thread is to the others, in the system's steps of up to 19: nobody waits for it, and a look takes seconds
+/// that passes, reports and submissions would wait for where there are few processors.
+const NICENESS: i32 = 10;
+
 /// What is learnt is stored at most this often.
 const KEEP_EVERY: Duration = Duration::from_secs(120);
 
@@ -187,6 +191,10 @@ impl EstimatorThread {
     }
 
     fn run(mut self, keeper: &Keeper) {
+        // On Linux this is of the calling thread alone.
+        if let Err(error) = rustix::process::nice(NICENESS) {
+            tracing::debug!(%error, "the estimator runs at the priority of all others");
+        }
         let mut kept = clock::instant();
         while let Ok(input) = self.inputs.recv() {
             match input {
