@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
@@ -263,17 +265,28 @@ pub struct Constraints {
 }
 
 /// Blocks as they are stored now, or the one wish that older builds knew.
+///
+/// By hand, for an enum without tags would keep a copy of each and try it twice, and a queue is full of them.
 fn block_terms<'de, D: Deserializer<'de>>(stored: D) -> Result<BlockTerms, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stored {
-        SameCluster(bool),
-        Blocks(BlockTerms),
+    struct Either;
+
+    impl<'de> Visitor<'de> for Either {
+        type Value = BlockTerms;
+
+        fn expecting(&self, words: &mut fmt::Formatter<'_>) -> fmt::Result {
+            words.write_str("blocks, or whether all is in one cluster")
+        }
+
+        fn visit_bool<E>(self, same_cluster: bool) -> Result<BlockTerms, E> {
+            Ok(BlockTerms::of_same_cluster(same_cluster))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, blocks: A) -> Result<BlockTerms, A::Error> {
+            BlockTerms::deserialize(MapAccessDeserializer::new(blocks))
+        }
     }
-    Ok(match Stored::deserialize(stored)? {
-        Stored::SameCluster(same_cluster) => BlockTerms::of_same_cluster(same_cluster),
-        Stored::Blocks(blocks) => blocks,
-    })
+
+    stored.deserialize_any(Either)
 }
 
 /// A job that must have come so far.

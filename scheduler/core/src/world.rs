@@ -68,9 +68,9 @@ pub struct World {
     /// Where the audit chain of the book ends, and what stands for its next change.
     pub audit: QuotaAudit,
     /// Jobs that are not terminal; of arrays those tasks that are jobs of their own.
-    pub jobs: BTreeMap<JobId, Job>,
+    pub jobs: BTreeMap<JobId, Arc<Job>>,
     /// Arrays that are not terminal.
-    pub arrays: BTreeMap<JobId, Job>,
+    pub arrays: BTreeMap<JobId, Arc<Job>>,
     /// Tasks of arrays that are no jobs of their own, held ones included.
     pub folded: u64,
     /// Attempts that have not ended.
@@ -167,7 +167,7 @@ pub struct Snapshot {
     /// Where the audit chain of the book ends, and what stands for its next change.
     pub audit: QuotaAudit,
     /// Jobs and arrays that are not terminal.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Arc<Job>>,
     /// Attempts that have not ended.
     pub attempts: Vec<Attempt>,
     /// Steps of those attempts, with their tasks.

@@ -1,6 +1,7 @@
 //! Whether what is stored agrees with itself. Pure: rows in, differences out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gotgan_core::attempt::Attempt;
 use gotgan_core::digest::Digest;
@@ -17,7 +18,7 @@ pub(crate) type Occupied = (String, String, i64);
 /// Compares what living attempts hold with what is written down of every GPU, and attempts with their jobs.
 pub(crate) fn leases(
     found: &mut Verification,
-    jobs: &[Job],
+    jobs: &[Arc<Job>],
     attempts: &[Attempt],
     occupied: &[Occupied],
 ) {
@@ -57,8 +58,8 @@ fn compare_gpus(found: &mut Verification, attempts: &[Attempt], occupied: &[Occu
     }
 }
 
-fn compare_jobs(found: &mut Verification, jobs: &[Job], attempts: &[Attempt]) {
-    let live: BTreeMap<JobId, &Job> = jobs.iter().map(|job| (job.id, job)).collect();
+fn compare_jobs(found: &mut Verification, jobs: &[Arc<Job>], attempts: &[Attempt]) {
+    let live: BTreeMap<JobId, &Job> = jobs.iter().map(|job| (job.id, job.as_ref())).collect();
     let holding: BTreeSet<AttemptId> = attempts.iter().map(|attempt| attempt.id).collect();
     for id in &holding {
         match live.get(&id.job) {

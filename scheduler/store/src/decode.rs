@@ -1,7 +1,8 @@
 //! Rows to domain types. The columns are the same on both databases, so their types are named once, here.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use gotgan_core::alert::{Alert, AlertKind};
@@ -17,6 +18,7 @@ use gotgan_core::meter::{Meter, SLICE_S, Stretch};
 use gotgan_core::node::{Admin, Inventory};
 use gotgan_core::quota::audit::{AuditEntry, Source};
 use gotgan_core::quota::{Approval, Interval};
+use gotgan_core::spec::JobSpec;
 use gotgan_core::step::{Step, StepKind, Task};
 use gotgan_core::window::Window;
 use gotgan_core::world::Used;
@@ -31,7 +33,7 @@ type Text = String;
 /// epoch, holder, address, expires.
 pub(crate) type LeadershipRow = (i64, Text, Text, i64);
 /// id, owner, key, digest, submitted, status, spec, array.
-pub(crate) type JobRow = (i64, Text, Text, Text, i64, Text, Text, Option<i64>);
+pub(crate) type JobRow<T = Text> = (i64, T, T, T, i64, T, T, Option<i64>);
 /// job, number, project, epoch, state, leased, started, ended, hold, progress, placement, measured, told of
 /// idle GPUs.
 pub(crate) type AttemptRow = (
@@ -111,16 +113,42 @@ pub(crate) fn leadership((epoch, holder, address, expires): LeadershipRow) -> Re
 }
 
 pub(crate) fn job(row: JobRow) -> Result<Job> {
-    let (id, owner, key, digest, submitted, status, spec, array) = row;
+    let (id, owner, key, digest, submitted, status, spec, array) = &row;
+    let asks = Arc::new(json(&|| format!("job {id}"), spec)?);
+    job_that_asks(asks, (*id, owner, key, digest, *submitted, status, spec, *array))
+}
+
+/// Many jobs. What several ask for in the same words is decoded once, and is theirs together: people submit the same
+/// thing again and again, and a country's queue is read at a start that others wait for.
+pub(crate) fn jobs<'r>(
+    rows: impl Iterator<Item = Result<JobRow<&'r str>>>,
+) -> Result<Vec<Arc<Job>>> {
+    let mut asked: HashMap<&str, Arc<JobSpec>> = HashMap::new();
+    let decode = |row: Result<JobRow<&'r str>>| {
+        let row = row?;
+        let (id, .., spec, _) = row;
+        let asks = match asked.entry(spec) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                Arc::clone(new.insert(Arc::new(json(&|| format!("job {id}"), spec)?)))
+            }
+        };
+        job_that_asks(asks, row).map(Arc::new)
+    };
+    rows.map(decode).collect()
+}
+
+fn job_that_asks(spec: Arc<JobSpec>, row: JobRow<&str>) -> Result<Job> {
+    let (id, owner, key, digest, submitted, status, _, array) = row;
     let what = || format!("job {id}");
     Ok(Job {
         id: JobId(unsigned("job", id)?),
-        owner: name(&what, owner)?,
-        key: name(&what, key)?,
+        owner: name(&what, owner.to_owned())?,
+        key: name(&what, key.to_owned())?,
         digest: Digest(digest.into()),
         submitted: UnixMicros(submitted),
-        spec: Arc::new(json(&what, &spec)?),
-        status: json(&what, &status)?,
+        spec,
+        status: json(&what, status)?,
         array: array.map(|array| unsigned("array", array).map(JobId)).transpose()?,
     })
 }
@@ -434,4 +462,39 @@ fn word<W>(what: &dyn Fn() -> String, text: &str, parse: fn(&str) -> Option<W>) 
 
 fn corrupt(what: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Corrupt { what, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"{"name":"learn","project":"public/a","work":{"command":{"argv":["true"],"layout":"per_node"}},
+        "nodes":1,"per_node":{"gpus":{"whole":{"count":1,"class":"h200"}},"cpu_milli":1000,"memory_mib":64},
+        "constraints":{"nodes":[],"exclude_nodes":[],"labels":{}},"time_limit_s":60,"priority":0,"dependencies":[],
+        "warning_signal":null,"requeue":true,"max_retries":0,"environment":{},"working_directory":"","output_path":"",
+        "error_path":"","hold":false,"comment":"","grace_s":30}"#;
+    const STATUS: &str = r#"{"state":"pending","detail":"","queued":1,"not_before":1,"started":null,"ended":null,
+        "attempt":0,"failures":0,"losses":0,"waits_for":[],"avoid":[],"pending_action":null,"cause":null,"exit":null}"#;
+
+    fn row<'r>(id: i64, key: &'r str, spec: &'r str) -> Result<JobRow<&'r str>> {
+        Ok((id, "minji", key, "digest", 1, STATUS, spec, None))
+    }
+
+    #[test]
+    fn jobs_that_ask_the_same_in_the_same_words_share_it_and_others_do_not() {
+        let other = SPEC.replace("learn", "test");
+        let rows = [row(1, "a", SPEC), row(2, "b", &other), row(3, "c", SPEC)];
+        let jobs = jobs(rows.into_iter()).unwrap();
+        let [first, second, third] = jobs.as_slice() else { panic!("{jobs:?}") };
+        assert!(Arc::ptr_eq(&first.spec, &third.spec));
+        assert_eq!((first.spec.name.as_str(), second.spec.name.as_str()), ("learn", "test"));
+        assert_eq!((first.key.as_str(), third.key.as_str()), ("a", "c"));
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_read_is_named() {
+        let rows = [row(1, "a", SPEC), row(7, "b", "{}")];
+        let error = jobs(rows.into_iter()).unwrap_err().to_string();
+        assert!(error.contains("job 7"), "{error}");
+    }
 }

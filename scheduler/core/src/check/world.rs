@@ -1,6 +1,7 @@
 //! Does a world add up? Everything that follows from jobs, attempts and nodes is derived again and compared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Violation;
 use crate::array::ArraySpec;
@@ -310,7 +311,7 @@ fn cohorts(world: &World, queued: &BTreeSet<JobId>, found: &mut Findings) {
     }
     grouped.sort_unstable();
     let mut expected: Vec<(JobId, JobId)> = queued.iter().map(|id| (*id, *id)).collect();
-    expected.extend(world.arrays.values().flat_map(runs_of));
+    expected.extend(world.arrays.values().flat_map(|array| runs_of(array)));
     expected.sort_unstable();
     if grouped != expected {
         found.add("cohorts", "have other jobs than the queue");
@@ -398,7 +399,7 @@ fn usage(world: &World, found: &mut Findings) {
 }
 
 fn requests(world: &World, found: &mut Findings) {
-    let jobs = world.jobs.values().map(|job| (job, 1));
+    let jobs = world.jobs.values().map(|job| (job.as_ref(), 1));
     if world.requests != Requests::of(jobs.chain(folded(world))) {
         found.add("requests", "are not those of the jobs");
     }
@@ -414,7 +415,7 @@ fn folded(world: &World) -> impl Iterator<Item = (&Job, u64)> {
     world.arrays.values().map(|array| {
         let tasks = array.status.tasks.as_ref();
         let folded = tasks.map_or(0, |tasks| tasks.waiting.len() + tasks.held.len());
-        (array, u64::from(folded))
+        (array.as_ref(), u64::from(folded))
     })
 }
 
@@ -462,7 +463,7 @@ fn sequences(world: &World, found: &mut Findings) {
 
 /// Who submitted what, and what must start by when.
 fn submitted(world: &World, found: &mut Findings) {
-    let jobs = || world.jobs.values().chain(world.arrays.values());
+    let jobs = || world.jobs.values().chain(world.arrays.values()).map(Arc::as_ref);
     if world.people != People::of(jobs()) {
         found.add("people", "have other jobs than there are");
     }

@@ -1,5 +1,7 @@
 //! How many jobs come first.
 
+use std::sync::Arc;
+
 use crate::array::{self, TaskSet};
 use crate::ids::GpuClass;
 use crate::job::Job;
@@ -34,5 +36,5 @@ fn tasks_ahead(world: &World, job: &Job, alike: impl Fn(&Job) -> bool) -> u64 {
         };
         Some(u64::from(waiting))
     };
-    world.arrays.values().filter(|array| alike(array)).filter_map(ahead).sum()
+    world.arrays.values().map(Arc::as_ref).filter(|array| alike(array)).filter_map(ahead).sum()
 }

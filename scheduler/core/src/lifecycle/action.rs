@@ -121,7 +121,7 @@ pub fn act(
     if draft.world.jobs.contains_key(&id) {
         return act_on_job(draft, id, action, actor, reason);
     }
-    let all = draft.world.arrays.get(&id).map(|array| (array, TaskSet::all(u32::MAX)));
+    let all = draft.world.arrays.get(&id).map(|array| (array.as_ref(), TaskSet::all(u32::MAX)));
     let one = || {
         let array = draft.world.array_over(id)?;
         array.folded_task(id)?;

@@ -2,6 +2,7 @@
 //! would be; that job is made when it is asked for and lives as long as the pass.
 
 use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
 
 use crate::ids::JobId;
 use crate::job::Job;
@@ -53,6 +54,6 @@ impl<'w> Jobs<'w> {
     /// The job of that number, or the task of an array that waits.
     pub fn get(self, id: JobId) -> Option<&'w Job> {
         let made = || self.made.keep(self.world.array_over(id)?.folded_task(id)?);
-        self.world.jobs.get(&id).or_else(made)
+        self.world.jobs.get(&id).map(Arc::as_ref).or_else(made)
     }
 }

@@ -24,7 +24,7 @@ impl World {
             Change::JobSubmitted(job) => {
                 self.sequences.next_job = self.sequences.next_job.max(job.last_id().0 + 1);
                 self.people.enter(job);
-                self.insert_job(Job::clone(job));
+                self.insert_job(Arc::clone(job));
             }
             Change::JobMoved { id, status } => self.move_job(*id, status),
             Change::AttemptLeased(attempt) => self.take(attempt),
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    pub(super) fn insert_job(&mut self, job: Job) {
+    pub(super) fn insert_job(&mut self, job: Arc<Job>) {
         if job.status.state.is_terminal() {
             return;
         }
@@ -121,7 +121,8 @@ impl World {
         } else {
             return;
         };
-        job.status = JobStatus::clone(status);
+        // Other worlds may share it as it was.
+        Arc::make_mut(&mut job).status = JobStatus::clone(status);
         if job.status.state.is_terminal() {
             self.people.leave(&job);
         }

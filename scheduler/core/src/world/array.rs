@@ -1,6 +1,7 @@
 //! Arrays in the world: their tasks count and compete like jobs long before they are any.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::World;
 use super::apply::start_of;
@@ -13,14 +14,17 @@ impl World {
     /// The record of that number: a job, a task that is one, or an array.
     #[must_use]
     pub fn record(&self, id: JobId) -> Option<&Job> {
-        self.jobs.get(&id).or_else(|| self.arrays.get(&id))
+        self.jobs.get(&id).or_else(|| self.arrays.get(&id)).map(Arc::as_ref)
     }
 
     /// A job of that number, or a task of an array that waits, as the job it would be.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<Cow<'_, Job>> {
         let folded = || self.array_over(id)?.folded_task(id);
-        self.jobs.get(&id).map(Cow::Borrowed).or_else(|| folded().map(Cow::Owned))
+        self.jobs
+            .get(&id)
+            .map(|job| Cow::Borrowed(job.as_ref()))
+            .or_else(|| folded().map(Cow::Owned))
     }
 
     /// The array among whose numbers this one is, whatever has become of the task.
@@ -50,7 +54,7 @@ impl World {
 
     /// Tasks of an array that are jobs of their own and have not ended.
     pub fn tasks_of(&self, array: &Job) -> impl Iterator<Item = &Job> {
-        self.jobs.range(array.id..=array.last_id()).map(|(_, job)| job)
+        self.jobs.range(array.id..=array.last_id()).map(|(_, job)| job.as_ref())
     }
 
     /// Jobs that wait to start, with tasks of arrays that are no jobs of their own; held ones left out.

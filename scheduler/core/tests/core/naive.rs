@@ -66,7 +66,7 @@ fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut power = Power::of(world);
     let competes = |job: &&Job| job.status.waits_for.is_empty() && job.status.not_before <= now;
     let mut left: Vec<&Job> =
-        world.queue.iter().map(|key| &world.jobs[&key.job]).filter(competes).collect();
+        world.queue.iter().map(|key| world.jobs[&key.job].as_ref()).filter(competes).collect();
     let shares = shares(world, &left);
     let levels = Levels::of(world, &shares);
     let mut must_borrow = BTreeSet::new();

@@ -60,8 +60,9 @@ impl Tables {
         }
     }
 
-    fn living_jobs(&self) -> Vec<Job> {
-        self.jobs.values().filter(|job| !job.status.state.is_terminal()).cloned().collect()
+    fn living_jobs(&self) -> Vec<Arc<Job>> {
+        let living = self.jobs.values().filter(|job| !job.status.state.is_terminal());
+        living.cloned().map(Arc::new).collect()
     }
 
     fn living_attempts(&self) -> Vec<Attempt> {

@@ -9,20 +9,22 @@ use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::job::Job;
 use gotgan_core::quota::audit::ChainHead;
 use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
+use sqlx::{Database, FromRow};
 
 use super::reads::{each, row, rows};
 use super::{Connection, Db, sql};
-use crate::decode;
+use crate::decode::{self, JobRow};
 use crate::{Result, StoreError};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 4_096;
+const LOAD_JOBS: &str = "load the jobs";
 
-/// A long list of rows through a decoder, beside the fetching of further ones: a start waits for it.
-async fn each_beside<R, T>(
+/// A long list of rows through a decoder of many, beside the fetching of further ones: a start waits for it.
+async fn beside<R, T>(
     mut rows: impl Stream<Item = sqlx::Result<R>> + Unpin,
     doing: &'static str,
-    decode: fn(R) -> Result<T>,
+    decode: fn(Vec<R>) -> Result<Vec<T>>,
 ) -> Result<Vec<T>>
 where
     R: Send + 'static,
@@ -35,7 +37,7 @@ where
         batch.extend(row);
         if is_last || batch.len() == BATCH {
             let batch = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-            decoding.push(tokio::task::spawn_blocking(move || each(batch, decode)));
+            decoding.push(tokio::task::spawn_blocking(move || decode(batch)));
         }
         if is_last {
             break;
@@ -85,11 +87,22 @@ pub(super) async fn load(
 }
 
 /// Jobs that have not ended, and attempts that have not.
-pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Job>, Vec<Attempt>)> {
-    let rows = sqlx::query_as::<Db, _>(sql::LIVE_JOBS).fetch(&mut *connection);
-    let jobs = each_beside(rows, "load the jobs", decode::job).await?;
+pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Arc<Job>>, Vec<Attempt>)> {
+    let mut jobs = Vec::new();
+    for statement in [sql::LIVE_JOBS, sql::LIVE_ARRAY_TASKS] {
+        let rows = sqlx::query::<Db>(statement).fetch(&mut *connection);
+        jobs.append(&mut beside(rows, LOAD_JOBS, decode_jobs).await?);
+    }
+    jobs.sort_by_key(|job| job.id);
     let rows = sqlx::query_as::<Db, _>(sql::LIVE_ATTEMPTS).fetch(&mut *connection);
-    Ok((jobs, each_beside(rows, "load the attempts", decode::attempt).await?))
+    let attempts = beside(rows, "load the attempts", |rows| each(rows, decode::attempt)).await?;
+    Ok((jobs, attempts))
+}
+
+/// From texts that stay in the rows.
+fn decode_jobs(rows: Vec<<Db as Database>::Row>) -> Result<Vec<Arc<Job>>> {
+    let wrong = |source| StoreError::Database { doing: LOAD_JOBS, source };
+    decode::jobs(rows.iter().map(|row| JobRow::from_row(row).map_err(wrong)))
 }
 
 /// Where the audit chain ends, and what stands for its next entry.

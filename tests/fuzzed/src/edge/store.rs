@@ -42,7 +42,7 @@ impl Shelf {
     }
 
     fn detail(&self, id: JobId) -> Option<JobDetail> {
-        let job = self.world.jobs.get(&id).or_else(|| self.world.arrays.get(&id))?;
+        let job = self.world.record(id)?;
         let attempts = self.world.attempts.values().filter(|attempt| attempt.id.job == id);
         let attempts = attempts.map(|attempt| attempt.as_ref().clone()).collect();
         Some(JobDetail { attempts, ..JobDetail::of(job.clone()) })
