@@ -16,6 +16,7 @@ use gotgan_tests::bench::{
     Backend, Measure, Setup, failover, lifecycle, overload, quota, submit, worker,
 };
 use gotgan_tests::database::SERVER_VARIABLE;
+use tokio::runtime::{Builder, Runtime};
 
 // The measuring side shares the machine with what it measures; see the scheduler's.
 #[global_allocator]
@@ -132,13 +133,32 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         };
     }
-    bench()
+    let arguments = Arguments::parse();
+    match runtime(arguments.what) {
+        Ok(runtime) => runtime.block_on(bench(arguments)),
+        Err(error) => {
+            eprintln!("the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-// One thread: the measuring side shares the machine with what it measures.
-#[tokio::main(flavor = "current_thread")]
-async fn bench() -> ExitCode {
-    let arguments = Arguments::parse();
+/// One thread: the measuring side shares the machine with what it measures. Where thousands of nodes come back at once,
+/// which have processors of their own at a site, one thread would be what is measured.
+fn runtime(what: What) -> std::io::Result<Runtime> {
+    let mut builder = match what {
+        What::Failover => Builder::new_multi_thread(),
+        What::Submit
+        | What::Lifecycle
+        | What::Quota
+        | What::Scale
+        | What::Worker
+        | What::Overload => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
+}
+
+async fn bench(arguments: Arguments) -> ExitCode {
     let Some(backends) = backends(&arguments) else { return ExitCode::FAILURE };
     let setup = setup(&arguments);
     let machine = Machine::look(&setup.directory);
