@@ -18,12 +18,15 @@ const SLOW_S: u32 = 10;
 const MEMORY_MIB: u32 = 2_048;
 /// Longest inputs, bytes: what is long is mostly more of the same.
 const INPUT_MAX_BYTES: u32 = 4_096;
+/// What the targets have been found to tell apart, below `fuzz`.
+const ARCHIVE: &str = "corpus.tar.xz";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask fuzz                                 every target, five minutes each
   cargo xtask fuzz --target quota --minutes 120    one of them for two hours
   cargo xtask fuzz --target quota --shrink         keep a few inputs that reach all that is reached
+  cargo xtask fuzz --pack                          keep what was reached by all
   cargo xtask fuzz --target quota --input FILE     one input once more
 
 docs/fuzzing.md says what is fed and what was found.")]
@@ -43,6 +46,10 @@ pub struct Options {
     /// Write the smallest set of inputs that reaches all that is reached to fuzz/seeds, instead of feeding
     #[arg(long, conflicts_with = "input")]
     shrink: bool,
+    /// Make the inputs that this machine has found as few as reach the same, and pack those of all targets into
+    /// fuzz/corpus.tar.xz, which is kept; instead of feeding
+    #[arg(long, conflicts_with_all = ["input", "shrink", "target"])]
+    pack: bool,
     /// Feed this file alone
     #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
@@ -59,8 +66,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let named = options.target.as_deref().unwrap_or_default();
         bail!("there is no target {named}; there are: {}", known.join(", "));
     }
+    let folder = workspace.root.join("fuzz");
+    unpack(&folder)?;
     for name in chosen {
-        if options.shrink {
+        if options.pack {
+            make_few(&workspace, options, name)?;
+        } else if options.shrink {
             shrink(&workspace, options, name)?;
         } else if !feed(&workspace, options, name)? {
             println!(
@@ -68,6 +79,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             );
             return Ok(ExitCode::FAILURE);
         }
+    }
+    if options.pack {
+        pack(&folder)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,8 +162,32 @@ fn feed(workspace: &Workspace, options: &Options, name: &str) -> Result<bool> {
     Ok(child::run_in_foreground(&mut command)?.success())
 }
 
-/// Replaces the seeds by as few inputs of theirs and of this machine's as reach the same.
-fn shrink(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
+/// What other machines have found is where this one begins, if it has found nothing yet.
+fn unpack(folder: &Path) -> Result<()> {
+    if folder.join("corpus").exists() || !folder.join(ARCHIVE).exists() {
+        return Ok(());
+    }
+    tar(folder, &["--extract", "--file", ARCHIVE])
+}
+
+/// The same inputs make the same archive, whoever packs them and when.
+fn pack(folder: &Path) -> Result<()> {
+    let alike = ["--sort=name", "--owner=0", "--group=0", "--mtime=@0", "--mode=u=rwX,go=rX"];
+    let what = ["--create", "--xz", "--file", ARCHIVE, "corpus"];
+    tar(folder, &[alike.as_slice(), what.as_slice()].concat())
+}
+
+fn tar(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let status = Command::new("tar").args(arguments).current_dir(folder).status();
+    let status = status.context("tar cannot be started; it is asked to use xz")?;
+    if !status.success() {
+        bail!("tar {} failed with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// As few of the seeds and of what this machine has found as reach the same.
+fn make_few(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
     let folder = |below: &str| workspace.root.join("fuzz").join(below).join(name);
     let (all, seeds) = (folder("corpus"), folder("seeds"));
     fs::create_dir_all(&all)?;
@@ -161,6 +199,14 @@ fn shrink(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
     if !child::run_in_foreground(&mut command)?.success() {
         bail!("cargo fuzz cmin failed for {name}");
     }
+    Ok(())
+}
+
+/// Replaces the seeds by as few inputs of theirs and of this machine's as reach the same.
+fn shrink(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
+    make_few(workspace, options, name)?;
+    let folder = |below: &str| workspace.root.join("fuzz").join(below).join(name);
+    let (all, seeds) = (folder("corpus"), folder("seeds"));
     for file in files_of(&seeds)? {
         fs::remove_file(file)?;
     }
@@ -176,5 +222,33 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("{} cannot be read", folder.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_packed_is_unpacked_where_nothing_is_and_only_there() {
+        if Command::new("xz").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("SKIPPED: no xz on this machine");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path();
+        let input = folder.join("corpus/units/one");
+        fs::create_dir_all(input.parent().unwrap()).unwrap();
+        fs::write(&input, "n[1-4]").unwrap();
+        pack(folder).unwrap();
+        let packed = fs::read(folder.join(ARCHIVE)).unwrap();
+        fs::write(&input, "newer").unwrap();
+        unpack(folder).unwrap();
+        assert_eq!(fs::read_to_string(&input).unwrap(), "newer", "this machine has its own");
+        fs::remove_dir_all(folder.join("corpus")).unwrap();
+        unpack(folder).unwrap();
+        assert_eq!(fs::read_to_string(&input).unwrap(), "n[1-4]");
+        pack(folder).unwrap();
+        assert_eq!(fs::read(folder.join(ARCHIVE)).unwrap(), packed, "the same makes the same");
     }
 }
