@@ -88,11 +88,28 @@ impl Remembered {
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         let Self { journal_id, last_seq, open, uncorrected, log_read } = self;
         let begun = FindingsBegun { journal_id: journal_id.clone(), last_seq: *last_seq };
-        let named = (!journal_id.is_empty()).then_some(Entry::FindingsBegun(begun));
+        // Numbers go on also where a journal lost its name.
+        let has_begun = !journal_id.is_empty() || *last_seq > 0;
+        let named = has_begun.then_some(Entry::FindingsBegun(begun));
         let count =
             |(uuid, count): (&String, &u64)| Uncorrected { uuid: uuid.clone(), count: *count };
         let counts = uncorrected.iter().map(count).map(Entry::Uncorrected);
         let read = log_read.map(Entry::LogRead);
         named.into_iter().chain(read).chain(counts).chain(open.iter().cloned().map(Entry::Found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number_outlives_compaction_also_without_a_name_and_without_open_findings() {
+        let mut before = Remembered::default();
+        before.apply(&Entry::Found(Finding { seq: 32, ..Finding::default() }));
+        before.apply(&Entry::FindingsAcked(32));
+        let mut after = Remembered::default();
+        before.entries().for_each(|entry| after.apply(&entry));
+        assert_eq!(after, before);
     }
 }
