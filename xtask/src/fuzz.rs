@@ -148,9 +148,9 @@ fn feed(workspace: &Workspace, options: &Options, name: &str) -> Result<bool> {
         }
         None => {
             // What is new goes into the first, which is nobody's but this machine's.
-            let folders = [format!("corpus/{name}"), format!("seeds/{name}")];
+            let folders = folders(workspace, name);
             for folder in &folders {
-                fs::create_dir_all(workspace.root.join("fuzz").join(folder))?;
+                fs::create_dir_all(folder)?;
             }
             command.args(folders).arg("--");
             command.arg(format!("-max_total_time={}", (options.minutes * 60.0).ceil()));
@@ -186,10 +186,14 @@ fn tar(folder: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Where inputs of a target are that this machine has found, and where its seeds are.
+fn folders(workspace: &Workspace, name: &str) -> [PathBuf; 2] {
+    ["corpus", "seeds"].map(|below| workspace.root.join("fuzz").join(below).join(name))
+}
+
 /// As few of the seeds and of what this machine has found as reach the same.
 fn make_few(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
-    let folder = |below: &str| workspace.root.join("fuzz").join(below).join(name);
-    let (all, seeds) = (folder("corpus"), folder("seeds"));
+    let [all, seeds] = folders(workspace, name);
     fs::create_dir_all(&all)?;
     for file in files_of(&seeds)? {
         let place = all.join(file.file_name().context("a seed without a name")?);
@@ -205,8 +209,7 @@ fn make_few(workspace: &Workspace, options: &Options, name: &str) -> Result<()> 
 /// Replaces the seeds by as few inputs of theirs and of this machine's as reach the same.
 fn shrink(workspace: &Workspace, options: &Options, name: &str) -> Result<()> {
     make_few(workspace, options, name)?;
-    let folder = |below: &str| workspace.root.join("fuzz").join(below).join(name);
-    let (all, seeds) = (folder("corpus"), folder("seeds"));
+    let [all, seeds] = folders(workspace, name);
     for file in files_of(&seeds)? {
         fs::remove_file(file)?;
     }

@@ -62,10 +62,19 @@ macro_rules! alert_columns {
     };
 }
 
-/// States of jobs that have not ended.
-macro_rules! living {
-    () => {
-        "('held', 'pending', 'starting', 'running')"
+/// Jobs that have not ended, whose specification is that of the job in this column.
+macro_rules! living_jobs {
+    ($asks_as:literal, $which:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            " FROM jobs JOIN job_specs ON job_specs.job_id = ",
+            $asks_as,
+            " WHERE ",
+            $which,
+            " AND jobs.state IN ('held', 'pending', 'starting', 'running') ORDER BY ",
+            $order
+        )
     };
 }
 
@@ -160,23 +169,10 @@ pub(crate) const AUDITED_SUBJECT: &str = concat!(
 
 /// Jobs that live and are no tasks of arrays. Apart from those, as both tables are in the order of these: a database that
 /// has to look for each one's specification takes twice as long.
-pub(crate) const LIVE_JOBS: &str = concat!(
-    "SELECT ",
-    job_columns!(),
-    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.id \
-     WHERE jobs.array_id IS NULL AND jobs.state IN ",
-    living!(),
-    " ORDER BY jobs.id"
-);
+pub(crate) const LIVE_JOBS: &str = living_jobs!("jobs.id", "jobs.array_id IS NULL", "jobs.id");
 
-pub(crate) const LIVE_ARRAY_TASKS: &str = concat!(
-    "SELECT ",
-    job_columns!(),
-    " FROM jobs JOIN job_specs ON job_specs.job_id = jobs.array_id \
-     WHERE jobs.array_id IS NOT NULL AND jobs.state IN ",
-    living!(),
-    " ORDER BY jobs.array_id, jobs.id"
-);
+pub(crate) const LIVE_ARRAY_TASKS: &str =
+    living_jobs!("jobs.array_id", "jobs.array_id IS NOT NULL", "jobs.array_id, jobs.id");
 
 pub(crate) const LIVE_ATTEMPTS: &str = concat!(
     "SELECT ",
