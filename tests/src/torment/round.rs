@@ -407,8 +407,35 @@ fn differences(before: &World, after: &World) -> Vec<String> {
     found
 }
 
-/// What whoever looks at the ledger finds; and nothing is held once all is over.
+/// Looks at the books that find something wrong before it is believed: a machine that is short of everything may change its
+/// leader in the middle of one, which breaks the connection. What is wrong in the books stays wrong.
+const LOOKS_AT_BOOKS: u32 = 3;
+
 async fn books(stage: &Stage) -> Vec<String> {
+    let mut found = look_into_books(stage).await;
+    for _ in 1..LOOKS_AT_BOOKS {
+        if found.is_empty() {
+            break;
+        }
+        wait_for_a_leader(stage).await;
+        found = look_into_books(stage).await;
+    }
+    found
+}
+
+/// For a while; that none comes is for others to say.
+async fn wait_for_a_leader(stage: &Stage) {
+    let comes = async {
+        while leading(stage).await.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    // Who looks into the books next finds none either.
+    let _ = tokio::time::timeout(COME_BACK, comes).await;
+}
+
+/// What whoever looks at the ledger finds; and nothing is held once all is over.
+async fn look_into_books(stage: &Stage) -> Vec<String> {
     let Some(api) = leading(stage).await else { return vec!["no scheduler leads".into()] };
     let mut found = Vec::new();
     match nodes(&api).await {
