@@ -10,7 +10,6 @@ mod interrupt;
 mod postgres;
 mod quickstart;
 mod simulate;
-mod states;
 mod test;
 mod tidy;
 mod torment;
@@ -41,10 +40,8 @@ enum Task {
     Simulate(simulate::Options),
     /// Feed everything that reads what others write with whatever inputs; needs nightly Rust
     Fuzz(fuzz::Options),
-    /// Check what compilers and linters do not: sizes, names, links, migrations, generated pages
+    /// Check what compilers and linters do not: sizes, names, links, migrations
     Tidy,
-    /// Write docs/states.md from the state machines in the code
-    States,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +53,6 @@ fn main() -> ExitCode {
         Task::Simulate(options) => simulate::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
-        Task::States => states::write(),
     };
     match result {
         Ok(code) => code,

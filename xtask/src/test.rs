@@ -37,8 +37,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     interrupt::watch()?;
     let workspace = Workspace::find()?;
     let server = if options.no_postgres { None } else { Some(Postgres::obtain()?) };
-    // End-to-end tests start these programs.
-    workspace.build(&["--workspace", "--bins"])?;
+    // End-to-end tests start these programs. Built together with the tests: what only tests need of a library would otherwise
+    // have nearly everything compiled a second time.
+    workspace.build(&["--workspace", "--bins", "--tests"])?;
     let code = run_tests(&workspace, options, server.as_ref())?;
     drop(server);
     if options.no_postgres {

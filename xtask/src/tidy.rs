@@ -15,7 +15,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::states;
 use crate::workspace::Workspace;
 use tree::Tree;
 
@@ -42,8 +41,6 @@ pub fn run() -> Result<ExitCode> {
     findings.extend(migrations::check(&tree));
     findings.extend(links::check(&tree));
     findings.extend(invariants::check(&tree));
-    let states = states::difference(&workspace).unwrap_or_else(|error| Some(format!("{error:#}")));
-    findings.extend(states.map(|text| Finding::new(states::PAGE, 0, text)));
     Ok(report(findings, tree.files.len()))
 }
 

@@ -47,6 +47,7 @@ mod reservations;
 mod scale;
 mod scavenger;
 mod sketch;
+mod states;
 mod terms;
 mod tiers;
 mod topology;
