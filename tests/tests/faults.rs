@@ -6,6 +6,7 @@
 mod table;
 
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use gotgan_proto::v1::{self, AttemptState, Cause, HealthState, JobState};
@@ -357,6 +358,48 @@ async fn the_sites_own_program_resets_a_gpu_once_nothing_is_on_it() {
     cluster.api.wait_for_end(job).await;
     wait_until_it_stands(&cluster, "worn", 0, ("ok", "ok")).await;
     assert_eq!(std::fs::read_to_string(&said).unwrap(), "worn reset GPU-worn-0\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_out_comes_back_only_after_the_sites_own_check_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (asked, answer) = (directory.path().join("asked"), directory.path().join("answer"));
+    let program = directory.path().join("check");
+    let said = "\"$GOTGAN_HOOK $GOTGAN_CHECK $GOTGAN_NODE $GOTGAN_GPUS\"";
+    let script = format!(
+        "#!/bin/sh\necho {said} >> {}\nwhile [ ! -e {1} ]; do sleep 0.05; done\n. {1}\n",
+        asked.display(),
+        answer.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut cluster = Cluster::builder(Database::Sqlite).settings(SETTINGS).start().await;
+    let settings = format!("{WORKER}[hooks]\ncheck = {program:?}\n");
+    let patient = Patient::admit(&mut cluster, "checked", &settings).await;
+    let wants_reset = Happens::Reads(|gpus| gpus[1]["recovery_action"] = json!(1));
+    patient.suffer(&wants_reset);
+    wait_until_it_stands(&cluster, "checked", 1, ("out, reset", "ok")).await;
+    patient.recover();
+    deadline::until("the check to be asked", async || {
+        std::fs::read_to_string(&asked).map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(std::fs::read_to_string(&asked).unwrap(), "check gpu checked GPU-checked-1\n");
+    // Another that comes and goes meanwhile takes a second for itself, which is what the first would have had to wait.
+    patient.suffer(&Happens::Reads(|gpus| gpus[0]["recovery_action"] = json!(1)));
+    wait_until_it_stands(&cluster, "checked", 0, ("out, reset", "ok")).await;
+    assert_eq!(stands(&cluster, "checked", 1).await.0, "verifying");
+    let shown = cluster.gotgan().run(&["node", "checked"]).ok();
+    assert!(shown.contains("the site's check"), "{shown}");
+    std::fs::write(&answer, "exit 0\n").unwrap();
+    wait_until_it_stands(&cluster, "checked", 1, ("ok", "ok")).await;
+    wait_until_told(&cluster, "checked", "GPU 1 passed the site's check").await;
+    std::fs::write(&answer, "echo 'slow memory'; exit 1\n").unwrap();
+    patient.recover();
+    wait_until_it_stands(&cluster, "checked", 0, ("out, service", "ok")).await;
+    let health = &cluster.api.try_node("checked").await.unwrap().gpu_health[0];
+    assert!(health.reason.starts_with("GPU 0 failed the site's check"), "{}", health.reason);
+    assert!(health.reason.ends_with("slow memory"), "{}", health.reason);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use gotgan_proto::v1::{
-    AttemptUse, CutFailure, CutGpu, GpuReading, HeldAttempt, WorkerMessage,
-    scheduler_message::Message as Order,
+    AttemptUse, CheckHardware, CheckOutcome, CutFailure, CutGpu, GpuReading, HeldAttempt,
+    WorkerMessage, scheduler_message::Message as Order,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +38,8 @@ pub enum Input {
     },
     /// An order to cut a GPU was obeyed, or could not be.
     CutEnded(CutGpu, Result<(), String>),
+    /// A check of hardware has ended, and says why it failed if it did.
+    CheckEnded(CheckHardware, Result<(), String>),
     /// The kernel's log was read up to a record.
     LogRead(u64),
     /// GPUs were looked at, each then, by the clock of [`crate::clock::boot_ms`].
@@ -63,6 +65,8 @@ pub struct Running {
     pub unused: Unused,
     /// GPUs that could not be cut as ordered.
     pub cut_failures: Vec<CutFailure>,
+    /// How checks of hardware ended.
+    pub check_outcomes: Vec<CheckOutcome>,
 }
 
 /// What a new stream to the scheduler begins with.

@@ -1,7 +1,7 @@
-//! Programs of the site before an attempt starts and after it has ended: prolog and epilog.
+//! Programs of the site before an attempt starts and after it has ended, and before hardware comes back: prolog, epilog, check.
 //!
 //! They say whether the node is fit, with an exit code and a last line of output. What runs them and waits for them is
-//! [`run`]; what holds an attempt until they have ended is [`crate::supervisor`].
+//! [`run`]; what holds an attempt until they have ended, and runs a check by order, is [`crate::supervisor`].
 
 mod run;
 
@@ -31,6 +31,10 @@ pub struct HooksConfig {
     pub epilog: PathBuf,
     /// After this long it has failed.
     pub epilog_timeout_s: u64,
+    /// Program before hardware that was out takes work again; empty: none.
+    pub check: PathBuf,
+    /// After this long it has failed.
+    pub check_timeout_s: u64,
 }
 
 impl Default for HooksConfig {
@@ -40,17 +44,21 @@ impl Default for HooksConfig {
             prolog_timeout_s: 60,
             epilog: PathBuf::new(),
             epilog_timeout_s: 60,
+            check: PathBuf::new(),
+            check_timeout_s: 3_600,
         }
     }
 }
 
-/// Which of the two.
+/// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Before the start.
     Prolog,
     /// After the end.
     Epilog,
+    /// Before hardware comes back.
+    Check,
 }
 
 impl Kind {
@@ -59,6 +67,7 @@ impl Kind {
         match self {
             Kind::Prolog => "prolog",
             Kind::Epilog => "epilog",
+            Kind::Check => "check",
         }
     }
 }
@@ -68,6 +77,7 @@ impl Kind {
 pub struct Hooks {
     prolog: Option<Hook>,
     epilog: Option<Hook>,
+    check: Option<Hook>,
 }
 
 /// One program of the site.
@@ -86,7 +96,8 @@ impl Hooks {
     pub fn of(config: &HooksConfig) -> Result<Self, String> {
         let prolog = hook(Kind::Prolog, &config.prolog, config.prolog_timeout_s)?;
         let epilog = hook(Kind::Epilog, &config.epilog, config.epilog_timeout_s)?;
-        Ok(Self { prolog, epilog })
+        let check = hook(Kind::Check, &config.check, config.check_timeout_s)?;
+        Ok(Self { prolog, epilog, check })
     }
 
     /// Whether there is one of this kind.
@@ -94,7 +105,7 @@ impl Hooks {
         self.hook(kind).is_some()
     }
 
-    /// Runs one for an attempt, if there is one, and waits for its end.
+    /// Runs one, if there is one, and waits for its end.
     ///
     /// # Errors
     /// Why the node is not fit, for a person.
@@ -109,6 +120,7 @@ impl Hooks {
         match kind {
             Kind::Prolog => self.prolog.as_ref(),
             Kind::Epilog => self.epilog.as_ref(),
+            Kind::Check => self.check.as_ref(),
         }
     }
 }
@@ -152,6 +164,23 @@ pub fn about(node: &str, attempts: &str, order: &RunAttempt) -> BTreeMap<String,
     named.into_iter().chain(cap).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// What a check is told: of one GPU, or of the node with all of them.
+pub fn about_hardware(
+    node: &str,
+    attempts: &str,
+    is_node: bool,
+    gpus: &[String],
+) -> BTreeMap<String, String> {
+    let what = if is_node { "node" } else { "gpu" };
+    let named = [
+        (MARK, attempts.to_owned()),
+        ("GOTGAN_NODE", node.to_owned()),
+        ("GOTGAN_CHECK", what.to_owned()),
+        ("GOTGAN_GPUS", gpus.join(",")),
+    ];
+    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// Ends what is left of hooks of a daemon that was killed: they are run again.
 ///
 /// # Errors
@@ -182,6 +211,6 @@ mod tests {
     #[test]
     fn without_programs_there_are_no_hooks() {
         let none = Hooks::of(&HooksConfig::default()).unwrap();
-        assert!(!none.has(Kind::Prolog) && !none.has(Kind::Epilog));
+        assert!(![Kind::Prolog, Kind::Epilog, Kind::Check].into_iter().any(|kind| none.has(kind)));
     }
 }

@@ -37,6 +37,7 @@ pub fn epoch_of(order: &Order) -> Option<u64> {
         Order::StartTasks(order) => Some(order.epoch),
         Order::ForgetAttempt(order) => Some(order.epoch),
         Order::CutGpu(order) => Some(order.epoch),
+        Order::CheckHardware(order) => Some(order.epoch),
         Order::ReportAck(_) | Order::FindingAck(_) | Order::ReadLog(_) => None,
     }
 }
@@ -60,8 +61,10 @@ pub fn event_of(order: Order) -> Option<(AttemptKey, Event)> {
         Order::ForgetAttempt(order) => {
             (AttemptKey::new(order.job_id, order.attempt), Event::ForgetOrdered)
         }
-        Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) | Order::CutGpu(_) => {
-            return None;
-        }
+        Order::Registered(_)
+        | Order::FindingAck(_)
+        | Order::ReadLog(_)
+        | Order::CutGpu(_)
+        | Order::CheckHardware(_) => return None,
     })
 }

@@ -21,7 +21,7 @@ use crate::exec::{ATTEMPTS, NodeContext, environment, strays};
 use crate::handle::{Handle, Input, Stopped};
 use crate::health::watch::Watch;
 use crate::held::{AttemptKey, Image};
-use crate::hooks::{self, Hooks};
+use crate::hooks::{self, Hooks, Kind};
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
@@ -192,6 +192,7 @@ fn look_at_machine(
     inventory.node.images = Some(support::reported(&images));
     let power = power(config, &inventory, state);
     inventory.node.power_caps = Some(power.reported());
+    inventory.node.checks_hardware = hooks.has(Kind::Check);
     let (cards, simulated) = (inventory.cards.clone(), inventory.node.simulated);
     let containers = Containers { images, config: config.containers.clone(), cards, simulated };
     let (users, cards) = (config.users.clone(), inventory.cards.clone());

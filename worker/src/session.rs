@@ -289,7 +289,7 @@ impl Session {
     }
 
     async fn heartbeat(&self, seq: u64) -> Result<Heartbeat, SessionError> {
-        let Running { attempts, uses, unused, cut_failures } =
+        let Running { attempts, uses, unused, cut_failures, check_outcomes } =
             self.handle.ask(Input::Running).await?;
         let reading = |seen: Seen| {
             let leftover_processes =
@@ -297,7 +297,8 @@ impl Session {
             GpuReading { leftover_processes, ..seen.reading }
         };
         let gpus = self.inventory.looks().into_iter().map(reading).collect();
-        Ok(Heartbeat { seq, at_us: now_us(), gpus, running: attempts, uses, cut_failures })
+        let (at_us, running) = (now_us(), attempts);
+        Ok(Heartbeat { seq, at_us, gpus, running, uses, cut_failures, check_outcomes })
     }
 }
 

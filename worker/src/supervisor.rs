@@ -4,6 +4,7 @@
 //! the order they were decided. Nothing here blocks on a peer: commands to shims and reports to the scheduler go
 //! through bounded queues that are filled as there is room.
 
+mod checking;
 mod cutting;
 mod hardware;
 mod hooks;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use checking::Checking;
 use cutting::Cutting;
 use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
@@ -77,6 +79,7 @@ pub struct Supervisor {
     /// GPUs of this node by UUID; what is ordered must be among them and free.
     gpus: NodeGpus,
     cutting: Cutting,
+    checking: Checking,
     epoch: u64,
     attempts: BTreeMap<AttemptKey, Attempt>,
     /// Attempts whose GPUs were found free when they came.
@@ -131,6 +134,7 @@ impl Supervisor {
             journal,
             gpus,
             cutting: Cutting::default(),
+            checking: Checking::default(),
             epoch: image.epoch,
             claims: claimed(&image),
             attempts: image.attempts.into_iter().map(remembered).collect(),
@@ -195,6 +199,7 @@ impl Supervisor {
             Input::Found(observed) => self.found(observed).await?,
             Input::LogRead(number) => self.log_read(number).await?,
             Input::CutEnded(order, outcome) => self.cut_ended(order, outcome),
+            Input::CheckEnded(order, outcome) => self.check_ended(order, outcome),
             Input::Looked(looks) => self.looked(looks).await?,
             Input::Uncorrected { uuid, count, at_us } => self.counted(&uuid, count, at_us).await?,
             Input::Attach(answer) => {
@@ -203,9 +208,11 @@ impl Supervisor {
             }
             Input::Running(answer) => {
                 let (attempts, uses) = (self.running(), self.uses());
-                let cut_failures = self.cutting.failures();
+                let (cut_failures, check_outcomes) =
+                    (self.cutting.failures(), self.checking.outcomes());
+                let unused = self.unused();
                 let _ =
-                    answer.send(Running { attempts, uses, unused: self.unused(), cut_failures });
+                    answer.send(Running { attempts, uses, unused, cut_failures, check_outcomes });
             }
             Input::Using(answer) => {
                 let _ = answer.send(self.using());
@@ -235,13 +242,19 @@ impl Supervisor {
         if let Order::FindingAck(ack) = &order {
             return self.finding_acked(ack).await;
         }
-        if let Order::CutGpu(order) = order {
-            self.cut(order);
-            return Ok(());
+        match order {
+            Order::CutGpu(order) => self.cut(order),
+            Order::CheckHardware(order) => self.check(order),
+            order => {
+                if let Some((key, event)) = event_of(order) {
+                    return self.be_ordered(key, event).await;
+                }
+            }
         }
-        let Some((key, event)) = event_of(order) else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    async fn be_ordered(&mut self, key: AttemptKey, event: Event) -> Result<(), JournalError> {
         if let Event::Acked(seq) = event
             && self.first_open(key).is_some_and(|first| first <= seq)
         {

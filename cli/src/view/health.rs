@@ -21,6 +21,8 @@ pub struct HealthView {
     pub held_back: bool,
     /// What lasts on it now, as rules name it.
     pub conditions: Vec<String>,
+    /// It is being verified, its site has a check for that, and it has not passed it yet.
+    pub check_awaited: bool,
 }
 
 impl HealthView {
@@ -46,6 +48,7 @@ impl HealthView {
             signal: health.signal.clone(),
             held_back: health.held_back,
             conditions: health.conditions.clone(),
+            check_awaited: health.check_awaited,
         }
     }
 
@@ -65,6 +68,7 @@ impl HealthView {
     #[must_use]
     pub fn to_do(&self) -> String {
         match (self.repair.as_str(), self.held_back) {
+            ("", _) if self.check_awaited => "the site's check".to_owned(),
             ("", _) => String::new(),
             (repair, true) => format!("{repair} (held back by the breaker)"),
             (repair, false) if self.state == "suspect" => format!("{repair} when idle"),

@@ -36,8 +36,8 @@ pub use alert::tell_alerts;
 pub use deadline::end_overdue;
 pub use draft::Draft;
 pub use health::{
-    Finding, HealthRefusal, Place, Repaired, begin_repair, due_repairs, find, look, repaired,
-    reset_breaker, settle_verified, tells_news, verify,
+    Check, Checked, Finding, HealthRefusal, Place, Repaired, begin_repair, check_due, checked,
+    due_repairs, find, look, repaired, reset_breaker, settle_verified, tells_news, verify,
 };
 pub use idle::tell_idle;
 pub use mig::{CutRefusal, CutRequest, cut_failed, cut_gpu, cuts_due};

@@ -51,6 +51,9 @@ pub struct Inventory {
     /// Whether its worker can cap GPUs; absent if it does not know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caps: Option<Caps>,
+    /// Whether its worker has a program of the site that checks hardware before it comes back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checks_hardware: bool,
 }
 
 /// What keeps attempts on a node from what is not their own, as its worker tells. Nothing is decided by it.

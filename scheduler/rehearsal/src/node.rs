@@ -171,6 +171,7 @@ impl Journal {
                 }
             }
             Order::StartTasks(_)
+            | Order::CheckHardware(_)
             | Order::Registered(_)
             | Order::FindingAck(_)
             | Order::ReadLog(_)
@@ -290,6 +291,7 @@ fn epoch_of(order: &Order) -> Option<u64> {
         Order::StartTasks(order) => Some(order.epoch),
         Order::ForgetAttempt(order) => Some(order.epoch),
         Order::CutGpu(order) => Some(order.epoch),
+        Order::CheckHardware(order) => Some(order.epoch),
         Order::ReportAck(_) | Order::FindingAck(_) | Order::ReadLog(_) => None,
     }
 }

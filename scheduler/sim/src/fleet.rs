@@ -63,6 +63,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         confinement: None,
         images: None,
         caps: None,
+        checks_hardware: false,
         node,
     })
 }

@@ -14,7 +14,7 @@ use gotgan_core::job::JobState;
 use gotgan_proto::v1;
 
 pub use blocker::blocker;
-pub use health::{finding, looks};
+pub use health::{check_outcome, finding, looks};
 pub use job::{event, job, job_brief};
 pub use measured::{measured, measured_from, uses};
 pub use node::{NodeView, admin, inventory_from, node, node_view};

@@ -115,8 +115,8 @@ impl WorkersService {
         let (outbox, orders) = mpsc::channel(OUTBOX_MAX);
         let services = Arc::clone(&self.services);
         let damped = Damped::default();
-        let cut_failures = Vec::new();
-        let session = Session { services, node, number, looked: None, damped, cut_failures };
+        let answers = Answers::default();
+        let session = Session { services, node, number, looked: None, damped, answers };
         session.register(register, outbox).await?;
         Ok((session.run(said), orders))
     }
@@ -183,8 +183,15 @@ struct Session {
     looked: Option<Vec<GpuLook>>,
     /// Slow-downs that were seen a moment ago.
     damped: Damped,
-    /// What its last beat told of GPUs that could not be cut.
-    cut_failures: Vec<v1::CutFailure>,
+    /// What its last beat told of orders for its hardware.
+    answers: Answers,
+}
+
+/// What became of orders for a node's hardware, told with each beat.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Answers {
+    cuts: Vec<v1::CutFailure>,
+    checks: Vec<v1::CheckOutcome>,
 }
 
 impl Session {
@@ -294,10 +301,10 @@ impl Session {
         match message.message {
             Some(Said::Heartbeat(beat)) => {
                 let looks = convert::looks(&beat.gpus);
-                let failures = beat.cut_failures;
+                let answers = Answers { cuts: beat.cut_failures, checks: beat.check_outcomes };
                 let beat = Beat { uses: convert::uses(&beat.uses), readings: beat.gpus };
                 self.services.telemetry.heard(&self.node, clock::now(), Some(beat));
-                self.take_cut_failures(failures).await?;
+                self.take_answers(answers).await?;
                 self.look(looks).await
             }
             Some(Said::Report(report)) => self.report(report).await,
@@ -312,21 +319,24 @@ impl Session {
         }
     }
 
-    /// Takes in why GPUs could not be cut, unless the last beat told the same.
-    async fn take_cut_failures(&mut self, failures: Vec<v1::CutFailure>) -> Result<(), String> {
-        if self.cut_failures == failures {
+    /// Takes in why GPUs could not be cut and how checks ended, unless the last beat told the same.
+    async fn take_answers(&mut self, answers: Answers) -> Result<(), String> {
+        if self.answers == answers {
             return Ok(());
         }
-        let (node, told) = (self.node.clone(), failures.clone());
+        let (node, told) = (self.node.clone(), answers.clone());
         let write = move |round: &mut RoundDraft<'_>| {
-            for failure in told {
+            for failure in told.cuts {
                 let Ok(gpu) = GpuUuid::new(&failure.gpu_uuid) else { continue };
                 let (planned, why) = (failure.planned_us, failure.reason.as_str());
                 lifecycle::cut_failed(&mut round.draft, &node, &gpu, planned, why);
             }
+            for (check, outcome) in told.checks.into_iter().filter_map(convert::check_outcome) {
+                lifecycle::checked(&mut round.draft, &node, &check, &outcome);
+            }
         };
         match self.services.writer.hear(self.origin(None), write).await {
-            Ok(()) => self.cut_failures = failures,
+            Ok(()) => self.answers = answers,
             // It is told again with the next beat.
             Err(FlowError::NotCommitted) => {}
             Err(ended @ (FlowError::NotLeader | FlowError::Stopping)) => {

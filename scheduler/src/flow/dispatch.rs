@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use gotgan_core::attempt::{Attempt, AttemptState};
 use gotgan_core::change::Change;
 use gotgan_core::ids::{AttemptId, Epoch, GpuUuid, NodeName};
-use gotgan_core::lifecycle;
 use gotgan_core::lifecycle::orders::{self, Order};
+use gotgan_core::lifecycle::{self, Check};
 use gotgan_core::world::World;
 use gotgan_proto::v1::SchedulerMessage;
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ struct Outbox {
     sent: BTreeSet<(AttemptId, OrderKey)>,
     /// Orders to cut GPUs sent in this session, by the moment of their plan.
     cuts: BTreeSet<(GpuUuid, i64)>,
+    /// Order to check hardware that was sent last in this session.
+    check: Option<Check>,
 }
 
 /// Which order about an attempt.
@@ -79,7 +81,8 @@ impl Dispatcher {
         let mut outboxes = self.lock();
         let newer = outboxes.get(node).is_some_and(|present| present.session > session);
         if !newer {
-            let outbox = Outbox { session, messages, sent: BTreeSet::new(), cuts: BTreeSet::new() };
+            let (sent, cuts) = (BTreeSet::new(), BTreeSet::new());
+            let outbox = Outbox { session, messages, sent, cuts, check: None };
             outboxes.insert(node.clone(), outbox);
         }
     }
@@ -102,11 +105,12 @@ impl Dispatcher {
             if let Some(outbox) = outboxes.get_mut(&node) {
                 outbox.sent.clear();
                 outbox.cuts.clear();
+                outbox.check = None;
             }
             for order in orders::for_node(world, &node, &[]) {
                 self.send_order(&mut outboxes, &mut source, &node, order);
             }
-            send_cuts(&mut outboxes, world, epoch, &node);
+            send_for_hardware(&mut outboxes, world, epoch, &node);
         }
     }
 
@@ -157,7 +161,7 @@ impl Dispatcher {
         for order in orders {
             self.send_order(&mut outboxes, &mut source, node, order);
         }
-        send_cuts(&mut outboxes, world, epoch, node);
+        send_for_hardware(&mut outboxes, world, epoch, node);
     }
 
     /// Tells every worker what follows from the changes just committed.
@@ -169,7 +173,7 @@ impl Dispatcher {
         });
         let ended: BTreeMap<AttemptId, &Arc<Attempt>> =
             ended.map(|attempt| (attempt.id, attempt)).collect();
-        self.order_cuts(world, epoch, changes);
+        self.order_for_hardware(world, epoch, changes);
         if touched.is_empty() {
             return;
         }
@@ -189,8 +193,8 @@ impl Dispatcher {
         }
     }
 
-    /// Tells workers which GPUs to cut, where that was planned or something has let go of GPUs.
-    fn order_cuts(&self, world: &World, epoch: Epoch, changes: &[Change]) {
+    /// Tells workers which GPUs to cut and what to check, where that is due since then or something has let go of GPUs.
+    fn order_for_hardware(&self, world: &World, epoch: Epoch, changes: &[Change]) {
         let mut nodes: BTreeSet<&NodeName> = BTreeSet::new();
         for change in changes {
             match change {
@@ -204,10 +208,11 @@ impl Dispatcher {
             }
         }
         let has_any = |node: &&NodeName| {
-            world.nodes.get(*node).is_some_and(|known| !known.health.cuts.is_empty())
+            let health = world.nodes.get(*node).map(|known| &known.health);
+            health.is_some_and(|health| !health.cuts.is_empty() || health.is_verifying())
         };
         for node in nodes.into_iter().filter(has_any) {
-            send_cuts(&mut self.lock(), world, epoch, node);
+            send_for_hardware(&mut self.lock(), world, epoch, node);
         }
     }
 
@@ -256,8 +261,8 @@ impl Dispatcher {
     }
 }
 
-/// Orders the cuts that are due on the node, each once in a session.
-fn send_cuts(
+/// Orders the cuts and the check that are due on the node, each once in a session.
+fn send_for_hardware(
     outboxes: &mut BTreeMap<NodeName, Outbox>,
     world: &World,
     epoch: Epoch,
@@ -268,6 +273,13 @@ fn send_cuts(
         if outbox.cuts.insert((gpu.clone(), plan.since.0)) {
             put(outboxes, node, super::orders::cut(epoch, &gpu, &plan));
         }
+    }
+    let Some(outbox) = outboxes.get_mut(node) else { return };
+    let due = lifecycle::check_due(world, node).filter(|due| outbox.check.as_ref() != Some(due));
+    if let Some(due) = due {
+        let message = super::orders::check(epoch, &due);
+        outbox.check = Some(due);
+        put(outboxes, node, message);
     }
 }
 

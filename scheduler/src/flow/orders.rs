@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gotgan_core::attempt::{Attempt, NodeAllocation};
 use gotgan_core::ids::{AttemptId, Epoch, GpuUuid, NodeName};
 use gotgan_core::job::Job;
+use gotgan_core::lifecycle::Check;
 use gotgan_core::lifecycle::orders::Order;
 use gotgan_core::mig::CutPlan;
 use gotgan_core::spec::GpuRequest;
@@ -163,6 +164,17 @@ pub fn cut(epoch: Epoch, gpu: &GpuUuid, plan: &CutPlan) -> SchedulerMessage {
         whole: plan.profiles.is_none(),
     };
     SchedulerMessage { message: Some(Message::CutGpu(order)) }
+}
+
+/// The order to run the site's check of hardware.
+#[must_use]
+pub fn check(epoch: Epoch, check: &Check) -> SchedulerMessage {
+    let order = v1::CheckHardware {
+        epoch: epoch.0,
+        gpu_uuid: check.gpu.as_ref().map(ToString::to_string).unwrap_or_default(),
+        since_us: check.since.0,
+    };
+    SchedulerMessage { message: Some(Message::CheckHardware(order)) }
 }
 
 fn forget(epoch: Epoch, id: AttemptId) -> Message {

@@ -251,8 +251,12 @@ impl Journal {
             Order::ForgetAttempt(v1::ForgetAttempt { job_id, attempt, .. }) => {
                 self.forget((job_id, attempt));
             }
-            // Its GPUs are invented and are not cut.
-            Order::Registered(_) | Order::FindingAck(_) | Order::ReadLog(_) | Order::CutGpu(_) => {}
+            // Its GPUs are invented: they are neither cut nor checked.
+            Order::Registered(_)
+            | Order::FindingAck(_)
+            | Order::ReadLog(_)
+            | Order::CutGpu(_)
+            | Order::CheckHardware(_) => {}
         }
         reports
     }

@@ -181,7 +181,7 @@ impl Supervisor {
         let used: BTreeSet<String> = held.map(|gpu| self.card_of(&gpu.uuid)).collect();
         let since = |uuid: &String| self.used_until.get(uuid).copied().unwrap_or(self.began);
         let all = self.gpus.cards.devices().into_iter().map(|device| device.uuid);
-        let free = all.filter(|uuid| !used.contains(uuid));
+        let free = all.filter(|uuid| !used.contains(uuid) && !self.checking.has(uuid));
         free.map(|uuid| (uuid.clone(), since(&uuid))).collect()
     }
 

@@ -55,6 +55,9 @@ pub struct Standing {
     pub signal: Option<Signal>,
     /// In words, for a person; empty if it is sound.
     pub reason: String,
+    /// Since when it was verified when it passed the site's check last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<UnixMicros>,
 }
 
 impl Standing {
@@ -62,6 +65,12 @@ impl Standing {
     #[must_use]
     pub fn is_out(&self) -> bool {
         matches!(self.state, State::Out { .. })
+    }
+
+    /// Whether it is being verified, and has not passed the site's check since that began.
+    #[must_use]
+    pub fn is_unchecked(&self) -> bool {
+        self.state == State::Verifying && self.passed != Some(self.since)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod back;
 mod blame;
+mod check;
 mod deadline;
 mod mark;
 mod sign;
@@ -26,6 +27,7 @@ pub use back::{
     settle_verified, verify,
 };
 pub(super) use blame::{attempts_on, is_to_blame, put_down_to_hardware};
+pub use check::{Check, Checked, check_due, checked};
 pub(super) use deadline::keep as keep_deadline;
 pub(super) use mark::mark;
 use sign::Sign;

@@ -88,6 +88,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         confinement: None,
         images: None,
         caps: None,
+        checks_hardware: false,
     }
 }
 

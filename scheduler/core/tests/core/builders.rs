@@ -129,6 +129,7 @@ impl<'a> NodeBuilder<'a> {
             confinement: None,
             images: self.images,
             caps: self.caps,
+            checks_hardware: false,
         };
         self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);

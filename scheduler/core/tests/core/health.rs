@@ -10,7 +10,7 @@ use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName, UserName};
 use gotgan_core::job::JobState;
 use gotgan_core::ledger::LedgerKind;
 use gotgan_core::lifecycle::{
-    self, Draft, Finding, HealthRefusal, MemberEvent, Place, Repaired, Report, fold,
+    self, Check, Checked, Draft, Finding, HealthRefusal, MemberEvent, Place, Repaired, Report, fold,
 };
 use gotgan_core::node::Inventory;
 
@@ -318,6 +318,113 @@ fn what_was_repaired_and_is_bad_again_while_it_is_verified_needs_a_person() {
     assert_eq!(ward.state("n1", 5), State::Verifying);
     ward.look("n1", 5, &[Condition::ResetRequired]);
     assert_eq!(ward.state("n1", 5), SERVICE);
+    ward.cluster.check();
+}
+
+impl Ward {
+    /// The site has a check on these nodes.
+    fn with_checks(nodes: &[&str]) -> Self {
+        let mut ward = Ward::new(nodes);
+        nodes.iter().for_each(|node| ward.register(node, |it| it.checks_hardware = true));
+        ward
+    }
+
+    fn check_due(&self, node: &str) -> Option<Check> {
+        lifecycle::check_due(&self.cluster.world, &name(node))
+    }
+
+    fn checked(&mut self, node: &str, check: &Check, outcome: Checked) {
+        self.drafted(|draft| lifecycle::checked(draft, &name(node), check, &outcome));
+    }
+
+    /// A GPU that had to be reset, and was.
+    fn reset(&mut self, node: &str, index: u32) {
+        self.look(node, index, &[Condition::ResetRequired]);
+        self.look(node, index, &[]);
+        assert_eq!(self.state(node, index), State::Verifying);
+    }
+}
+
+const LONG_S: i64 = 100_000;
+
+#[test]
+fn what_the_site_checks_comes_back_once_it_has_passed_and_not_by_time_alone() {
+    let mut ward = Ward::with_checks(&["n1"]);
+    ward.reset("n1", 3);
+    ward.later(LONG_S);
+    assert_eq!(ward.state("n1", 3), State::Verifying);
+    let check = ward.check_due("n1").unwrap();
+    assert_eq!(check.gpu, Some(gpu("n1", 3)));
+    ward.checked("n1", &check, Checked::Passed);
+    assert_eq!(ward.check_due("n1"), None, "it has passed");
+    assert_eq!(ward.offered("n1"), 7, "time has to settle it");
+    ward.later(0);
+    assert_eq!((ward.state("n1", 3), ward.offered("n1")), (State::Ok, 8));
+    assert!(ward.heard(EventKind::HardwareVerifying).iter().any(|it| it.contains("passed")));
+    ward.cluster.check();
+}
+
+#[test]
+fn a_check_that_passed_early_does_not_shorten_the_time() {
+    let mut ward = Ward::with_checks(&["n1"]);
+    ward.reset("n1", 3);
+    let check = ward.check_due("n1").unwrap();
+    ward.checked("n1", &check, Checked::Passed);
+    ward.later(1);
+    assert_eq!(ward.state("n1", 3), State::Verifying);
+    ward.later(LONG_S);
+    assert_eq!(ward.state("n1", 3), State::Ok);
+    ward.cluster.check();
+}
+
+#[test]
+fn what_fails_the_sites_check_needs_a_person_and_is_checked_again_after() {
+    let mut ward = Ward::with_checks(&["n1"]);
+    ward.reset("n1", 3);
+    let first = ward.check_due("n1").unwrap();
+    ward.checked("n1", &first, Checked::Failed("slow memory".to_owned()));
+    assert_eq!((ward.state("n1", 3), ward.check_due("n1")), (SERVICE, None));
+    let told = ward.heard(EventKind::HardwareOut).pop().unwrap();
+    assert!(told.contains("GPU 3 failed the site's check: slow memory"), "{told}");
+    ward.later(60);
+    assert_eq!(ward.verify("n1", Some(3)), Ok(true));
+    let second = ward.check_due("n1").unwrap();
+    assert_ne!(first, second);
+    ward.checked("n1", &first, Checked::Passed);
+    assert_eq!(ward.check_due("n1"), Some(second), "an outcome of before says nothing");
+    ward.cluster.check();
+}
+
+#[test]
+fn nothing_is_checked_under_a_job_or_where_the_site_has_no_check() {
+    let mut ward = Ward::with_checks(&["n1"]);
+    let job = ward.running("kim", 1, 1);
+    ward.reset("n1", 0);
+    assert_eq!(ward.check_due("n1"), None, "a job has it");
+    ward.reset("n1", 5);
+    assert_eq!(ward.check_due("n1").unwrap().gpu, Some(gpu("n1", 5)), "nothing is on this one");
+    ward.fails("n1", job, 3);
+    assert_eq!(ward.check_due("n1").unwrap().gpu, Some(gpu("n1", 0)));
+    ward.register("n1", |it| it.checks_hardware = false);
+    assert_eq!(ward.check_due("n1"), None);
+    ward.later(LONG_S);
+    assert_eq!((ward.state("n1", 0), ward.state("n1", 5)), (State::Ok, State::Ok));
+    ward.cluster.check();
+}
+
+#[test]
+fn a_node_is_checked_with_all_its_gpus_at_once() {
+    let mut ward = Ward::with_checks(&["n1"]);
+    ward.look("n1", 1, &[Condition::RecoverByReboot]);
+    ward.look("n1", 2, &[Condition::ResetRequired]);
+    ward.look("n1", 2, &[]);
+    ward.register("n1", |it| it.boot_id = "another".to_owned());
+    let check = ward.check_due("n1").unwrap();
+    assert_eq!((check.gpu.clone(), ward.node_state("n1")), (None, State::Verifying));
+    ward.checked("n1", &check, Checked::Passed);
+    assert_eq!(ward.check_due("n1"), None, "its GPUs were checked with it");
+    ward.later(LONG_S);
+    assert_eq!(ward.state("n1", 2), State::Ok);
     ward.cluster.check();
 }
 

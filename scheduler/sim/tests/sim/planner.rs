@@ -57,6 +57,7 @@ fn inventory(host: &Host) -> Inventory {
         confinement: None,
         images: None,
         caps: None,
+        checks_hardware: false,
     }
 }
 

@@ -2,29 +2,41 @@
 
 use std::collections::BTreeSet;
 
+use gotgan_core::amount::UnixMicros;
 use gotgan_core::health::{
     Condition, GpuHealth, GpuLook, Journal, Repair, Signal, Standing, State,
 };
 use gotgan_core::ids::{AttemptId, GpuUuid, JobId, NodeName};
-use gotgan_core::lifecycle::Finding;
+use gotgan_core::lifecycle::{Check, Checked, Finding};
 use gotgan_proto::v1;
+
+/// What counts beside how hardware stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    /// Something runs on it.
+    pub is_busy: bool,
+    /// Its site checks it before it comes back.
+    pub has_check: bool,
+}
 
 /// How a GPU stands; of one about which there is nothing to say, that it is sound.
 #[must_use]
-pub fn gpu(health: Option<&GpuHealth>, busy: bool) -> v1::HardwareHealth {
-    let Some(health) = health else { return standing(&Standing::default(), busy) };
+pub fn gpu(health: Option<&GpuHealth>, beside: Beside) -> v1::HardwareHealth {
+    let Some(health) = health else { return standing(&Standing::default(), beside) };
     let conditions = health.conditions.keys().map(|condition| condition.word().to_owned());
-    v1::HardwareHealth { conditions: conditions.collect(), ..standing(&health.standing, busy) }
+    v1::HardwareHealth { conditions: conditions.collect(), ..standing(&health.standing, beside) }
 }
 
-/// How hardware stands; `busy`: something runs on it.
+/// How hardware stands.
 #[must_use]
-pub fn standing(standing: &Standing, busy: bool) -> v1::HardwareHealth {
-    let Standing { state, since, signal, reason } = standing;
+pub fn standing(standing: &Standing, beside: Beside) -> v1::HardwareHealth {
+    let Standing { state, since, signal, reason, passed: _ } = standing;
     let (shown, repair, held_back) = match state {
         State::Ok => (v1::HealthState::Ok, None, false),
         State::Suspect { repair, held_back } => (v1::HealthState::Suspect, *repair, *held_back),
-        State::Out { repair } if busy => (v1::HealthState::Draining, Some(*repair), false),
+        State::Out { repair } if beside.is_busy => {
+            (v1::HealthState::Draining, Some(*repair), false)
+        }
         State::Out { repair } => (v1::HealthState::Out, Some(*repair), false),
         State::Verifying => (v1::HealthState::Verifying, None, false),
     };
@@ -36,6 +48,7 @@ pub fn standing(standing: &Standing, busy: bool) -> v1::HardwareHealth {
         signal: signal.map(|signal| signal.to_string()).unwrap_or_default(),
         held_back,
         conditions: Vec::new(),
+        check_awaited: beside.has_check && standing.is_unchecked(),
     }
 }
 
@@ -133,5 +146,19 @@ pub fn finding(finding: v1::Finding, node: &NodeName) -> Option<Finding> {
     })
 }
 
-/// What a worker may say of a finding in words, in characters.
+/// How a check ended; `None` if it names what cannot be.
+#[must_use]
+pub fn check_outcome(outcome: v1::CheckOutcome) -> Option<(Check, Checked)> {
+    let gpu = match outcome.gpu_uuid.as_str() {
+        "" => None,
+        uuid => Some(GpuUuid::new(uuid).ok()?),
+    };
+    let checked = match outcome.failed.as_str() {
+        "" => Checked::Passed,
+        why => Checked::Failed(why.chars().take(DETAIL_MAX).collect()),
+    };
+    Some((Check { gpu, since: UnixMicros(outcome.since_us) }, checked))
+}
+
+/// What a worker may say of a finding or a check in words, in characters.
 const DETAIL_MAX: usize = 200;

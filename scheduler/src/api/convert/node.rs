@@ -17,7 +17,7 @@ use gotgan_core::window::Window;
 use gotgan_core::world::{Node, World};
 use gotgan_proto::v1;
 
-use super::health;
+use super::health::{self, Beside};
 use crate::api::{maintenance, reservation};
 use crate::flow::telemetry::Heard;
 
@@ -45,6 +45,7 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         confinement: inventory.confinement.and_then(confinement_from),
         images: inventory.images.map(images_from),
         caps: inventory.power_caps.map(caps_from),
+        checks_hardware: inventory.checks_hardware,
     };
     nvlink::take_domain_of_gpus(&mut inventory);
     Ok(inventory)
@@ -206,6 +207,7 @@ pub fn node(view: NodeView, heard: Option<Heard>, lemon_from: u32) -> v1::Node {
     let allocated = node.registered.gpus.iter().map(|gpu| view.held.get(&gpu.uuid));
     let allocated: Vec<u64> = allocated.map(|held| held.map_or(0, |held| held.0)).collect();
     let free: GpuMilli = node.free.gpus.iter().copied().sum();
+    let (is_busy, has_check) = (!node.attempts.is_empty(), node.registered.checks_hardware);
     let (last, readings) = heard.map_or((0, Vec::new()), |heard| (heard.at.0, heard.readings));
     v1::Node {
         name: node.inventory.node.to_string(),
@@ -227,11 +229,11 @@ pub fn node(view: NodeView, heard: Option<Heard>, lemon_from: u32) -> v1::Node {
             .gpus
             .iter()
             .map(|gpu| {
-                let busy = view.held.contains_key(&gpu.uuid);
-                health::gpu(node.health.gpus.get(&gpu.uuid), busy)
+                let is_busy = view.held.contains_key(&gpu.uuid);
+                health::gpu(node.health.gpus.get(&gpu.uuid), Beside { is_busy, has_check })
             })
             .collect(),
-        health: Some(health::standing(&node.health.node, !node.attempts.is_empty())),
+        health: Some(health::standing(&node.health.node, Beside { is_busy, has_check })),
         no_work_reason: node.why_no_work().unwrap_or_default(),
         instances_held: view.instances_held.iter().map(ToString::to_string).collect(),
         cut_plans: node
@@ -310,6 +312,7 @@ fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
         confinement: inventory.confinement.as_ref().map(confinement),
         images: inventory.images.as_ref().map(images),
         power_caps: inventory.caps.as_ref().map(caps),
+        checks_hardware: inventory.checks_hardware,
     }
 }
 

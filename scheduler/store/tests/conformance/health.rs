@@ -19,6 +19,7 @@ use crate::things::{Leader, at, event, inventory, node_name, user};
 
 fn standing(state: State, signal: Signal) -> Standing {
     Standing {
+        passed: Some(at(5)),
         state,
         since: at(5),
         signal: Some(signal),

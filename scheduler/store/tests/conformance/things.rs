@@ -164,6 +164,7 @@ pub fn inventory(node: &str) -> Inventory {
         confinement: None,
         images: Some(Images::Able("runc 1.1.5".to_owned())),
         caps: Some(Caps::Unable("no permission".to_owned())),
+        checks_hardware: true,
     }
 }
 

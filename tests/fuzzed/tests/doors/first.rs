@@ -482,6 +482,11 @@ fn sessions() -> Vec<Seed> {
             planned_us: 1,
             reason: "r".to_owned(),
         }],
+        check_outcomes: vec![v1::CheckOutcome {
+            gpu_uuid: "GPU-n1-0".to_owned(),
+            since_us: 1,
+            failed: "f".to_owned(),
+        }],
     };
     let finding = |seq, what| {
         Said::Finding(v1::Finding {

@@ -92,7 +92,11 @@ fn again(draft: &mut Draft<'_>, node: &NodeName, gpu: &GpuUuid) {
     }
 }
 
-fn standing(draft: &Draft<'_>, node: &NodeName, gpu: Option<&GpuUuid>) -> Option<Standing> {
+pub(super) fn standing(
+    draft: &Draft<'_>,
+    node: &NodeName,
+    gpu: Option<&GpuUuid>,
+) -> Option<Standing> {
     draft.world.nodes.get(node)?.health.standing(gpu).cloned()
 }
 
@@ -158,7 +162,9 @@ pub fn settle_verified(draft: &mut Draft<'_>) {
         .filter(|(name, place)| {
             let standing = standing(draft, name, place.as_ref()).unwrap_or_default();
             let for_ms = draft.now.millis_since(standing.since);
-            standing.state == State::Verifying && for_ms >= verify_s.saturating_mul(1000)
+            standing.state == State::Verifying
+                && for_ms >= verify_s.saturating_mul(1000)
+                && !(standing.is_unchecked() && is_to_be_checked(draft, name))
         })
         .collect();
     for (node, place) in due {
@@ -173,6 +179,11 @@ pub fn settle_verified(draft: &mut Draft<'_>) {
             None => sound(draft, &node, place.as_ref(), &format!("well for {verify_s} s")),
         }
     }
+}
+
+/// Whether a node's hardware comes back only after the site's own check.
+fn is_to_be_checked(draft: &Draft<'_>, node: &NodeName) -> bool {
+    draft.world.nodes.get(node).is_some_and(|node| node.registered.checks_hardware)
 }
 
 /// A person says that hardware may come back: what is out is verified, what is watched is sound. Returns whether that
@@ -277,12 +288,22 @@ pub fn repaired(draft: &mut Draft<'_>, place: &Place, outcome: &Repaired) {
         }
         Repaired::Failed(why) => {
             let reason = format!("{}; the repair failed: {why}", standing.reason);
-            let told = format!("out for service: {reason}");
-            let (state, since) = (State::Out { repair: Repair::Service }, draft.now);
-            put(draft, node, gpu.as_ref(), Standing { state, since, reason, ..standing });
-            draft.tell_node(node, EventKind::HardwareOut, told);
+            needs_a_person(draft, node, gpu.as_ref(), Standing { reason, ..standing });
         }
     }
+}
+
+/// Hardware is out, or stays out, until a person has looked at it; why is said by the `standing`.
+pub(super) fn needs_a_person(
+    draft: &mut Draft<'_>,
+    node: &NodeName,
+    gpu: Option<&GpuUuid>,
+    standing: Standing,
+) {
+    let told = format!("out for service: {}", standing.reason);
+    let (state, since) = (State::Out { repair: Repair::Service }, draft.now);
+    put(draft, node, gpu, Standing { state, since, ..standing });
+    draft.tell_node(node, EventKind::HardwareOut, told);
 }
 
 /// A person resets the breaker of a hall. What it held back is judged anew by what still lasts.

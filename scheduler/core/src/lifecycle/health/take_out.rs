@@ -75,7 +75,7 @@ fn is_of_the_driver(signal: Signal) -> bool {
 /// Writes down how the GPU of a sign, or its node, stands from now on.
 pub(super) fn stand(draft: &mut Draft<'_>, sign: &Sign<'_>, state: State, reason: &str) {
     let (since, signal, reason) = (draft.now, Some(sign.signal), reason.to_owned());
-    put(draft, sign.node, sign.gpu, Standing { state, since, signal, reason });
+    put(draft, sign.node, sign.gpu, Standing { state, since, signal, reason, passed: None });
 }
 
 /// Tells what has the GPU, or runs on the node, to stop: the hardware is the cause.
