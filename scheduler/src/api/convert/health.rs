@@ -118,10 +118,7 @@ fn fabric(reading: &v1::GpuReading) -> Option<Condition> {
 /// What a worker found; `None` if it is newer than this scheduler, or names what cannot be.
 #[must_use]
 pub fn finding(finding: v1::Finding, node: &NodeName) -> Option<Finding> {
-    let gpu = match finding.gpu_uuid.as_str() {
-        "" => None,
-        uuid => Some(GpuUuid::new(uuid).ok()?),
-    };
+    let gpu = gpu_named(&finding.gpu_uuid)?;
     let (signal, said) = match finding.what? {
         v1::finding::What::Xid(xid) => {
             let pid = (xid.pid != 0).then(|| format!("process {}", xid.pid));
@@ -146,13 +143,15 @@ pub fn finding(finding: v1::Finding, node: &NodeName) -> Option<Finding> {
     })
 }
 
+/// The GPU of that name, or none of an empty one; `None` if it cannot be a name.
+fn gpu_named(uuid: &str) -> Option<Option<GpuUuid>> {
+    if uuid.is_empty() { Some(None) } else { GpuUuid::new(uuid).ok().map(Some) }
+}
+
 /// How a check ended; `None` if it names what cannot be.
 #[must_use]
 pub fn check_outcome(outcome: v1::CheckOutcome) -> Option<(Check, Checked)> {
-    let gpu = match outcome.gpu_uuid.as_str() {
-        "" => None,
-        uuid => Some(GpuUuid::new(uuid).ok()?),
-    };
+    let gpu = gpu_named(&outcome.gpu_uuid)?;
     let checked = match outcome.failed.as_str() {
         "" => Checked::Passed,
         why => Checked::Failed(why.chars().take(DETAIL_MAX).collect()),
