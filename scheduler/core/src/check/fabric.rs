@@ -19,8 +19,14 @@ pub(super) fn judge(
     now: Option<UnixMicros>,
 ) -> Vec<String> {
     let names: BTreeSet<&NodeName> = placement.nodes.iter().map(|given| &given.node).collect();
+    let spare = |name: &&NodeName| world.nodes.get(*name).is_some_and(is_spare);
+    let reserves = now.is_some() && !world.quota.reservations.is_empty();
+    let standing_by = match reserves || names.iter().any(spare) {
+        true => standing_by(world),
+        false => BTreeSet::new(),
+    };
     let mut wrong = Vec::new();
-    for name in names.iter().filter(|name| stands_by(world, name)) {
+    for name in names.intersection(&standing_by) {
         wrong.push(format!("node {name} is a spare one and stands by"));
     }
     let Some(now) = now else { return wrong };
@@ -32,7 +38,7 @@ pub(super) fn judge(
         if over || (holder && ends <= span.until) {
             continue;
         }
-        let taken = nodes_of(world, terms);
+        let taken = nodes_of(world, terms, &standing_by);
         for name in names.intersection(&taken) {
             wrong.push(format!("node {name} is reserved by {reservation}"));
         }
@@ -57,41 +63,44 @@ fn is_gone(node: &Node) -> bool {
     drained || node.maintenance.is_some() || node.liveness == Liveness::Lost
 }
 
-/// Whether it is a spare node, and others are enough for all that are gone: for those of its own NVLink domain, the
-/// spare ones of that domain before it by name; for what no domain makes up for itself, those that are left.
-pub(super) fn stands_by(world: &World, name: &NodeName) -> bool {
-    let Some(node) = world.nodes.get(name).filter(|node| is_spare(node) && !is_gone(node)) else {
-        return false;
-    };
-    let alike = || world.nodes.iter().filter(|(_, other)| cluster(other) == cluster(node));
-    let is_lacking = |other: &Node| cluster(node).is_some() && !is_spare(other) && is_gone(other);
-    let lacking: Vec<_> = alike().filter(|(_, other)| is_lacking(other)).collect();
-    let spares: Vec<_> = alike().filter(|(_, other)| is_spare(other) && !is_gone(other)).collect();
-    let lacks = |of: Option<&String>| {
-        lacking.iter().filter(|(_, other)| of.is_some() && domain(other) == of).count()
-    };
-    let mut met: BTreeMap<Option<&String>, usize> = BTreeMap::new();
-    let mut left = Vec::new();
-    for (spare_name, spare) in spares {
-        let own = met.entry(domain(spare)).or_default();
-        if *own < lacks(domain(spare)) {
-            *own += 1;
-        } else {
-            left.push(spare_name);
+/// Spare nodes of which others are enough for all that are gone: for those of its own NVLink domain, the spare ones of that
+/// domain before it by name; for what no domain makes up for itself, those that are left. Looks at every node once.
+pub(super) fn standing_by(world: &World) -> BTreeSet<&NodeName> {
+    let mut lacking: BTreeMap<(Option<&String>, Option<&String>), usize> = BTreeMap::new();
+    for node in world.nodes.values().filter(|node| is_gone(node) && !is_spare(node)) {
+        *lacking.entry((cluster(node), domain(node))).or_default() += 1;
+    }
+    let mut left: BTreeMap<Option<&String>, Vec<&NodeName>> = BTreeMap::new();
+    for (name, node) in world.nodes.iter().filter(|(_, node)| is_spare(node) && !is_gone(node)) {
+        let (cluster, domain) = (cluster(node), domain(node));
+        // Nodes of no cluster have no stand-ins, and those of no domain none of their own.
+        let own = lacking
+            .get_mut(&(cluster, domain))
+            .filter(|lacks| cluster.is_some() && domain.is_some() && **lacks > 0);
+        match own {
+            Some(lacks) => *lacks -= 1,
+            None => left.entry(cluster).or_default().push(name),
         }
     }
-    let elsewhere = lacking.len() - met.values().sum::<usize>();
-    left.into_iter().skip(elsewhere).any(|spare| spare == name)
+    let elsewhere = |of: Option<&String>| -> usize {
+        let lacks = lacking.iter().filter(|((cluster, _), _)| of.is_some() && *cluster == of);
+        lacks.map(|(_, lacks)| lacks).sum()
+    };
+    left.into_iter().flat_map(|(of, names)| names.into_iter().skip(elsewhere(of))).collect()
 }
 
 /// The first nodes of the reservation's cluster that are there, until they have as many GPUs as are reserved.
-fn nodes_of<'w>(world: &'w World, terms: &ReservationTerms) -> BTreeSet<&'w NodeName> {
+fn nodes_of<'w>(
+    world: &'w World,
+    terms: &ReservationTerms,
+    standing_by: &BTreeSet<&NodeName>,
+) -> BTreeSet<&'w NodeName> {
     let wanted = terms.fabric.cluster().map(|name| name.as_str());
     let mut left = terms.gpus.0;
     let mut taken = BTreeSet::new();
     for (name, node) in &world.nodes {
         let there = wanted.is_some() && cluster(node).map(String::as_str) == wanted;
-        if left == 0 || !there || is_gone(node) || stands_by(world, name) {
+        if left == 0 || !there || is_gone(node) || standing_by.contains(name) {
             continue;
         }
         let of_class = node.inventory.gpus.iter().filter(|gpu| gpu.class == terms.class);

@@ -64,18 +64,19 @@ impl Shadow<'_> {
 
     /// What is free on nodes in service once the plan so far has what it takes.
     fn left(&self, class: &GpuClass) -> u64 {
-        let mut left = 0_u64;
-        let counts = |(name, node): &(&NodeName, &Node)| {
-            node.is_in_service() && !super::fabric::stands_by(self.world, name)
-        };
-        for (_, node) in self.world.nodes.iter().filter(counts) {
-            for (gpu, free) in node.inventory.gpus.iter().zip(&node.free.gpus) {
-                let key = (node.inventory.node.clone(), gpu.uuid.clone());
-                let taken = self.gpu_milli.get(&key).copied().unwrap_or_default();
-                left += if gpu.class == *class { free.0.saturating_sub(taken) } else { 0 };
-            }
-        }
-        left
+        let standing_by = super::fabric::standing_by(self.world);
+        let counts =
+            |(name, node): &(&NodeName, &Node)| node.is_in_service() && !standing_by.contains(name);
+        let nodes = self.world.nodes.iter().filter(counts);
+        let gpus = nodes.flat_map(|(_, node)| node.inventory.gpus.iter().zip(&node.free.gpus));
+        let free: u64 = gpus.filter(|(gpu, _)| gpu.class == *class).map(|(_, free)| free.0).sum();
+        let taken = self.gpu_milli.iter().filter_map(|((name, uuid), taken)| {
+            let node = self.world.nodes.get(name).filter(|node| counts(&(name, node)))?;
+            let mut gpus = node.inventory.gpus.iter().zip(&node.free.gpus);
+            let (_, free) = gpus.find(|(gpu, _)| gpu.uuid == *uuid && gpu.class == *class)?;
+            Some(free.0.min(*taken))
+        });
+        free.saturating_sub(taken.sum())
     }
 }
 

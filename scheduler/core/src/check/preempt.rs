@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::amount::GpuMilli;
 use crate::attempt::Attempt;
-use crate::ids::{AttemptId, GpuClass, JobId};
+use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
 use crate::job::{Job, JobState};
 use crate::quota::entitle::{Arena, Entitlements};
-use crate::world::World;
+use crate::world::{Node, World};
 
 /// A stop that is to be judged.
 pub(super) struct Stop<'a> {
@@ -102,10 +102,10 @@ impl Stop<'_> {
 
 /// What nodes are guaranteed of the class, and what is left of that by what is in service.
 pub(super) fn entitlements(world: &World, class: &GpuClass) -> Entitlements {
-    let in_service = world
-        .nodes
-        .iter()
-        .filter(|(name, node)| node.is_in_service() && !super::fabric::stands_by(world, name));
+    let standing_by = super::fabric::standing_by(world);
+    let counts =
+        |(name, node): &(&NodeName, &Node)| node.is_in_service() && !standing_by.contains(name);
+    let in_service = world.nodes.iter().filter(counts);
     let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
     let capacity = gpus.filter(|gpu| gpu.class == *class).map(|gpu| gpu.amount()).sum();
     let tree = &world.quota;
