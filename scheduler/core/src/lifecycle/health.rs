@@ -26,7 +26,7 @@ pub use back::{
     HealthRefusal, Place, Repaired, begin_repair, due_repairs, repaired, reset_breaker,
     settle_verified, verify,
 };
-pub(super) use blame::{attempts_on, is_to_blame, put_down_to_hardware};
+pub(super) use blame::{is_to_blame, nothing_is_on, put_down_to_hardware};
 pub use check::{Check, Checked, check_due, checked};
 pub(super) use deadline::keep as keep_deadline;
 pub(super) use mark::mark;

@@ -3,12 +3,12 @@
 //! repeats the command or asks for something else.
 
 use super::draft::Draft;
-use super::health::{attempts_on, change, name_of};
+use super::health::{change, name_of, nothing_is_on};
 use crate::change::EventKind;
 use crate::ids::{GpuUuid, NodeName, UserName};
 use crate::mig::{CutPlan, Mig, MigProfile};
 use crate::node::Gpu;
-use crate::world::{Node, World};
+use crate::world::World;
 
 /// Most instances that a GPU can be cut into: more than any has slices.
 pub const INSTANCES_MAX: usize = 16;
@@ -134,12 +134,9 @@ pub fn cuts_due(world: &World, node: &NodeName) -> Vec<(GpuUuid, CutPlan)> {
         return Vec::new();
     };
     let plans = known.health.cuts.iter();
-    let due = plans.filter(|(gpu, plan)| plan.failed.is_none() && is_empty(world, known, gpu));
+    let due =
+        plans.filter(|(gpu, plan)| plan.failed.is_none() && nothing_is_on(world, known, Some(gpu)));
     due.map(|(gpu, plan)| (gpu.clone(), plan.clone())).collect()
-}
-
-fn is_empty(world: &World, node: &Node, gpu: &GpuUuid) -> bool {
-    node.leftovers.is_empty() && attempts_on(world, node, Some(gpu)).is_empty()
 }
 
 /// Whether a GPU has exactly these instances, whatever their order.

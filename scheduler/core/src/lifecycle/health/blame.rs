@@ -46,6 +46,11 @@ pub(in super::super) fn attempts_on(
     node.attempts.iter().filter(has).copied().collect()
 }
 
+/// Whether neither an attempt nor what is left of one is on the GPU; of a node, on all of it.
+pub(in super::super) fn nothing_is_on(world: &World, node: &Node, gpu: Option<&GpuUuid>) -> bool {
+    node.leftovers.is_empty() && attempts_on(world, node, gpu).is_empty()
+}
+
 /// Whether it has the GPU, or a share or an instance of it.
 fn holds(attempt: &Attempt, node: &Node, gpu: &GpuUuid) -> bool {
     let name = &node.registered.node;

@@ -3,7 +3,7 @@
 
 use super::super::draft::Draft;
 use super::back::{needs_a_person, standing};
-use super::{attempts_on, name_of, put};
+use super::{name_of, nothing_is_on, put};
 use crate::amount::UnixMicros;
 use crate::change::EventKind;
 use crate::health::Standing;
@@ -35,7 +35,7 @@ pub fn check_due(world: &World, node: &NodeName) -> Option<Check> {
     let known = world.nodes.get(node).filter(|known| known.registered.checks_hardware)?;
     let due = |place: &Option<&GpuUuid>| {
         let is_unchecked = known.health.standing(*place).is_some_and(Standing::is_unchecked);
-        is_unchecked && known.leftovers.is_empty() && attempts_on(world, known, *place).is_empty()
+        is_unchecked && nothing_is_on(world, known, *place)
     };
     let place = known.health.places().find(due)?;
     let since = known.health.standing(place)?.since;
