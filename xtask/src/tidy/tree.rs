@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Directories with nothing written by hand.
-const SKIPPED: [&str; 4] = ["target", ".git", ".gotgan", "__pycache__"];
+/// Directories with nothing written by hand, by the end of their paths.
+const SKIPPED: [&str; 6] =
+    ["target", ".git", ".gotgan", "__pycache__", "fuzz/corpus", "fuzz/artifacts"];
 /// Only these are text that rules read; of other files only the name counts.
 const READ: [&str; 4] = ["rs", "md", "sql", "toml"];
 
