@@ -214,6 +214,7 @@ mod tests {
             job_id,
             attempt: 1,
             gpus: vec![("GPU-0".into(), milli)],
+            imex_channel: 0,
             from_us,
             until_us: Some(until_us),
             starts: 1,

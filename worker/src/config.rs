@@ -14,6 +14,7 @@ use crate::confine::config::{ConfinementConfig, UsersConfig};
 use crate::container::config::ContainersConfig;
 use crate::health::config::{HealthConfig, SETTLE_MAX_MS};
 use crate::hooks::HooksConfig;
+use crate::imex::ImexConfig;
 use crate::power::PowerConfig;
 use crate::retention::Retention;
 
@@ -106,6 +107,8 @@ pub struct Config {
     pub hooks: HooksConfig,
     /// Whether GPUs are capped.
     pub power: PowerConfig,
+    /// Where IMEX channels come from.
+    pub imex: ImexConfig,
 }
 
 impl Default for Config {
@@ -140,6 +143,7 @@ impl Default for Config {
             health: HealthConfig::default(),
             hooks: HooksConfig::default(),
             power: PowerConfig::default(),
+            imex: ImexConfig::default(),
         }
     }
 }
@@ -262,7 +266,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let debug = format!("{:#?}", Config::default());
         let keys = debug.lines().filter(|line| line.starts_with("    ") && line.contains(": "));
-        let sections = ["confinement", "users", "containers", "health", "hooks", "power"];
+        let sections = ["confinement", "users", "containers", "health", "hooks", "power", "imex"];
         let sections = sections.map(|name| table[name].as_table().unwrap());
         for key in keys.filter_map(|line| line.trim().split_once(':')).map(|(key, _)| key) {
             let shown = [&table].into_iter().chain(sections).any(|it| it.contains_key(key));

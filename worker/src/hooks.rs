@@ -161,7 +161,10 @@ pub fn about(node: &str, attempts: &str, order: &RunAttempt) -> BTreeMap<String,
     ];
     let cap = (order.gpu_cap_watts > 0)
         .then(|| ("GOTGAN_GPU_CAP_WATTS", order.gpu_cap_watts.to_string()));
-    named.into_iter().chain(cap).map(|(name, value)| (name.to_owned(), value)).collect()
+    let channel =
+        (order.imex_channel > 0).then(|| ("GOTGAN_IMEX_CHANNEL", order.imex_channel.to_string()));
+    let named = named.into_iter().chain(cap).chain(channel);
+    named.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// What a check is told: of one GPU, or of the node with all of them.

@@ -20,6 +20,7 @@ pub mod handle;
 pub mod health;
 pub mod held;
 pub mod hooks;
+pub mod imex;
 pub mod inventory;
 pub mod join;
 pub mod journal;

@@ -22,6 +22,7 @@ use crate::handle::{Handle, Input, Stopped};
 use crate::health::watch::Watch;
 use crate::held::{AttemptKey, Image};
 use crate::hooks::{self, Hooks, Kind};
+use crate::imex::Imex;
 use crate::inventory::{Inventory, InventoryError, InventoryPlan, cpu};
 use crate::join::{self, JoinError, JoinPlan};
 use crate::journal::{Journal, JournalError};
@@ -122,6 +123,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let boot_id = inventory.node.boot_id.clone();
     let rebooted = !journal.1.boot_id.is_empty() && journal.1.boot_id != boot_id;
     context.power.take_over(&journal.1, rebooted).await;
+    context.imex.take_over(&journal.1);
     let log_read = journal.1.findings.log_read.filter(|_| journal.1.boot_id == boot_id);
     // Where nobody reads GPUs there is nothing to wait for.
     let settle = inventory.reader().map_or(Duration::ZERO, |_| config.health.settle());
@@ -167,6 +169,7 @@ struct Ways {
     containers: Containers,
     hooks: Hooks,
     power: Power,
+    imex: Imex,
 }
 
 /// The machine, and how attempts run on it. Blocks while driver and kernel are asked.
@@ -192,12 +195,14 @@ fn look_at_machine(
     inventory.node.images = Some(support::reported(&images));
     let power = power(config, &inventory, state);
     inventory.node.power_caps = Some(power.reported());
+    let imex = Imex::find(&config.imex, plan.root);
+    inventory.node.imex_channels = Some(imex.reported());
     inventory.node.checks_hardware = hooks.has(Kind::Check);
     let (cards, simulated) = (inventory.cards.clone(), inventory.node.simulated);
     let containers = Containers { images, config: config.containers.clone(), cards, simulated };
     let (users, cards) = (config.users.clone(), inventory.cards.clone());
     let confining = Confining { plan, users, prefix, cards };
-    Ok((Arc::new(inventory), Ways { confining, containers, hooks, power }))
+    Ok((Arc::new(inventory), Ways { confining, containers, hooks, power, imex }))
 }
 
 /// Whether GPUs can be capped. Blocks while the driver is asked.
@@ -306,7 +311,7 @@ fn context(
     config: &Config,
     state: &Path,
     node: &str,
-    Ways { confining, containers, hooks, power }: Ways,
+    Ways { confining, containers, hooks, power, imex }: Ways,
 ) -> NodeContext {
     let daemon = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -326,6 +331,7 @@ fn context(
         hooks,
         containers: Arc::new(containers),
         power: Arc::new(power),
+        imex: Arc::new(imex),
     }
 }
 

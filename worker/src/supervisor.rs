@@ -21,7 +21,7 @@ use gotgan_proto::v1::{
     self, HeldAttempt, RunAttempt, WorkerMessage, scheduler_message::Message as Order,
     worker_message::Message,
 };
-use hooks::Hooking;
+use hooks::{Hooking, run_prolog};
 use measuring::Remembered;
 use sending::{RESEND_AFTER, reserve};
 use tokio::sync::mpsc;
@@ -35,7 +35,6 @@ use crate::exec::{self, NodeContext};
 use crate::handle::{Handle, Input, Running};
 use crate::health::findings::Findings;
 use crate::held::{AttemptKey, Entry, Image};
-use crate::hooks::{Kind, about};
 use crate::inventory::cards::Cards;
 use crate::journal::{Journal, JournalError};
 use crate::orders::{epoch_of, event_of, needs_sync};
@@ -448,28 +447,6 @@ async fn make_ready(
     let prepare = move || checked.and_then(|()| exec::prepare(&context, &order));
     let prepared = tokio::task::spawn_blocking(prepare).await;
     prepared.unwrap_or_else(|error| Err(Refusal::of_node(error.to_string())))
-}
-
-/// A node whose prolog fails, or whose GPUs are not capped, is to be drained; the attempt goes back to the queue unharmed.
-async fn run_prolog(
-    key: AttemptKey,
-    context: &NodeContext,
-    order: &RunAttempt,
-    handle: &Handle,
-) -> Result<(), Refusal> {
-    // Capped before the site's program looks.
-    let prepared = match context.power.cap(order).await {
-        Ok(()) => {
-            let about = about(&context.node, &context.attempts, order);
-            context.hooks.run(Kind::Prolog, about).await
-        }
-        Err(reason) => Err(reason),
-    };
-    let Err(reason) = prepared else { return Ok(()) };
-    tracing::error!(?key, reason, "not ready for an attempt: this node is to be drained");
-    // Fails only when the daemon ends.
-    let _ = handle.tell(Input::Event(key, Box::new(Event::Unfit(reason.clone())))).await;
-    Err(Refusal::of_node(reason))
 }
 
 /// What a shim that is to be launched is told.

@@ -190,6 +190,9 @@ fn attempt_summary(attempt: &AttemptView, now_us: i64) -> String {
             };
             text.push_str(&format!("    {}{part}\n", gpu.uuid));
         }
+        if let Some(channel) = held.imex_channel {
+            text.push_str(&format!("    IMEX channel {channel} of {}\n", held.imex_domain));
+        }
     }
     text
 }
@@ -300,6 +303,7 @@ mod tests {
             cpu_milli: 4000,
             memory_mib: 8192,
             simulated: true,
+            ..Default::default()
         };
         let attempt = v1::Attempt {
             number: 1,
@@ -357,6 +361,17 @@ mod tests {
             GPU-1 (0.25 of it)
         ");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn an_attempt_tells_its_channel_in_80_columns() {
+        let mut sharing = attempt();
+        let held = &mut sharing.allocation[0];
+        held.imex_channel = Some(2047);
+        held.imex_domain = "a1b2c3d4-0000-0000-0000-000000000001.7".to_owned();
+        let text = attempt_summary(&sharing, 0);
+        let last = text.lines().last().unwrap();
+        assert_eq!(last, "    IMEX channel 2047 of a1b2c3d4-0000-0000-0000-000000000001.7");
     }
 
     #[test]

@@ -122,7 +122,9 @@ async fn show(name: String, context: &Context) -> Result<(), Error> {
         return output.document("gotgan.node/1", &node);
     }
     output.text(&summary(&node, time::now_us()))?;
-    for line in confinement(&node).into_iter().chain(images(&node)).chain(caps(&node)) {
+    for line in
+        confinement(&node).into_iter().chain(images(&node)).chain(caps(&node)).chain(imex(&node))
+    {
         output.line(&line)?;
     }
     if let Some(health) = health_table(&node, time::now_us()) {
@@ -223,6 +225,11 @@ fn images(node: &NodeView) -> Vec<String> {
 fn caps(node: &NodeView) -> Vec<String> {
     let caps = node.caps.as_ref().filter(|_| !node.gpus.is_empty());
     caps.map_or_else(Vec::new, |caps| filled("Power caps are", &caps.text()))
+}
+
+/// Whether its GPUs share memory across nodes; nothing of a node whose driver has no channels for it.
+fn imex(node: &NodeView) -> Vec<String> {
+    node.imex.as_ref().map_or_else(Vec::new, |imex| filled("IMEX channels are", &imex.text()))
 }
 
 fn summary(node: &NodeView, now_us: i64) -> String {
@@ -442,6 +449,19 @@ mod tests {
            and no container runs as root
         ");
         assert_eq!(images_lines(&NodeView::of(&v1::Node::default())), "");
+    }
+
+    #[test]
+    fn channels_of_a_node_are_told_where_its_driver_has_any() {
+        let told = |count, missing: &str| {
+            let imex_channels = Some(v1::ImexChannels { count, missing: missing.to_owned() });
+            let inventory = Some(v1::NodeInventory { imex_channels, ..Default::default() });
+            imex(&NodeView::of(&v1::Node { inventory, ..Default::default() })).join("\n")
+        };
+        let able = told(2_048, "");
+        assert_eq!(able, "IMEX channels are given out, of 2048 that its driver has");
+        assert_eq!(told(0, "no root"), "IMEX channels are not to be had: no root");
+        assert_eq!(told(0, ""), "");
     }
 
     #[test]

@@ -379,6 +379,11 @@ pub struct AllocationView {
     pub cpu_milli: u64,
     pub memory_mib: u64,
     pub gpus: Vec<GpuHeld>,
+    /// Through which it shares memory of its GPUs with its other nodes of that NVLink domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imex_channel: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub imex_domain: String,
 }
 
 /// A GPU, or a part of one, that is held.
@@ -425,6 +430,8 @@ impl AllocationView {
             cpu_milli: allocation.cpu_milli,
             memory_mib: allocation.memory_mib,
             gpus: allocation.gpus.iter().map(held).collect(),
+            imex_channel: Some(allocation.imex_channel).filter(|channel| *channel > 0),
+            imex_domain: allocation.imex_domain.clone(),
         }
     }
 }

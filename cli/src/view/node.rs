@@ -57,6 +57,9 @@ pub struct NodeView {
     /// Absent where the worker does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caps: Option<CapsView>,
+    /// Absent where the driver has no IMEX channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imex: Option<ImexView>,
     /// The maintenance that it is in, else the one that comes next.
     pub maintenance: Option<MaintenanceView>,
     /// The reservation by command that holds there, else the one that comes next.
@@ -136,6 +139,31 @@ impl CapsView {
             (true, None, _) => "none that its GPUs take".to_owned(),
             (false, _, true) => "not set here".to_owned(),
             (false, _, false) => format!("not to be had: {}", self.missing),
+        }
+    }
+}
+
+/// Whether jobs on a node can share memory of GPUs across nodes.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImexView {
+    /// Channels that its driver has; 0: jobs have none.
+    pub channels: u32,
+    pub missing: String,
+}
+
+impl ImexView {
+    /// Nothing of a node whose driver has no channels.
+    fn of(channels: v1::ImexChannels) -> Option<Self> {
+        let v1::ImexChannels { count, missing } = channels;
+        (count > 0 || !missing.is_empty()).then_some(Self { channels: count, missing })
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.channels {
+            0 => format!("not to be had: {}", self.missing),
+            channels => format!("given out, of {channels} that its driver has"),
         }
     }
 }
@@ -243,6 +271,7 @@ impl NodeView {
             last_heartbeat: time::rfc3339(node.last_heartbeat_us),
             gpus: gpus_of(node, &inventory),
             caps: inventory.power_caps.map(|caps| CapsView::of(caps, &inventory.gpus)),
+            imex: inventory.imex_channels.and_then(ImexView::of),
             address: inventory.address,
             labels,
             worker_version: inventory.worker_version,

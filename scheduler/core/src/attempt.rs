@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{AttemptId, Epoch, GpuClass, GpuUuid, NodeName, ProjectPath};
+use crate::imex::ImexLease;
 use crate::measured::MeasuredUse;
 use crate::meter::{Footing, Meter};
 
@@ -105,6 +106,10 @@ pub struct NodeAllocation {
     pub cpu_milli: CpuMilli,
     /// Memory.
     pub memory_mib: MemoryMib,
+    /// Channel through which it shares memory of its GPUs with its other nodes of the NVLink domain; `None`: it has none. Leased
+    /// when it started, and the same until it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imex: Option<ImexLease>,
 }
 
 impl NodeAllocation {

@@ -5,6 +5,7 @@
 //! and attempts when it looks at a world.
 
 mod blocks;
+mod channels;
 mod fabric;
 mod kept;
 mod power;

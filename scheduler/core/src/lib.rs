@@ -32,6 +32,7 @@ pub mod fragmentation;
 pub mod health;
 pub mod ids;
 pub mod image;
+pub mod imex;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;

@@ -332,6 +332,7 @@ budget = { period = "grant", ngh = 1000 }
             gpus: vec![gpu],
             cpu_milli: CpuMilli(1),
             memory_mib: MemoryMib(1),
+            imex: None,
         };
         Attempt {
             id: AttemptId { job: JobId(1), number: 1 },

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::{CpuMilli, GpuMilli, MemoryMib, UnixMicros};
 use crate::ids::{GpuClass, GpuUuid, NodeName};
 use crate::image::Images;
+use crate::imex::Imex;
 use crate::mig::{Mig, MigInstance, MigKind, MigPart};
 use crate::power::caps::{CapRange, Caps};
 
@@ -54,6 +55,9 @@ pub struct Inventory {
     /// Whether its worker has a program of the site that checks hardware before it comes back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checks_hardware: bool,
+    /// Whether attempts there can have IMEX channels; absent if the worker does not know of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imex: Option<Imex>,
 }
 
 /// What keeps attempts on a node from what is not their own, as its worker tells. Nothing is decided by it.

@@ -30,6 +30,7 @@ use crate::attempt::Attempt;
 use crate::fairshare::History;
 use crate::health::{Breaker, NodeHealth};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName, ProjectPath};
+use crate::imex::ImexChannels;
 use crate::job::Job;
 use crate::node::{Admin, Inventory};
 use crate::power::PowerTerms;
@@ -109,6 +110,8 @@ pub struct World {
     pub power: Arc<PowerTerms>,
     /// What of its limits is reserved.
     pub power_budget: PowerBudget,
+    /// Which attempt holds which IMEX channel.
+    pub imex: ImexChannels,
     /// When attempts must be settled next.
     dues: BTreeSet<(UnixMicros, AttemptId)>,
 }
@@ -227,6 +230,7 @@ impl Default for World {
             breakers: BTreeMap::new(),
             power: Arc::default(),
             power_budget: PowerBudget::default(),
+            imex: ImexChannels::default(),
             dues: BTreeSet::new(),
         }
     }

@@ -64,6 +64,7 @@ fn inventory(cluster: &ClusterFile, number: u32) -> Result<Inventory, BadName> {
         images: None,
         caps: None,
         checks_hardware: false,
+        imex: None,
         node,
     })
 }

@@ -108,6 +108,7 @@ impl OrderWriter {
             memory_mib: allocation.memory_mib.0,
             tasks: task_starts(step, node, Some(allocation), false),
             start_now,
+            imex_channel: allocation.imex.as_ref().map_or(0, |lease| lease.channel),
             ..shared.template.clone()
         };
         source.shared = Some((attempt.id, shared));

@@ -120,6 +120,7 @@ fn read(file: &Path) -> Option<Run> {
         job_id: job_id.parse().ok()?,
         attempt: attempt.parse().ok()?,
         gpus: named.map(|uuid| (uuid.to_owned(), milli)).collect(),
+        imex_channel: 0,
         from_us,
         until_us: Some(moments.next_back().unwrap_or(from_us)),
         starts: 1,

@@ -70,6 +70,8 @@ pub struct Run {
     pub attempt: u32,
     /// UUIDs, with thousandths of each.
     pub gpus: Vec<(String, u32)>,
+    /// IMEX channel that it was to have; 0: none.
+    pub imex_channel: u32,
     /// When it came, Unix microseconds.
     pub from_us: i64,
     /// When nothing was left of it.
@@ -310,6 +312,7 @@ impl Journal {
             job_id: order.job_id,
             attempt: order.attempt,
             gpus: order.gpus.iter().map(|gpu| (gpu.uuid.clone(), gpu.milli)).collect(),
+            imex_channel: order.imex_channel,
             from_us: now_us,
             until_us: None,
             starts: 0,

@@ -36,13 +36,24 @@ const NEEDED_WITH_A_GPU: &str = "nvidia-uvm";
 /// needs its own and may have no other.
 const PERMISSIONS: &str = "nvidia-caps";
 
+/// The driver of the channels through which GPUs share memory across nodes. Each attempt may open its own and no other.
+const CHANNELS: &str = "nvidia-caps-imex-channels";
+
 /// Nodes of the permissions with these numbers. `table` is the text of `/proc/devices`.
 pub fn permission_nodes(numbers: &BTreeSet<u32>, table: &str) -> BTreeSet<Device> {
-    let driver = character_drivers(table).find(|(_, name)| *name == PERMISSIONS);
-    let of_driver = |(major, _)| {
-        numbers.iter().map(move |minor| Device { major, minor: Some(*minor) }).collect()
-    };
-    driver.map(of_driver).unwrap_or_default()
+    let major = number_of(PERMISSIONS, table);
+    let of_driver =
+        |major| numbers.iter().map(move |minor| Device { major, minor: Some(*minor) }).collect();
+    major.map(of_driver).unwrap_or_default()
+}
+
+/// The node of the IMEX channel with this number; absent where the driver has none. `table` is the text of `/proc/devices`.
+pub fn channel_node(channel: u32, table: &str) -> Option<Device> {
+    number_of(CHANNELS, table).map(|major| Device { major, minor: Some(channel) })
+}
+
+fn number_of(driver: &str, table: &str) -> Option<u32> {
+    character_drivers(table).find(|(_, name)| *name == driver).map(|(major, _)| major)
 }
 
 /// Rules for an attempt that owns these nodes. `table` is the text of `/proc/devices`.
@@ -218,6 +229,20 @@ mod tests {
             assert!(!may(&rules, major, minor), "{major}:{minor}");
         }
         assert_eq!(permission_nodes(&[12].into(), "Character devices:\n  1 mem\n"), [].into());
+    }
+
+    #[test]
+    fn an_attempt_opens_its_own_channel_and_no_other() {
+        let table =
+            TABLE.replace("236 nvidia-caps\n", "236 nvidia-caps\n237 nvidia-caps-imex-channels\n");
+        assert_eq!(channel_node(5, &table), Some(node(237, 5)));
+        assert_eq!(channel_node(5, TABLE), None);
+        let owned = BTreeSet::from([node(195, 3), node(237, 5)]);
+        let rules = rules(&owned, &table);
+        assert!(may(&rules, 237, 5));
+        for (major, minor) in [(237, 0), (237, 4), (237, 6), (236, 5)] {
+            assert!(!may(&rules, major, minor), "{major}:{minor}");
+        }
     }
 
     #[test]

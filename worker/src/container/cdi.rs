@@ -204,7 +204,21 @@ fn parse(text: &str) -> Result<Option<SpecFile>, String> {
     Ok((file.kind == KIND).then_some(file))
 }
 
+impl DeviceNode {
+    /// A character device with these numbers.
+    pub fn character(path: PathBuf, major: u32, minor: u32) -> Self {
+        let kind = "c".to_owned();
+        Self { path, kind, major: Some(major.into()), minor: Some(minor.into()), ..Self::default() }
+    }
+}
+
 impl Edits {
+    /// With this device too, if there is one.
+    pub fn with_device(mut self, device: Option<DeviceNode>) -> Self {
+        self.device_nodes.extend(device);
+        self
+    }
+
     fn add(&mut self, more: &Edits) {
         extend(&mut self.env, &more.env);
         extend(&mut self.device_nodes, &more.device_nodes);

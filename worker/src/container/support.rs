@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use gotgan_proto::v1::{self, RunAttempt};
 
-use super::cdi::{self, Edits, GpuName, Specs};
+use super::cdi::{self, DeviceNode, Edits, GpuName, Specs};
 use super::config::{ContainersConfig, Run, find_program};
 use super::probe;
 use super::runtime::Runtime;
 use super::spec::{ContainerSpec, RuntimeSpec, Way};
 use crate::confine::config::UsersConfig;
+use crate::confine::devices::channel_node;
 use crate::confine::plan::{Measure, Plan};
 use crate::confine::spec::Confinement;
 use crate::exec::environment::is_batch;
 use crate::exec::spec::{SCRIPT, WORK};
+use crate::imex;
 use crate::inventory::cards::Cards;
 
 /// Whether images run here.
@@ -212,7 +214,7 @@ impl Containers {
             script: has_script.then(|| directory.join(SCRIPT)),
             authority: (!ca_path.is_empty()).then(|| ca_path.into()),
             mounts: self.config.rules()?,
-            gpus: self.gpus(order)?,
+            gpus: self.gpus(order)?.with_device(channel(order)),
             directory,
         })
     }
@@ -230,6 +232,14 @@ impl Containers {
             Err(why) => Err(why),
         }
     }
+}
+
+/// The IMEX channel of the attempt, as its containers have it; absent if it has none.
+fn channel(order: &RunAttempt) -> Option<DeviceNode> {
+    let number = Some(order.imex_channel).filter(|number| *number > 0)?;
+    let table = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+    let device = channel_node(number, &table)?;
+    Some(DeviceNode::character(imex::path_of(number), device.major, number))
 }
 
 /// What the job's image is; empty: it has none.

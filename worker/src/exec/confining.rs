@@ -10,7 +10,7 @@ use gotgan_proto::v1::RunAttempt;
 
 use super::spec::{SCRIPT, WORK};
 use crate::confine::config::{Mode, UsersConfig};
-use crate::confine::devices::permission_nodes;
+use crate::confine::devices::{channel_node, permission_nodes};
 use crate::confine::plan::{AttemptNeeds, Plan};
 use crate::confine::spec::{Confinement, UnixUser};
 use crate::confine::users;
@@ -48,7 +48,9 @@ impl Confining {
             let permissions = permission_nodes(&nodes.permissions, &device_table);
             nodes.devices.into_iter().chain(permissions)
         });
-        let devices = nodes.collect();
+        let channel = Some(order.imex_channel).filter(|channel| *channel > 0);
+        let channel = channel.and_then(|channel| channel_node(channel, &device_table));
+        let devices = nodes.chain(channel).collect();
         let key = AttemptKey::new(order.job_id, order.attempt);
         Ok(self.plan.of_attempt(AttemptNeeds {
             cgroup_name: format!("{}.{}", self.prefix, key.directory_name()),
@@ -61,7 +63,7 @@ impl Confining {
     }
 
     /// Who the attempt runs as; absent: the worker's own user.
-    fn user_of(&self, order: &RunAttempt) -> Result<Option<UnixUser>, String> {
+    pub fn user_of(&self, order: &RunAttempt) -> Result<Option<UnixUser>, String> {
         let project = order.spec.as_ref().map_or("", |spec| spec.project.as_str());
         match self.users.name_of(&order.owner, project) {
             Some(_) if !self.plan.root => Ok(None),

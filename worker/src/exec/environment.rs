@@ -117,6 +117,12 @@ fn of_attempt(context: &NodeContext, order: &RunAttempt) -> Environment {
     if order.gpu_cap_watts > 0 {
         environment.insert("GOTGAN_GPU_CAP_WATTS".into(), order.gpu_cap_watts.to_string());
     }
+    if order.imex_channel > 0 {
+        // The second is how NVIDIA's own container tools are told which to inject.
+        for name in ["GOTGAN_IMEX_CHANNEL", "NVIDIA_IMEX_CHANNELS"] {
+            environment.insert(name.into(), order.imex_channel.to_string());
+        }
+    }
     let memory = gpu_memory_mib(&context.confining.cards, &order.gpus);
     environment.extend(memory.map(|mib| (GPU_MEMORY.to_owned(), mib.to_string())));
     environment.extend(of_array_task(order));

@@ -25,6 +25,7 @@ use crate::container::spec::ContainerSpec;
 use crate::container::support::Containers;
 use crate::held::AttemptKey;
 use crate::hooks::Hooks;
+use crate::imex::Imex;
 use crate::power::Power;
 use crate::shim::protocol::{ShimCommand, ShimSpec};
 
@@ -52,6 +53,8 @@ pub struct NodeContext {
     pub containers: Arc<Containers>,
     /// Caps their GPUs.
     pub power: Arc<Power>,
+    /// Makes their IMEX channels.
+    pub imex: Arc<Imex>,
 }
 
 impl NodeContext {
@@ -98,6 +101,7 @@ impl NodeContext {
             hooks: Hooks::default(),
             containers: Arc::new(Containers::off()),
             power: Arc::new(Power::unable(None)),
+            imex: Arc::new(Imex::off()),
         }
     }
 }

@@ -184,13 +184,27 @@ impl Cluster {
         Daemon { child: command.uid(user).gid(user).spawn().unwrap() }
     }
 
+    /// Starts a daemon on a machine that these lines of a shell have changed, for it and its jobs alone.
+    pub fn daemon_where(&self, changed: &str) -> Daemon {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg(format!("set -e\n{changed}\nexec \"$@\"")).arg("sh");
+        command.arg(env!("CARGO_BIN_EXE_gotgan-worker"));
+        self.fill(&mut command, &["--simulate", "2xB200"]);
+        Daemon { child: command.spawn().unwrap() }
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-worker"));
+        self.fill(&mut command, arguments);
+        command
+    }
+
+    fn fill(&self, command: &mut Command, arguments: &[&str]) {
         command.args(["run", "--insecure", "--node", "n1"]).args(arguments);
         command.args(["--scheduler", &self.address, "--state-dir"]).arg(self.state());
         command.env("GOTGAN_JOIN_TOKEN", "secret");
         command.env("RUST_LOG", "warn").stdin(Stdio::null());
-        command
     }
 
     /// Starts a daemon with settings of a file.

@@ -11,6 +11,7 @@ mod findings;
 mod gpus;
 mod grip;
 mod hooks;
+mod imex;
 mod joining;
 mod logs;
 mod measure;

@@ -25,6 +25,9 @@ pub(super) fn violations(world: &World) -> Vec<Violation> {
     holds(world, &mut found);
     sequences(world, &mut found);
     submitted(world, &mut found);
+    for (subject, text) in super::channels::misheld(world) {
+        found.add(subject, text);
+    }
     for (subject, text) in super::power::misreserved(world) {
         found.add(subject, text);
     }

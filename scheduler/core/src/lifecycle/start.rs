@@ -13,6 +13,7 @@ use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, 
 use crate::change::{Change, EventKind};
 use crate::check::{self, Refusal};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
+use crate::imex::{self, Leased};
 use crate::job::{Job, JobEvent, JobStatus, transition};
 use crate::ledger::Line;
 use crate::meter::{self, Footing, Meter};
@@ -48,6 +49,8 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
     status.promised.clear();
     status.detail.clear();
     let id = AttemptId { job: job.id, number: status.attempt };
+    let Leased { placement, exhausted } = imex::lease(draft.world, id, placement);
+    let placement = &placement;
     let mut attempt = new_attempt(draft, &job, id, placement);
     let lines = match &placement.class {
         Some(class) => begin_to_pay(draft, &mut attempt, class, job.spec.time_limit_s),
@@ -59,7 +62,7 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
         Footing::Overuse => ", beyond a budget",
         Footing::Scavenger => ", as a scavenger",
     };
-    let text = format!("attempt {id} on {}{footing}", node_names(placement));
+    let text = format!("attempt {id} on {}{footing}{}", node_names(placement), without(&exhausted));
     draft.push(Change::AttemptLeased(Arc::clone(&attempt)));
     draft.push(Change::StepCreated(Arc::new(first_step(&job, id, placement, draft.now))));
     if let Some(class) = &placement.class {
@@ -69,6 +72,12 @@ fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result
     draft.move_job(job.id, status);
     draft.tell_job(job.id, id.number, state, EventKind::Leased, text);
     Ok(())
+}
+
+/// What is said of an attempt that should have IMEX channels of these domains and has none.
+fn without(exhausted: &BTreeSet<String>) -> String {
+    let of = |domain: &String| format!(", without an IMEX channel of {domain}: all are held");
+    exhausted.iter().map(of).collect()
 }
 
 /// The attempt stops with its job's own grace, or less where the other job was promised its guarantee sooner, and its

@@ -22,6 +22,7 @@ use crate::ids::{
     AttemptId, Epoch, GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath,
     ReservationName, UserName,
 };
+use crate::imex::Imex;
 use crate::job::{Digest, JobState};
 use crate::ledger::{self, CounterAccount, LedgerEntry, LedgerKind};
 use crate::node::{Gpu, Inventory};
@@ -66,7 +67,7 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         pci_bus_id: String::new(),
         memory_mib: MemoryMib(1),
         serial: String::new(),
-        nvlink_domain: String::new(),
+        nvlink_domain: if index < 2 { "fabric.1".to_owned() } else { String::new() },
         cap_range: None,
         mig: crate::mig::Mig::Off,
     };
@@ -89,6 +90,8 @@ fn inventory(index: usize, cut: u64) -> Inventory {
         images: None,
         caps: None,
         checks_hardware: false,
+        // Fewer than it has GPUs: some attempts find none.
+        imex: Some(Imex::Able(3)),
     }
 }
 

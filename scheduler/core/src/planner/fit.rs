@@ -321,6 +321,7 @@ impl<'w> Machine<'w> {
             gpus,
             cpu_milli: need.cpu_milli,
             memory_mib: need.memory_mib,
+            imex: None,
         };
         self.index(pick.slot, true);
         allocation

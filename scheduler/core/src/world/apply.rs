@@ -206,6 +206,7 @@ impl World {
         for allocation in &attempt.placement.nodes {
             self.with_node(&allocation.node, |node| node.take(attempt.id, allocation));
         }
+        self.imex.take(attempt);
         self.usage.begin(attempt);
         self.history.begin(attempt);
         self.count_in(attempt);
@@ -267,6 +268,7 @@ impl World {
             self.with_node(&allocation.node, |node| node.give_back(attempt.id, allocation));
             self.recompute_if_oversubscribed(&allocation.node);
         }
+        self.imex.give_back(attempt);
         self.usage.end(attempt);
         self.history.end(attempt);
     }

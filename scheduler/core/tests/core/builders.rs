@@ -10,6 +10,7 @@ use gotgan_core::ids::{
     GpuClass, GpuUuid, IdempotencyKey, JobId, NodeName, ProjectPath, ReservationName, UserName,
 };
 use gotgan_core::image::{ImagePath, Images};
+use gotgan_core::imex::Imex;
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::mig::{Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Gpu, Inventory, Liveness};
@@ -34,6 +35,7 @@ pub struct NodeBuilder<'a> {
     caps: Option<Caps>,
     cap_range: Option<CapRange>,
     cuts: Vec<(usize, Vec<&'static str>)>,
+    imex: Option<Imex>,
 }
 
 impl<'a> NodeBuilder<'a> {
@@ -51,6 +53,7 @@ impl<'a> NodeBuilder<'a> {
             caps: None,
             cap_range: None,
             cuts: Vec::new(),
+            imex: None,
         }
     }
 
@@ -93,6 +96,12 @@ impl<'a> NodeBuilder<'a> {
         self
     }
 
+    /// Its driver has so many IMEX channels.
+    pub fn imex_channels(mut self, count: u32) -> Self {
+        self.imex = Some(Imex::Able(count));
+        self
+    }
+
     /// Cuts the GPU at that position into instances of these profiles, of a card with 7 compute slices.
     pub fn cut(mut self, gpu: usize, profiles: &[&'static str]) -> Self {
         self.cuts.push((gpu, profiles.to_vec()));
@@ -130,6 +139,7 @@ impl<'a> NodeBuilder<'a> {
             images: self.images,
             caps: self.caps,
             checks_hardware: false,
+            imex: self.imex,
         };
         self.cluster.apply(&Change::NodeRegistered(Arc::new(inventory)));
         let (node, liveness) = (self.name, Liveness::Ready);

@@ -26,6 +26,7 @@ mod fairshare;
 mod fragmentation;
 mod health;
 mod images;
+mod imex;
 mod import;
 mod kept_back;
 mod lend;

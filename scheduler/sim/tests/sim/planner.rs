@@ -58,6 +58,7 @@ fn inventory(host: &Host) -> Inventory {
         images: None,
         caps: None,
         checks_hardware: false,
+        imex: None,
     }
 }
 

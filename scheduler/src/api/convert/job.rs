@@ -88,6 +88,8 @@ fn attempt(
         cpu_milli: place.cpu_milli.0,
         memory_mib: place.memory_mib.0,
         simulated: simulated(&place.node),
+        imex_channel: place.imex.as_ref().map_or(0, |lease| lease.channel),
+        imex_domain: place.imex.as_ref().map(|lease| lease.domain.clone()).unwrap_or_default(),
     });
     v1::Attempt {
         number,

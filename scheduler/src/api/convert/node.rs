@@ -9,6 +9,7 @@ use gotgan_core::health::Terms;
 use gotgan_core::health::lemon::{self, Score};
 use gotgan_core::ids::{BadName, GpuClass, GpuUuid, NodeName};
 use gotgan_core::image::Images;
+use gotgan_core::imex::Imex;
 use gotgan_core::mig::{CutPlan, Mig, MigCut, MigInstance, MigProfile};
 use gotgan_core::node::{Admin, Confinement, ConfinementMode, Gpu, Inventory, Liveness};
 use gotgan_core::nvlink;
@@ -46,6 +47,7 @@ pub fn inventory_from(inventory: v1::NodeInventory, node: &NodeName) -> Result<I
         images: inventory.images.map(images_from),
         caps: inventory.power_caps.map(caps_from),
         checks_hardware: inventory.checks_hardware,
+        imex: inventory.imex_channels.map(imex_from),
     };
     nvlink::take_domain_of_gpus(&mut inventory);
     Ok(inventory)
@@ -75,6 +77,14 @@ fn caps_from(caps: v1::PowerCaps) -> Caps {
         v1::PowerCaps { able: true, .. } => Caps::Able,
         v1::PowerCaps { missing, .. } if missing.is_empty() => Caps::Off,
         v1::PowerCaps { missing, .. } => Caps::Unable(missing),
+    }
+}
+
+fn imex_from(channels: v1::ImexChannels) -> Imex {
+    match channels {
+        v1::ImexChannels { count: 1.., .. } => Imex::Able(channels.count),
+        v1::ImexChannels { missing, .. } if missing.is_empty() => Imex::Off,
+        v1::ImexChannels { missing, .. } => Imex::Unable(missing),
     }
 }
 
@@ -313,6 +323,7 @@ fn inventory(inventory: &Arc<Inventory>) -> v1::NodeInventory {
         images: inventory.images.as_ref().map(images),
         power_caps: inventory.caps.as_ref().map(caps),
         checks_hardware: inventory.checks_hardware,
+        imex_channels: inventory.imex.as_ref().map(imex),
     }
 }
 
@@ -321,6 +332,14 @@ fn images(images: &Images) -> v1::Images {
         Images::Off => v1::Images::default(),
         Images::Unable(missing) => v1::Images { missing, ..v1::Images::default() },
         Images::Able(by) => v1::Images { able: true, by, ..v1::Images::default() },
+    }
+}
+
+fn imex(imex: &Imex) -> v1::ImexChannels {
+    match imex.clone() {
+        Imex::Off => v1::ImexChannels::default(),
+        Imex::Unable(missing) => v1::ImexChannels { count: 0, missing },
+        Imex::Able(count) => v1::ImexChannels { count, missing: String::new() },
     }
 }
 

@@ -12,6 +12,7 @@ use gotgan_core::change::{Change, Event, EventKind, Subject};
 use gotgan_core::fairshare::HalfLife;
 use gotgan_core::ids::{AttemptId, Epoch, GpuClass, JobId, NodeName, ProjectPath, UserName};
 use gotgan_core::image::{ImagePath, Images};
+use gotgan_core::imex::{Imex, ImexLease};
 use gotgan_core::job::{Digest, Job, JobState, JobStatus};
 use gotgan_core::ledger::{LedgerEntry, Line};
 use gotgan_core::measured::MeasuredUse;
@@ -165,6 +166,7 @@ pub fn inventory(node: &str) -> Inventory {
         images: Some(Images::Able("runc 1.1.5".to_owned())),
         caps: Some(Caps::Unable("no permission".to_owned())),
         checks_hardware: true,
+        imex: Some(Imex::Able(2_048)),
     }
 }
 
@@ -180,6 +182,10 @@ pub fn attempt(job: u64, number: u32, node: &str, gpus: &[usize], milli: u64) ->
             gpus: gpus.collect(),
             cpu_milli: CpuMilli(8000),
             memory_mib: MemoryMib(65_536),
+            imex: Some(ImexLease {
+                domain: "fabric.7".to_owned(),
+                channel: u32::try_from(job).unwrap() * 8 + number,
+            }),
         }],
     };
     let mut attempt = Attempt {

@@ -45,6 +45,7 @@ fn run(job_id: u64, attempt: u32, node: &str, from_s: i64, until_s: i64) -> Run 
         job_id,
         attempt,
         gpus: vec![(format!("GPU-{node}"), 1000)],
+        imex_channel: 0,
         from_us: from_s * SECOND_US,
         until_us: Some(until_s * SECOND_US),
         starts: 1,

@@ -28,6 +28,7 @@ fn attempt(project: &str, gpus: u64, from: i64, until: i64, cause: Cause) -> Att
         gpus: vec![gpu],
         cpu_milli: crate::amount::CpuMilli(0),
         memory_mib: crate::amount::MemoryMib(0),
+        imex: None,
     };
     Attempt {
         id: AttemptId { job: JobId(1), number: 1 },
