@@ -10,6 +10,7 @@ mod fabric;
 mod kept;
 mod power;
 mod preempt;
+mod reckoning;
 mod start;
 mod terms;
 mod windows;
@@ -23,6 +24,8 @@ use crate::plan::{Decision, Plan};
 use crate::world::World;
 
 use start::Shadow;
+
+pub use reckoning::Reckoning;
 
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +57,20 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`] with the first thing that forbids it.
 pub fn decision(world: &World, decision: &Decision, now: UnixMicros) -> Result<(), Refusal> {
-    let (job, reasons) = judge(&mut Shadow::of(world), decision, Some(now));
+    next_decision(&mut Reckoning::default(), world, decision, now)
+}
+
+/// The same for one of several that are committed one after the other, with what was reckoned for those before it.
+///
+/// # Errors
+/// [`Refusal`] with the first thing that forbids it.
+pub(crate) fn next_decision(
+    reckoning: &mut Reckoning,
+    world: &World,
+    decision: &Decision,
+    now: UnixMicros,
+) -> Result<(), Refusal> {
+    let (job, reasons) = judge(&mut Shadow::of(world, reckoning), decision, Some(now));
     match reasons.into_iter().next() {
         Some(reason) => Err(Refusal { job, reason }),
         None => Ok(()),
@@ -111,10 +127,14 @@ pub fn world(world: &World) -> Vec<Violation> {
 }
 
 fn violations(world: &World, decisions: &[Decision], now: Option<UnixMicros>) -> Vec<Violation> {
-    let mut shadow = Shadow::of(world);
+    let mut reckoning = Reckoning::default();
+    let mut shadow = Shadow::of(world, &mut reckoning);
     let mut found = Vec::new();
     for decision in decisions {
         let (job, reasons) = judge(&mut shadow, decision, now);
+        if let Decision::Preempt { attempt, .. } = decision {
+            shadow.reckoning.stops(world, *attempt);
+        }
         let named = |text| Violation { subject: format!("job {job}"), text };
         found.extend(reasons.into_iter().map(named));
     }

@@ -54,7 +54,7 @@ pub use reservation::{
     prepare_reservation, reserve,
 };
 pub use settle::settle_due;
-pub use start::{commit, stop_unconfirmed};
+pub use start::{commit, commit_each, stop_unconfirmed};
 pub use step::{StepRefusal, StepRequest, start_step};
 pub use submit::{Submission, SubmitRefusal, check_reservation, submit};
 pub use window::{

@@ -351,8 +351,8 @@ impl<'s> Engine<'s> {
                 break;
             }
             let late = self.write(|draft| {
-                let commit = |decision| lifecycle::commit(draft, decision);
-                plan.decisions.iter().map(commit).filter(Result::is_err).count() as u64
+                let results = lifecycle::commit_each(draft, &plan.decisions);
+                results.iter().filter(|result| result.is_err()).count() as u64
             });
             self.record.late_decisions += late;
             self.dirty.plan = true;

@@ -2,24 +2,27 @@
 
 use std::ops::Bound;
 
+use super::preempt::is_above;
+use super::start::Shadow;
 use crate::amount::GpuMilli;
-use crate::ids::{GpuClass, NodeName, ProjectPath};
+use crate::ids::{GpuClass, ProjectPath};
 use crate::job::Job;
 use crate::quota::entitle::Entitlements;
-use crate::world::Node;
-
-use super::preempt::{entitlements, is_above};
-use super::start::Shadow;
 
 impl Shadow<'_> {
     /// Whether a start beyond its project's guarantee leaves free what the nodes beside its path keep.
-    pub(super) fn judge_kept(&self, job: &Job, class: Option<&GpuClass>, wrong: &mut Vec<String>) {
+    pub(super) fn judge_kept(
+        &mut self,
+        job: &Job,
+        class: Option<&GpuClass>,
+        wrong: &mut Vec<String>,
+    ) {
         let nodes = &self.world.quota.nodes;
         let Some(class) = class else { return };
         if nodes.values().all(|node| !node.bounds.keeps()) {
             return;
         }
-        let due = entitlements(self.world, class);
+        let due = self.reckoning.due(self.world, class);
         let project = job.spec.project.as_str();
         let within = self.held_with_given(project, class) <= scaled(&due, project);
         if within && !job.spec.scavenger {
@@ -63,15 +66,10 @@ impl Shadow<'_> {
     }
 
     /// What is free on nodes in service once the plan so far has what it takes.
-    fn left(&self, class: &GpuClass) -> u64 {
-        let standing_by = super::fabric::standing_by(self.world);
-        let counts =
-            |(name, node): &(&NodeName, &Node)| node.is_in_service() && !standing_by.contains(name);
-        let nodes = self.world.nodes.iter().filter(counts);
-        let gpus = nodes.flat_map(|(_, node)| node.inventory.gpus.iter().zip(&node.free.gpus));
-        let free: u64 = gpus.filter(|(gpu, _)| gpu.class == *class).map(|(_, free)| free.0).sum();
+    fn left(&mut self, class: &GpuClass) -> u64 {
+        let free = self.reckoning.free(self.world, class);
         let taken = self.gpu_milli.iter().filter_map(|((name, uuid), taken)| {
-            let node = self.world.nodes.get(name).filter(|node| counts(&(name, node)))?;
+            let node = self.world.nodes.get(name).filter(|node| node.is_in_service())?;
             let mut gpus = node.inventory.gpus.iter().zip(&node.free.gpus);
             let (_, free) = gpus.find(|(gpu, _)| gpu.uuid == *uuid && gpu.class == *class)?;
             Some(free.0.min(*taken))

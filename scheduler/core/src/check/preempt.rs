@@ -5,14 +5,13 @@
 //! they stop for everybody else, and nothing stops for them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::amount::GpuMilli;
 use crate::attempt::Attempt;
-use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
+use crate::ids::{AttemptId, GpuClass, JobId};
 use crate::job::{Job, JobState};
-use crate::quota::entitle::{Arena, Entitlements};
-use crate::world::{Node, World};
+use crate::world::World;
+
+use super::reckoning::Reckoning;
 
 /// A stop that is to be judged.
 pub(super) struct Stop<'a> {
@@ -21,11 +20,13 @@ pub(super) struct Stop<'a> {
     pub stopped: &'a BTreeSet<AttemptId>,
     /// Given by earlier decisions of the same plan, by path and class.
     pub given: &'a BTreeMap<String, BTreeMap<GpuClass, u64>>,
+    /// Without what stops by those.
+    pub reckoning: &'a mut Reckoning,
 }
 
 impl Stop<'_> {
     /// Everything that forbids it, in words.
-    pub fn judge(&self, id: AttemptId, for_job: JobId) -> Vec<String> {
+    pub fn judge(&mut self, id: AttemptId, for_job: JobId) -> Vec<String> {
         let Some(attempt) = self.world.attempts.get(&id) else {
             return vec!["has ended".to_owned()];
         };
@@ -51,13 +52,19 @@ impl Stop<'_> {
         wrong
     }
 
-    fn judge_claim(&self, attempt: &Attempt, class: &GpuClass, job: &Job, wrong: &mut Vec<String>) {
+    fn judge_claim(
+        &mut self,
+        attempt: &Attempt,
+        class: &GpuClass,
+        job: &Job,
+        wrong: &mut Vec<String>,
+    ) {
         let gpus = job.spec.total_gpus().0;
         let asked = job.spec.per_node.gpus.class();
         if gpus == 0 || asked.is_some_and(|asked| asked != class) {
             wrong.push(format!("has {class} GPUs, which job {} does not ask for", job.id));
         }
-        let due = entitlements(self.world, class);
+        let due = self.reckoning.due(self.world, class);
         let scaled = |path: &str| due.arena().find(path).map_or(0, |n| due.scaled_guarantee(n).0);
         let full = |path: &str| due.arena().find(path).map_or(0, |node| due.guarantee(node).0);
         let project = job.spec.project.as_str();
@@ -66,50 +73,27 @@ impl Stop<'_> {
         if held + gpus > scaled(project) {
             wrong.push(format!("stops for job {}, which is beyond its guarantee", job.id));
         }
+        let active = self.reckoning.active(self.world, class);
         for path in attempt.project.self_and_ancestors().filter(|path| !is_above(path, project)) {
             let given = self.given.get(path).and_then(|given| given.get(class)).copied();
-            if self.active(path, class, None) + given.unwrap_or_default() <= full(path) {
+            if active.at(path) + given.unwrap_or_default() <= full(path) {
                 wrong.push(format!("belongs to {path}, which holds no more than its guarantee"));
             }
         }
         let own = attempt.project.as_str();
-        if self.active(own, class, Some(attempt)) <= full(own) {
+        if active.up_to(own, attempt.place_in_line()) <= full(own) {
             wrong.push("is within its project's guarantee".to_owned());
         }
         let excess = |held: u64| held.saturating_sub(full(own));
-        let before = self.active(own, class, None);
+        let before = active.at(own);
         if excess(before.saturating_sub(attempt.gpus().0)) >= excess(before) {
             wrong.push("would free nothing that is borrowed".to_owned());
         }
     }
 
-    /// What attempts that do not stop hold at and below a path; only those leased up to this one, if one is named.
-    fn active(&self, path: &str, class: &GpuClass, up_to: Option<&Attempt>) -> u64 {
-        let counts = |attempt: &&Arc<Attempt>| {
-            attempt.placement.class.as_ref() == Some(class)
-                && is_above(path, attempt.project.as_str())
-                && !attempt.scavenges()
-                && up_to.is_none_or(|last| attempt.place_in_line() <= last.place_in_line())
-                && self.stays(attempt)
-        };
-        self.world.attempts.values().filter(counts).map(|attempt| attempt.gpus().0).sum()
-    }
-
     fn stays(&self, attempt: &Attempt) -> bool {
         attempt.stop.is_none() && !self.stopped.contains(&attempt.id)
     }
-}
-
-/// What nodes are guaranteed of the class, and what is left of that by what is in service.
-pub(super) fn entitlements(world: &World, class: &GpuClass) -> Entitlements {
-    let standing_by = super::fabric::standing_by(world);
-    let counts =
-        |(name, node): &(&NodeName, &Node)| node.is_in_service() && !standing_by.contains(name);
-    let in_service = world.nodes.iter().filter(counts);
-    let gpus = in_service.flat_map(|(_, node)| &node.inventory.gpus);
-    let capacity = gpus.filter(|gpu| gpu.class == *class).map(|gpu| gpu.amount()).sum();
-    let tree = &world.quota;
-    Entitlements::new(Arc::new(Arena::of(tree)), tree, class, capacity, |_| GpuMilli::ZERO)
 }
 
 /// Whether `path` is `project` or lies above it.

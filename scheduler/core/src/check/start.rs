@@ -12,11 +12,13 @@ use crate::spec::{GpuRequest, NodeRequest};
 use crate::world::{Node, World};
 
 use super::preempt::Stop;
+use super::reckoning::Reckoning;
 
 /// A world with what the decisions so far took from it.
 #[derive(Debug)]
 pub(super) struct Shadow<'w> {
     pub(super) world: &'w World,
+    pub(super) reckoning: &'w mut Reckoning,
     pub(super) started: BTreeSet<JobId>,
     stopped: BTreeSet<AttemptId>,
     pub(super) gpu_milli: BTreeMap<(NodeName, GpuUuid), u64>,
@@ -34,9 +36,10 @@ pub(super) struct Shadow<'w> {
 
 impl<'w> Shadow<'w> {
     /// The world as it is.
-    pub fn of(world: &'w World) -> Self {
+    pub fn of(world: &'w World, reckoning: &'w mut Reckoning) -> Self {
         Shadow {
             world,
+            reckoning,
             started: BTreeSet::new(),
             stopped: BTreeSet::new(),
             gpu_milli: BTreeMap::new(),
@@ -52,7 +55,8 @@ impl<'w> Shadow<'w> {
 
     /// Everything that forbids stopping the attempt for the job, in words.
     pub fn preempt(&mut self, attempt: AttemptId, for_job: JobId) -> Vec<String> {
-        let stop = Stop { world: self.world, stopped: &self.stopped, given: &self.held };
+        let (world, stopped, given) = (self.world, &self.stopped, &self.held);
+        let mut stop = Stop { world, stopped, given, reckoning: self.reckoning };
         let wrong = stop.judge(attempt, for_job);
         self.stopped.insert(attempt);
         wrong
@@ -118,13 +122,15 @@ impl<'w> Shadow<'w> {
     /// Whether no more tasks of its array will hold resources than may at once, counted from attempts.
     fn judge_array(&self, job: &Job, wrong: &mut Vec<String>) {
         let Some((array, limit)) = job.array_limit() else { return };
-        let is_task = |id: &JobId| {
-            let task = self.world.job(*id);
-            task.is_some_and(|task| task.array == Some(array))
-        };
-        let running: BTreeSet<JobId> = self.world.attempts.keys().map(|id| id.job).collect();
-        let tasks = running.union(&self.started).filter(|id| is_task(id));
-        if tasks.count() > limit as usize {
+        // Its tasks are numbered one after the other.
+        let tasks = job.spec.array.as_ref().map_or(0, |array| u64::from(array.len()));
+        let (first, last) = (JobId(array.0 + 1), JobId(array.0 + tasks));
+        let attempts =
+            AttemptId { job: first, number: 0 }..=AttemptId { job: last, number: u32::MAX };
+        let running: BTreeSet<JobId> =
+            self.world.attempts.range(attempts).map(|(id, _)| id.job).collect();
+        let starting = self.started.range(first..=last).filter(|id| !running.contains(id));
+        if running.len() + starting.count() > limit as usize {
             wrong.push(format!("array {array} runs at most {limit} of its tasks at once"));
         }
     }

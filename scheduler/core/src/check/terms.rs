@@ -5,12 +5,17 @@ use crate::attempt::Placement;
 use crate::ids::{AttemptId, GpuClass, JobId};
 use crate::job::Job;
 
-use super::preempt::{entitlements, is_above};
+use super::preempt::is_above;
 use super::start::Shadow;
 
 impl Shadow<'_> {
     /// How large, how long and how many jobs may be, and how much may be borrowed.
-    pub(super) fn judge_terms(&self, job: &Job, placement: &Placement, wrong: &mut Vec<String>) {
+    pub(super) fn judge_terms(
+        &mut self,
+        job: &Job,
+        placement: &Placement,
+        wrong: &mut Vec<String>,
+    ) {
         let held = placement.nodes.iter().flat_map(|node| &node.gpus);
         let gpus: u64 = held.map(|gpu| gpu.milli.0).sum();
         let project = job.spec.project.as_str();
@@ -38,7 +43,7 @@ impl Shadow<'_> {
     }
 
     /// Jobs with an attempt that has not ended, and those that the plan started.
-    fn jobs_at(&self, path: &str) -> u64 {
+    fn jobs_at(&mut self, path: &str) -> u64 {
         let is_below = |job: &JobId| {
             self.world.job(*job).is_some_and(|job| is_above(path, job.spec.project.as_str()))
         };
@@ -47,15 +52,14 @@ impl Shadow<'_> {
                 AttemptId { job: *job, number: 0 }..=AttemptId { job: *job, number: u32::MAX };
             self.world.attempts.range(all).next().is_some()
         };
-        let running =
-            self.world.attempts.values().filter(|attempt| is_above(path, attempt.project.as_str()));
         let started = self.started.iter().filter(|job| is_below(job) && !holds(job));
-        running.count() as u64 + started.count() as u64
+        let started = started.count() as u64;
+        self.reckoning.attempts(self.world, path) + started
     }
 
     /// What a node would hold beyond what is left of its guarantee.
-    fn borrowed(&self, path: &str, class: &GpuClass) -> u64 {
-        let due = entitlements(self.world, class);
+    fn borrowed(&mut self, path: &str, class: &GpuClass) -> u64 {
+        let due = self.reckoning.due(self.world, class);
         let sure = due.arena().find(path).map_or(0, |node| due.scaled_guarantee(node).0);
         self.held_with_given(path, class).saturating_sub(sure)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use super::start::commit;
+use super::start::commit_each;
 use crate::change::{Change, PassRecord};
 use crate::check::Refusal;
 use crate::ids::{AttemptId, JobId};
@@ -15,8 +15,8 @@ use crate::precedence::PassTurns;
 /// longer allows is answered, and left for the next pass.
 pub fn commit_plan(draft: &mut Draft<'_>, plan: &Plan) -> Vec<Refusal> {
     let (mut refused, mut started) = (Vec::new(), BTreeMap::new());
-    for decision in &plan.decisions {
-        match (commit(draft, decision), decision) {
+    for (result, decision) in commit_each(draft, &plan.decisions).into_iter().zip(&plan.decisions) {
+        match (result, decision) {
             (Ok(()), Decision::Start { job, .. }) => {
                 started.extend(attempt_of(draft, *job).map(|attempt| (*job, attempt)));
             }

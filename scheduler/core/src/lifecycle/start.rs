@@ -11,7 +11,7 @@ use crate::account::{self, Standing};
 use crate::amount::{GpuMilliSeconds, UnixMicros};
 use crate::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use crate::change::{Change, EventKind};
-use crate::check::{self, Refusal};
+use crate::check::{self, Reckoning, Refusal};
 use crate::ids::{AttemptId, GpuClass, JobId, NodeName};
 use crate::imex::{self, Leased};
 use crate::job::{Job, JobEvent, JobStatus, transition};
@@ -27,15 +27,34 @@ use crate::step::{Step, StepKind, Task, TaskState};
 /// # Errors
 /// [`Refusal`] if the world has moved and the decision is no longer allowed; then nothing was drafted.
 pub fn commit(draft: &mut Draft<'_>, decision: &Decision) -> Result<(), Refusal> {
-    check::decision(draft.world, decision, draft.now)?;
+    commit_next(draft, &mut Reckoning::default(), decision)
+}
+
+/// Commits decisions one by one, each checked again against what those before it have made of the world.
+pub fn commit_each(draft: &mut Draft<'_>, decisions: &[Decision]) -> Vec<Result<(), Refusal>> {
+    let mut reckoning = Reckoning::default();
+    let decisions = decisions.iter();
+    decisions.map(|decision| commit_next(draft, &mut reckoning, decision)).collect()
+}
+
+fn commit_next(
+    draft: &mut Draft<'_>,
+    reckoning: &mut Reckoning,
+    decision: &Decision,
+) -> Result<(), Refusal> {
+    check::next_decision(reckoning, draft.world, decision, draft.now)?;
     match decision {
         Decision::Start { job, .. } => draft.unfold(*job),
         Decision::Preempt { .. } => {}
     }
     match decision {
-        Decision::Start { job, placement } => start(draft, *job, placement),
-        Decision::Preempt { attempt, for_job, nodes } => preempt(draft, *attempt, *for_job, nodes),
+        Decision::Start { job, placement } => start(draft, *job, placement)?,
+        Decision::Preempt { attempt, for_job, nodes } => {
+            preempt(draft, *attempt, *for_job, nodes)?;
+        }
     }
+    reckoning.committed(draft.world, decision);
+    Ok(())
 }
 
 fn start(draft: &mut Draft<'_>, id: JobId, placement: &Arc<Placement>) -> Result<(), Refusal> {

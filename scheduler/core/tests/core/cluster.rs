@@ -8,12 +8,13 @@ use std::sync::Arc;
 use gotgan_core::amount::{GpuMilli, GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::{Attempt, AttemptState, Cause, Member, Placement, Progress, Stop};
 use gotgan_core::change::Change;
-use gotgan_core::check;
+use gotgan_core::check::{self, Refusal};
 use gotgan_core::explain::sentence;
 use gotgan_core::ids::{
     AttemptId, ClusterName, Epoch, GpuClass, JobId, NodeName, ProjectPath, ReservationName,
 };
 use gotgan_core::job::{JobState, JobStatus};
+use gotgan_core::lifecycle::{self, Draft};
 use gotgan_core::meter::{Footing, Meter};
 use gotgan_core::node::{Admin, Liveness};
 use gotgan_core::plan::{Blocker, Decision, Plan};
@@ -198,6 +199,7 @@ impl TestCluster {
         assert_eq!(plan, again, "the same inputs gave another plan");
         assert_eq!(check::plan(&self.world, &plan), []);
         hold_against_record(&self.world, &plan);
+        self.hold_commits_against_each_other(&plan.decisions);
         let enough = plan.decisions.len() >= self.policy.max_starts_per_pass;
         assert!(enough || plan.report.deferred == 0, "some are left though not enough was decided");
         assert_eq!(check::world(&self.world), []);
@@ -211,6 +213,24 @@ impl TestCluster {
             assert_ne!(outcome.blockers(*job), [], "job {job} waits without a reason");
         }
         outcome
+    }
+
+    /// What is reckoned once for all decisions must say of each what is found anew for it alone.
+    fn hold_commits_against_each_other(&self, decisions: &[Decision]) {
+        let results = |commit: &dyn Fn(&mut Draft<'_>) -> Vec<Result<(), Refusal>>| {
+            let mut world = self.world.clone();
+            let mut draft = Draft::new(&mut world, &self.policy, Epoch(1), self.now);
+            let results = commit(&mut draft);
+            assert_eq!(check::world(&world), []);
+            results
+        };
+        // A few worlds here are too large for that.
+        let some = &decisions[..decisions.len().min(64)];
+        let together = results(&|draft| lifecycle::commit_each(draft, some));
+        let alone = |draft: &mut Draft<'_>| {
+            some.iter().map(|decision| lifecycle::commit(draft, decision)).collect()
+        };
+        assert_eq!(together, results(&alone));
     }
 
     /// Checks as [`TestCluster::check`] and lets everything start that can.

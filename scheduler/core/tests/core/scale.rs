@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use gotgan_core::check;
 use gotgan_core::estimate::lengths::RunLengths;
 use gotgan_core::fairshare::{OrderRule, Standing, order};
-use gotgan_core::ids::{JobId, ProjectPath};
+use gotgan_core::ids::{Epoch, JobId, ProjectPath};
+use gotgan_core::lifecycle::{Draft, commit_each};
 use gotgan_core::plan::{Decision, Plan};
 use gotgan_core::planner::{foresee, plan, plan_after, plan_event, plan_event_in_full};
 use gotgan_core::topology::Level;
@@ -197,7 +198,14 @@ fn a_large_gang_gets_its_guarantee_back() {
     for (gpus, nodes) in [(1, 1), (8, 1), (8, 16), (8, 1000)] {
         let job = cluster.job().gpus(gpus, "b200").nodes(nodes).submit();
         let stops = measure(&cluster, &format!("{nodes} nodes with {gpus} GPUs each"));
-        println!("{} attempts stop", stops.len());
+        let (mut world, before) = (cluster.world.clone(), Instant::now());
+        let mut draft = Draft::new(&mut world, &cluster.policy, Epoch(1), cluster.now);
+        let refused = commit_each(&mut draft, &stops).into_iter().filter(Result::is_err).count();
+        println!(
+            "{} attempts stop, committed in {:?}, {refused} refused",
+            stops.len(),
+            before.elapsed()
+        );
         cluster.status(job, |status| status.state = gotgan_core::job::JobState::Held);
     }
     cluster.check();
