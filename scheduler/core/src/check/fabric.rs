@@ -1,6 +1,7 @@
 //! May a job start on a node that is reserved or stands by? Counted anew from labels and from the quota book's
 //! reservations.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::UnixMicros;
@@ -19,14 +20,11 @@ pub(super) fn judge(
     now: Option<UnixMicros>,
 ) -> Vec<String> {
     let names: BTreeSet<&NodeName> = placement.nodes.iter().map(|given| &given.node).collect();
-    let spare = |name: &&NodeName| world.nodes.get(*name).is_some_and(is_spare);
-    let reserves = now.is_some() && !world.quota.reservations.is_empty();
-    let standing_by = match reserves || names.iter().any(spare) {
-        true => standing_by(world),
-        false => BTreeSet::new(),
-    };
+    // Looks at every node, so only where a start depends on it.
+    let standing_by = LazyCell::new(|| standing_by(world));
+    let spare = |name: &&&NodeName| world.nodes.get(**name).is_some_and(is_spare);
     let mut wrong = Vec::new();
-    for name in names.intersection(&standing_by) {
+    for name in names.iter().filter(spare).filter(|name| standing_by.contains(*name)) {
         wrong.push(format!("node {name} is a spare one and stands by"));
     }
     let Some(now) = now else { return wrong };
