@@ -16,7 +16,7 @@ use gotgan_proto::v1::{self, RunAttempt};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use serde::Deserialize;
 
-use crate::confine::devices::{Device, channel_node};
+use crate::confine::devices::{DEVICE_TABLE, Device, channel_node};
 use crate::confine::spec::UnixUser;
 use crate::held::Image;
 
@@ -24,8 +24,6 @@ use crate::held::Image;
 pub const DIRECTORY: &str = "/dev/nvidia-caps-imex-channels";
 /// What the driver was loaded with.
 const PARAMETERS: &str = "/proc/driver/nvidia/params";
-/// Drivers and their numbers.
-const DEVICE_TABLE: &str = "/proc/devices";
 const COUNT: &str = "ImexChannelCount:";
 /// Where the driver does not tell.
 const COUNT_IF_SILENT: u32 = 2_048;
@@ -180,13 +178,17 @@ impl Imex {
     }
 
     fn path(&self, channel: u32) -> PathBuf {
-        self.directory.join(format!("channel{channel}"))
+        node_in(&self.directory, channel)
     }
 }
 
 /// The node of that channel, seen from a job.
 pub fn path_of(channel: u32) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("channel{channel}"))
+    node_in(Path::new(DIRECTORY), channel)
+}
+
+fn node_in(directory: &Path, channel: u32) -> PathBuf {
+    directory.join(format!("channel{channel}"))
 }
 
 fn read(table: &Path) -> String {

@@ -24,6 +24,8 @@ pub struct DeviceRules {
     pub allowed: BTreeSet<Device>,
 }
 
+/// Drivers and their numbers; some are loaded only when the first program asks for them.
+pub const DEVICE_TABLE: &str = "/proc/devices";
 /// NVIDIA's driver; the number is its own for good.
 pub const NVIDIA: u32 = 195;
 /// The kernel's own graphics; the same.

@@ -11,7 +11,7 @@ use super::probe;
 use super::runtime::Runtime;
 use super::spec::{ContainerSpec, RuntimeSpec, Way};
 use crate::confine::config::UsersConfig;
-use crate::confine::devices::channel_node;
+use crate::confine::devices::{DEVICE_TABLE, channel_node};
 use crate::confine::plan::{Measure, Plan};
 use crate::confine::spec::Confinement;
 use crate::exec::environment::is_batch;
@@ -237,7 +237,7 @@ impl Containers {
 /// The IMEX channel of the attempt, as its containers have it; absent if it has none.
 fn channel(order: &RunAttempt) -> Option<DeviceNode> {
     let number = Some(order.imex_channel).filter(|number| *number > 0)?;
-    let table = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+    let table = std::fs::read_to_string(DEVICE_TABLE).unwrap_or_default();
     let device = channel_node(number, &table)?;
     Some(DeviceNode::character(imex::path_of(number), device.major, number))
 }

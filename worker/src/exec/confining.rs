@@ -10,15 +10,12 @@ use gotgan_proto::v1::RunAttempt;
 
 use super::spec::{SCRIPT, WORK};
 use crate::confine::config::{Mode, UsersConfig};
-use crate::confine::devices::{channel_node, permission_nodes};
+use crate::confine::devices::{DEVICE_TABLE, channel_node, permission_nodes};
 use crate::confine::plan::{AttemptNeeds, Plan};
 use crate::confine::spec::{Confinement, UnixUser};
 use crate::confine::users;
 use crate::held::AttemptKey;
 use crate::inventory::cards::Cards;
-
-/// Drivers and their numbers; some are loaded only when the first program asks for them.
-const DEVICE_TABLE: &str = "/proc/devices";
 
 /// How this node confines attempts.
 #[derive(Clone, Debug)]
