@@ -1,30 +1,57 @@
 //! May a job start on a node that is reserved or stands by? Counted anew from labels and from the quota book's
 //! reservations.
 
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::amount::UnixMicros;
 use crate::attempt::Placement;
-use crate::ids::NodeName;
+use crate::ids::{NodeName, ReservationName};
 use crate::job::Job;
 use crate::node::{Admin, Liveness};
 use crate::quota::reserve::ReservationTerms;
 use crate::world::{Node, World};
 
+use super::reckoning::Reckoning;
+
+/// What labels and the quota book say of nodes, found from every node once. Starts and stops change none of it.
+#[derive(Debug)]
+pub(super) struct Fabrics {
+    /// Spare nodes that stand by.
+    standing_by: BTreeSet<NodeName>,
+    /// Nodes that are reserved, by reservation.
+    reserved: BTreeMap<ReservationName, BTreeSet<NodeName>>,
+}
+
+impl Fabrics {
+    pub(super) fn of(world: &World) -> Self {
+        let standing_by = standing_by(world);
+        let nodes = |terms| nodes_of(world, terms, &standing_by);
+        let reservations = world.quota.reservations.iter();
+        let reserved = reservations.map(|(name, terms)| (name.clone(), nodes(terms))).collect();
+        Fabrics { standing_by, reserved }
+    }
+
+    pub(super) fn stands_by(&self, name: &NodeName) -> bool {
+        self.standing_by.contains(name)
+    }
+}
+
 /// All that is wrong with the fabrics of a start; what needs a moment is judged only at one.
 pub(super) fn judge(
     world: &World,
+    reckoning: &mut Reckoning,
     job: &Job,
     placement: &Placement,
     now: Option<UnixMicros>,
 ) -> Vec<String> {
     let names: BTreeSet<&NodeName> = placement.nodes.iter().map(|given| &given.node).collect();
-    // Looks at every node, so only where a start depends on it.
-    let standing_by = LazyCell::new(|| standing_by(world));
-    let spare = |name: &&&NodeName| world.nodes.get(**name).is_some_and(is_spare);
     let mut wrong = Vec::new();
-    for name in names.iter().filter(spare).filter(|name| standing_by.contains(*name)) {
+    let spare = |name: &&&NodeName| world.nodes.get(**name).is_some_and(is_spare);
+    // Every node is looked at only where a start depends on it.
+    for name in names.iter().filter(spare) {
+        if !reckoning.fabrics(world).stands_by(name) {
+            continue;
+        }
         wrong.push(format!("node {name} is a spare one and stands by"));
     }
     let Some(now) = now else { return wrong };
@@ -36,8 +63,8 @@ pub(super) fn judge(
         if over || (holder && ends <= span.until) {
             continue;
         }
-        let taken = nodes_of(world, terms, &standing_by);
-        for name in names.intersection(&taken) {
+        let Some(taken) = reckoning.fabrics(world).reserved.get(reservation) else { continue };
+        for name in names.iter().filter(|name| taken.contains(**name)) {
             wrong.push(format!("node {name} is reserved by {reservation}"));
         }
     }
@@ -63,7 +90,7 @@ fn is_gone(node: &Node) -> bool {
 
 /// Spare nodes of which others are enough for all that are gone: for those of its own NVLink domain, the spare ones of that
 /// domain before it by name; for what no domain makes up for itself, those that are left. Looks at every node once.
-pub(super) fn standing_by(world: &World) -> BTreeSet<&NodeName> {
+fn standing_by(world: &World) -> BTreeSet<NodeName> {
     let mut lacking: BTreeMap<(Option<&String>, Option<&String>), usize> = BTreeMap::new();
     for node in world.nodes.values().filter(|node| is_gone(node) && !is_spare(node)) {
         *lacking.entry((cluster(node), domain(node))).or_default() += 1;
@@ -84,15 +111,16 @@ pub(super) fn standing_by(world: &World) -> BTreeSet<&NodeName> {
         let lacks = lacking.iter().filter(|((cluster, _), _)| of.is_some() && *cluster == of);
         lacks.map(|(_, lacks)| lacks).sum()
     };
-    left.into_iter().flat_map(|(of, names)| names.into_iter().skip(elsewhere(of))).collect()
+    let stay = left.into_iter().flat_map(|(of, names)| names.into_iter().skip(elsewhere(of)));
+    stay.cloned().collect()
 }
 
 /// The first nodes of the reservation's cluster that are there, until they have as many GPUs as are reserved.
-fn nodes_of<'w>(
-    world: &'w World,
+fn nodes_of(
+    world: &World,
     terms: &ReservationTerms,
-    standing_by: &BTreeSet<&NodeName>,
-) -> BTreeSet<&'w NodeName> {
+    standing_by: &BTreeSet<NodeName>,
+) -> BTreeSet<NodeName> {
     let wanted = terms.fabric.cluster().map(|name| name.as_str());
     let mut left = terms.gpus.0;
     let mut taken = BTreeSet::new();
@@ -105,7 +133,7 @@ fn nodes_of<'w>(
         let own: u64 = of_class.map(|gpu| gpu.amount().0).sum();
         if own > 0 {
             left = left.saturating_sub(own);
-            taken.insert(name);
+            taken.insert(name.clone());
         }
     }
     taken

@@ -13,6 +13,8 @@ use crate::plan::Decision;
 use crate::quota::entitle::{Arena, Entitlements};
 use crate::world::{Node, World};
 
+use super::fabric::Fabrics;
+
 /// Found where it is first asked for. Right as long as nothing but decisions changes the world, and each of those is told.
 #[derive(Debug, Default)]
 pub struct Reckoning {
@@ -20,13 +22,15 @@ pub struct Reckoning {
     free: BTreeMap<GpuClass, u64>,
     active: BTreeMap<GpuClass, Active>,
     attempts: Option<ByPath>,
+    fabrics: Option<Arc<Fabrics>>,
 }
 
 impl Reckoning {
     /// What nodes of the quota tree are guaranteed of the class, and what is left of that by what is in service.
     pub(super) fn due(&mut self, world: &World, class: &GpuClass) -> Arc<Entitlements> {
+        let fabrics = Arc::clone(self.fabrics(world));
         let due = self.due.entry(class.clone()).or_insert_with(|| {
-            let capacity = gpus_in_service(world, class).map(|(amount, _)| amount).sum();
+            let capacity = gpus_in_service(world, &fabrics, class).map(|(amount, _)| amount).sum();
             let (arena, tree) = (Arc::new(Arena::of(&world.quota)), &world.quota);
             Arc::new(Entitlements::new(arena, tree, class, GpuMilli(capacity), |_| GpuMilli::ZERO))
         });
@@ -35,7 +39,8 @@ impl Reckoning {
 
     /// Thousandths of the class that are free on nodes in service.
     pub(super) fn free(&mut self, world: &World, class: &GpuClass) -> u64 {
-        let free = || gpus_in_service(world, class).map(|(_, free)| free).sum();
+        let fabrics = Arc::clone(self.fabrics(world));
+        let free = || gpus_in_service(world, &fabrics, class).map(|(_, free)| free).sum();
         *self.free.entry(class.clone()).or_insert_with(free)
     }
 
@@ -52,6 +57,11 @@ impl Reckoning {
             attempts
         };
         self.attempts.get_or_insert_with(count).at(path)
+    }
+
+    /// Which nodes are reserved, and which stand by.
+    pub(super) fn fabrics(&mut self, world: &World) -> &Arc<Fabrics> {
+        self.fabrics.get_or_insert_with(|| Arc::new(Fabrics::of(world)))
     }
 
     /// The decision was committed to the world, which is as it is after it.
@@ -90,12 +100,11 @@ impl Reckoning {
 /// Of each GPU or instance of the class on nodes in service, what it is and what of it is free, thousandths.
 fn gpus_in_service<'w>(
     world: &'w World,
+    fabrics: &'w Fabrics,
     class: &'w GpuClass,
 ) -> impl Iterator<Item = (u64, u64)> + 'w {
-    let standing_by = super::fabric::standing_by(world);
-    let counts = move |(name, node): &(&NodeName, &Node)| {
-        node.is_in_service() && !standing_by.contains(name)
-    };
+    let counts =
+        |(name, node): &(&NodeName, &Node)| node.is_in_service() && !fabrics.stands_by(name);
     let nodes = world.nodes.iter().filter(counts);
     let gpus = nodes.flat_map(|(_, node)| node.inventory.gpus.iter().zip(&node.free.gpus));
     let of_class = gpus.filter(move |(gpu, _)| gpu.class == *class);

@@ -86,7 +86,7 @@ impl<'w> Shadow<'w> {
             self.judge_node(job, placement, allocation, &mut wrong);
         }
         wrong.extend(super::blocks::judge(self.world, job, placement));
-        wrong.extend(super::fabric::judge(self.world, job, placement, now));
+        wrong.extend(super::fabric::judge(self.world, self.reckoning, job, placement, now));
         wrong.extend(super::windows::judge(self.world, job, placement, now));
         wrong.extend(super::power::judge_caps(self.world, job, placement));
         self.judge_power(placement, &mut wrong);

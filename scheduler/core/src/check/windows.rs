@@ -26,10 +26,12 @@ pub(super) fn judge(
     let mut wrong = Vec::new();
     for window in world.windows.iter() {
         let apart = gone <= window.during.from || now >= window.during.until;
+        if apart || (is_held(window, job) && ends <= window.during.until) {
+            continue;
+        }
         let on = |given: &&NodeName| window.nodes.contains(*given);
         let names = placement.nodes.iter().map(|given| &given.node);
-        let held = is_held(window, job) && ends <= window.during.until;
-        for name in names.filter(on).filter(|_| !apart && !held) {
+        for name in names.filter(on) {
             wrong.push(match &window.reserved {
                 None => format!("would still be on node {name} in window {}", window.id),
                 Some(reserved) => format!("node {name} is reserved by {}", reserved.name),
