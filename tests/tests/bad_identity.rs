@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use gotgan_proto::v1::{self, JobState, NodeLiveness, Role};
 use gotgan_tests::api::{fresh_key, told};
 use gotgan_tests::cluster::QUICK_TO_GIVE_UP;
 use gotgan_tests::jobs::{ALPHA, BETA, Shape, command};
-use gotgan_tests::torment::certificates::{Authority, Rejoining};
+use gotgan_tests::torment::certificates::{Authority, Life, Rejoining};
 use gotgan_tests::virtual_worker::link::CertificateRequest;
 use gotgan_tests::virtual_worker::{Link, Script, inventory};
 use gotgan_tests::{Api, Cluster, Database, deadline};
@@ -22,6 +23,8 @@ on_each_database! {
     a_worker_is_the_node_of_its_certificate_and_no_other,
     the_token_of_a_job_is_for_that_job_alone,
     a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_a_restart,
+    a_worker_renews_its_certificate_and_comes_back_with_the_new_one,
+    only_a_node_that_is_registered_is_given_another_certificate,
 }
 
 fn reason(status: &Status) -> (Code, String) {
@@ -260,7 +263,7 @@ async fn a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_
     let authority = Authority::of(&cluster.scheduler.directory().join("tls"));
     let state = cluster.worker("node-a").state_directory().to_owned();
     cluster.worker("node-a").kill();
-    authority.certify_worker("node-a", &state, Duration::ZERO);
+    authority.certify_worker("node-a", &state, Life::lasting(Duration::ZERO));
     cluster.worker("node-a").restart();
     deadline::until("the worker to be refused", async || {
         let said = cluster.worker("node-a").output();
@@ -272,4 +275,57 @@ async fn a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_
     deadline::within("it to join again", rejoining.join(vec![cluster.api.clone()])).await;
     cluster.api.wait_for_node("node-a", NodeLiveness::Ready).await;
     assert!(cluster.worker("node-a").ended().is_none());
+}
+
+async fn a_worker_renews_its_certificate_and_comes_back_with_the_new_one(database: Database) {
+    let mut cluster = Cluster::builder(database).settings(QUICK_TO_GIVE_UP).start().await;
+    cluster.add_worker("node-a", "1xB200").await;
+    let authority = Authority::of(&cluster.scheduler.directory().join("tls"));
+    let state = cluster.worker("node-a").state_directory().to_owned();
+    cluster.worker("node-a").kill();
+    // Two thirds of its life are over, so it is renewed within a twenty-fourth of it.
+    let life = Life { since: Duration::from_secs(60), lasts: Duration::from_secs(25) };
+    authority.certify_worker("node-a", &state, life);
+    cluster.worker("node-a").restart();
+    let job = cluster.api.submit(command(&["/bin/sleep", "600"])).await;
+    cluster.api.wait_for_state(job, JobState::Running).await;
+    let told = async |cluster: &mut Cluster, sign: &str| {
+        deadline::until(sign, async || {
+            let said = cluster.worker("node-a").output();
+            if said.contains(sign) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    told(&mut cluster, "the certificate of this node was renewed").await;
+    cluster.scheduler.kill();
+    cluster.scheduler.start();
+    told(&mut cluster, "took the certificate that was renewed").await;
+    cluster.api.wait_for_node("node-a", NodeLiveness::Ready).await;
+    assert_eq!(cluster.api.job(job).await.state(), JobState::Running, "nothing happened to jobs");
+}
+
+async fn only_a_node_that_is_registered_is_given_another_certificate(database: Database) {
+    let cluster = Cluster::start(database).await;
+    let request = |pem: &str| v1::RenewRequest { certificate_request_pem: pem.to_owned() };
+    let made = CertificateRequest::new("v9");
+    let status = cluster.api.workers().renew(request(&made.request_pem)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "an administrator is no node");
+
+    let link = cluster.link("v0").await;
+    let mut node = link.connect().await.unwrap();
+    let status = node.renew(request(&made.request_pem)).await.unwrap_err();
+    assert_eq!(reason(&status), (Code::FailedPrecondition, "NODE_NOT_READY".to_owned()));
+    let register =
+        |name| v1::Register { inventory: Some(inventory(name, "b200", 1)), ..Default::default() };
+    let register_v0 = v1::worker_message::Message::Register(register("v0"));
+    let said = tokio_stream::iter([v1::WorkerMessage { message: Some(register_v0) }]);
+    let mut told_v0 = node.session(said.chain(futures::stream::pending())).await.unwrap();
+    told_v0.get_mut().message().await.unwrap().expect("it is registered");
+    let status = node.renew(request("nonsense")).await.unwrap_err();
+    assert_eq!(reason(&status).0, Code::InvalidArgument, "{}", told(&status));
+    // Whatever the request says, the certificate is the caller's.
+    let answer = node.renew(request(&made.request_pem)).await.unwrap().into_inner();
+    let (url, ca) = (cluster.scheduler.url(), &answer.ca_pem);
+    let link = Link::with_certificate(&url, "v9", ca, &answer.certificate_pem, &made.key_pem);
+    assert!(link.register(register("v9")).await.is_err(), "a certificate for another name");
 }

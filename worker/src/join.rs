@@ -80,9 +80,21 @@ pub async fn join(plan: &JoinPlan) -> Result<(), JoinError> {
     };
     let answer = ask(plan, &ca_pem, request).await?;
     let ca_pem = if answer.ca_pem.is_empty() { ca_pem } else { answer.ca_pem };
-    store(&directory.join("ca.pem"), &ca_pem, 0o644)?;
+    keep(&plan.state_directory, &ca_pem, &answer.certificate_pem)
+}
+
+/// A request for another certificate for the key that is stored.
+pub fn request_again(state_directory: &Path, node: &str) -> Result<String, JoinError> {
+    let key = read(&tls_directory(state_directory).join("key.pem"))?;
+    certificate_request(node, &KeyPair::from_pem(&key)?)
+}
+
+/// Stores what was obtained for the key that is stored.
+pub fn keep(state_directory: &Path, ca_pem: &str, certificate_pem: &str) -> Result<(), JoinError> {
+    let directory = tls_directory(state_directory);
+    store(&directory.join("ca.pem"), ca_pem, 0o644)?;
     // Last: its presence means that all is there.
-    store(&directory.join("cert.pem"), &answer.certificate_pem, 0o644)
+    store(&directory.join("cert.pem"), certificate_pem, 0o644)
 }
 
 /// Path of the authority's certificate, as tasks are told.

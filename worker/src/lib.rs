@@ -33,6 +33,7 @@ pub mod nvml;
 pub mod orders;
 pub mod power;
 pub mod reader;
+pub mod renewal;
 pub mod retention;
 pub mod route;
 pub mod run;

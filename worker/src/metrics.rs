@@ -4,5 +4,5 @@
 mod http;
 mod page;
 
-pub use http::{MetricsError, Port};
+pub use http::{MetricsError, Port, Sources};
 pub use page::{Using, page};

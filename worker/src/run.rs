@@ -29,7 +29,7 @@ use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::logs::Logs;
 use crate::measure::feed::feed;
-use crate::metrics::{MetricsError, Port};
+use crate::metrics::{MetricsError, Port, Sources};
 use crate::power::Power;
 use crate::retention::{Retention, sweep};
 use crate::session::{Link, Session};
@@ -139,7 +139,9 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let logs = Arc::new(Logs::new(context, handle.clone()));
     let leftover_after = config.health.leftover_after();
     let feeding = feed(inventory.clone(), handle.clone(), config.reading_interval());
-    let showing = port.serve(inventory.clone(), handle.clone());
+    let certificate = link.renewal(&node);
+    let (shown, asked) = (inventory.clone(), handle.clone());
+    let showing = port.serve(Sources { inventory: shown, handle: asked, certificate });
     let session = Session { link, inventory, handle: handle.clone(), logs, leftover_after };
     tokio::select! {
         result = supervising => result.map_err(RunError::from).and(Err(RunError::Stopped)),

@@ -16,6 +16,7 @@ use gotgan_proto::v1::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
 use crate::clock::{at, now_us};
@@ -26,6 +27,7 @@ use crate::lines::{CONNECT_TIMEOUT, Lines};
 use crate::logs::Logs;
 use crate::reader::board::Seen;
 use crate::reader::keeper::Reader;
+use crate::renewal::Renewal;
 use crate::route::{self, Ended, Route};
 
 /// Messages on their way out; the supervisor's own queue is behind it.
@@ -51,6 +53,15 @@ pub struct Link {
     pub state_directory: PathBuf,
     /// Longest pause between two tries.
     pub backoff_max: Duration,
+}
+
+impl Link {
+    /// The certificate of this node; none with `--insecure`.
+    #[must_use]
+    pub fn renewal(&self, node: &str) -> Option<Renewal> {
+        let state_directory = self.state_directory.clone();
+        self.tls.is_some().then(|| Renewal { node: node.to_owned(), state_directory })
+    }
 }
 
 /// What proves who is who, in PEM.
@@ -205,8 +216,17 @@ impl Session {
         self.handle.tell(Input::Order(Order::Registered(welcome))).await?;
         // Reading must not wait for writing, nor the other way round: the peer may do the same.
         tokio::select! {
+            () = self.renew_certificate(client) => Err(SessionError::Closed),
             ended = self.read_orders(orders, output.clone()) => ended,
             ended = self.write_messages(welcome, (reports, cuts), output) => ended,
+        }
+    }
+
+    /// For ever.
+    async fn renew_certificate(&self, client: WorkersClient<Channel>) {
+        match self.link.renewal(&self.inventory.node.node) {
+            Some(certificate) => certificate.keep(client, chance()).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -22,6 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Services, convert, error, principal};
 use crate::auth::join_token_hash;
+use crate::auth::tls::TlsError;
 use crate::clock;
 use crate::flow::command::FlowError;
 use crate::flow::dispatch::{OUTBOX_MAX, OrderSender};
@@ -55,19 +56,23 @@ impl Workers for WorkersService {
     ) -> Result<Response<v1::JoinResponse>, Status> {
         let request = request.into_inner();
         let node = NodeName::new(&request.node).map_err(|bad| error::bad_name("node", &bad))?;
-        let identity = self.services.identity.clone().ok_or_else(|| {
-            let message = "this scheduler runs without TLS; workers need no certificate";
-            error::status(Code::FailedPrecondition, "NO_TLS", message)
-        })?;
         // Signed first: a request that cannot be signed must not use the token up.
-        let signed = identity.sign_worker(&request.certificate_request_pem, &node, clock::now());
-        let certificate_pem = signed.map_err(|bad| {
-            error::invalid("certificate_request_pem", "MALFORMED", bad.to_string())
-        })?;
+        let (certificate_pem, ca_pem) = self.sign(&request.certificate_request_pem, &node)?;
         self.use_join_token(&request.join_token, &node).await?;
         tracing::info!(%node, "a worker joined");
-        let ca_pem = identity.ca_pem().to_owned();
         Ok(Response::new(v1::JoinResponse { certificate_pem, ca_pem }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let node = node_that_calls(&request)?;
+        let request_pem = request.into_inner().certificate_request_pem;
+        let (certificate_pem, ca_pem) = self.sign(&request_pem, &node)?;
+        self.require_ready(node.clone()).await?;
+        tracing::info!(%node, "a worker's certificate was renewed");
+        Ok(Response::new(v1::RenewResponse { certificate_pem, ca_pem }))
     }
 
     type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SchedulerMessage, Status>> + Send>>;
@@ -76,14 +81,16 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let who = principal(&request)?;
-        let node = who.node().cloned().ok_or_else(|| {
-            Status::permission_denied("a worker's stream needs the certificate of a node")
-        })?;
+        let node = node_that_calls(&request)?;
         let (session, orders) = self.open(node, request.into_inner()).await?;
         tokio::spawn(session);
         Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(|order| Ok(*order)))))
     }
+}
+
+fn node_that_calls<T>(request: &Request<T>) -> Result<NodeName, Status> {
+    let node = principal(request)?.node().cloned();
+    node.ok_or_else(|| Status::permission_denied("this call needs the certificate of a node"))
 }
 
 /// What a worker is told on its stream.
@@ -119,6 +126,38 @@ impl WorkersService {
         let session = Session { services, node, number, looked: None, damped, answers };
         session.register(register, outbox).await?;
         Ok((session.run(said), orders))
+    }
+
+    /// A certificate for the node and the key of its request, and the authority's own.
+    fn sign(&self, request_pem: &str, node: &NodeName) -> Result<(String, String), Status> {
+        let identity = self.services.identity.as_ref().ok_or_else(|| {
+            let message = "this scheduler runs without TLS; workers need no certificate";
+            error::status(Code::FailedPrecondition, "NO_TLS", message)
+        })?;
+        match identity.sign_worker(request_pem, node, clock::now()) {
+            Ok(certificate_pem) => Ok((certificate_pem, identity.ca_pem().to_owned())),
+            Err(bad @ TlsError::CannotSign) => {
+                Err(error::status(Code::FailedPrecondition, "NO_CA_KEY", bad.to_string()))
+            }
+            Err(bad) => {
+                Err(error::invalid("certificate_request_pem", "MALFORMED", bad.to_string()))
+            }
+        }
+    }
+
+    /// Whoever has a node's key and certificate, as of a disk that was thrown away, has no other for as long as nobody sees
+    /// that node in the cluster.
+    async fn require_ready(&self, node: NodeName) -> Result<(), Status> {
+        let name = node.clone();
+        let ready = self.services.writer.read(move |world| {
+            world.nodes.get(&name).is_some_and(|node| node.liveness == Liveness::Ready)
+        });
+        if ready.await.map_err(|e| error::flow(&e))? {
+            return Ok(());
+        }
+        let message =
+            format!("node {node} is not registered; a certificate is renewed while its worker is");
+        Err(error::status(Code::FailedPrecondition, "NODE_NOT_READY", message))
     }
 
     /// Uses a join token up for `node`, once.

@@ -114,6 +114,7 @@ pub const TABLE: &[Rule] = &[
     rule("/gotgan.v1.Quota/Transfer", ALLOCATION),
     rule("/gotgan.v1.Quota/Void", ALLOCATION),
     rule("/gotgan.v1.Workers/Join", Access::Public),
+    rule("/gotgan.v1.Workers/Renew", NODE),
     rule("/gotgan.v1.Workers/Session", NODE),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),

@@ -83,7 +83,7 @@ pub enum TlsError {
     BadRequest,
     /// Files were configured without the CA's key.
     #[error(
-        "the CA's key is not configured, so no worker can join; sign workers' certificates elsewhere or configure it"
+        "the CA's key is not configured, so no worker can join or renew; sign workers' certificates elsewhere or configure it"
     )]
     CannotSign,
     /// The library refused to make a key or a certificate.

@@ -111,6 +111,13 @@ impl Workers for Echo {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn renew(
+        &self,
+        _: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn session(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,

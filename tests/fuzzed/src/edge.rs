@@ -37,7 +37,7 @@ use store::Shelf;
 
 /// Every call of the API but the worker's stream, which has a door of its own. A test holds it against the protocol. New ones
 /// go to the end: the place in the list is the first byte of a seed.
-pub const CALLS: [&str; 50] = [
+pub const CALLS: [&str; 51] = [
     "Cluster/Status",
     "Cluster/WhoAmI",
     "Cluster/CreateToken",
@@ -88,6 +88,7 @@ pub const CALLS: [&str; 50] = [
     "Quota/Alerts",
     "Quota/Balance",
     "Workers/Join",
+    "Workers/Renew",
 ];
 
 /// A stream that goes on for as long as its caller listens.

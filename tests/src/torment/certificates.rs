@@ -25,6 +25,23 @@ const WORKER_MARK: &str = "gotgan-worker";
 /// Between two tries to join anew.
 const JOIN_AGAIN: Duration = Duration::from_millis(300);
 
+/// How long a certificate counts already, and how long it still does.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// Already.
+    pub since: Duration,
+    /// Still.
+    pub lasts: Duration,
+}
+
+impl Life {
+    /// Of one that begins as the product's do.
+    #[must_use]
+    pub const fn lasting(lasts: Duration) -> Self {
+        Self { since: BACKDATED, lasts }
+    }
+}
+
 /// The authority of a cluster, as whoever has its key can use it.
 #[derive(Debug)]
 pub struct Authority {
@@ -67,20 +84,20 @@ impl Authority {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("these are names");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.certify(params, "gotgan-scheduler", &key_path, path, lasts);
+        self.certify(params, "gotgan-scheduler", &key_path, path, Life::lasting(lasts));
     }
 
     /// Puts a worker's certificate into its state directory, for the key that it has.
     ///
     /// # Panics
     /// If it has none.
-    pub fn certify_worker(&self, node: &str, state: &Path, lasts: Duration) {
+    pub fn certify_worker(&self, node: &str, state: &Path, life: Life) {
         let tls = state.join("tls");
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationalUnitName, WORKER_MARK);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.certify(params, node, &tls.join("key.pem"), &tls.join("cert.pem"), lasts);
+        self.certify(params, node, &tls.join("key.pem"), &tls.join("cert.pem"), life);
     }
 
     fn certify(
@@ -89,7 +106,7 @@ impl Authority {
         name: &str,
         key_path: &Path,
         path: &Path,
-        lasts: Duration,
+        Life { since, lasts }: Life,
     ) {
         let key = match fs::read_to_string(key_path) {
             Ok(text) => KeyPair::from_pem(&text).expect("it was a key"),
@@ -99,7 +116,7 @@ impl Authority {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_before = epoch + now.saturating_sub(BACKDATED);
+        params.not_before = epoch + now.saturating_sub(since);
         params.not_after = epoch + (now + lasts);
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
         // Whoever reads meanwhile sees the one or the other.

@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
-use super::certificates::{Authority, BRIEF, LONG, Rejoining};
+use super::certificates::{Authority, BRIEF, LONG, Life, Rejoining};
 use super::disk::Disk;
 use super::driver::{self, Driver};
 use super::evidence::Part;
@@ -305,7 +305,7 @@ impl Stage {
     fn certify_worker(&mut self, target: Target) {
         let name = node(target);
         let state = self.cluster.worker(&name).state_directory().to_owned();
-        self.authority.certify_worker(&name, &state, BRIEF);
+        self.authority.certify_worker(&name, &state, Life::lasting(BRIEF));
     }
 
     /// Throws a worker out whose certificate ran out, and has it join anew.

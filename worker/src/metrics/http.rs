@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use super::page::page;
 use crate::handle::{Handle, Input};
 use crate::inventory::Inventory;
+use crate::renewal::Renewal;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -24,6 +25,17 @@ pub struct MetricsError {
     pub address: SocketAddr,
     /// What the system said.
     pub source: std::io::Error,
+}
+
+/// What the page is made of.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The machine.
+    pub inventory: Arc<Inventory>,
+    /// The supervisor.
+    pub handle: Handle,
+    /// The node's certificate; absent with `--insecure`.
+    pub certificate: Option<Renewal>,
 }
 
 /// A port that is the worker's, and on which nobody is answered yet.
@@ -44,9 +56,9 @@ impl Port {
     }
 
     /// Answers for as long as the daemon runs.
-    pub async fn serve(self, inventory: Arc<Inventory>, handle: Handle) {
+    pub async fn serve(self, sources: Sources) {
         if let Self(Some(listener)) = self {
-            let pages = Router::new().route("/metrics", get(show)).with_state((inventory, handle));
+            let pages = Router::new().route("/metrics", get(show)).with_state(sources);
             if let Err(error) = axum::serve(listener, pages).await {
                 tracing::error!(%error, "metrics are not shown any more");
             }
@@ -56,10 +68,13 @@ impl Port {
     }
 }
 
-async fn show(State((inventory, handle)): State<(Arc<Inventory>, Handle)>) -> Response {
+async fn show(State(sources): State<Sources>) -> Response {
+    let Sources { inventory, handle, certificate } = sources;
     match handle.ask(Input::Using).await {
         Ok(using) => {
-            let text = page(&inventory.node, inventory.readings(), using);
+            // What cannot be read is told where it is to be renewed.
+            let term = certificate.and_then(|certificate| certificate.term().ok());
+            let text = page(&inventory.node, inventory.readings(), using, term);
             ([(header::CONTENT_TYPE, TEXT)], text).into_response()
         }
         Err(stopped) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stopped}\n")).into_response(),

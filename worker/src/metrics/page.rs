@@ -8,6 +8,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::renewal::Term;
+
 /// Thousandths of a watt in one.
 const MILLIWATTS: f64 = 1000.0;
 
@@ -110,10 +112,16 @@ fn watts(milliwatts: u32) -> Value {
 type Labels = Vec<(&'static str, String)>;
 
 /// All of the page, in Prometheus' text format.
-pub fn page(node: &NodeInventory, readings: Vec<GpuReading>, using: Using) -> String {
+pub fn page(
+    node: &NodeInventory,
+    readings: Vec<GpuReading>,
+    using: Using,
+    certificate: Option<Term>,
+) -> String {
     let mut registry = Registry::default();
     let attempts = using.attempts;
-    registry.register_collector(Box::new(Gpus { rows: rows(node, readings, &using), attempts }));
+    let rows = rows(node, readings, &using);
+    registry.register_collector(Box::new(Rows { rows, attempts, certificate }));
     let mut text = String::new();
     // Writing to a string does not fail.
     if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
@@ -131,9 +139,10 @@ struct Row {
 }
 
 #[derive(Debug)]
-struct Gpus {
+struct Rows {
     rows: Vec<Row>,
     attempts: u64,
+    certificate: Option<Term>,
 }
 
 fn rows(node: &NodeInventory, readings: Vec<GpuReading>, using: &Using) -> Vec<Row> {
@@ -169,7 +178,7 @@ fn labels(node: &str, device: &GpuDevice) -> Labels {
     ]
 }
 
-impl Collector for Gpus {
+impl Collector for Rows {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         for Metric { name, help, kind, value } in METRICS {
             let values = self.rows.iter().filter_map(|row| Some((row, value(&row.reading)?)));
@@ -180,7 +189,12 @@ impl Collector for Gpus {
         encode(&mut encoder, (name, help, MetricType::Gauge), xids)?;
         let (name, help) = ("gotgan_worker_attempts", "Attempts that have not ended.");
         let mut attempts = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        attempts.encode_gauge(&self.attempts)
+        attempts.encode_gauge(&self.attempts)?;
+        let Some(certificate) = self.certificate else { return Ok(()) };
+        let name = "gotgan_worker_certificate_expires_timestamp_seconds";
+        let help = "When the certificate of this node runs out, unless it is renewed.";
+        let mut until = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        until.encode_gauge(&certificate.until_s)
     }
 }
 
@@ -237,7 +251,8 @@ mod tests {
     fn a_gpu_is_shown_as_the_exporter_shows_it_with_the_job_that_has_it() {
         let jobs = [("GPU-0".to_owned(), vec![42])].into();
         let xids = [("GPU-0".to_owned(), 63)].into();
-        let text = page(&node(), vec![reading(0)], Using { attempts: 1, jobs, xids });
+        let term = Some(Term { from_s: 1_700_000_000, until_s: 1_731_536_000 });
+        let text = page(&node(), vec![reading(0)], Using { attempts: 1, jobs, xids }, term);
         let labels = "gpu=\"0\",UUID=\"GPU-0\",pci_bus_id=\"00000000:00:00.0\",device=\"nvidia0\",\
                       modelName=\"NVIDIA H100 80GB HBM3\",Hostname=\"n1\",hpc_job=\"42\"";
         for line in [
@@ -250,6 +265,7 @@ mod tests {
             format!("DCGM_FI_DEV_XID_ERRORS{{{labels}}} 63\n"),
             format!("gotgan_worker_gpu_up{{{labels}}} 1\n"),
             "gotgan_worker_attempts 1\n".to_owned(),
+            "gotgan_worker_certificate_expires_timestamp_seconds 1731536000\n".to_owned(),
         ] {
             assert!(text.contains(&line), "{line} in {text}");
         }
@@ -257,16 +273,17 @@ mod tests {
 
     #[test]
     fn what_was_not_read_is_not_on_the_page() {
-        let text = page(&node(), vec![reading(0)], Using::default());
+        let text = page(&node(), vec![reading(0)], Using::default(), None);
         assert!(!text.contains("DCGM_FI_DEV_GPU_TEMP"), "{text}");
         assert!(!text.contains("hpc_job"), "nobody has it: {text}");
+        assert!(!text.contains("certificate"), "{text}");
         let lost = GpuReading {
             uuid: "GPU-1".into(),
             error: "it is lost".into(),
             fault: GpuFault::Lost.into(),
             ..Default::default()
         };
-        let text = page(&node(), vec![reading(0), lost], Using::default());
+        let text = page(&node(), vec![reading(0), lost], Using::default(), None);
         let of_lost: Vec<&str> = text.lines().filter(|line| line.contains("GPU-1")).collect();
         assert_eq!(of_lost.len(), 2, "{of_lost:?}");
         assert!(of_lost[0].starts_with("gotgan_worker_gpu_up") && of_lost[0].ends_with(" 0"));
@@ -275,7 +292,7 @@ mod tests {
     #[test]
     fn a_gpu_that_two_jobs_share_is_shown_for_each() {
         let jobs = [("GPU-1".to_owned(), vec![7, 8])].into();
-        let text = page(&node(), vec![reading(1)], Using { jobs, ..Using::default() });
+        let text = page(&node(), vec![reading(1)], Using { jobs, ..Using::default() }, None);
         let util = text.lines().filter(|line| line.starts_with("DCGM_FI_DEV_GPU_UTIL{"));
         let util: Vec<&str> = util.collect();
         assert!(util.len() == 2 && util[0].contains("hpc_job=\"7\""), "{util:?}");

@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
 use gotgan_proto::v1::{
-    self, JobSpec, JoinRequest, JoinResponse, LogData, ReadLog, Register, Registered, Report,
-    ReportAck, RunAttempt, SchedulerMessage, StartTasks, StopAttempt, TaskStart, WorkerMessage,
-    job_spec::Work, report::Event, scheduler_message::Message as Order, worker_message::Message,
+    self, JobSpec, JoinRequest, JoinResponse, LogData, ReadLog, Register, Registered, RenewRequest,
+    RenewResponse, Report, ReportAck, RunAttempt, SchedulerMessage, StartTasks, StopAttempt,
+    TaskStart, WorkerMessage, job_spec::Work, report::Event, scheduler_message::Message as Order,
+    worker_message::Message,
 };
 use gotgan_worker::shim::tree;
 use tokio::sync::mpsc;
@@ -59,11 +60,24 @@ impl Workers for Service {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
-        if request.join_token != "once" {
-            return Err(Status::unauthenticated("join token is not valid"));
-        }
         let authority = self.authority.as_ref().unwrap();
-        Ok(Response::new(authority.sign(&request.certificate_request_pem)))
+        let lasts = match request.join_token.as_str() {
+            "once" => LONG,
+            "brief" => BRIEF,
+            _ => return Err(Status::unauthenticated("join token is not valid")),
+        };
+        let certificate_pem = authority.sign(&request.certificate_request_pem, lasts);
+        Ok(Response::new(JoinResponse { certificate_pem, ca_pem: authority.pem.clone() }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        assert!(request.peer_certs().is_some_and(|certificates| !certificates.is_empty()));
+        let authority = self.authority.as_ref().unwrap();
+        let certificate_pem = authority.sign(&request.into_inner().certificate_request_pem, LONG);
+        Ok(Response::new(RenewResponse { certificate_pem, ca_pem: authority.pem.clone() }))
     }
 
     async fn session(
@@ -91,6 +105,10 @@ impl Workers for Service {
     }
 }
 
+/// Of a certificate that needs no renewal, and of one that is to be renewed within seconds.
+const LONG: Duration = Duration::from_secs(86_400);
+const BRIEF: Duration = Duration::from_secs(25);
+
 /// Signs certificates, as a scheduler's authority does.
 pub struct Authority {
     pub pem: String,
@@ -113,10 +131,14 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    fn sign(&self, request_pem: &str) -> JoinResponse {
-        let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem).unwrap();
-        let certificate_pem = request.signed_by(&self.issuer).unwrap().pem();
-        JoinResponse { certificate_pem, ca_pem: self.pem.clone() }
+    /// A certificate that counts since a minute ago.
+    fn sign(&self, request_pem: &str, lasts: Duration) -> String {
+        let mut request = rcgen::CertificateSigningRequestParams::from_pem(request_pem).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        request.params.not_before = epoch + (now - Duration::from_secs(60));
+        request.params.not_after = epoch + (now + lasts);
+        request.signed_by(&self.issuer).unwrap().pem()
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use gotgan_proto::v1::workers_server::WorkersServer;
+use gotgan_worker::renewal::Renewal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -88,4 +89,32 @@ async fn a_token_that_is_not_valid_is_refused_with_the_schedulers_words() {
     let joining = with_subcommand(worker(directory.path(), &address), "join", &["--token", "once"]);
     assert!(run(joining).await.status.success());
     assert!(std::fs::read(&path).unwrap() == key);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_the_same_key_before_it_runs_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, mut streams) = start_with_tls(directory.path()).await;
+    let joining =
+        with_subcommand(worker(directory.path(), &address), "join", &["--token", "brief"]);
+    assert!(run(joining).await.status.success());
+    let renewal = Renewal { node: "n1".into(), state_directory: directory.path().join("state") };
+    let (tls, first) = (renewal.state_directory.join("tls"), renewal.term().unwrap());
+    let key = std::fs::read(tls.join("key.pem")).unwrap();
+    let mut daemon =
+        with_subcommand(worker(directory.path(), &address), "run", &["--simulate", "1xH100"])
+            .spawn()
+            .unwrap();
+    let limit = std::time::Duration::from_secs(30);
+    let _peer = tokio::time::timeout(limit, streams.recv()).await.expect("no stream").unwrap();
+    let renewed = async {
+        while renewal.term().unwrap() == first {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(limit, renewed).await.expect("not renewed");
+    assert!(renewal.term().unwrap().until_s > first.until_s + 3_600);
+    assert!(std::fs::read(tls.join("key.pem")).unwrap() == key);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

@@ -28,7 +28,7 @@ const CA_DAYS: i64 = 3650;
 /// Browsers and some libraries refuse server certificates of more than 398 days.
 const SERVER_DAYS: i64 = 397;
 
-/// A worker joins again, or is given a new certificate, once a year.
+/// A worker has it renewed when a third of that is left, so that it may be off for four months.
 const WORKER_DAYS: i64 = 365;
 
 /// The server's certificate is made again at a start with less than this left.

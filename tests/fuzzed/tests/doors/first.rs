@@ -114,6 +114,26 @@ fn words() -> Vec<Seed> {
 
 /// One good request of each call that takes anything.
 fn calls() -> Vec<(&'static str, Vec<u8>)> {
+    calls_of_people().into_iter().chain(calls_of_workers()).collect()
+}
+
+fn calls_of_workers() -> [(&'static str, Vec<u8>); 2] {
+    let request = "-----BEGIN".to_owned();
+    [
+        (
+            "Workers/Join",
+            v1::JoinRequest {
+                join_token: "x".to_owned(),
+                node: "n1".to_owned(),
+                certificate_request_pem: request.clone(),
+            }
+            .encode_to_vec(),
+        ),
+        ("Workers/Renew", v1::RenewRequest { certificate_request_pem: request }.encode_to_vec()),
+    ]
+}
+
+fn calls_of_people() -> Vec<(&'static str, Vec<u8>)> {
     let text = str::to_owned;
     let (key, name, reason) = (text("k1"), text("n1"), text("why not"));
     let spec = v1::JobSpec {
@@ -398,15 +418,6 @@ fn calls() -> Vec<(&'static str, Vec<u8>)> {
             "Quota/Void",
             v1::VoidMovementRequest { idempotency_key: key, movement: 1, decision, reason }
                 .encode_to_vec(),
-        ),
-        (
-            "Workers/Join",
-            v1::JoinRequest {
-                join_token: text("x"),
-                node: name,
-                certificate_request_pem: text("-----BEGIN"),
-            }
-            .encode_to_vec(),
         ),
     ]
 }

@@ -84,7 +84,7 @@ fn what_is_as_it_should_be_comes_through_every_door() {
 }
 
 /// Calls whose good request is refused all the same, as what it names is not there.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 9] = [
     "jobs-explainorder",
     "jobs-startstep",
     "nodes-cancelmaintenance",
@@ -93,6 +93,7 @@ const REFUSED: [&str; 8] = [
     "quota-acceptbatch",
     "quota-void",
     "workers-join",
+    "workers-renew",
 ];
 
 #[test]

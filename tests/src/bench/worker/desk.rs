@@ -217,6 +217,13 @@ impl Workers for Front {
         Err(Status::unimplemented("nobody joins here"))
     }
 
+    async fn renew(
+        &self,
+        _: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        Err(Status::unimplemented("there are no certificates here"))
+    }
+
     async fn session(
         &self,
         request: Request<Streaming<WorkerMessage>>,
