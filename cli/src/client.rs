@@ -5,7 +5,7 @@
 use std::{cell::RefCell, error::Error as _, time::Duration};
 
 use gotgan_proto::{
-    LEADER_ADDRESS, MESSAGE_MAX_BYTES, NOT_LEADER, STALE_MS, STALE_READ,
+    ANSWER_MAX_BYTES, LEADER_ADDRESS, MESSAGE_MAX_BYTES, NOT_LEADER, STALE_MS, STALE_READ,
     v1::{
         cluster_client::ClusterClient, jobs_client::JobsClient, nodes_client::NodesClient,
         quota_client::QuotaClient,
@@ -80,7 +80,7 @@ impl Api {
     #[must_use]
     pub fn jobs(&self) -> JobsClient<Service> {
         JobsClient::new(self.service())
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_decoding_message_size(ANSWER_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }
 
@@ -88,7 +88,7 @@ impl Api {
     #[must_use]
     pub fn nodes(&self) -> NodesClient<Service> {
         NodesClient::new(self.service())
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_decoding_message_size(ANSWER_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }
 
@@ -96,7 +96,7 @@ impl Api {
     #[must_use]
     pub fn quota(&self) -> QuotaClient<Service> {
         QuotaClient::new(self.service())
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_decoding_message_size(ANSWER_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }
 
@@ -104,7 +104,7 @@ impl Api {
     #[must_use]
     pub fn cluster(&self) -> ClusterClient<Service> {
         ClusterClient::new(self.service())
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_decoding_message_size(ANSWER_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }
 }

@@ -12,6 +12,7 @@ pub mod context;
 pub mod directives;
 pub mod error;
 pub mod follow;
+pub mod listing;
 pub mod options;
 pub mod output;
 pub mod refer;

@@ -33,8 +33,12 @@ pub const STALE_READ: &str = "gotgan-stale-read";
 /// Header of a standby's answer: how old what it says may be, milliseconds.
 pub const STALE_MS: &str = "gotgan-stale-ms";
 
-/// Largest message a client may send or receive, in bytes.
+/// Largest message a client may send, and largest page of a listing, in bytes: what libraries for gRPC take by themselves.
 pub const MESSAGE_MAX_BYTES: usize = 4 << 20;
+
+/// What a client should be ready to receive, in bytes: a job of a thousand nodes that was tried a hundred times is told with each
+/// node and GPU that it ever had.
+pub const ANSWER_MAX_BYTES: usize = 64 << 20;
 
 /// Largest message on a worker's stream, in bytes.
 pub const WORKER_MESSAGE_MAX_BYTES: usize = 16 << 20;

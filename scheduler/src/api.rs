@@ -16,6 +16,7 @@ mod maintenance;
 mod mig;
 mod nodes;
 mod order;
+mod page;
 mod quota;
 mod reservation;
 mod starts;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gotgan_proto::v1::{
     Cause, DependencyKind, ExitStatus, JobState, ListJobsRequest, WatchJobsRequest,
 };
-use gotgan_tests::jobs::{Shape, command, shell};
+use gotgan_tests::jobs::{Shape, command, script, shell};
 use gotgan_tests::virtual_worker::{Play, Script};
 use gotgan_tests::{Api, Cluster, Database, audit, deadline};
 use tonic::Code;
@@ -20,6 +20,7 @@ on_each_database! {
     shared_gpus_add_up,
     events_tell_the_whole_story_in_order,
     listings_page_and_filter,
+    a_listing_of_long_jobs_comes_in_answers_that_every_client_takes,
 }
 
 async fn a_job_is_cancelled_in_every_state_once(database: Database) {
@@ -245,4 +246,40 @@ async fn listings_page_and_filter(database: Database) {
     assert_eq!(json["jobs"].as_array().map(Vec::len), Some(5), "{json}");
     let table = cluster.gotgan().run(&["jobs"]).ok();
     assert!(table.lines().all(|line| line.chars().count() <= 80), "wider than 80:\n{table}");
+}
+
+async fn a_listing_of_long_jobs_comes_in_answers_that_every_client_takes(database: Database) {
+    use gotgan_proto::MESSAGE_MAX_BYTES;
+    use gotgan_proto::v1::PageRequest;
+    use prost::Message;
+    let cluster = Cluster::start(database).await;
+    // A listing does not carry scripts; arguments it does.
+    let body = format!("exit 0\n#{}", "x".repeat(900_000));
+    let argument = "y".repeat(120_000);
+    let mut submitted = Vec::new();
+    for number in 0..45 {
+        let job = if number < 5 { script(&body) } else { command(&["/bin/echo", &argument]) };
+        submitted.push(cluster.api.submit(job.held()).await);
+    }
+    submitted.reverse();
+    let (mut sizes, mut found, mut token) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = Some(PageRequest { size: 1000, token });
+        let request = ListJobsRequest { page, ..Default::default() };
+        let answer = cluster.api.jobs().list(request).await.unwrap().into_inner();
+        sizes.push(answer.encoded_len());
+        found.extend(answer.jobs.iter().map(|job| job.job_id));
+        token = answer.next_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found, submitted, "newest first, each once");
+    assert!(sizes.len() == 2 && sizes.iter().all(|size| *size < MESSAGE_MAX_BYTES), "{sizes:?}");
+    let json = cluster.gotgan().run(&["jobs", "--all", "--json"]).json();
+    assert_eq!(json["jobs"].as_array().map(Vec::len), Some(45));
+    let whole = cluster.api.job(*submitted.last().unwrap()).await;
+    let work = whole.spec.and_then(|spec| spec.work);
+    let Some(gotgan_proto::v1::job_spec::Work::Script(script)) = work else { panic!("{work:?}") };
+    assert!(script.text.contains(&body), "the job itself is told whole");
 }

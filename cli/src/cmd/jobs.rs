@@ -1,14 +1,18 @@
 //! `gotgan jobs`: the listing.
 
+use std::sync::mpsc;
+
 use clap::Args;
 use gotgan_proto::v1;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error as _};
 
 use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
+    listing::{JobPages, PAGE_MAX},
     output::{
+        json,
         table::{Table, Tone, column},
         time,
     },
@@ -16,8 +20,8 @@ use crate::{
     view::job::{JobView, tone_of_state},
 };
 
-/// Entries of one page at most.
-const PAGE_MAX: u32 = 1000;
+/// Pages that are there and not written yet; then fetching waits.
+const PAGES_AHEAD: usize = 4;
 
 /// List jobs, newest first
 #[derive(Args, Debug)]
@@ -69,18 +73,12 @@ Examples:
   gotgan jobs --mine --state pending --starts
   gotgan jobs --all --json | jq '.jobs[] | select(.simulated | not) | .job_id'";
 
-#[derive(Serialize)]
-struct Listing {
-    jobs: Vec<JobView>,
-    next_page: Option<String>,
-}
-
 impl Jobs {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Error> {
         let client = context.client()?;
         let owner =
             if self.mine { who_am_i(&client).await? } else { self.owner.unwrap_or_default() };
-        let mut request = v1::ListJobsRequest {
+        let request = v1::ListJobsRequest {
             states: self.state.iter().map(|state| i32::from(*state)).collect(),
             project: self.project.unwrap_or_default(),
             owner,
@@ -92,30 +90,58 @@ impl Jobs {
             starts: self.starts,
         };
         let size = if self.all { PAGE_MAX } else { self.limit };
-        let (mut jobs, mut token) = (Vec::new(), self.page.unwrap_or_default());
-        let mut page = Vec::new();
-        loop {
-            request.page = Some(v1::PageRequest { size, token });
-            let next = client.call(async |api| api.jobs().list(request.clone()).await);
-            // While the scheduler looks for the next page, this one is read.
-            let (answer, ()) = tokio::join!(next, read_page(&mut page, &mut jobs));
-            let answer = answer?;
-            (page, token) = (answer.jobs, answer.next_token);
-            if !self.all || token.is_empty() {
-                break;
-            }
+        let token = self.page.unwrap_or_default();
+        let pages = JobPages { request, size, token, all: self.all };
+        if context.output.json {
+            let text = document(pages, &client).await?;
+            context.output.text(&text)?;
+        } else {
+            show(pages, &client, self.starts, context).await?;
         }
-        read_page(&mut page, &mut jobs).await;
-        let listing = Listing { jobs, next_page: (!token.is_empty()).then_some(token) };
-        show(&listing, self.starts, context)?;
         Ok(Exit::Ok.code())
     }
 }
 
-/// Reads a page once whatever else is to do has begun.
-async fn read_page(page: &mut Vec<v1::Job>, jobs: &mut Vec<JobView>) {
-    tokio::task::yield_now().await;
-    jobs.extend(page.drain(..).map(|job| JobView::of(&job)));
+/// The document of all of these pages; each is written, by a thread of its own, while those after it are fetched.
+async fn document(pages: JobPages, client: &Client) -> Result<String, Error> {
+    let (listing, sender, tell_next) = arriving();
+    let writing = tokio::task::spawn_blocking(move || json::document("gotgan.jobs/1", &listing));
+    // Nobody takes a page only where those before it could not be written, which the thread says by itself.
+    let fetched = pages.each(client, |page| drop(sender.send(page))).await;
+    drop(sender);
+    let _ = tell_next.send(fetched?);
+    writing.await.map_err(|problem| Error::Unexpected(problem.to_string()))?
+}
+
+/// What is written while it comes: its pages first, until their sender is dropped, and then where to go on.
+#[derive(Serialize)]
+struct Listing {
+    jobs: Arriving,
+    next_page: Later,
+}
+
+fn arriving() -> (Listing, mpsc::SyncSender<Vec<v1::Job>>, mpsc::SyncSender<Option<String>>) {
+    let (sender, pages) = mpsc::sync_channel(PAGES_AHEAD);
+    let (tell_next, next_page) = mpsc::sync_channel(1);
+    (Listing { jobs: Arriving(pages), next_page: Later(next_page) }, sender, tell_next)
+}
+
+/// Jobs that come page by page.
+struct Arriving(mpsc::Receiver<Vec<v1::Job>>);
+
+impl Serialize for Arriving {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().flatten().map(|job| JobView::of(&job)))
+    }
+}
+
+/// Where to go on, which is known once all jobs have come.
+struct Later(mpsc::Receiver<Option<String>>);
+
+impl Serialize for Later {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.recv().map_err(S::Error::custom)?.serialize(serializer)
+    }
 }
 
 async fn who_am_i(client: &Client) -> Result<String, Error> {
@@ -135,18 +161,21 @@ fn job_state(text: &str) -> Result<v1::JobState, String> {
     }
 }
 
-fn show(listing: &Listing, starts: bool, context: &Context) -> Result<(), Error> {
-    let output = &context.output;
-    if output.json {
-        return output.document("gotgan.jobs/1", listing);
-    }
-    if listing.jobs.is_empty() {
+async fn show(
+    pages: JobPages,
+    client: &Client,
+    starts: bool,
+    context: &Context,
+) -> Result<(), Error> {
+    let (output, mut jobs) = (&context.output, Vec::new());
+    let next_page = pages.each(client, |page| jobs.extend(page.iter().map(JobView::of))).await?;
+    if jobs.is_empty() {
         output.aside("no jobs");
         return Ok(());
     }
     let table = if starts { starts_table } else { table };
-    output.table(&table(&listing.jobs, time::now_us()))?;
-    if let Some(token) = &listing.next_page {
+    output.table(&table(&jobs, time::now_us()))?;
+    if let Some(token) = next_page {
         output.aside(&format!("more: --page {token}, or --all"));
     }
     Ok(())
@@ -251,16 +280,20 @@ mod tests {
         }
     }
 
-    fn listing() -> Vec<JobView> {
+    fn failed_job() -> v1::Job {
         let mut failed = job(41, "pretrain-with-a-very-long-name", v1::JobState::Failed);
         failed.started_us = START;
         failed.ended_us = START + 3_725_000_000;
         failed.detail = "rank 3 on node2: exit 7".to_owned();
         failed.simulated = true;
         failed.nodes = vec!["node1".to_owned(), "node2".to_owned()];
+        failed
+    }
+
+    fn listing() -> Vec<JobView> {
         let mut pending = job(1042, "사전학습", v1::JobState::Pending);
         pending.detail = "waits for 16 GPUs of b200".to_owned();
-        vec![JobView::of(&pending), JobView::of(&failed)]
+        vec![JobView::of(&pending), JobView::of(&failed_job())]
     }
 
     #[test]
@@ -300,8 +333,10 @@ mod tests {
 
     #[test]
     fn the_document_keeps_its_form() {
-        let jobs = listing().split_off(1);
-        let listing = Listing { jobs, next_page: None };
+        let (listing, pages, next_page) = arriving();
+        pages.send(vec![failed_job()]).unwrap();
+        drop(pages);
+        next_page.send(None).unwrap();
         insta::assert_snapshot!(crate::output::json::document("gotgan.jobs/1", &listing).unwrap(), @r#"
         {
           "schema": "gotgan.jobs/1",

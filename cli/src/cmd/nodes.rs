@@ -7,15 +7,13 @@ use serde::Serialize;
 use crate::{
     context::Context,
     error::{Error, Exit},
+    listing::PAGE_MAX,
     output::{
         table::{Table, Tone, column},
         time,
     },
     view::{amount, blocks, job::tone_of_state, node::NodeView},
 };
-
-/// Entries of one page.
-const PAGE_SIZE: u32 = 1000;
 
 /// List the nodes
 #[derive(Args, Debug)]
@@ -41,7 +39,7 @@ impl Nodes {
         let client = context.client()?;
         let (mut nodes, mut token) = (Vec::new(), String::new());
         loop {
-            let page = Some(v1::PageRequest { size: PAGE_SIZE, token });
+            let page = Some(v1::PageRequest { size: PAGE_MAX, token });
             let request = v1::ListNodesRequest { gpu_class: self.gpu_class.clone(), page };
             let answer = client.call(async |api| api.nodes().list(request.clone()).await).await?;
             nodes.extend(answer.nodes.iter().map(NodeView::of));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     error::{Error, Exit},
+    listing::{JobPages, PAGE_MAX},
     output::table::{Table, column},
     refer::{self, JobRef},
     units,
@@ -119,11 +120,10 @@ async fn show(
     client: &crate::client::Client,
     context: &Context,
 ) -> Result<(), Error> {
-    let page = v1::PageRequest { size: 1000, token: String::new() };
-    let request =
-        v1::ListJobsRequest { job_ids: job_ids.to_vec(), page: Some(page), ..Default::default() };
-    let answer = client.call(async |api| api.jobs().list(request.clone()).await).await?;
-    let mut jobs: Vec<JobView> = answer.jobs.iter().map(JobView::of).collect();
+    let request = v1::ListJobsRequest { job_ids: job_ids.to_vec(), ..Default::default() };
+    let pages = JobPages { request, size: PAGE_MAX, token: String::new(), all: true };
+    let mut jobs: Vec<JobView> = Vec::new();
+    pages.each(client, |page| jobs.extend(page.iter().map(JobView::of))).await?;
     jobs.sort_by_key(|job| job.job_id);
     if context.output.json {
         return context.output.document("gotgan.wait/1", &Waited { exit_code, jobs });

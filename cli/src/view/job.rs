@@ -186,9 +186,10 @@ impl JobView {
     /// As the API has it.
     #[must_use]
     pub fn of(job: &v1::Job) -> Self {
-        let spec = job.spec.clone().unwrap_or_default();
-        let constraints = spec.constraints.clone().unwrap_or_default();
-        let (work, argv) = work_of(&spec);
+        let (no_spec, no_constraints) = (v1::JobSpec::default(), v1::Constraints::default());
+        let spec = job.spec.as_ref().unwrap_or(&no_spec);
+        let constraints = spec.constraints.as_ref().unwrap_or(&no_constraints);
+        let (work, argv) = work_of(spec);
         Self {
             job_id: job.job_id,
             name: spec.name.clone(),
@@ -198,7 +199,7 @@ impl JobView {
             detail: job.detail.clone(),
             work,
             argv,
-            resources: resources_of(&spec),
+            resources: resources_of(spec),
             time_limit_s: spec.time_limit_s,
             priority: spec.priority,
             comment: spec.comment.clone(),
@@ -218,8 +219,8 @@ impl JobView {
             ended_us: time::set(job.ended_us),
             ended: time::rfc3339(job.ended_us),
             paid_gpu_milli_seconds: job.paid_gpu_milli_seconds,
-            blocks: BlockTermsView::of(&constraints),
-            reservation: constraints.reservation,
+            blocks: BlockTermsView::of(constraints),
+            reservation: constraints.reservation.clone(),
             start_by_us: time::set(job.start_by_us),
             start: job.start.as_ref().map(StartView::of),
             array: job.array_tasks.map(|_| spec.array.clone()),

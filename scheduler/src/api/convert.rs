@@ -20,7 +20,7 @@ pub use measured::{measured, measured_from, uses};
 pub use node::{NodeView, admin, inventory_from, node, node_view};
 pub use order::{fair_share_rule, order_rank, order_rule, order_verdict};
 pub use report::{held_attempts, report_from};
-pub use spec::{job_request, job_spec};
+pub use spec::{job_request, job_spec, job_spec_brief};
 
 /// A cause as the API's.
 #[must_use]

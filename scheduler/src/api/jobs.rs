@@ -11,10 +11,11 @@ use gotgan_core::job::JobState;
 use gotgan_core::lifecycle::{self, Action, StepRequest};
 use gotgan_proto::v1;
 use gotgan_proto::v1::jobs_server::Jobs;
-use gotgan_store::{JobDetail, JobFilter, Page, TaskFilter};
+use gotgan_store::{JobDetail, JobFilter, TaskFilter};
 use tonic::{Code, Request, Response, Status};
 
 use super::idempotent::{keyed, once};
+use super::page::{fitting, page_of};
 use super::{Services, convert, error, jobs_streams, order, principal, submit};
 use crate::auth::{Principal, Role};
 use crate::flow::telemetry::LiveUse;
@@ -22,10 +23,6 @@ use crate::planted;
 
 /// Most jobs of one SubmitMany, most ids of one List or Watch.
 const MANY_MAX: usize = 1_000;
-
-/// A page when none is asked for, and the largest.
-const PAGE_DEFAULT: u32 = 100;
-const PAGE_MAX: u32 = 1_000;
 
 /// Answers for jobs.
 #[derive(Debug, Clone)]
@@ -83,12 +80,12 @@ impl Jobs for JobsService {
         let filter = filter_of(&who, request)?;
         let found = self.0.store.jobs(&filter, &page).await.map_err(|e| error::store(&e))?;
         let simulated = self.simulated_nodes(&found).await?;
-        let next_token = next_token(&page, &found, |last| last.job.id.0);
         let jobs = found.iter().map(|it| convert::job_brief(it, &|node| simulated.contains(node)));
         let mut jobs: Vec<v1::Job> = jobs.collect();
         if starts {
             self.enter_starts(&mut jobs).await?;
         }
+        let (mut jobs, next_token) = fitting(jobs, page.size, |job| job.job_id.to_string());
         planted::jobs(&mut jobs);
         Ok(Response::new(v1::ListJobsResponse { jobs, next_token }))
     }
@@ -289,29 +286,6 @@ pub(super) fn scope_of(who: &Principal) -> Result<Vec<ProjectPath>, Status> {
         Some([]) => Err(error::foreign_project("of anybody")),
         Some(projects) => Ok(projects.to_vec()),
     }
-}
-
-/// The page asked for.
-/// The token of the page after one that ends with the last of `found`; empty after the last page.
-pub(super) fn next_token<T>(page: &Page, found: &[T], number: impl Fn(&T) -> u64) -> String {
-    let full = found.len() >= page.size as usize;
-    found.last().filter(|_| full).map(|last| number(last).to_string()).unwrap_or_default()
-}
-
-pub(super) fn page_of(page: Option<v1::PageRequest>) -> Result<Page, Status> {
-    let page = page.unwrap_or_default();
-    if page.size > PAGE_MAX {
-        let message = format!("a page has at most {PAGE_MAX} entries");
-        return Err(error::invalid("page.size", "OUT_OF_RANGE", message));
-    }
-    let size = if page.size == 0 { PAGE_DEFAULT } else { page.size };
-    let after = match page.token.as_str() {
-        "" => None,
-        token => Some(token.parse().map_err(|_| {
-            error::invalid("page.token", "MALFORMED", "use the next_token of the page before")
-        })?),
-    };
-    Ok(Page { size, after })
 }
 
 fn ended_explanation(detail: &JobDetail) -> v1::Explanation {

@@ -12,15 +12,13 @@ use tonic::{Request, Response, Status};
 
 use super::convert::NodeView;
 use super::idempotent::{keyed, once};
-use super::{Services, convert, derate, error, health, maintenance, mig, principal, reservation};
+use super::{
+    Services, convert, derate, error, health, maintenance, mig, page, principal, reservation,
+};
 use crate::clock;
 
 /// Longest reason of a drain or of maintenance, in characters.
 pub(super) const REASON_MAX: usize = 256;
-
-/// A page when none is asked for, and the largest.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1_000;
 
 /// Answers for nodes.
 #[derive(Debug, Clone)]
@@ -34,30 +32,21 @@ impl Nodes for NodesService {
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         let request = request.into_inner();
         let class = class_of(&request.gpu_class)?;
-        let page = request.page.unwrap_or_default();
-        let size = match page.size as usize {
-            0 => PAGE_DEFAULT,
-            size if size <= PAGE_MAX => size,
-            _ => {
-                let message = format!("a page has at most {PAGE_MAX} entries");
-                return Err(error::invalid("page.size", "OUT_OF_RANGE", message));
-            }
-        };
-        let after = page.token;
+        let asked = request.page.unwrap_or_default();
+        let (size, after) = (page::size_of(&asked)?, asked.token);
         let views = self.0.writer.read(move |world| {
             let from =
                 if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after.as_str()) };
             let nodes = world.nodes.range::<str, _>((from, Bound::Unbounded));
             let wanted = nodes.filter(|(_, node)| has_class(node, class.as_ref()));
             wanted
-                .take(size)
+                .take(size as usize)
                 .filter_map(|(name, _)| convert::node_view(world, name))
                 .collect::<Vec<NodeView>>()
         });
         let views = views.await.map_err(|e| error::flow(&e))?;
-        let last = views.last().map(|view| view.node.registered.node.to_string());
-        let next_token = last.filter(|_| views.len() >= size).unwrap_or_default();
         let nodes = views.into_iter().map(|view| self.show(view)).collect();
+        let (nodes, next_token) = page::fitting(nodes, size, |node| node.name.clone());
         Ok(Response::new(v1::ListNodesResponse { nodes, next_token }))
     }
 

@@ -22,7 +22,8 @@ use gotgan_store::LedgerFilter;
 use tonic::{Request, Response, Status};
 
 use super::idempotent::{keyed, once};
-use super::jobs::{next_token, page_of, scope_of};
+use super::jobs::scope_of;
+use super::page::{fitting, page_of};
 use super::{Services, error, principal};
 use crate::auth::Principal;
 use crate::clock;
@@ -133,9 +134,10 @@ impl Quota for QuotaService {
         let found = self.0.store.audited(subject, &page).await.map_err(|e| error::store(&e))?;
         // What was committed since belongs to another book.
         let found: Vec<_> = found.into_iter().filter(|entry| entry.seq <= head.seq).collect();
-        let next_token = next_token(&page, &found, |last| last.seq);
+        let entries = found.into_iter().map(records::audited).collect();
+        let (entries, next_token) = fitting(entries, page.size, |last| last.seq.to_string());
         Ok(Response::new(v1::AuditResponse {
-            entries: found.into_iter().map(records::audited).collect(),
+            entries,
             next_token,
             head_seq: head.seq,
             head_digest: head.digest.to_string(),
@@ -193,8 +195,8 @@ impl Quota for QuotaService {
         let job = Some(JobId(request.job_id)).filter(|job| job.0 != 0);
         let filter = LedgerFilter { within, job };
         let found = self.0.store.ledger(&filter, &page).await.map_err(|e| error::store(&e))?;
-        let next_token = next_token(&page, &found, |last| last.seq);
         let entries = found.into_iter().map(records::entry).collect();
+        let (entries, next_token) = fitting(entries, page.size, |last| last.seq.to_string());
         Ok(Response::new(v1::LedgerResponse { entries, next_token }))
     }
 
@@ -274,8 +276,8 @@ impl Quota for QuotaService {
             None => scope_of(&who)?,
         };
         let found = self.0.store.alerts(&within, &page).await.map_err(|e| error::store(&e))?;
-        let next_token = next_token(&page, &found, |last| last.seq);
         let alerts = found.into_iter().map(records::alert).collect();
+        let (alerts, next_token) = fitting(alerts, page.size, |last| last.seq.to_string());
         Ok(Response::new(v1::QuotaAlertsResponse { alerts, next_token }))
     }
 

@@ -12,7 +12,7 @@ use gotgan_core::step::{Step, StepKind, Task, TaskState};
 use gotgan_proto::v1;
 use gotgan_store::JobDetail;
 
-use super::{cause, exit, gpu_allocations, job_spec, job_state, measured};
+use super::{cause, exit, gpu_allocations, job_spec, job_spec_brief, job_state, measured};
 
 /// A job as listings show it. `simulated` says which nodes are.
 #[must_use]
@@ -23,7 +23,7 @@ pub fn job_brief(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> 
     let nodes = || latest.iter().flat_map(|attempt| &attempt.placement.nodes);
     v1::Job {
         job_id: job.id.0,
-        spec: Some(job_spec(&job.spec)),
+        spec: Some(job_spec_brief(&job.spec)),
         owner: job.owner.to_string(),
         state: job_state(status.state).into(),
         detail: status.detail.clone(),
@@ -68,7 +68,8 @@ fn array_tasks(tasks: &ArrayTasks) -> v1::ArrayTasks {
 #[must_use]
 pub fn job(detail: &JobDetail, simulated: &impl Fn(&NodeName) -> bool) -> v1::Job {
     let attempts = detail.attempts.iter().map(|it| attempt(it, detail, simulated)).collect();
-    v1::Job { attempts, ..job_brief(detail, simulated) }
+    let spec = Some(job_spec(&detail.job.spec));
+    v1::Job { attempts, spec, ..job_brief(detail, simulated) }
 }
 
 fn micros(at: Option<UnixMicros>) -> i64 {

@@ -1,5 +1,7 @@
 //! Job specifications.
 
+use std::collections::BTreeMap;
+
 use gotgan_core::admit::{
     CommandRequest, ConstraintsRequest, DependencyRequest, JobRequest, ResourcesRequest,
     ScriptRequest, WarningSignalRequest, WorkRequest,
@@ -111,10 +113,24 @@ fn dependency_request(dependency: v1::Dependency) -> DependencyRequest {
 /// An admitted specification as the API's.
 #[must_use]
 pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
+    let mut whole = job_spec_brief(spec);
+    whole.environment = spec.environment.clone().into_iter().collect();
+    if let Work::Script { text, arguments } = &spec.work {
+        whole.work = Some(script(text, arguments));
+    }
+    whole
+}
+
+/// The same without what listings leave out: texts of scripts and environments, which may be long and are not read there.
+#[must_use]
+pub fn job_spec_brief(spec: &JobSpec) -> v1::JobSpec {
     v1::JobSpec {
         name: spec.name.clone(),
         project: spec.project.to_string(),
-        work: Some(work(&spec.work)),
+        work: Some(match &spec.work {
+            Work::Script { arguments, .. } => script("", arguments),
+            Work::Command { argv, layout } => command(argv, *layout),
+        }),
         resources: Some(resources(spec)),
         constraints: Some(constraints(&spec.constraints)),
         time_limit_s: spec.time_limit_s,
@@ -123,7 +139,7 @@ pub fn job_spec(spec: &JobSpec) -> v1::JobSpec {
         warning_signal: spec.warning_signal.map(warning_signal),
         requeue: Some(spec.requeue),
         max_retries: spec.max_retries,
-        environment: spec.environment.clone().into_iter().collect(),
+        environment: BTreeMap::new(),
         working_directory: spec.working_directory.clone(),
         output_path: spec.output_path.clone(),
         error_path: spec.error_path.clone(),
@@ -163,21 +179,17 @@ fn constraints(constraints: &Constraints) -> v1::Constraints {
     }
 }
 
-fn work(work: &Work) -> v1::job_spec::Work {
-    match work {
-        Work::Script { text, arguments } => v1::job_spec::Work::Script(v1::Script {
-            text: text.clone(),
-            arguments: arguments.clone(),
-        }),
-        Work::Command { argv, layout } => v1::job_spec::Work::Command(v1::Command {
-            argv: argv.clone(),
-            layout: match layout {
-                TaskLayout::PerNode => v1::TaskLayout::PerNode,
-                TaskLayout::PerGpu => v1::TaskLayout::PerGpu,
-            }
-            .into(),
-        }),
-    }
+fn script(text: &str, arguments: &[String]) -> v1::job_spec::Work {
+    let (text, arguments) = (text.to_owned(), arguments.to_vec());
+    v1::job_spec::Work::Script(v1::Script { text, arguments })
+}
+
+fn command(argv: &[String], layout: TaskLayout) -> v1::job_spec::Work {
+    let layout = match layout {
+        TaskLayout::PerNode => v1::TaskLayout::PerNode,
+        TaskLayout::PerGpu => v1::TaskLayout::PerGpu,
+    };
+    v1::job_spec::Work::Command(v1::Command { argv: argv.to_vec(), layout: layout.into() })
 }
 
 fn resources(spec: &JobSpec) -> v1::Resources {
