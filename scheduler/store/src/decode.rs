@@ -120,9 +120,9 @@ pub(crate) fn job(row: JobRow) -> Result<Job> {
 
 /// Many jobs. What several ask for in the same words is decoded once, and is theirs together: people submit the same
 /// thing again and again, and a country's queue is read at a start that others wait for.
-pub(crate) fn jobs<'r>(
+pub(crate) fn jobs<'r, J: From<Job>>(
     rows: impl Iterator<Item = Result<JobRow<&'r str>>>,
-) -> Result<Vec<Arc<Job>>> {
+) -> Result<Vec<J>> {
     let mut asked: HashMap<&str, Arc<JobSpec>> = HashMap::new();
     let decode = |row: Result<JobRow<&'r str>>| {
         let row = row?;
@@ -133,7 +133,7 @@ pub(crate) fn jobs<'r>(
                 Arc::clone(new.insert(Arc::new(json(&|| format!("job {id}"), spec)?)))
             }
         };
-        job_that_asks(asks, row).map(Arc::new)
+        job_that_asks(asks, row).map(J::from)
     };
     rows.map(decode).collect()
 }
@@ -484,7 +484,7 @@ mod tests {
     fn jobs_that_ask_the_same_in_the_same_words_share_it_and_others_do_not() {
         let other = SPEC.replace("learn", "test");
         let rows = [row(1, "a", SPEC), row(2, "b", &other), row(3, "c", SPEC)];
-        let jobs = jobs(rows.into_iter()).unwrap();
+        let jobs: Vec<Job> = jobs(rows.into_iter()).unwrap();
         let [first, second, third] = jobs.as_slice() else { panic!("{jobs:?}") };
         assert!(Arc::ptr_eq(&first.spec, &third.spec));
         assert_eq!((first.spec.name.as_str(), second.spec.name.as_str()), ("learn", "test"));
@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn a_job_that_cannot_be_read_is_named() {
         let rows = [row(1, "a", SPEC), row(7, "b", "{}")];
-        let error = jobs(rows.into_iter()).unwrap_err().to_string();
+        let error = jobs::<Job>(rows.into_iter()).unwrap_err().to_string();
         assert!(error.contains("job 7"), "{error}");
     }
 }

@@ -9,11 +9,10 @@ use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::job::Job;
 use gotgan_core::quota::audit::ChainHead;
 use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
-use sqlx::{Database, FromRow};
 
-use super::reads::{each, row, rows};
+use super::reads::{each, jobs_of, row, rows};
 use super::{Connection, Db, sql};
-use crate::decode::{self, JobRow};
+use crate::decode;
 use crate::{Result, StoreError};
 
 /// Rows that are decoded at a time.
@@ -88,21 +87,15 @@ pub(super) async fn load(
 
 /// Jobs that have not ended, and attempts that have not.
 pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Arc<Job>>, Vec<Attempt>)> {
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Arc<Job>> = Vec::new();
     for statement in [sql::LIVE_JOBS, sql::LIVE_ARRAY_TASKS] {
         let rows = sqlx::query::<Db>(statement).fetch(&mut *connection);
-        jobs.append(&mut beside(rows, LOAD_JOBS, decode_jobs).await?);
+        jobs.append(&mut beside(rows, LOAD_JOBS, |rows: Vec<_>| jobs_of(&rows, LOAD_JOBS)).await?);
     }
     jobs.sort_by_key(|job| job.id);
     let rows = sqlx::query_as::<Db, _>(sql::LIVE_ATTEMPTS).fetch(&mut *connection);
     let attempts = beside(rows, "load the attempts", |rows| each(rows, decode::attempt)).await?;
     Ok((jobs, attempts))
-}
-
-/// From texts that stay in the rows.
-fn decode_jobs(rows: Vec<<Db as Database>::Row>) -> Result<Vec<Arc<Job>>> {
-    let wrong = |source| StoreError::Database { doing: LOAD_JOBS, source };
-    decode::jobs(rows.iter().map(|row| JobRow::from_row(row).map_err(wrong)))
 }
 
 /// Where the audit chain ends, and what stands for its next entry.

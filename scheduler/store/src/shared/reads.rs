@@ -13,10 +13,11 @@ use gotgan_core::ledger::LedgerEntry;
 use gotgan_core::quota::audit::AuditEntry;
 use gotgan_core::quota::{Interval, QuotaBook};
 use serde_json::json;
+use sqlx::{Database, FromRow};
 
 use super::writes::signed;
 use super::{Connection, Db, sql};
-use crate::decode;
+use crate::decode::{self, JobRow};
 use crate::{
     AnsweredRequest, Balance, JobDetail, JobFilter, JoinTokenRecord, Leadership, LedgerFilter,
     Page, RecordedSubmission, Result, StoreError, TaskFilter, TokenRecord,
@@ -49,6 +50,15 @@ pub(super) use {row, rows};
 /// A list of rows through a decoder.
 pub(super) fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
     rows.into_iter().map(decode).collect()
+}
+
+/// Jobs whose texts stay in the rows until they are decoded.
+pub(super) fn jobs_of<J: From<Job>>(
+    rows: &[<Db as Database>::Row],
+    doing: &'static str,
+) -> Result<Vec<J>> {
+    let wrong = |source| StoreError::Database { doing, source };
+    decode::jobs(rows.iter().map(|row| JobRow::from_row(row).map_err(wrong)))
 }
 
 pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Leadership>> {
@@ -166,7 +176,8 @@ pub(super) async fn jobs(
 async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> Result<Vec<Job>> {
     let states: BTreeSet<&str> = filter.states.iter().map(|state| state.word()).collect();
     let states: Vec<&str> = states.into_iter().collect();
-    let rows: Vec<decode::JobRow> = sqlx::query_as::<Db, _>(list_statement(filter))
+    let doing = "list jobs";
+    let rows = sqlx::query::<Db>(list_statement(filter))
         .bind(page.after.map_or(i64::MAX, signed))
         .bind(list_or_null(&states))
         .bind(list_or_null(&paths(filter)))
@@ -180,8 +191,8 @@ async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> R
         .persistent(super::KEEPS_LISTINGS_PREPARED)
         .fetch_all(connection)
         .await
-        .map_err(|source| StoreError::Database { doing: "list jobs", source })?;
-    each(rows, decode::job)
+        .map_err(|source| StoreError::Database { doing, source })?;
+    jobs_of(&rows, doing)
 }
 
 /// The statement that runs along the index of the narrowest condition. States narrow only if all are of jobs that
