@@ -255,6 +255,14 @@ async fn the_token_of_a_job_is_for_that_job_alone(database: Database) {
     assert_eq!(after.code(), Code::Unauthenticated, "a token ends with its attempt: {after:?}");
 }
 
+async fn worker_says(cluster: &mut Cluster, sign: &str) {
+    deadline::until(sign, async || {
+        let said = cluster.worker("node-a").output();
+        if said.contains(sign) { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
+
 async fn a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_a_restart(
     database: Database,
 ) {
@@ -265,11 +273,7 @@ async fn a_worker_whose_certificate_ran_out_comes_back_by_joining_again_without_
     cluster.worker("node-a").kill();
     authority.certify_worker("node-a", &state, Life::lasting(Duration::ZERO));
     cluster.worker("node-a").restart();
-    deadline::until("the worker to be refused", async || {
-        let said = cluster.worker("node-a").output();
-        if said.contains("no stream to the scheduler") { Ok(()) } else { Err(said) }
-    })
-    .await;
+    worker_says(&mut cluster, "no stream to the scheduler").await;
     let (urls, ca) = (vec![cluster.scheduler.url()], cluster.scheduler.ca_path());
     let rejoining = Rejoining { node: "node-a".into(), urls, ca, state };
     deadline::within("it to join again", rejoining.join(vec![cluster.api.clone()])).await;
@@ -289,17 +293,10 @@ async fn a_worker_renews_its_certificate_and_comes_back_with_the_new_one(databas
     cluster.worker("node-a").restart();
     let job = cluster.api.submit(command(&["/bin/sleep", "600"])).await;
     cluster.api.wait_for_state(job, JobState::Running).await;
-    let told = async |cluster: &mut Cluster, sign: &str| {
-        deadline::until(sign, async || {
-            let said = cluster.worker("node-a").output();
-            if said.contains(sign) { Ok(()) } else { Err(said) }
-        })
-        .await;
-    };
-    told(&mut cluster, "the certificate of this node was renewed").await;
+    worker_says(&mut cluster, "the certificate of this node was renewed").await;
     cluster.scheduler.kill();
     cluster.scheduler.start();
-    told(&mut cluster, "took the certificate that was renewed").await;
+    worker_says(&mut cluster, "took the certificate that was renewed").await;
     cluster.api.wait_for_node("node-a", NodeLiveness::Ready).await;
     assert_eq!(cluster.api.job(job).await.state(), JobState::Running, "nothing happened to jobs");
 }

@@ -105,14 +105,18 @@ pub fn ca_path(state_directory: &Path) -> PathBuf {
 /// What an earlier join stored, if there was one.
 pub fn stored(state_directory: &Path) -> Result<Option<TlsMaterial>, JoinError> {
     let directory = tls_directory(state_directory);
-    if !directory.join("cert.pem").exists() {
-        return Ok(None);
-    }
+    let Some(certificate_pem) = stored_certificate(state_directory)? else { return Ok(None) };
     Ok(Some(TlsMaterial {
         ca_pem: read(&directory.join("ca.pem"))?,
-        certificate_pem: read(&directory.join("cert.pem"))?,
+        certificate_pem,
         key_pem: read(&directory.join("key.pem"))?,
     }))
+}
+
+/// The certificate alone.
+pub fn stored_certificate(state_directory: &Path) -> Result<Option<String>, JoinError> {
+    let path = tls_directory(state_directory).join("cert.pem");
+    path.exists().then(|| read(&path)).transpose()
 }
 
 /// Name of the node a state directory belongs to, if it is known already.

@@ -96,8 +96,8 @@ impl Renewal {
     /// # Errors
     /// [`RenewalError::Unreadable`] and [`RenewalError::Join`].
     pub fn term(&self) -> Result<Term, RenewalError> {
-        let stored = join::stored(&self.state_directory)?.ok_or(RenewalError::Unreadable)?;
-        Term::of(&stored.certificate_pem).ok_or(RenewalError::Unreadable)
+        let stored = join::stored_certificate(&self.state_directory)?;
+        stored.and_then(|pem| Term::of(&pem)).ok_or(RenewalError::Unreadable)
     }
 
     /// Renews it again and again over this line, for ever. `chance` is below 1000.

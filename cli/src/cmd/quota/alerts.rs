@@ -8,15 +8,13 @@ use serde::Serialize;
 use crate::{
     context::Context,
     error::Error,
+    listing::PAGE_MAX,
     output::{
         table::{Table, column},
         time,
     },
     view::alert::AlertView,
 };
-
-/// Alerts of one page.
-const PAGE_SIZE: u32 = 1000;
 
 /// Print which parts of budgets were used up, oldest first
 #[derive(Args, Debug)]
@@ -40,7 +38,7 @@ impl Alerts {
         let client = context.client()?;
         let (mut alerts, mut token) = (Vec::new(), String::new());
         loop {
-            let page = Some(v1::PageRequest { size: PAGE_SIZE, token });
+            let page = Some(v1::PageRequest { size: PAGE_MAX, token });
             let request = v1::QuotaAlertsRequest { path: self.path.clone(), page };
             let answer = client.call(async |api| api.quota().alerts(request.clone()).await).await?;
             alerts.extend(answer.alerts.iter().map(AlertView::of));

@@ -5,10 +5,7 @@ use gotgan_core::digest::Digest;
 use gotgan_core::quota::audit::{AuditEntry, Replay, Source};
 use gotgan_proto::v1;
 
-use crate::{client::Client, error::Error};
-
-/// Entries of one page.
-const PAGE_SIZE: u32 = 1000;
+use crate::{client::Client, error::Error, listing::PAGE_MAX};
 
 /// Where the scheduler says that the chain ends, and what it says is in force.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +25,7 @@ pub(super) async fn fetch(
     loop {
         let request = v1::AuditRequest {
             subject: subject.to_owned(),
-            page: Some(v1::PageRequest { size: PAGE_SIZE, token }),
+            page: Some(v1::PageRequest { size: PAGE_MAX, token }),
         };
         let page = client.call(async |api| api.quota().audit(request.clone()).await).await?;
         for entry in page.entries {

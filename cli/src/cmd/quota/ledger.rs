@@ -9,6 +9,7 @@ use super::statement;
 use crate::{
     context::Context,
     error::{Error, Exit},
+    listing::PAGE_MAX,
     output::{
         table::{Table, Tone, column},
         time,
@@ -19,9 +20,6 @@ use crate::{
         quota::{BalanceView, EntryView},
     },
 };
-
-/// Entries of one page.
-const PAGE_SIZE: u32 = 1000;
 
 /// Print the account of a node line by line with its balance, or entries of the ledger
 #[derive(Args, Debug)]
@@ -77,7 +75,7 @@ impl Ledger {
             let request = v1::LedgerRequest {
                 project: self.project.clone(),
                 job_id: self.job.unwrap_or_default(),
-                page: Some(v1::PageRequest { size: PAGE_SIZE, token }),
+                page: Some(v1::PageRequest { size: PAGE_MAX, token }),
             };
             let answer = client.call(async |api| api.quota().ledger(request.clone()).await).await?;
             entries.extend(answer.entries.iter().map(EntryView::of));

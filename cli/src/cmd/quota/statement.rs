@@ -9,12 +9,10 @@ use crate::{
     client::Client,
     context::Context,
     error::Error,
+    listing::PAGE_MAX,
     output::table::{Table, column},
     view::statement::{SectionView, StatementLineView},
 };
-
-/// Lines of one page.
-const PAGE_SIZE: u32 = 1000;
 
 /// From when until when; without them, the period in force.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +62,7 @@ async fn fetch(
 ) -> Result<(v1::StatementResponse, Vec<v1::StatementLine>), Error> {
     let (mut lines, mut token) = (Vec::new(), String::new());
     loop {
-        let page = Some(v1::PageRequest { size: PAGE_SIZE, token });
+        let page = Some(v1::PageRequest { size: PAGE_MAX, token });
         let request = v1::StatementRequest { path: path.to_owned(), at_us, page };
         let mut answer =
             client.call(async |api| api.quota().statement(request.clone()).await).await?;
