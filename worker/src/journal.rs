@@ -85,6 +85,7 @@ struct Batch {
 #[derive(Debug)]
 pub struct Journal {
     queue: mpsc::Sender<Batch>,
+    written: watch::Receiver<u64>,
     durable: watch::Receiver<u64>,
     next: u64,
 }
@@ -95,12 +96,13 @@ impl Journal {
         let writer = Writer::open(path, COMPACT_MIN_BYTES)?;
         let image = writer.image.clone();
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
-        let (progress, durable) = watch::channel(0);
+        let (writing, written) = watch::channel(0);
+        let (syncing, durable) = watch::channel(0);
         std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || write_batches(writer, batches, &progress))
+            .spawn(move || write_batches(writer, batches, &writing, &syncing))
             .map_err(|source| JournalError::Io { path: path.into(), source })?;
-        Ok((Self { queue, durable, next: 0 }, image))
+        Ok((Self { queue, written, durable, next: 0 }, image))
     }
 
     /// What a journal remembers, without opening it for writing; nothing if there is none that can be read.
@@ -124,6 +126,12 @@ impl Journal {
         Ok(self.next)
     }
 
+    /// Number of the last batch that a daemon after this one would find, if the machine stays up. Its sender is dropped
+    /// when writing has failed.
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
+
     /// Number of the last durable batch. Its sender is dropped when writing has failed.
     pub fn durable(&self) -> watch::Receiver<u64> {
         self.durable.clone()
@@ -133,17 +141,22 @@ impl Journal {
 fn write_batches(
     mut writer: Writer,
     mut batches: mpsc::Receiver<Batch>,
-    progress: &watch::Sender<u64>,
+    written: &watch::Sender<u64>,
+    durable: &watch::Sender<u64>,
 ) {
     let mut group = Vec::with_capacity(QUEUE_BATCHES);
     while batches.blocking_recv_many(&mut group, QUEUE_BATCHES) > 0 {
         let last = group.last().map_or(0, |batch| batch.number);
-        if let Err(error) = writer.write(&group) {
+        let done = writer.write(&group).and_then(|()| {
+            written.send_replace(last);
+            writer.make_durable(&group)
+        });
+        if let Err(error) = done {
             tracing::error!(%error, "cannot write the journal");
             return;
         }
         group.clear();
-        progress.send_replace(last);
+        durable.send_replace(last);
     }
 }
 
@@ -204,24 +217,26 @@ impl Writer {
         sync_parent(&self.path)
     }
 
+    /// Gives a group to the system.
     fn write(&mut self, group: &[Batch]) -> Result<(), JournalError> {
         let mut bytes = Vec::new();
         for batch in group.iter().filter(|batch| !batch.entries.is_empty()) {
             append_frame(&mut bytes, &batch.entries);
             batch.entries.iter().for_each(|entry| self.image.apply(entry));
         }
-        let sync = group.iter().any(|batch| batch.sync && !batch.entries.is_empty());
-        self.put(&bytes, sync)
-            .and_then(|()| self.compact_if_worthwhile())
-            .map_err(|source| JournalError::Io { path: self.path.clone(), source })
+        self.size_bytes += bytes.len() as u64;
+        self.file.write_all(&bytes).map_err(|source| self.failed(source))
     }
 
-    fn put(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
-        if !bytes.is_empty() {
-            self.file.write_all(bytes)?;
-            self.size_bytes += bytes.len() as u64;
-        }
-        if sync { self.file.sync_data() } else { Ok(()) }
+    /// Makes what was written of a group durable, if one of its batches asks for it.
+    fn make_durable(&mut self, group: &[Batch]) -> Result<(), JournalError> {
+        let sync = group.iter().any(|batch| batch.sync && !batch.entries.is_empty());
+        let synced = if sync { self.file.sync_data() } else { Ok(()) };
+        synced.and_then(|()| self.compact_if_worthwhile()).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> JournalError {
+        JournalError::Io { path: self.path.clone(), source }
     }
 
     /// Rewrites the file from the image once it has grown to many times what it held after the last time.
@@ -359,7 +374,11 @@ mod tests {
 
     fn write(path: &Path, entries: Vec<Entry>) {
         let mut writer = Writer::open(path, COMPACT_MIN_BYTES).unwrap();
-        writer.write(&[Batch { number: 1, entries, sync: true }]).unwrap();
+        put(&mut writer, &[Batch { number: 1, entries, sync: true }]);
+    }
+
+    fn put(writer: &mut Writer, group: &[Batch]) {
+        writer.write(group).and_then(|()| writer.make_durable(group)).unwrap();
     }
 
     fn image_of(path: &Path) -> Image {
@@ -485,16 +504,16 @@ mod tests {
         let found = |seq| Entry::Found(v1::Finding { seq, ..Default::default() });
         let mut writer = Writer::open(&path, 2000).unwrap();
         let batch = |entries| [Batch { number: 1, entries, sync: false }];
-        writer.write(&batch(vec![Entry::FindingsBegun(begun)])).unwrap();
+        put(&mut writer, &batch(vec![Entry::FindingsBegun(begun)]));
         for seq in 1..500_u64 {
             let acked = Entry::FindingsAcked(seq.saturating_sub(3));
-            writer.write(&batch(vec![found(seq), acked])).unwrap();
+            put(&mut writer, &batch(vec![found(seq), acked]));
         }
         assert!(writer.size_bytes < 4000, "{}", writer.size_bytes);
         let findings = image_of(&path).findings;
         assert_eq!((findings.journal_id.as_str(), findings.last_seq), ("name", 499));
         assert_eq!(findings.open.iter().map(|it| it.seq).collect::<Vec<_>>(), [497, 498, 499]);
-        writer.write(&batch(vec![Entry::FindingsAcked(499)])).unwrap();
+        put(&mut writer, &batch(vec![Entry::FindingsAcked(499)]));
         writer.compact_min_bytes = 0;
         writer.base_bytes = 0;
         writer.compact_if_worthwhile().unwrap();
@@ -529,7 +548,7 @@ mod tests {
         let mut largest_bytes = 0;
         for seq in 1..500 {
             let entries = vec![order(7), reported(7, seq), acked(7, seq - 1)];
-            writer.write(&[Batch { number: seq, entries, sync: false }]).unwrap();
+            put(&mut writer, &[Batch { number: seq, entries, sync: false }]);
             largest_bytes = largest_bytes.max(writer.size_bytes);
         }
         assert!(largest_bytes < 4000, "{largest_bytes}");
@@ -549,6 +568,7 @@ mod tests {
             last = journal.append(vec![order(job_id)], true).await.unwrap();
         }
         journal.durable().wait_for(|durable| *durable >= last).await.unwrap();
+        assert_eq!(*journal.written().borrow(), last, "what is durable is written");
         assert_eq!(image_of(&path).attempts.len(), 99);
     }
 }

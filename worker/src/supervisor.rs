@@ -1,13 +1,15 @@
 //! The one task that owns all attempts: events in, the state machine's effects out.
 //!
 //! Effects wait until the journal has the records they rest on; as the journal is one queue, they are carried out in
-//! the order they were decided. Nothing here blocks on a peer: commands to shims and reports to the scheduler go
-//! through bounded queues that are filled as there is room.
+//! the order they were decided. Only the way to an attempt's first instruction is shorter, see [`launching`]. Nothing here
+//! blocks on a peer: commands to shims and reports to the scheduler go through bounded queues that are filled as there
+//! is room.
 
 mod checking;
 mod cutting;
 mod hardware;
 mod hooks;
+mod launching;
 mod measuring;
 mod sending;
 
@@ -22,6 +24,7 @@ use gotgan_proto::v1::{
     worker_message::Message,
 };
 use hooks::{Hooking, run_prolog};
+use launching::Launching;
 use measuring::Remembered;
 use sending::{RESEND_AFTER, reserve};
 use tokio::sync::mpsc;
@@ -86,6 +89,7 @@ pub struct Supervisor {
     shims: BTreeMap<AttemptKey, mpsc::Sender<ShimCommand>>,
     /// What waits for which batch of the journal.
     waiting: VecDeque<(u64, Waiting)>,
+    launching: Launching,
     session: Option<mpsc::Sender<WorkerMessage>>,
     /// For the session, whose queue had no room for it yet.
     backlog: VecDeque<Message>,
@@ -139,6 +143,7 @@ impl Supervisor {
             attempts: image.attempts.into_iter().map(remembered).collect(),
             shims: BTreeMap::new(),
             waiting: VecDeque::new(),
+            launching: Launching::default(),
             session: None,
             backlog: VecDeque::new(),
             heard_at: BTreeMap::new(),
@@ -163,7 +168,7 @@ impl Supervisor {
     }
 
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), JournalError> {
-        let mut durable = self.journal.durable();
+        let (mut written, mut durable) = (self.journal.written(), self.journal.durable());
         let mut tick = tokio::time::interval(RESEND_AFTER / 4);
         loop {
             let session = self.session.clone();
@@ -175,7 +180,13 @@ impl Supervisor {
                 changed = durable.changed() => {
                     changed.map_err(|_| JournalError::Stopped)?;
                     let number = *durable.borrow_and_update();
+                    self.launch_up_to(*written.borrow(), number);
                     self.carry_out_up_to(number);
+                }
+                changed = written.changed(), if self.launching.waits() => {
+                    changed.map_err(|_| JournalError::Stopped)?;
+                    let number = *written.borrow_and_update();
+                    self.launch_up_to(number, *durable.borrow());
                 }
                 permit = reserve(session), if !self.backlog.is_empty() => self.send_next(permit),
                 _ = tick.tick() => self.resend_if_due(),
@@ -293,11 +304,21 @@ impl Supervisor {
             }
         }
         let sync = records.iter().any(needs_sync);
+        let is_new = records.iter().any(|entry| matches!(entry, Entry::Ordered(_)));
         let number = self.journal.append(records, sync).await?;
-        if !rest.is_empty() {
-            self.waiting.push_back((number, Waiting::Effects(key, rest)));
+        if is_new {
+            self.launching.ordered(key, number);
         }
+        self.put_off(key, number, rest);
         Ok(())
+    }
+
+    /// Leaves effects until the journal has what they rest on.
+    fn put_off(&mut self, key: AttemptKey, number: u64, effects: Vec<Effect>) {
+        let effects = self.prepare_and_launch(key, number, effects);
+        if !effects.is_empty() {
+            self.waiting.push_back((number, Waiting::Effects(key, effects)));
+        }
     }
 
     fn carry_out_up_to(&mut self, durable: u64) {
@@ -343,6 +364,7 @@ impl Supervisor {
     fn drop_attempt(&mut self, key: AttemptKey) {
         self.attempts.remove(&key);
         self.shims.remove(&key);
+        self.launching.drop(key);
         self.claims.remove(&key);
         self.heard_at.remove(&key);
         self.settling.remove(&key);

@@ -57,6 +57,9 @@ const MMAP: &str = "268435456";
 /// Pages (4 KiB) of the log before they go into the file. A page that changes in many commits then moves once; ten
 /// times the default makes the pause ten times rarer and little longer.
 const CHECKPOINT_PAGES: &str = "10000";
+/// Rows that the driver's thread reads before somebody takes them: a page, so that it need not wait for its reader, nor
+/// its reader be woken, at every one of them.
+const ROWS_AHEAD: usize = 1_024;
 /// Bytes the log may keep on disk after a checkpoint.
 const LOG_SIZE_LIMIT: &str = "134217728";
 
@@ -116,6 +119,7 @@ fn options(path: &str) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        .row_buffer_size(ROWS_AHEAD)
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", CACHE)
         .pragma("mmap_size", MMAP)

@@ -53,7 +53,7 @@ pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
         }
         let mut samples = Vec::new();
         for run in 0..setup.runs {
-            let sample = one_run(setup, backend, runner).await;
+            let (sample, _) = one_run(setup, backend, runner).await;
             eprintln!("{name} run {}: {sample}", run + 1);
             samples.push(sample);
         }
@@ -69,15 +69,20 @@ pub async fn measure(setup: &Setup, backend: Backend) -> Vec<Measure> {
 }
 
 /// Real processes on one worker, on SQLite, under another name and with the mark of a worker.
+///
+/// Nothing is removed between runs: ext4 without a journal gives away no inode that was freed in the last minutes, and
+/// looks at every one of them for each new file.
 pub async fn on_one_worker(setup: &Setup, name: &str) -> Measure {
-    let mut samples = Vec::new();
+    let (mut samples, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..setup.runs {
-        samples.push(one_run(setup, Backend::Sqlite, Runner::Real).await);
+        let (sample, cluster) = one_run(setup, Backend::Sqlite, Runner::Real).await;
+        samples.push(sample);
+        kept.push(cluster);
     }
     Measure::of(name, "jobs/s", Some(Mark::AtLeast(WORKER_MARK)), samples)
 }
 
-async fn one_run(setup: &Setup, backend: Backend, runner: Runner) -> Sample {
+async fn one_run(setup: &Setup, backend: Backend, runner: Runner) -> (Sample, Cluster) {
     let mut cluster = setup.cluster(backend).await;
     let mut nodes = Vec::new();
     match runner {
@@ -95,7 +100,8 @@ async fn one_run(setup: &Setup, backend: Backend, runner: Runner) -> Sample {
     let load = Load::new(setup.seed, 0, gpus_max, false);
     let (jobs, elapsed) = drive(&cluster, load, setup.duration).await;
     check(&cluster.api, jobs).await;
-    Sample::new(jobs, elapsed, times(&cluster.api).await)
+    let sample = Sample::new(jobs, elapsed, times(&cluster.api).await);
+    (sample, cluster)
 }
 
 /// Keeps jobs on their way for a while, then waits until the last has ended.

@@ -21,7 +21,7 @@ use super::report::Unit;
 use super::{Mark, Measure, Setup};
 use country::Country;
 
-pub use instruction::{STAMP, stamp};
+pub use instruction::STAMP;
 
 /// Of all names.
 const JOIN: &str = "scale/join";

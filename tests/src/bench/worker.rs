@@ -68,14 +68,14 @@ pub async fn measure(setup: &Setup) -> Vec<Measure> {
 /// From the order, handed to the stream, to the first thing that the job's process does.
 async fn first_instructions(setup: &Setup) -> [Measure; 2] {
     let mut desk = Desk::open(&setup.directory, USUAL_BEAT_MS).await;
-    let program = programs::path("gotgan-bench").display().to_string();
+    let program = programs::path(STAMP).display().to_string();
     let jobs = WARM_UP + (setup.duration.as_secs_f64() * FIRSTS_PER_S).ceil() as usize;
     let mut times = Vec::with_capacity(jobs);
     for job in 1..=jobs as u64 {
         let stamp = desk.directory().join(format!("stamp-{job}"));
         let file = stamp.display().to_string();
         let ordered_us = now_us();
-        desk.run(job, &[&program, STAMP, &file]).await;
+        desk.run(job, &[&program, &file]).await;
         desk.until_ended(job).await;
         let at_us = read_stamp(&stamp).expect("a job that has ended has left its stamp");
         times.push(Duration::from_micros(u64::try_from(at_us - ordered_us).unwrap_or(0)));

@@ -122,17 +122,6 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    // As a job of a benchmark, before anything that takes time.
-    let words: Vec<_> = env::args_os().skip(1).take(3).collect();
-    if let [word, file] = words.as_slice()
-        && word == scale::STAMP
-    {
-        return if scale::stamp(Path::new(file)).is_ok() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        };
-    }
     let arguments = Arguments::parse();
     match runtime(arguments.what) {
         Ok(runtime) => runtime.block_on(bench(arguments)),

@@ -1,5 +1,6 @@
 //! A fake scheduler, and a daemon that talks to it, as a real process.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use gotgan_proto::v1::{
     worker_message::Message,
 };
 use gotgan_worker::shim::tree;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
@@ -163,7 +165,7 @@ impl Cluster {
     }
 
     async fn start_in(directory: tempfile::TempDir) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (sender, peers) = mpsc::channel(8);
         let epoch = Arc::new(AtomicU64::new(EPOCH));
@@ -175,9 +177,12 @@ impl Cluster {
             heartbeat_ms: heartbeat_ms.clone(),
         };
         let service = WorkersServer::new(service);
+        // An order that waits for the answer to the one before takes 40 ms.
+        let at_once =
+            |line: io::Result<TcpStream>| line.inspect(|line| drop(line.set_nodelay(true)));
         let serving = tonic::transport::Server::builder()
             .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(TcpListenerStream::new(listener).map(at_once));
         tokio::spawn(serving);
         Self { epoch, heartbeat_ms, address, peers, directory }
     }

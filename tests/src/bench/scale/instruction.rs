@@ -17,9 +17,8 @@ use crate::{Cluster, deadline, programs};
 /// Milliseconds, for half of the jobs and for all but one in a hundred.
 const P50_MARK: f64 = 8.0;
 const P99_MARK: f64 = 20.0;
-/// The program and the word with which it writes down the time.
-const PROGRAM: &str = "gotgan-bench";
-pub const STAMP: &str = "stamp";
+/// The program that writes down the time.
+pub const STAMP: &str = "gotgan-stamp";
 /// Jobs for each second that a run of this benchmark is to take.
 const JOBS_PER_S: f64 = 4.0;
 /// Before the clock starts: pages are warm and caches are filled.
@@ -43,8 +42,8 @@ pub async fn measure(setup: &Setup, figures: &mut Figures) {
 
 async fn one(cluster: &Cluster, client: &mut JobsClient<Line>, stamp: &Path) -> Duration {
     let (program, file) =
-        (programs::path(PROGRAM).display().to_string(), stamp.display().to_string());
-    let spec = command(&[&program, STAMP, &file]).gpus(1);
+        (programs::path(STAMP).display().to_string(), stamp.display().to_string());
+    let spec = command(&[&program, &file]).gpus(1);
     let sent_us = now_us();
     let (_, job) = timed_submit(client, spec).await;
     cluster.api.wait_for_end(job).await;
@@ -54,13 +53,4 @@ async fn one(cluster: &Cluster, client: &mut JobsClient<Line>, stamp: &Path) -> 
 
 fn read(stamp: &Path) -> Option<i64> {
     std::fs::read_to_string(stamp).ok()?.trim().parse().ok()
-}
-
-/// What the program does under the word above: writes the present into a file and nothing else.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn stamp(path: &Path) -> std::io::Result<()> {
-    let now_us = now_us();
-    std::fs::write(path, now_us.to_string())
 }
