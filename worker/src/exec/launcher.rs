@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shim::launcher::Launched;
-use crate::shim::protocol::UNSAID;
+use crate::shim::protocol::{Launch, UNSAID};
 
 /// Requests waiting; a burst beyond it waits in the tasks that ask.
 const QUEUE: usize = 1024;
@@ -53,10 +53,19 @@ fn protocol_said(version: &str) -> u32 {
 
 type Answer = oneshot::Sender<Result<(), LaunchError>>;
 
+/// A shim that somebody wants.
+#[derive(Debug)]
+struct Request {
+    directory: String,
+    /// As the launcher reads it.
+    line: Vec<u8>,
+    answer: Answer,
+}
+
 /// Handle to the launcher.
 #[derive(Clone, Debug)]
 pub struct Launcher {
-    requests: mpsc::Sender<(String, Answer)>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Launcher {
@@ -72,9 +81,12 @@ impl Launcher {
     }
 
     /// Starts the shim of a directory, unless one was ever started for it.
-    pub async fn launch(&self, directory: &str) -> Result<(), LaunchError> {
+    pub async fn launch(&self, launch: Launch) -> Result<(), LaunchError> {
+        let line = serde_json::to_vec(&launch);
+        let mut line = line.map_err(|error| LaunchError::Refused(error.to_string()))?;
+        line.push(b'\n');
         let (answer, answered) = oneshot::channel();
-        let request = (directory.to_owned(), answer);
+        let request = Request { directory: launch.directory, line, answer };
         self.requests.send(request).await.map_err(|_| LaunchError::Gone)?;
         let answered = tokio::time::timeout(ANSWER_LIMIT, answered).await;
         answered.map_err(|_| LaunchError::Silent)?.map_err(|_| LaunchError::Gone)?
@@ -103,7 +115,8 @@ struct Running {
     _child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    waiting: HashMap<String, Answer>,
+    /// By directory.
+    waiting: HashMap<String, Request>,
     /// Requests not written yet. Writing must not wait for reading: the launcher does one after the other.
     unsent: VecDeque<u8>,
 }
@@ -120,14 +133,14 @@ impl Running {
     }
 
     /// Asks what an earlier launcher has left unanswered: asking twice starts once.
-    fn asking_again(mut self, waiting: HashMap<String, Answer>) -> Self {
-        waiting.into_iter().for_each(|(directory, answer)| self.ask(directory, answer));
+    fn asking_again(mut self, waiting: HashMap<String, Request>) -> Self {
+        waiting.into_values().for_each(|request| self.ask(request));
         self
     }
 
-    fn ask(&mut self, directory: String, answer: Answer) {
-        self.unsent.extend(line(&directory));
-        self.waiting.insert(directory, answer);
+    fn ask(&mut self, request: Request) {
+        self.unsent.extend(&request.line);
+        self.waiting.insert(request.directory.clone(), request);
     }
 
     /// Who asked is gone if the attempt was dropped meanwhile; then nobody needs the answer.
@@ -137,19 +150,19 @@ impl Running {
             Ok(Launched::Failed(directory, why)) => (directory, Err(LaunchError::Refused(why))),
             Err(error) => return tracing::warn!(%error, "the launcher talks garbage"),
         };
-        if let Some(answer) = self.waiting.remove(&directory) {
-            let _ = answer.send(result);
+        if let Some(request) = self.waiting.remove(&directory) {
+            let _ = request.answer.send(result);
         }
     }
 
     /// Serves until the launcher dies (true) or nobody can ask any more (false).
-    async fn serve(&mut self, inbox: &mut mpsc::Receiver<(String, Answer)>) -> bool {
+    async fn serve(&mut self, inbox: &mut mpsc::Receiver<Request>) -> bool {
         loop {
             let unsent = self.unsent.as_slices().0;
             tokio::select! {
                 request = inbox.recv() => match request {
                     None => return false,
-                    Some((directory, answer)) => self.ask(directory, answer),
+                    Some(request) => self.ask(request),
                 },
                 written = self.input.write(unsent), if !unsent.is_empty() => match written {
                     Ok(count) => drop(self.unsent.drain(..count)),
@@ -164,22 +177,14 @@ impl Running {
     }
 }
 
-fn line(directory: &str) -> impl Iterator<Item = u8> {
-    directory.bytes().chain([b'\n'])
-}
-
-async fn look_after(
-    program: Program,
-    mut running: Running,
-    mut inbox: mpsc::Receiver<(String, Answer)>,
-) {
+async fn look_after(program: Program, mut running: Running, mut inbox: mpsc::Receiver<Request>) {
     while running.serve(&mut inbox).await {
         tracing::warn!("the launcher of shims has died and is started again");
         let mut waiting = running.waiting;
         running = loop {
             tokio::time::sleep(RESTART_PAUSE).await;
             // Who asked and waited too long is gone.
-            waiting.retain(|_, answer| !answer.is_closed());
+            waiting.retain(|_, request| !request.answer.is_closed());
             match Running::spawn(&program) {
                 Ok(fresh) => break fresh.asking_again(waiting),
                 Err(error) => {
@@ -196,6 +201,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::shim::protocol::ShimSpec;
 
     #[test]
     fn a_shim_says_what_it_speaks_and_those_that_do_not_speak_the_first() {
@@ -211,7 +217,7 @@ mod tests {
         let program = directory.path().join("launcher");
         let text = format!(
             "#!/bin/sh\nread -r line\n[ -e {mark} ] || {{ : > {mark}; exit 1; }}\n\
-             echo \"{{\\\"already\\\":\\\"$line\\\"}}\"\nread -r line\n",
+             echo '{{\"already\":\"/state/attempts/7.1\"}}'\nread -r line\n",
             mark = mark.display()
         );
         // Under another name first: a program that is open for writing cannot be run.
@@ -220,7 +226,8 @@ mod tests {
         std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::rename(fresh, &program).unwrap();
         let launcher = Launcher::start(&program, None).unwrap();
-        launcher.launch("/state/attempts/7.1").await.unwrap();
+        let directory = "/state/attempts/7.1".to_owned();
+        launcher.launch(Launch { directory, spec: ShimSpec::default() }).await.unwrap();
         assert!(mark.exists());
     }
 }

@@ -15,7 +15,7 @@ use super::environment::ATTEMPT_DIRECTORY;
 use super::launcher::Launcher;
 use super::outbox::Outbox;
 use crate::confine::cgroup;
-use crate::shim::protocol::{EventLine, SOCKET, SPEC, ShimCommand, ShimEvent, ShimSpec, VERSION};
+use crate::shim::protocol::{EventLine, Launch, SOCKET, ShimCommand, ShimEvent, ShimSpec, VERSION};
 use crate::shim::{events, tree};
 
 /// Pause between two rounds of killing what a dead shim has left.
@@ -131,13 +131,8 @@ impl ShimClient {
         let Some(spec) = spec else {
             return Err("it had not been started".into());
         };
-        let path = self.directory.join(SPEC);
-        let written = tokio::task::spawn_blocking(move || write_spec(&path, &spec)).await;
-        written
-            .map_err(|error| error.to_string())?
-            .map_err(|error| format!("cannot write its orders: {error}"))?;
-        let directory = self.directory.to_string_lossy();
-        launcher.launch(&directory).await.map_err(|error| error.to_string())
+        let directory = self.directory.to_string_lossy().into_owned();
+        launcher.launch(Launch { directory, spec }).await.map_err(|error| error.to_string())
     }
 
     /// Puts something where a shim would bind its socket, so that none can from now on; false if one already has.
@@ -342,17 +337,6 @@ pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
     let handle = File::open(directory)?;
     let path = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
     UnixStream::connect(path).await
-}
-
-/// By rename: a shim finds all of its orders or none.
-fn write_spec(path: &Path, spec: &ShimSpec) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let fresh = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&serde_json::to_vec(spec)?)?;
-    std::fs::rename(fresh, path)
 }
 
 /// Kills what a dead shim has left, until nothing is: found by its session and by the mark in the environment of

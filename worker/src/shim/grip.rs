@@ -16,7 +16,7 @@ use nix::unistd::{
     ForkResult, Gid, Uid, getgroups, setegid, seteuid, setgroups, setresgid, setresuid,
 };
 
-use super::room::{PRIVATE, Room};
+use super::room::{self, PRIVATE, Room};
 use crate::confine::cgroup::Cgroup;
 use crate::confine::devices;
 use crate::confine::kernel;
@@ -243,8 +243,8 @@ impl Grip {
     /// Removes what its `/tmp` held.
     pub fn sweep(&self, attempt: &Path) {
         let tmp = self.confinement.namespaces.map(|it| it.tmp);
-        if tmp == Some(PrivateTmp::Disk) {
-            // What cannot be removed now goes with the attempt's directory.
+        // What cannot be removed now goes with the attempt's directory, and so does a place that was left empty.
+        if tmp == Some(PrivateTmp::Disk) && room::holds_something(attempt) {
             let _ = std::fs::remove_dir_all(attempt.join(PRIVATE));
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A worker is large and has threads: forking it is slow and starting a program from it for every attempt is slower.
 //! The launcher is small, has one thread, and has already done all that a starting program does, so that a shim
-//! costs one fork. It reads the directory of an attempt from each line of its input and answers with one line; it
-//! ends with its input. The shims it forked do not notice.
+//! costs one fork. It reads the directory of an attempt and its orders from each line of its input and answers with one
+//! line; it ends with its input. The shims it forked do not notice.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::net::UnixListener;
@@ -13,7 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use serde::{Deserialize, Serialize};
 
-use super::protocol::SOCKET;
+use super::protocol::{self, Launch, SOCKET, ShimSpec};
 use crate::limits;
 
 /// The launcher's answer to one line.
@@ -37,7 +37,7 @@ pub fn serve(open_files: Option<u64>) -> io::Result<()> {
     set_child_signal(SigHandler::SigIgn)?;
     let mut answers = io::stdout();
     for line in io::stdin().lock().lines() {
-        let mut answer = serde_json::to_string(&launch(&line?))?;
+        let mut answer = serde_json::to_string(&obey(&line?))?;
         answer.push('\n');
         answers.write_all(answer.as_bytes())?;
         answers.flush()?;
@@ -45,9 +45,25 @@ pub fn serve(open_files: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-fn launch(directory: &str) -> Launched {
+fn obey(line: &str) -> Launched {
+    if !line.starts_with('{') {
+        return launch(line, None);
+    }
+    match serde_json::from_str(line) {
+        Ok(Launch { directory, spec }) => launch(&directory, Some(spec)),
+        Err(error) => Launched::Failed(directory_in(line), format!("its orders: {error}")),
+    }
+}
+
+/// Of a line that cannot be obeyed; empty if there is none.
+fn directory_in(line: &str) -> String {
+    let fields = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
+    fields["directory"].as_str().unwrap_or_default().to_owned()
+}
+
+fn launch(directory: &str, spec: Option<ShimSpec>) -> Launched {
     match bind(directory) {
-        Ok(listener) => match fork_shim(listener) {
+        Ok(listener) => match fork_shim(listener, spec) {
             Ok(()) => Launched::Started(directory.into()),
             Err(error) => {
                 // The place is free again: a shim can still be started there, or declared not to be.
@@ -76,23 +92,25 @@ fn bind(directory: &str) -> io::Result<UnixListener> {
 }
 
 #[expect(unsafe_code, reason = "the launcher has one thread, so its child may do anything")]
-fn fork_shim(listener: UnixListener) -> nix::Result<()> {
+fn fork_shim(listener: UnixListener, spec: Option<ShimSpec>) -> nix::Result<()> {
     // SAFETY: no other thread exists in this process.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
-        ForkResult::Child => std::process::exit(i32::from(detach_and_run(listener).is_err())),
+        ForkResult::Child => std::process::exit(i32::from(detach_and_run(listener, spec).is_err())),
     }
 }
 
 /// Leaves the worker's session and files behind, then runs the shim in the current directory.
-fn detach_and_run(listener: UnixListener) -> io::Result<()> {
+fn detach_and_run(listener: UnixListener, spec: Option<ShimSpec>) -> io::Result<()> {
     setsid()?;
     set_child_signal(SigHandler::SigDfl)?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    super::run(Path::new("."), listener)
+    let attempt = Path::new(".");
+    let spec = spec.map_or_else(|| protocol::take_spec(attempt), Ok)?;
+    super::run(attempt, listener, spec)
 }
 
 /// Ignored in the launcher, which lets the kernel wait for dead shims; normal in a shim, which waits itself.

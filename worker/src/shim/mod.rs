@@ -32,7 +32,7 @@ use nix::unistd::{Pid, getpid};
 use connection::Connection;
 use events::EventLog;
 use grip::Grip;
-use protocol::{Ending, Exit, SPEC, ShimCommand, ShimEvent, ShimSpec, StepSpec, VERSION};
+use protocol::{Ending, Exit, ShimCommand, ShimEvent, ShimSpec, StepSpec, VERSION};
 use signals::{Received, Signals};
 use stopping::{Stopping, Why};
 
@@ -46,8 +46,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: usize = 4;
 
 /// Runs the attempt whose directory this is, to its end. The listener is bound in that directory.
-pub fn run(attempt: &Path, listener: UnixListener) -> io::Result<()> {
-    let mut shim = Shim::begin(attempt, listener)?;
+pub fn run(attempt: &Path, listener: UnixListener, spec: ShimSpec) -> io::Result<()> {
+    let mut shim = Shim::begin(attempt, listener, spec)?;
     while !shim.is_over() {
         shim.wait_and_act();
     }
@@ -92,12 +92,9 @@ struct Shim<'a> {
 }
 
 impl<'a> Shim<'a> {
-    fn begin(attempt: &'a Path, listener: UnixListener) -> io::Result<Self> {
+    fn begin(attempt: &'a Path, listener: UnixListener, spec: ShimSpec) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         listener.set_nonblocking(true)?;
-        let spec: ShimSpec = serde_json::from_slice(&std::fs::read(attempt.join(SPEC))?)?;
-        // What cannot be removed is readable by the attempt's own user alone.
-        let _ = std::fs::remove_file(attempt.join(SPEC));
         let now = Instant::now();
         let mut shim = Self {
             attempt,

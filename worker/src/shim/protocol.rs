@@ -6,7 +6,8 @@
 //! raises [`VERSION`]: a shim starts nothing on orders newer than itself.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +15,13 @@ use crate::confine::spec::Confinement;
 use crate::container::spec::ContainerSpec;
 
 /// Version of these messages.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Version of shims that do not say theirs.
 pub const UNSAID: u32 = 1;
 /// Name of the socket in the attempt's directory; binding it is what makes a shim the only one.
 pub const SOCKET: &str = "shim.sock";
-/// What the shim is to do; it removes the file once read, since the environment in it holds the job's token.
+/// Where workers of the second version and before left what a shim is to do; it removes the file once read, since the
+/// environment in it holds the job's token. Later ones give it to the launcher, as a [`Launch`].
 pub const SPEC: &str = "spec.json";
 /// Everything that happened, one [`EventLine`] a line, in order.
 pub const EVENTS: &str = "events";
@@ -27,7 +29,7 @@ pub const EVENTS: &str = "events";
 pub const LINE_MAX_BYTES: usize = 64 << 20;
 
 /// All that a shim needs to know when it begins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShimSpec {
     /// [`VERSION`] of the worker that wrote it.
     pub version: u32,
@@ -47,6 +49,28 @@ pub struct ShimSpec {
     /// The image that its tasks run in, if it has one.
     #[serde(default)]
     pub container: Option<ContainerSpec>,
+}
+
+/// One line of a launcher's input: a shim to be started. A line that is no object is the directory alone, with the orders
+/// in [`SPEC`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The attempt's directory, absolute.
+    pub directory: String,
+    /// What it is to do.
+    pub spec: ShimSpec,
+}
+
+/// Takes the orders that a worker has left in the attempt's directory.
+///
+/// # Errors
+/// There are none that can be read.
+pub fn take_spec(attempt: &Path) -> io::Result<ShimSpec> {
+    let path = attempt.join(SPEC);
+    let spec = serde_json::from_slice(&std::fs::read(&path)?)?;
+    // What cannot be removed is readable by the attempt's own user alone.
+    let _ = std::fs::remove_file(path);
+    Ok(spec)
 }
 
 /// A signal ahead of the end.

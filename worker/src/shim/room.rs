@@ -9,8 +9,9 @@ use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -162,10 +163,14 @@ fn mount_memory(place: &str) -> nix::Result<()> {
 
 /// In the current directory, which is the attempt's.
 fn make_tmp() -> io::Result<()> {
-    fs::create_dir_all(PRIVATE)?;
-    fs::set_permissions(PRIVATE, Permissions::from_mode(0o700))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(PRIVATE)?;
     fs::create_dir_all(TMP)?;
     fs::set_permissions(TMP, Permissions::from_mode(0o1777))
+}
+
+/// Whether tasks of this attempt have left anything in a `/tmp` of their own on the disk.
+pub fn holds_something(attempt: &Path) -> bool {
+    fs::read_dir(attempt.join(TMP)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Until the shim says to leave and nobody else is here, or the shim is gone.

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use gotgan_worker::journal::Journal;
 use gotgan_worker::shim::events;
+use gotgan_worker::shim::launcher::Launched;
 use gotgan_worker::shim::protocol::{
-    Ending, EventLine, Exit, SPEC, ShimEvent, ShimSpec, StepSpec, TaskSpec, VERSION,
+    Ending, EventLine, Exit, Launch, SPEC, ShimEvent, ShimSpec, StepSpec, TaskSpec, VERSION,
 };
 
 use crate::cluster::eventually;
@@ -19,7 +20,8 @@ fn fixture(name: &str) -> std::path::PathBuf {
 }
 
 fn orders(version: u32) -> ShimSpec {
-    let task = TaskSpec { argv: vec!["true".into()], directory: "/".into(), ..TaskSpec::default() };
+    let task =
+        TaskSpec { argv: vec!["/bin/true".into()], directory: "/".into(), ..TaskSpec::default() };
     ShimSpec {
         version,
         time_limit_ms: 0,
@@ -32,22 +34,27 @@ fn orders(version: u32) -> ShimSpec {
     }
 }
 
-/// Runs a shim on these orders and returns what it said.
-async fn run(orders: &[u8]) -> Vec<EventLine> {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join(SPEC), orders).unwrap();
-    let mut launcher: Child = Command::new(env!("CARGO_BIN_EXE_gotgan-shim"))
-        .arg("--launcher")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    writeln!(launcher.stdin.take().unwrap(), "{}", directory.path().display()).unwrap();
-    let said = || events::read(directory.path()).unwrap();
+fn launcher() -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gotgan-shim"));
+    command.arg("--launcher").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Has a launcher start a shim by this line, waits for its end, and returns what it said.
+async fn launch(directory: &Path, line: &str) -> Vec<EventLine> {
+    let mut launcher = launcher();
+    writeln!(launcher.stdin.take().unwrap(), "{line}").unwrap();
+    let said = || events::read(directory).unwrap();
     let is_last = |line: &EventLine| matches!(line.event, ShimEvent::Ended { .. });
     eventually("the shim has said its last word", || said().last().is_some_and(is_last)).await;
     launcher.wait().unwrap();
     said()
+}
+
+/// Runs a shim on these orders, left in its directory as the first releases did, and returns what it said.
+async fn run(orders: &[u8]) -> Vec<EventLine> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(SPEC), orders).unwrap();
+    launch(directory.path(), &directory.path().display().to_string()).await
 }
 
 fn end_of(events: &[EventLine]) -> (Ending, String, Exit) {
@@ -66,6 +73,30 @@ async fn a_shim_starts_nothing_on_orders_newer_than_itself() {
     assert!(reason.contains("gotgan-shim on this node is older than its worker"), "{reason}");
     let started = |line: &EventLine| matches!(line.event, ShimEvent::TaskStarted { .. });
     assert!(!events.iter().any(started), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_shim_whose_orders_came_with_the_call_leaves_none_of_them_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display().to_string();
+    let call = Launch { directory: place, spec: orders(VERSION) };
+    let events = launch(directory.path(), &serde_json::to_string(&call).unwrap()).await;
+    assert_eq!(end_of(&events), (Ending::Own, String::new(), Exit::code(0)));
+    assert!(!directory.path().join(SPEC).exists());
+}
+
+#[tokio::test]
+async fn orders_that_nobody_can_read_are_refused_by_the_launcher() {
+    let mut launcher = launcher();
+    let line = "{\"directory\": \"/a/7.1\", \"spec\": 5}";
+    writeln!(launcher.stdin.take().unwrap(), "{line}").unwrap();
+    let answer = std::io::read_to_string(launcher.stdout.take().unwrap()).unwrap();
+    launcher.wait().unwrap();
+    let Launched::Failed(directory, why) = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}")
+    };
+    assert_eq!(directory, "/a/7.1");
+    assert!(why.starts_with("its orders: "), "{why}");
 }
 
 #[tokio::test]
