@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use gotgan_core::amount::GpuMilli;
+use gotgan_core::health::State;
 use gotgan_core::ids::GpuClass;
 use gotgan_core::job::JobState;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -63,6 +64,8 @@ pub struct Metrics {
     jobs: Family<StateLabels, Gauge>,
     gpus: Family<GpuLabels, Gauge<f64, AtomicU64>>,
     gpu_health: Family<StateLabels, Gauge>,
+    node_health: Family<StateLabels, Gauge>,
+    lemons: Gauge,
     health_alarms: Family<KindLabels, Gauge>,
     rpcs: Family<RpcLabels, Counter>,
     registry: Registry,
@@ -111,6 +114,8 @@ impl Metrics {
             jobs: Family::default(),
             gpus: Family::default(),
             gpu_health: Family::default(),
+            node_health: Family::default(),
+            lemons: Gauge::default(),
             health_alarms: Family::default(),
             rpcs: Family::default(),
             registry: Registry::with_prefix("gotgan"),
@@ -144,6 +149,10 @@ impl Metrics {
         registry.register("jobs", "Jobs by state", self.jobs.clone());
         registry.register("gpus", "GPUs by class and state", self.gpus.clone());
         registry.register("gpu_health", "GPUs by how they stand", self.gpu_health.clone());
+        let nodes = self.node_health.clone();
+        registry.register("node_health", "Nodes as a whole by how they stand", nodes);
+        let lemons = self.lemons.clone();
+        registry.register("lemons", "Nodes on which jobs fail and hardly elsewhere", lemons);
         let alarms = self.health_alarms.clone();
         registry.register("health_alarms", "Alarms about hardware", alarms);
         registry.register("rpcs", "Calls by method and gRPC code", self.rpcs.clone());
@@ -173,12 +182,12 @@ impl Metrics {
         }
     }
 
-    /// Sets how many GPUs stand otherwise than sound, and how many alarms there are.
+    /// Sets how much hardware stands otherwise than sound, and how many alarms there are.
     pub fn set_health(&self, count: HealthCount) {
-        let HealthCount { suspect, out, verifying, breakers, facility } = count;
-        for (state, count) in [("suspect", suspect), ("out", out), ("verifying", verifying)] {
-            self.gpu_health.get_or_create(&StateLabels { state }).set(whole(count));
-        }
+        let HealthCount { gpus, nodes, lemons, breakers, facility } = count;
+        set_standings(&self.gpu_health, gpus);
+        set_standings(&self.node_health, nodes);
+        self.lemons.set(whole(lemons));
         for (kind, count) in [("breaker", breakers), ("facility", facility)] {
             self.health_alarms.get_or_create(&KindLabels { kind }).set(whole(count));
         }
@@ -201,15 +210,45 @@ impl Metrics {
     }
 }
 
-/// GPUs that are not sound, and alarms about hardware.
+fn set_standings(family: &Family<StateLabels, Gauge>, count: StandingCount) {
+    let StandingCount { suspect, out, verifying } = count;
+    for (state, count) in [("suspect", suspect), ("out", out), ("verifying", verifying)] {
+        family.get_or_create(&StateLabels { state }).set(whole(count));
+    }
+}
+
+/// Hardware of one kind that is not sound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HealthCount {
+pub struct StandingCount {
     /// Watched, and taking work.
     pub suspect: u64,
     /// Out, or draining.
     pub out: u64,
-    /// Watched before they take work again.
+    /// Watched before it takes work again.
     pub verifying: u64,
+}
+
+impl StandingCount {
+    /// One more that stands so.
+    pub fn add(&mut self, state: State) {
+        match state {
+            State::Ok => {}
+            State::Suspect { .. } => self.suspect += 1,
+            State::Out { .. } => self.out += 1,
+            State::Verifying => self.verifying += 1,
+        }
+    }
+}
+
+/// Hardware that is not sound, and alarms about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HealthCount {
+    /// GPUs.
+    pub gpus: StandingCount,
+    /// Nodes as a whole.
+    pub nodes: StandingCount,
+    /// Of these nodes, those that are it by whose jobs fail there.
+    pub lemons: u64,
     /// Circuit breakers that are broken.
     pub breakers: u64,
     /// Racks and halls that are slowed down by heat or by their power.
@@ -255,6 +294,8 @@ mod tests {
             "jobs",
             "gpus",
             "gpu_health",
+            "node_health",
+            "lemons",
             "health_alarms",
             "rpcs",
         ];
@@ -293,8 +334,12 @@ mod tests {
     #[test]
     fn hardware_that_is_not_sound_is_counted_by_how_it_stands() {
         let metrics = Metrics::new();
-        metrics.set_health(HealthCount { out: 2, breakers: 1, ..HealthCount::default() });
+        let gpus = StandingCount { out: 2, ..StandingCount::default() };
+        let nodes = StandingCount { suspect: 3, ..StandingCount::default() };
+        metrics.set_health(HealthCount { gpus, nodes, lemons: 1, breakers: 1, facility: 0 });
         let page = metrics.encode();
+        assert!(page.contains("gotgan_node_health{state=\"suspect\"} 3\n"), "{page}");
+        assert!(page.contains("gotgan_lemons 1\n"), "{page}");
         assert!(page.contains("gotgan_gpu_health{state=\"out\"} 2\n"), "{page}");
         assert!(page.contains("gotgan_gpu_health{state=\"suspect\"} 0\n"), "{page}");
         assert!(page.contains("gotgan_health_alarms{kind=\"breaker\"} 1\n"), "{page}");

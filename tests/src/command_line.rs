@@ -85,6 +85,17 @@ impl Gotgan {
         Ran::of(words, &child.wait_with_output().expect("gotgan can be waited for"))
     }
 
+    /// Runs `gotgan` with its output in a file, as somebody does who wants much of it.
+    ///
+    /// # Panics
+    /// If it cannot be run, or the file cannot be written.
+    pub fn run_into<S: AsRef<OsStr>>(&self, words: &[S], file: &Path) -> Ran {
+        let out = std::fs::File::create(file).expect("a file for the output");
+        let mut command = self.command(programs::path("gotgan").as_os_str());
+        let output = command.args(words).stdin(Stdio::null()).stdout(out).output();
+        Ran::of(words, &output.expect("gotgan can be run"))
+    }
+
     /// Starts `gotgan` and does not wait; its output goes into a log.
     #[must_use]
     pub fn start<S: AsRef<OsStr>>(&self, words: &[S], log: &Path) -> Process {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gotgan_core::health::alarm::facility;
-use gotgan_core::health::{State, Terms};
+use gotgan_core::health::{Signal, Standing, State, Terms};
 use gotgan_core::job::JobState;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
@@ -45,22 +45,24 @@ pub async fn run(
     }
 }
 
-/// GPUs that are not sound, and alarms.
+/// Hardware that is not sound, and alarms.
 fn health(world: &World, terms: &Terms) -> HealthCount {
     let mut count = HealthCount {
         breakers: world.breakers.values().filter(|it| it.broken.is_some()).count() as u64,
         facility: facility(world, terms).len() as u64,
         ..HealthCount::default()
     };
-    for gpu in world.nodes.values().flat_map(|node| node.health.gpus.values()) {
-        match gpu.standing.state {
-            State::Ok => {}
-            State::Suspect { .. } => count.suspect += 1,
-            State::Out { .. } => count.out += 1,
-            State::Verifying => count.verifying += 1,
-        }
+    for health in world.nodes.values().map(|node| &node.health) {
+        count.nodes.add(health.node.state);
+        count.lemons += u64::from(is_lemon(&health.node));
+        health.gpus.values().for_each(|gpu| count.gpus.add(gpu.standing.state));
     }
     count
+}
+
+/// Watched or out since jobs of several users failed there.
+fn is_lemon(node: &Standing) -> bool {
+    node.state != State::Ok && node.signal == Some(Signal::Lemon)
 }
 
 fn count(world: &World) -> BTreeMap<JobState, u64> {
