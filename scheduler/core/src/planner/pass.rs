@@ -91,7 +91,7 @@ pub(super) struct Pass<'w> {
     /// Nodes that were kept for jobs which started elsewhere.
     given_up: BTreeSet<NodeName>,
     /// Room that there was not when the last pass had looked, in a pass for an event that goes by that.
-    fresh: Option<FreshRoom<'w>>,
+    fresh: Option<FreshRoom>,
     /// Classes of which somebody within a guarantee waits for room.
     contested: BTreeSet<ClassIndex>,
     /// Jobs that others stop for, by project and class.

@@ -12,6 +12,7 @@ use super::limits::Asked;
 use super::pass::Want;
 use super::power::Asked as PowerAsked;
 use super::score::{ClassIndex, SlotId};
+use super::slot::Slot;
 use crate::amount::GpuMilli;
 use crate::crowded::{Crowded, Failures, Found, Usual};
 use crate::ids::NodeName;
@@ -108,6 +109,13 @@ impl Family<'_> {
         let attempt = &mut self.tries[place];
         let (need, territory) = (&self.need, &self.territory);
         *attempt.capable.get_or_insert_with(|| capable(machine, attempt.class, need, territory))
+    }
+
+    /// Classes of which one of a gang finds room on the node now, whatever is reserved or planned there.
+    pub fn fitting_classes(&self, slot: &Slot<'_>) -> impl Iterator<Item = Option<ClassIndex>> {
+        let is_open = slot.takes_work && self.territory.would_contain(slot);
+        let classes = self.tries.iter().map(|attempt| attempt.class);
+        classes.filter(move |class| is_open && slot.fits(*class, &self.need))
     }
 
     /// Whether the node would serve one of a gang once it is free.

@@ -42,11 +42,13 @@ use crate::world::{Cohort, CohortKey, CohortNumber, World};
 
 /// Room that there was not when the last pass had looked.
 #[derive(Debug)]
-pub(super) struct FreshRoom<'w> {
+pub(super) struct FreshRoom {
     /// On which nodes.
     nodes: Vec<SlotId>,
-    /// For which kinds of requests, each with the specification of one of them.
-    kinds: Vec<(FamilyId, &'w JobSpec)>,
+    /// For which kinds of requests; those at the end are taken away once nothing is left for them.
+    kinds: Vec<FamilyId>,
+    /// So many nodes have nothing left for the last of these kinds.
+    used_up: usize,
 }
 
 /// Who comes into line.
@@ -194,12 +196,12 @@ impl<'w> Pass<'w> {
         let cohorts = &self.world.cohorts;
         let mut lines = self.line_up_all(std::iter::empty());
         let nodes = fresh.nodes.iter().filter_map(|name| self.machine.find(name)).collect();
-        self.fresh = Some(FreshRoom { nodes, kinds: Vec::new() });
+        self.fresh = Some(FreshRoom { nodes, kinds: Vec::new(), used_up: 0 });
         for (kind, key) in cohorts.kinds() {
             let family = self.family_anywhere(kind, key);
             let Some(limit_s) = self.longest_s(family, key.spec()) else { continue };
             if let Some(fresh) = &mut self.fresh {
-                fresh.kinds.push((family, key.spec()));
+                fresh.kinds.push(family);
             }
             lines.add_kind(kind, limit_s, key.spec(), &self.machine);
         }
@@ -222,14 +224,8 @@ impl<'w> Pass<'w> {
     fn longest_s(&self, family: FamilyId, spec: &JobSpec) -> Option<i64> {
         let family = self.families.get(family);
         let nodes = self.fresh.iter().flat_map(|fresh| &fresh.nodes);
-        let nodes = nodes.filter(|id| {
-            let slot = self.machine.slot(**id);
-            slot.takes_work && family.territory.would_contain(slot)
-        });
         let on_node = |id: &SlotId| {
-            let slot = self.machine.slot(*id);
-            let tries = family.tries.iter().map(|attempt| attempt.class);
-            let fitting = tries.filter(|class| slot.fits(*class, &family.need));
+            let fitting = family.fitting_classes(self.machine.slot(*id));
             fitting.map(|class| self.open_s(*id, class, spec, &family.need)).max()
         };
         nodes.filter_map(on_node).max()
@@ -248,10 +244,22 @@ impl<'w> Pass<'w> {
         open_s.saturating_add(1).saturating_sub(self.policy.default_grace_s.into())
     }
 
-    /// Whether nothing is left on fresh nodes for any kind of request that had a place there.
-    pub(super) fn is_room_gone(&self) -> bool {
-        let Some(fresh) = &self.fresh else { return false };
-        fresh.kinds.iter().all(|(family, spec)| self.longest_s(*family, spec).is_none())
+    /// Whether nothing is left on fresh nodes for any kind of request that had a place there. What is gone stays gone: a
+    /// pass for an event frees nothing.
+    pub(super) fn is_room_gone(&mut self) -> bool {
+        let Some(fresh) = &mut self.fresh else { return false };
+        while let Some(family) = fresh.kinds.last() {
+            let family = self.families.get(*family);
+            let has_room =
+                |id: &SlotId| family.fitting_classes(self.machine.slot(*id)).next().is_some();
+            if let Some(further) = fresh.nodes.iter().skip(fresh.used_up).position(has_room) {
+                fresh.used_up += further;
+                return false;
+            }
+            fresh.kinds.pop();
+            fresh.used_up = 0;
+        }
+        true
     }
 
     /// Keeps nodes for those for whom a start is planned, and starts those whose nodes are all free.
