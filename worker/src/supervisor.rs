@@ -309,16 +309,11 @@ impl Supervisor {
         if is_new {
             self.launching.ordered(key, number);
         }
-        self.put_off(key, number, rest);
-        Ok(())
-    }
-
-    /// Leaves effects until the journal has what they rest on.
-    fn put_off(&mut self, key: AttemptKey, number: u64, effects: Vec<Effect>) {
-        let effects = self.prepare_and_launch(key, number, effects);
-        if !effects.is_empty() {
-            self.waiting.push_back((number, Waiting::Effects(key, effects)));
+        let rest = self.prepare_and_launch(key, number, rest);
+        if !rest.is_empty() {
+            self.waiting.push_back((number, Waiting::Effects(key, rest)));
         }
+        Ok(())
     }
 
     fn carry_out_up_to(&mut self, durable: u64) {
@@ -364,7 +359,7 @@ impl Supervisor {
     fn drop_attempt(&mut self, key: AttemptKey) {
         self.attempts.remove(&key);
         self.shims.remove(&key);
-        self.launching.drop(key);
+        self.launching.forget(key);
         self.claims.remove(&key);
         self.heard_at.remove(&key);
         self.settling.remove(&key);

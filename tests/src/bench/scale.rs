@@ -21,7 +21,7 @@ use super::report::Unit;
 use super::{Mark, Measure, Setup};
 use country::Country;
 
-pub use instruction::STAMP;
+pub use instruction::{STAMP, read_stamp};
 
 /// Of all names.
 const JOIN: &str = "scale/join";

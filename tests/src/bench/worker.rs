@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gotgan_proto::v1::{LogData, ReadLog};
 
 use super::report::Unit;
-use super::scale::{STAMP, process};
+use super::scale::{STAMP, process, read_stamp};
 use super::{Mark, Measure, Setup, lifecycle};
 use crate::programs;
 use crate::virtual_worker::session::now_us;
@@ -85,10 +85,6 @@ async fn first_instructions(setup: &Setup) -> [Measure; 2] {
         Measure::of_times(FIRST_P50, Unit::Milliseconds, Mark::AtMost(5.0), times.clone()),
         Measure::of_slowest(FIRST_P99, Unit::Milliseconds, Mark::AtMost(20.0), times),
     ]
-}
-
-fn read_stamp(stamp: &Path) -> Option<i64> {
-    std::fs::read_to_string(stamp).ok()?.trim().parse().ok()
 }
 
 /// What attempts cost that only run.

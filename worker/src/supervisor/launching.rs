@@ -36,7 +36,7 @@ impl Launching {
     }
 
     /// The attempt is forgotten.
-    pub(super) fn drop(&mut self, key: AttemptKey) {
+    pub(super) fn forget(&mut self, key: AttemptKey) {
         self.orders.remove(&key);
     }
 

@@ -1,6 +1,5 @@
 //! A fake scheduler, and a daemon that talks to it, as a real process.
 
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,10 +16,11 @@ use gotgan_proto::v1::{
     worker_message::Message,
 };
 use gotgan_worker::shim::tree;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Nothing here takes this long unless it is broken.
@@ -178,11 +178,9 @@ impl Cluster {
         };
         let service = WorkersServer::new(service);
         // An order that waits for the answer to the one before takes 40 ms.
-        let at_once =
-            |line: io::Result<TcpStream>| line.inspect(|line| drop(line.set_nodelay(true)));
-        let serving = tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener).map(at_once));
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving =
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
         tokio::spawn(serving);
         Self { epoch, heartbeat_ms, address, peers, directory }
     }

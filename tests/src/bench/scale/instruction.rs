@@ -47,10 +47,12 @@ async fn one(cluster: &Cluster, client: &mut JobsClient<Line>, stamp: &Path) -> 
     let sent_us = now_us();
     let (_, job) = timed_submit(client, spec).await;
     cluster.api.wait_for_end(job).await;
-    let at_us = deadline::until("a stamp", async || read(stamp).ok_or_else(String::new)).await;
+    let at_us =
+        deadline::until("a stamp", async || read_stamp(stamp).ok_or_else(String::new)).await;
     Duration::from_micros(u64::try_from(at_us - sent_us).unwrap_or(0))
 }
 
-fn read(stamp: &Path) -> Option<i64> {
+/// What it has written down, Unix microseconds.
+pub fn read_stamp(stamp: &Path) -> Option<i64> {
     std::fs::read_to_string(stamp).ok()?.trim().parse().ok()
 }

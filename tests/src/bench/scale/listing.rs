@@ -29,7 +29,7 @@ async fn times(country: &Country, runs: usize, words: &'static [&'static str]) -
         // On a thread of its own: the nodes speak on this one.
         let run = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            // To read it all here would be half of the work, on the same processors.
+            // To read it all here would be a tenth of the work, on the same processors.
             let ran = gotgan.run_into(words, &file);
             (began.elapsed(), ran)
         });

@@ -1,7 +1,6 @@
 //! Plays the scheduler to one real worker, without a store and without TLS.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::Command;
@@ -11,10 +10,11 @@ use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message as Said;
 use gotgan_proto::v1::workers_server::{Workers, WorkersServer};
 use gotgan_proto::v1::{self, SchedulerMessage, WorkerMessage, report::Event};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::NODE_VARIABLE;
@@ -194,10 +194,10 @@ async fn serve(front: Front) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = format!("http://{}", listener.local_addr().expect("it is bound"));
     // An order that waits for the answer to the one before takes 40 ms, which nothing here is to measure.
-    let at_once = |line: io::Result<TcpStream>| line.inspect(|line| drop(line.set_nodelay(true)));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = tonic::transport::Server::builder()
         .add_service(WorkersServer::new(front))
-        .serve_with_incoming(TcpListenerStream::new(listener).map(at_once));
+        .serve_with_incoming(incoming);
     tokio::spawn(serving);
     address
 }
