@@ -38,6 +38,9 @@ const JOB_SECRET: &str = "job_token_secret";
 /// How long a leader that is about to serve tries to be seen by standbys.
 const SHOW_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long callers wait at most for its first look at the queue.
+const FIRST_PASS_LIMIT: Duration = Duration::from_secs(1);
+
 /// Why it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -328,6 +331,8 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let (dispatcher, timing) = (Arc::clone(&services.dispatcher), parts.config.timing);
     let gate = Gate { limits: parts.config.limits, insecure: parts.identity.is_none() };
+    // Before thousands of nodes have the processors: what waits is known then when the first of them reports.
+    services.last_pass.first(FIRST_PASS_LIMIT).await;
     front.lead(answers::of_leader(services, gate).await?).await;
     announce("ready", &parts.address);
     let why = tokio::select! {

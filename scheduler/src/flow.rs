@@ -17,6 +17,7 @@ pub mod orders;
 mod pace;
 pub mod plan;
 pub mod quarantine;
+mod replica;
 pub mod round;
 mod submissions;
 pub mod telemetry;

@@ -20,14 +20,16 @@ const LEASE_US: i64 = 1_500_000;
 
 on_each_database! {
     a_second_scheduler_on_the_same_data_is_refused,
-    nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported,
+    after_a_restart_jobs_start_where_nodes_have_reported_and_keep_the_places_of_others,
     a_leader_that_was_paused_past_its_lease_leads_on_if_nobody_took_it,
 }
 
 /// Nodes are awaited for as long as a test can take.
 const PATIENT: &str = "[timing]\nquorum_grace_ms = 600000\n";
 
-async fn nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported(database: Database) {
+async fn after_a_restart_jobs_start_where_nodes_have_reported_and_keep_the_places_of_others(
+    database: Database,
+) {
     let mut cluster = Cluster::builder(database).settings(PATIENT).start().await;
     let mut nodes = Vec::new();
     for number in 0..4 {
@@ -39,18 +41,22 @@ async fn nothing_starts_after_a_restart_until_half_of_the_nodes_have_reported(da
     nodes.iter_mut().for_each(VirtualWorker::cut);
     cluster.scheduler.kill();
     cluster.scheduler.start();
-    nodes[0].connect();
-    cluster.api.wait_for_node("v0", NodeLiveness::Ready).await;
-    let fresh = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
-    deadline::until("the job to wait for nodes", async || {
-        let told = cluster.api.explain(fresh).await.map_err(|status| told(&status))?.summary;
-        if told.contains("1 of 4 nodes have reported") { Ok(()) } else { Err(told) }
+    let gang = cluster.api.submit(command(&["/bin/true"]).nodes(3).gpus(1)).await;
+    nodes[1].connect();
+    cluster.api.wait_for_node("v1", NodeLiveness::Ready).await;
+    let behind = cluster.api.submit(command(&["/bin/true"]).gpus(1)).await;
+    deadline::until("the gang to wait for nodes", async || {
+        let told = cluster.api.explain(gang).await.map_err(|status| told(&status))?.summary;
+        if told.contains("v2, v3 (not heard since") { Ok(()) } else { Err(told) }
     })
     .await;
-    assert_eq!(cluster.api.job(fresh).await.state(), JobState::Pending);
-    nodes[1].connect();
-    cluster.api.wait_for_state(fresh, JobState::Running).await;
-    nodes[2..].iter_mut().for_each(VirtualWorker::connect);
+    assert_eq!(cluster.api.job(behind).await.state(), JobState::Pending);
+    cluster.api.jobs().cancel(Api::action(gang, "")).await.expect("it waits");
+    // Nobody else has a claim to the one node that is there.
+    cluster.api.wait_for_state(behind, JobState::Running).await;
+    for place in [0, 2, 3] {
+        nodes[place].connect();
+    }
     let still = cluster.api.wait_for_state(running, JobState::Running).await;
     assert_eq!(still.attempt, 1, "{still:?}");
 }

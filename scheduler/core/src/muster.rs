@@ -1,12 +1,28 @@
-//! After a start of the scheduler, or a take-over: when may jobs start again?
+//! After a start of the scheduler, or a take-over: which jobs may start while nodes come back?
 //!
 //! A scheduler that has just begun to lead has heard of no node. Were it to start what waits on the first few that come
-//! back, it would crowd them, and pass over jobs whose nodes come a moment later. So nothing starts, and nothing is
-//! stopped for others, until enough of the nodes in service have reported, or a grace has run out. What runs is not
-//! touched.
+//! back, it would crowd them, and pass over jobs whose nodes come a moment later. So until enough of the nodes in service
+//! have reported, or a grace has run out, passes count on all of them: a job is given the place that it would have if every
+//! node were there, and starts if the nodes of that place have reported. Otherwise it is held back, and nobody else is given
+//! its place. Of equal places those come first that have reported. Nothing is stopped for others meanwhile, and what runs is
+//! not touched.
+//!
+//! Counting on nodes is done in the planner's own copy of the world; in everybody else's they are unknown.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::attempt::Placement;
+use crate::ids::JobId;
 use crate::node::{Admin, Liveness};
-use crate::world::World;
+use crate::plan::{Blocker, BlockerKind, Decision, Plan, Unit};
+use crate::world::{Node, World};
+
+/// Shortest and longest time in which nodes come back, milliseconds. A node is missed after fifteen seconds.
+const RETURN_WITHIN_MS: RangeInclusive<u32> = 100..=10_000;
+
+/// Nodes named at most to say what a job that is held back waits for.
+const NAMED_MAX: usize = 4;
 
 /// How many nodes are awaited, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +45,7 @@ pub struct Count {
 /// How far a muster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Jobs do not start yet.
+    /// Jobs start only where nodes have reported, and others are counted on.
     Awaiting {
         /// Who has reported.
         count: Count,
@@ -43,7 +59,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Whether jobs may start.
+    /// Whether nobody is counted on any more who has not reported.
     #[must_use]
     pub fn is_over(self) -> bool {
         match self {
@@ -87,6 +103,72 @@ pub fn standing(terms: Terms, count: Count, waited_ms: u64) -> Standing {
     }
 }
 
+/// Within what time, milliseconds, nodes come back that lost their scheduler, each at a moment of its own: for every node so
+/// long as its connection costs a processor or two, so that while thousands of them come there is time for what else a
+/// scheduler has to do that begins to lead, and for the people who call.
+#[must_use]
+pub fn return_within_ms(nodes: usize) -> u32 {
+    const EACH_US: usize = 500;
+    let all_ms = u32::try_from(nodes.saturating_mul(EACH_US) / 1_000).unwrap_or(u32::MAX);
+    all_ms.clamp(*RETURN_WITHIN_MS.start(), *RETURN_WITHIN_MS.end())
+}
+
+/// Counts on every node of which nothing was heard yet.
+pub fn count_on_all(world: &mut World) {
+    for node in world.nodes.values_mut() {
+        node.awaited = node.liveness == Liveness::Unknown;
+    }
+}
+
+/// Counts on nobody any more who has not reported.
+pub fn count_on_none(world: &mut World) {
+    for node in world.nodes.values_mut() {
+        node.awaited = false;
+    }
+}
+
+/// Takes out of a plan over a world in which nodes are counted on what cannot be done yet: starts on nodes that have not
+/// reported, for which its report says so, and stops for the sake of others.
+pub fn hold_back(plan: &mut Plan, world: &World) {
+    let mut held = Vec::new();
+    plan.decisions.retain(|decision| match decision {
+        Decision::Start { job, placement } => {
+            let blocker = awaits(placement, world);
+            held.extend(blocker.clone().map(|blocker| (*job, blocker)));
+            blocker.is_none()
+        }
+        Decision::Preempt { .. } => false,
+    });
+    let list = |(job, blocker): (JobId, Blocker)| (job, Arc::new(vec![blocker]));
+    plan.report.jobs.extend(held.into_iter().map(list));
+}
+
+/// What a start waits for whose nodes have not all reported; `None` if they have.
+fn awaits(placement: &Placement, world: &World) -> Option<Blocker> {
+    let is_awaited = |name| world.nodes.get(name).is_some_and(|node: &Node| node.awaited);
+    let nodes = placement.nodes.iter().map(|held| &held.node);
+    let awaited: Vec<&str> =
+        nodes.filter(|name| is_awaited(*name)).map(|name| name.as_str()).collect();
+    if awaited.is_empty() {
+        return None;
+    }
+    let named = awaited.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    let more = match awaited.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (all, missing) = (placement.nodes.len() as u64, awaited.len() as u64);
+    Some(Blocker {
+        kind: BlockerKind::NodesUnavailable,
+        subject: format!("{named}{more}"),
+        needed: all,
+        available: all - missing,
+        limit: all,
+        unit: Unit::Nodes,
+        note: format!("{named}{more} (not heard since this scheduler began to lead)"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_start_once_half_of_the_nodes_have_reported_and_not_before() {
+    fn nodes_are_awaited_until_half_of_them_have_reported_and_no_longer() {
         let count = Count { known: 5, heard: 2 };
         assert_eq!(after(5, 2, 10), Standing::Awaiting { count, needed: 3 });
         assert_eq!(after(5, 3, 10), Standing::Gathered(Count { known: 5, heard: 3 }));
@@ -111,7 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduler_that_knows_of_no_node_or_is_to_await_none_begins_at_once() {
+    fn the_more_nodes_there_are_the_longer_they_take_to_come_back() {
+        assert_eq!([0, 10, 6_250].map(return_within_ms), [100, 100, 3_125]);
+        assert_eq!([62_500, usize::MAX].map(return_within_ms), [10_000, 10_000]);
+    }
+
+    #[test]
+    fn a_scheduler_that_knows_of_no_node_or_is_to_await_none_awaits_none() {
         assert!(after(0, 0, 0).is_over());
         let none = Terms { quorum_percent: 0, ..TERMS };
         assert!(standing(none, Count { known: 9, heard: 0 }, 0).is_over());

@@ -118,6 +118,15 @@ impl Pace {
         self.full.ended
     }
 
+    /// When the last pass of either depth has been over for as long as it took, or for `least`; at once before the first.
+    pub fn rested(&self, least: Duration) -> Instant {
+        let rested = |past: &Past| match past.took {
+            Duration::ZERO => past.ended,
+            took => past.ended + took.clamp(least, REST_MAX),
+        };
+        rested(&self.full).max(rested(&self.event))
+    }
+
     /// What comes next, and when; `None` while there is nothing to do. `can_event` tells whether a pass for an event can
     /// be made of the world as it is.
     pub fn next(&self, can_event: impl FnOnce() -> bool) -> Option<(Instant, Depth)> {

@@ -6,42 +6,37 @@
 //! not durable. A plan goes to the writer as one command and no other pass begins until it has been committed and
 //! has come back as changes; otherwise the next pass would give the same resources again.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 #[cfg(feature = "simulation")]
 use std::sync::mpsc::{RecvError, TryRecvError};
-use std::sync::{Arc, PoisonError, RwLock};
 #[cfg(feature = "simulation")]
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gotgan_core::amount::UnixMicros;
-use gotgan_core::attempt::AttemptState;
 use gotgan_core::change::Change;
-use gotgan_core::job::JobState;
 use gotgan_core::lifecycle;
-use gotgan_core::muster::{self, Count, Standing, Terms};
+use gotgan_core::muster::Terms;
 use gotgan_core::plan::{Plan, Report};
 use gotgan_core::planner::{self, Bearings};
 use gotgan_core::policy::Policy;
 use gotgan_core::world::World;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{FlowError, WriterHandle};
 use super::estimate::Lookout;
-use super::pace::{Depth, News, Pace, Past};
+use super::pace::{Depth, News, Past};
+use super::replica::{IDLE_PASS, Replica};
 use crate::clock;
 use crate::config::Timing;
 use crate::metrics::Metrics;
 
 /// Rounds the planner may lag behind; past that it gets a copy of the whole world instead.
 const FEED_MAX: usize = 16_384;
-
-/// A pass at least this often while jobs wait, for retry delays that run out and starts that are to be planned.
-const IDLE_PASS: Duration = Duration::from_secs(1);
-
-/// While nodes come back they are counted this often: not once for each that comes, as there are thousands.
-const MUSTER_LOOK: Duration = Duration::from_millis(10);
 
 /// What the planner's thread is told.
 #[derive(Debug)]
@@ -101,19 +96,25 @@ pub struct Pass {
 
 /// The last pass, shared with those who explain.
 #[derive(Debug, Clone, Default)]
-pub struct LastPass(Arc<RwLock<Pass>>);
+pub struct LastPass(Arc<watch::Sender<Pass>>);
 
 impl LastPass {
     /// What it found.
     #[must_use]
     pub fn get(&self) -> Pass {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits for the first one, but no longer than that.
+    pub async fn first(&self, within: Duration) {
+        let mut passes = self.0.subscribe();
+        // Without one, nothing is known yet of what waits; it comes in its time.
+        let _ = timeout(within, passes.wait_for(|pass| pass.count > 0)).await;
     }
 
     fn set(&self, report: Report, planned: UnixMicros, took: Duration) {
-        let mut pass = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let count = pass.count + 1;
-        *pass = Pass { report: Arc::new(report), planned: Some(planned), took, count };
+        let (report, planned) = (Arc::new(report), Some(planned));
+        self.0.send_modify(|pass| *pass = Pass { report, planned, took, count: pass.count + 1 });
     }
 }
 
@@ -154,38 +155,6 @@ impl Drop for Settled {
         // The thread empties its queue before it rests, so there is room soon; if it is gone, so be it.
         let _ = self.0.send(PlannerInput::PlanSettled);
     }
-}
-
-/// How far the nodes are in coming back to a scheduler that has just begun to lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Muster {
-    /// The world is not here yet.
-    Unbegun,
-    /// Jobs do not start.
-    Awaiting { began: Instant, counted: Option<Instant> },
-    /// They do.
-    Over,
-}
-
-impl Muster {
-    fn is_over(self) -> bool {
-        self == Muster::Over
-    }
-}
-
-/// What the thread knows.
-#[derive(Debug)]
-struct Replica {
-    world: World,
-    /// What the last full pass left for passes that follow events.
-    bearings: Bearings,
-    pace: Pace,
-    /// A plan is on its way through the writer.
-    in_flight: bool,
-    /// Whether enough nodes have reported for jobs to start.
-    muster: Muster,
-    /// When a pass for an event was last held against the long way.
-    cross_checked: Instant,
 }
 
 impl Planner {
@@ -241,22 +210,14 @@ impl Planner {
     }
 
     fn replica(&self) -> Replica {
-        let beyond = Duration::from_millis(self.timing.event_passes_beyond_ms);
-        Replica {
-            world: World::default(),
-            bearings: Bearings::default(),
-            pace: Pace::new(beyond),
-            in_flight: false,
-            muster: Muster::Unbegun,
-            cross_checked: clock::instant(),
-        }
+        Replica::new(Duration::from_millis(self.timing.event_passes_beyond_ms))
     }
 
     /// Takes in what arrived, and what has passed.
     fn absorb(&mut self, replica: &mut Replica, first: Option<PlannerInput>) {
         let mut next = first;
         while let Some(input) = next {
-            replica.take(input, &self.last, &mut self.lookout);
+            self.take(replica, input);
             next = self.inputs.try_recv().ok();
         }
         replica.look_around(self.terms());
@@ -264,6 +225,20 @@ impl Planner {
         let overdue = clock::since(replica.pace.last_full()) >= IDLE_PASS;
         if overdue && !replica.world.queue.is_empty() {
             replica.pace.note(News::Ground);
+        }
+    }
+
+    fn take(&mut self, replica: &mut Replica, input: PlannerInput) {
+        match input {
+            PlannerInput::Changes(changes) => {
+                replica.see(&changes, &self.last.get().report);
+                self.lookout.see(&replica.world, &changes);
+            }
+            PlannerInput::Reset(world) => {
+                replica.reset(*world);
+                self.lookout.reset(&replica.world);
+            }
+            PlannerInput::PlanSettled => replica.in_flight = false,
         }
     }
 
@@ -311,6 +286,7 @@ impl Planner {
         let (mut plan, bearings) =
             planner::plan_full(&before, &replica.world, &self.policy, clock::now());
         replica.bearings = bearings;
+        replica.hold_back(&mut plan);
         // Whether there is more to start is asked of the plan, which keeps that alone.
         let kept = Report { deferred: plan.report.deferred, ..Report::default() };
         let report = std::mem::replace(&mut plan.report, kept);
@@ -325,11 +301,12 @@ impl Planner {
         let checks = !every.is_zero() && clock::since(replica.cross_checked) >= every;
         let before = checks.then(|| replica.bearings.clone());
         let Replica { bearings, world, .. } = &mut *replica;
-        let plan = planner::plan_event(bearings, world, &self.policy, now)?;
+        let mut plan = planner::plan_event(bearings, world, &self.policy, now)?;
         if let Some(before) = before {
             replica.cross_checked = clock::instant();
             self.cross_check(&before, &replica.world, &plan);
         }
+        replica.hold_back(&mut plan);
         Some(plan)
     }
 
@@ -388,106 +365,10 @@ async fn arrival(
     .await
 }
 
-impl Replica {
-    /// How long there is nothing to do if nothing arrives.
-    fn rest(&self) -> Duration {
-        let idle = if self.muster.is_over() { IDLE_PASS } else { MUSTER_LOOK };
-        self.next_pass().map_or(idle, |(due, _)| due.saturating_duration_since(clock::instant()))
-    }
-
-    /// What pass comes next, and when; `None` while there is nothing to plan or a plan is on its way.
-    fn next_pass(&self) -> Option<(Instant, Depth)> {
-        let can_event = || self.bearings.suffice_for(&self.world);
-        let waits = self.in_flight || !self.muster.is_over();
-        if waits { None } else { self.pace.next(can_event) }
-    }
-
-    /// Looks whether enough nodes have reported, until they have once.
-    fn look_around(&mut self, terms: Terms) {
-        let Muster::Awaiting { began, counted } = self.muster else { return };
-        if counted.is_some_and(|counted| clock::since(counted) < MUSTER_LOOK) {
-            return;
-        }
-        self.muster = Muster::Awaiting { began, counted: Some(clock::instant()) };
-        let waited_ms = u64::try_from(clock::since(began).as_millis()).unwrap_or(u64::MAX);
-        match muster::standing(terms, muster::count(&self.world), waited_ms) {
-            Standing::Awaiting { .. } => return,
-            Standing::Gathered(Count { known, heard }) => {
-                tracing::info!(known, heard, "enough nodes have reported, jobs may start");
-            }
-            Standing::GraceOver(Count { known, heard }) => {
-                tracing::warn!(known, heard, "jobs may start though few nodes have reported");
-            }
-        }
-        self.muster = Muster::Over;
-    }
-
-    fn take(&mut self, input: PlannerInput, last: &LastPass, lookout: &mut Lookout) {
-        match input {
-            PlannerInput::Changes(changes) => {
-                let report = last.get().report;
-                let owes_full = self.pace.owes_full();
-                for change in changes.iter() {
-                    self.pace.note(news_of(change, &report, owes_full));
-                    self.bearings.see(change);
-                    self.world.apply(change);
-                }
-                lookout.see(&self.world, &changes);
-            }
-            PlannerInput::Reset(world) => {
-                self.world = *world;
-                if let Muster::Unbegun = self.muster {
-                    self.muster = Muster::Awaiting { began: clock::instant(), counted: None };
-                }
-                self.bearings = Bearings::default();
-                lookout.reset(&self.world);
-                self.pace.note(News::Ground);
-            }
-            PlannerInput::PlanSettled => self.in_flight = false,
-        }
-    }
-}
-
 /// Commits the decisions one by one, with what is written down of them; what the present world no longer allows is left for the next pass.
 fn commit_plan(draft: &mut lifecycle::Draft<'_>, plan: &Plan, metrics: &Metrics) {
     for refusal in lifecycle::commit_plan(draft, plan) {
         metrics.refused_decisions.inc();
         tracing::debug!(%refusal, "a decision came too late");
-    }
-}
-
-/// What a pass after this change could use that the pass before could not. The last full pass found `report`; where one is
-/// owed, that no longer says for whom there is no room.
-fn news_of(change: &Change, report: &Report, owes_full: bool) -> News {
-    match change {
-        // A task of an array becomes a job when it starts, which leaves less room and no more jobs.
-        Change::JobSubmitted(job) if job.array.is_some() => News::None,
-        Change::JobSubmitted(job) if !owes_full && report.joins_queue(job) => News::Jobs,
-        Change::JobSubmitted(_) => News::Starts,
-        // Some of its tasks may have been released.
-        Change::JobMoved { status, .. } if status.tasks.is_some() => News::Jobs,
-        Change::NodeRegistered(_)
-        | Change::NodeAdministered { .. }
-        | Change::NodeHealth { changes_room: true, .. }
-        | Change::WindowMoved(_)
-        | Change::NodeHeard { .. }
-        | Change::NodeLeftovers { .. }
-        | Change::QuotaApplied { .. }
-        | Change::QuotaTurned { .. } => News::Ground,
-        Change::JobMoved { status, .. } if status.state == JobState::Pending => News::Starts,
-        Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => News::Starts,
-        Change::JobMoved { .. }
-        | Change::AttemptMoved(_)
-        | Change::AttemptLeased(_)
-        | Change::StepCreated(_)
-        | Change::TaskMoved { .. }
-        | Change::PassRecorded(_)
-        | Change::NodeHealth { changes_room: false, .. }
-        | Change::BreakerMoved(_)
-        | Change::Booked(_)
-        | Change::QuotaAudited(_)
-        | Change::QuotaApproved(_)
-        | Change::QuotaAlerted(_)
-        | Change::Happened(_) => News::None,
     }
 }

@@ -123,6 +123,15 @@ impl Bearings {
         }
     }
 
+    /// Takes notice that a node has reported which was counted on all along: nothing has changed but that what finds a place
+    /// there can start now.
+    pub fn see_reported(&mut self, node: &NodeName) {
+        self.with(|kept| {
+            kept.version += 1;
+            kept.fresh.nodes.insert(node.clone());
+        });
+    }
+
     /// Whether a pass for an event can be made of the world as it is.
     #[must_use]
     pub fn suffice_for(&self, world: &World) -> bool {

@@ -10,7 +10,7 @@ use super::closed;
 use super::gang::{GpuNeed, Need, Pick};
 use super::power::Power;
 use super::reservations::Reservation;
-use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, WholeScore};
+use super::score::{ClassIndex, CpuScore, Score, ShareScore, SlotId, Tie, WholeScore};
 use super::slot::{Layout, Slot, slot_of};
 use super::whole::{Whole, class_of};
 use crate::amount::{CpuMilli, GpuMilli, UnixMicros};
@@ -254,14 +254,14 @@ impl<'w> Machine<'w> {
     }
 
     fn cpu_places(&self, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
-        let bound = move |gpus: u32, cpu_free| CpuScore { gpus, cpu_free, slot: SlotId(0) };
+        let bound = move |gpus: u32, cpu_free| CpuScore { gpus, cpu_free, tie: Tie::FIRST };
         self.cpu_levels
             .iter()
             .flat_map(move |&gpus| {
                 self.cpu
                     .range(bound(gpus, cpu_milli)..bound(gpus.saturating_add(1), CpuMilli::ZERO))
             })
-            .map(|score| Pick { slot: score.slot, gpu: None })
+            .map(|score| Pick { slot: score.tie.slot(), gpu: None })
     }
 
     /// The same as [`Machine::places`] among a few nodes known by name.
@@ -371,21 +371,21 @@ impl<'w> Machine<'w> {
 impl Pool {
     fn whole_places(&self, wanted: u32, cpu_milli: CpuMilli) -> impl Iterator<Item = Pick> {
         let bound =
-            move |whole_free: u32, cpu_free| WholeScore { whole_free, cpu_free, slot: SlotId(0) };
+            move |whole_free: u32, cpu_free| WholeScore { whole_free, cpu_free, tie: Tie::FIRST };
         (wanted..=self.gpus_max)
             .flat_map(move |level| {
                 self.whole
                     .range(bound(level, cpu_milli)..bound(level.saturating_add(1), CpuMilli::ZERO))
             })
-            .map(|score| Pick { slot: score.slot, gpu: None })
+            .map(|score| Pick { slot: score.tie.slot(), gpu: None })
     }
 
     /// The nodes that keep the fewest free instances first, as for whole GPUs.
     fn instance_places(&self, wanted: u32, kind: MigKind) -> impl Iterator<Item = Pick> {
-        let first = WholeScore { whole_free: wanted, cpu_free: CpuMilli::ZERO, slot: SlotId(0) };
+        let first = WholeScore { whole_free: wanted, cpu_free: CpuMilli::ZERO, tie: Tie::FIRST };
         let of_kind = self.instances.get(&kind).into_iter();
         let enough = of_kind.flat_map(move |scores| scores.range(first..));
-        enough.map(|score| Pick { slot: score.slot, gpu: None })
+        enough.map(|score| Pick { slot: score.tie.slot(), gpu: None })
     }
 
     fn share_places(&self, milli: GpuMilli) -> impl Iterator<Item = Pick> {
@@ -393,10 +393,12 @@ impl Pool {
             gpu_free: milli,
             whole_free: 0,
             cpu_free: CpuMilli::ZERO,
-            slot: SlotId(0),
+            tie: Tie::FIRST,
             gpu: 0,
         };
-        self.shares.range(first..).map(|score| Pick { slot: score.slot, gpu: Some(score.gpu) })
+        self.shares
+            .range(first..)
+            .map(|score| Pick { slot: score.tie.slot(), gpu: Some(score.gpu) })
     }
 }
 
@@ -407,19 +409,19 @@ fn change<T: Ord>(set: &mut BTreeSet<T>, score: T, enter: bool) -> bool {
 /// The score with its place, if it belongs to the index that serves the need and the GPU has enough.
 fn serves(score: Score, class: Option<ClassIndex>, need: &Need) -> Option<(Score, Pick)> {
     let pick = match (score, need.gpus) {
-        (Score::Cpu(cpu), GpuNeed::None) => Pick { slot: cpu.slot, gpu: None },
+        (Score::Cpu(cpu), GpuNeed::None) => Pick { slot: cpu.tie.slot(), gpu: None },
         (Score::Whole(own, whole), GpuNeed::Whole(_)) if Some(own) == class => {
-            Pick { slot: whole.slot, gpu: None }
+            Pick { slot: whole.tie.slot(), gpu: None }
         }
         (Score::Share(own, share), GpuNeed::Share(milli))
             if Some(own) == class && share.gpu_free >= milli =>
         {
-            Pick { slot: share.slot, gpu: Some(share.gpu) }
+            Pick { slot: share.tie.slot(), gpu: Some(share.gpu) }
         }
         (Score::Mig(own, of, mig), GpuNeed::Mig(wanted, kind))
             if Some(own) == class && of == kind && mig.whole_free >= wanted =>
         {
-            Pick { slot: mig.slot, gpu: None }
+            Pick { slot: mig.tie.slot(), gpu: None }
         }
         _ => return None,
     };
@@ -453,33 +455,28 @@ fn gpus_to_take(
 
 /// Every score of a node as it stands.
 fn for_each_score(id: SlotId, slot: &Slot<'_>, mut enter: impl FnMut(Score)) {
-    let cpu_free = slot.free.cpu_milli;
-    enter(Score::Cpu(CpuScore { gpus: slot.gpus, cpu_free, slot: id }));
+    let (cpu_free, tie) = (slot.free.cpu_milli, Tie::of(id, slot.node.awaited));
+    enter(Score::Cpu(CpuScore { gpus: slot.gpus, cpu_free, tie }));
     match &slot.layout {
-        Layout::Uniform(class) => for_each_gpu_score(id, slot, *class, &mut enter),
+        Layout::Uniform(class) => for_each_gpu_score(tie, slot, *class, &mut enter),
         Layout::Mixed(_) => {
             for class in slot.layout.classes() {
-                for_each_gpu_score(id, slot, class, &mut enter);
+                for_each_gpu_score(tie, slot, class, &mut enter);
             }
         }
     }
 }
 
-fn for_each_gpu_score(
-    id: SlotId,
-    slot: &Slot<'_>,
-    class: ClassIndex,
-    enter: &mut impl FnMut(Score),
-) {
+fn for_each_gpu_score(tie: Tie, slot: &Slot<'_>, class: ClassIndex, enter: &mut impl FnMut(Score)) {
     let whole_free = slot.whole_free(class);
     let cpu_free = slot.free.cpu_milli;
     if whole_free > 0 {
-        enter(Score::Whole(class, WholeScore { whole_free, cpu_free, slot: id }));
+        enter(Score::Whole(class, WholeScore { whole_free, cpu_free, tie }));
     }
     for (kind, _) in slot.instances_of(class) {
         let whole_free = slot.instances_free(class, kind);
         if whole_free > 0 {
-            enter(Score::Mig(class, kind, WholeScore { whole_free, cpu_free, slot: id }));
+            enter(Score::Mig(class, kind, WholeScore { whole_free, cpu_free, tie }));
         }
     }
     let mut untouched_seen = false;
@@ -490,7 +487,7 @@ fn for_each_gpu_score(
         }
         untouched_seen |= untouched;
         let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
-        enter(Score::Share(class, ShareScore { gpu_free, whole_free, cpu_free, slot: id, gpu }));
+        enter(Score::Share(class, ShareScore { gpu_free, whole_free, cpu_free, tie, gpu }));
     }
 }
 

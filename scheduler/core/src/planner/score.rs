@@ -8,6 +8,28 @@ use crate::mig::MigKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SlotId(pub u32);
 
+/// Which of two nodes comes first that are equal otherwise: one that has reported before one that is awaited, since there it
+/// can start now; then by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tie(u32);
+
+impl Tie {
+    /// Before all nodes.
+    pub const FIRST: Tie = Tie(0);
+    /// Set for nodes that are awaited. No machine has so many nodes that one would need this bit.
+    const AWAITED: u32 = 1 << 31;
+
+    /// Where the node stands.
+    pub fn of(slot: SlotId, awaited: bool) -> Self {
+        if awaited { Tie(slot.0 | Self::AWAITED) } else { Tie(slot.0) }
+    }
+
+    /// The node.
+    pub fn slot(self) -> SlotId {
+        SlotId(self.0 & !Self::AWAITED)
+    }
+}
+
 /// A class of the pass, numbered in the order of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ClassIndex(pub u16);
@@ -20,8 +42,8 @@ pub(super) struct WholeScore {
     pub whole_free: u32,
     /// Free CPUs.
     pub cpu_free: CpuMilli,
-    /// By name.
-    pub slot: SlotId,
+    /// Among equals.
+    pub tie: Tie,
 }
 
 /// A GPU for a share: the fullest that still fits, and before an untouched one is broken, one on the node that has
@@ -34,8 +56,8 @@ pub(super) struct ShareScore {
     pub whole_free: u32,
     /// Free CPUs of its node.
     pub cpu_free: CpuMilli,
-    /// By name.
-    pub slot: SlotId,
+    /// Among equals.
+    pub tie: Tie,
     /// Position in the inventory.
     pub gpu: u32,
 }
@@ -47,8 +69,8 @@ pub(super) struct CpuScore {
     pub gpus: u32,
     /// Free CPUs.
     pub cpu_free: CpuMilli,
-    /// By name.
-    pub slot: SlotId,
+    /// Among equals.
+    pub tie: Tie,
 }
 
 /// A score in the index it belongs to.

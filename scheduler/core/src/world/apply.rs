@@ -58,6 +58,7 @@ impl World {
             Change::NodeHeard { node, liveness, at } => self.with_node(node, |node| {
                 node.liveness = *liveness;
                 node.liveness_since = *at;
+                node.awaited = false;
             }),
             Change::NodeLeftovers { node, attempts } => {
                 self.with_node(node, |node| node.leftovers = attempts.iter().copied().collect());

@@ -27,6 +27,9 @@ pub struct Node {
     pub liveness: Liveness,
     /// Since when it stands so.
     pub liveness_since: UnixMicros,
+    /// Nothing was heard of it yet, and it is counted on all the same: only in the world of a planner that plans while nodes
+    /// come back.
+    pub awaited: bool,
     /// What is free.
     pub free: NodeFree,
     /// Attempts that hold something here.
@@ -76,6 +79,7 @@ impl Node {
             admin,
             liveness: Liveness::Unknown,
             liveness_since: UnixMicros::default(),
+            awaited: false,
             free,
             attempts: BTreeSet::new(),
             leftovers: BTreeSet::new(),
@@ -116,6 +120,7 @@ impl Node {
         match self.liveness {
             Liveness::Ready if self.leftovers.is_empty() => None,
             Liveness::Ready => Some("being cleaned of an earlier attempt".to_owned()),
+            Liveness::Unknown if self.awaited => None,
             Liveness::Unknown => Some("not heard since the scheduler started".to_owned()),
             Liveness::Suspect => Some("not heard lately".to_owned()),
             Liveness::Lost => Some("lost".to_owned()),
@@ -125,15 +130,16 @@ impl Node {
     /// Whether maintenance alone keeps new work off it, so that it takes some again when that is over.
     #[must_use]
     pub fn only_maintained(&self) -> bool {
-        let would = self.admin == Admin::Active && self.liveness == Liveness::Ready;
+        let would =
+            self.admin == Admin::Active && (self.liveness == Liveness::Ready || self.awaited);
         let sound = self.health.node.state.takes_work() && self.leftovers.is_empty();
         self.maintenance.is_some() && would && sound
     }
 
-    /// Whether its GPUs count as capacity: nobody took it out, and it is heard or was a moment ago.
+    /// Whether its GPUs count as capacity: nobody took it out, and it is heard, was a moment ago, or is counted on.
     #[must_use]
     pub fn is_in_service(&self) -> bool {
-        let heard = matches!(self.liveness, Liveness::Ready | Liveness::Suspect);
+        let heard = matches!(self.liveness, Liveness::Ready | Liveness::Suspect) || self.awaited;
         let sound = self.health.node.state.takes_work();
         self.admin == Admin::Active && self.maintenance.is_none() && sound && heard
     }

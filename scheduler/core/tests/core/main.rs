@@ -33,6 +33,7 @@ mod lend;
 mod lending;
 mod measured;
 mod mig;
+mod muster;
 mod naive;
 mod nvlink;
 mod overview;
