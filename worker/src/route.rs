@@ -2,8 +2,8 @@
 //! without any.
 //!
 //! Addresses are tried in turn. One that stands by names the leader, which is tried next and remembered. After a stream
-//! that was good, each node comes back at a moment of its own within a second, which its name decides; then all try about
-//! once a second as long as a leader may be about to take over, and more and more rarely after.
+//! that was good, each node comes back at a moment of its own, which its name decides, within the time that the scheduler
+//! told; then all try about once a second as long as a leader may be about to take over, and more and more rarely after.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use gotgan_proto::{LEADER_ADDRESS, NOT_LEADER};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// Workers that lost the same leader come back spread over this time.
-pub const SPREAD: Duration = Duration::from_secs(1);
+/// Workers that lost the same leader come back spread over this time, if it told them no other.
+const SPREAD: Duration = Duration::from_secs(1);
 /// Longest pause while a take-over is awaited.
 const EAGER_MAX: Duration = Duration::from_secs(1);
 /// First pause after a stream that never was a good one.
@@ -45,6 +45,8 @@ pub struct Route {
     longest: Duration,
     /// Of the node, below a thousand.
     place: u32,
+    /// Within what time it comes back after a good stream.
+    spread: Duration,
 }
 
 impl Route {
@@ -55,7 +57,15 @@ impl Route {
         node.hash(&mut hasher);
         let place = u32::try_from(hasher.finish() % 1_000).unwrap_or(0);
         let addresses = addresses.to_vec();
-        Self { addresses, next: 0, hinted: None, tries: 0, longest, place }
+        Self { addresses, next: 0, hinted: None, tries: 0, longest, place, spread: SPREAD }
+    }
+
+    /// Takes the time within which the scheduler asks it to come back, milliseconds; 0 if it told none.
+    pub fn told(&mut self, return_within_ms: u32) {
+        self.spread = match return_within_ms {
+            0 => SPREAD,
+            told => Duration::from_millis(told.into()),
+        };
     }
 
     /// The address to try now; `None` if none was given.
@@ -71,7 +81,7 @@ impl Route {
         match ended {
             Ended::Served => {
                 self.tries = 0;
-                return self.part_of(SPREAD, self.place);
+                return self.part_of(self.spread, self.place);
             }
             Ended::StandsBy(leader) => {
                 self.pass_on();
@@ -192,16 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_lost_a_leader_come_back_spread_over_a_second() {
-        let mut tenths = [0_u32; 10];
-        for node in 0..6_250 {
-            let name = format!("busan-1-{node:04}");
-            let mut route = Route::new(&name, &["https://a:1".to_owned()], LONGEST);
-            let rest = route.rest(Ended::Served, 0);
-            assert!(rest < SPREAD);
-            tenths[usize::try_from(rest.as_millis() / 100).unwrap_or(9)] += 1;
+    fn nodes_that_lost_a_leader_come_back_spread_over_the_time_that_it_told() {
+        for (told, spread_ms) in [(0, 1_000), (3_125, 3_125)] {
+            let mut tenths = [0_u32; 10];
+            for node in 0..6_250 {
+                let name = format!("busan-1-{node:04}");
+                let mut route = Route::new(&name, &["https://a:1".to_owned()], LONGEST);
+                route.told(told);
+                let rest_ms = route.rest(Ended::Served, 0).as_millis();
+                assert!(rest_ms < spread_ms);
+                tenths[usize::try_from(rest_ms * 10 / spread_ms).unwrap_or(9)] += 1;
+            }
+            assert!(tenths.iter().all(|count| (500..=750).contains(count)), "{tenths:?}");
         }
-        assert!(tenths.iter().all(|count| (500..=750).contains(count)), "{tenths:?}");
     }
 
     #[test]

@@ -159,12 +159,16 @@ impl Session {
         let Link { schedulers, backoff_max, .. } = &self.link;
         let mut route = Route::new(&self.inventory.node.node, schedulers, *backoff_max);
         while let Some(address) = route.address().map(str::to_owned) {
-            let mut registered_at = None;
-            let ended = match self.stream(lines, &address, &mut registered_at).await {
+            let mut registered = None;
+            let streamed = self.stream(lines, &address, &mut registered).await;
+            if let Some((_, welcome)) = registered {
+                route.told(welcome.return_within_ms);
+            }
+            let ended = match streamed {
                 Err(SessionError::Stopped(stopped)) => return stopped,
                 Ok(()) => Ended::Served,
                 Err(error) => {
-                    let ended = ended(&error, registered_at);
+                    let ended = ended(&error, registered.map(|(at, _)| at));
                     if !matches!(ended, Ended::StandsBy(_)) {
                         lines.give_up(&address);
                     }
@@ -182,7 +186,7 @@ impl Session {
         &self,
         lines: &Lines,
         address: &str,
-        registered_at: &mut Option<Instant>,
+        registered: &mut Option<(Instant, Registered)>,
     ) -> Result<(), SessionError> {
         let channel = lines.to(address).await?;
         let attached = self.handle.ask(Input::Attach).await?;
@@ -211,7 +215,7 @@ impl Session {
         if welcome.epoch < epoch {
             return Err(SessionError::OldLeader { epoch: welcome.epoch, newest: epoch });
         }
-        *registered_at = Some(Instant::now());
+        *registered = Some((Instant::now(), welcome));
         tracing::info!(scheduler = address, epoch = welcome.epoch, "registered");
         self.handle.tell(Input::Order(Order::Registered(welcome))).await?;
         // Reading must not wait for writing, nor the other way round: the peer may do the same.

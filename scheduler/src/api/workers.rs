@@ -9,6 +9,7 @@ use futures::Stream;
 use gotgan_core::health::{Damped, GpuLook};
 use gotgan_core::ids::{AttemptId, GpuUuid, NodeName};
 use gotgan_core::lifecycle::{self, Folded, MemberEvent, Report};
+use gotgan_core::muster;
 use gotgan_core::node::Liveness;
 use gotgan_core::nvlink;
 use gotgan_proto::v1;
@@ -259,8 +260,11 @@ impl Session {
         let held = convert::held_attempts(&register.held);
         let services = Arc::clone(&self.services);
         let (node, number) = (self.node.clone(), self.number);
-        let registered =
-            v1::Registered { epoch: services.epoch.0, heartbeat_ms: services.timing.heartbeat_ms };
+        let registered = v1::Registered {
+            epoch: services.epoch.0,
+            heartbeat_ms: services.timing.heartbeat_ms,
+            return_within_ms: muster::return_within_ms(services.dispatcher.known_nodes()),
+        };
         let hello = v1::SchedulerMessage { message: Some(Order::Registered(registered)) };
         // Just made, so it has room.
         let _ = outbox.try_send(Box::new(hello));

@@ -1,6 +1,7 @@
 //! Dispatch: one bounded outbox a worker, filled from what the state says the worker must be told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use gotgan_core::attempt::{Attempt, AttemptState};
@@ -26,6 +27,8 @@ pub struct Dispatcher {
     outboxes: Mutex<BTreeMap<NodeName, Outbox>>,
     /// Attempts that have not ended; their processes may call back.
     live: RwLock<BTreeSet<AttemptId>>,
+    /// Nodes the world has, whether or not they are connected.
+    nodes: AtomicUsize,
     writer: OrderWriter,
 }
 
@@ -61,13 +64,21 @@ impl Dispatcher {
     /// A dispatcher without workers.
     #[must_use]
     pub fn new(writer: OrderWriter) -> Self {
-        Dispatcher { outboxes: Mutex::default(), live: RwLock::default(), writer }
+        let (outboxes, live, nodes) = Default::default();
+        Dispatcher { outboxes, live, nodes, writer }
     }
 
     /// Takes the attempts of a world that was loaded.
     pub fn reset(&self, world: &World) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         *live = world.attempts.keys().copied().collect();
+        self.nodes.store(world.nodes.len(), Ordering::Relaxed);
+    }
+
+    /// Nodes there are, whether or not they are connected.
+    #[must_use]
+    pub fn known_nodes(&self) -> usize {
+        self.nodes.load(Ordering::Relaxed)
     }
 
     /// Whether the attempt has not ended.
@@ -166,6 +177,7 @@ impl Dispatcher {
 
     /// Tells every worker what follows from the changes just committed.
     pub fn after_commit(&self, world: &World, epoch: Epoch, changes: &[Change]) {
+        self.nodes.store(world.nodes.len(), Ordering::Relaxed);
         let touched: BTreeSet<AttemptId> = changes.iter().filter_map(attempt_of).collect();
         let ended = changes.iter().filter_map(|change| match change {
             Change::AttemptMoved(attempt) if attempt.state == AttemptState::Ended => Some(attempt),

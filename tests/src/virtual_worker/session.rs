@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gotgan_proto::v1::scheduler_message::Message as Order;
 use gotgan_proto::v1::worker_message::Message;
 use gotgan_proto::v1::workers_client::WorkersClient;
-use gotgan_proto::v1::{Heartbeat, LogData, Report, SchedulerMessage, WorkerMessage};
+use gotgan_proto::v1::{Heartbeat, LogData, Registered, Report, SchedulerMessage, WorkerMessage};
 use gotgan_worker::lines::Lines;
 use gotgan_worker::route::{Ended, Route, is_standby, leader_of};
 use tokio::sync::mpsc;
@@ -40,7 +40,7 @@ pub async fn run(link: Link, journal: Arc<Mutex<Journal>>) {
     loop {
         // Why a stream broke does not matter: what it lost is sent again by the next one.
         if let Ok(client) = link.connect().await {
-            let _ = stream(client, &link, &journal, &mut false).await;
+            let _ = stream(client, &link, &journal, &mut None).await;
         }
         tokio::time::sleep(BACKOFF).await;
     }
@@ -58,16 +58,19 @@ async fn follow_the_leader(link: Link, addresses: &[String], journal: &Mutex<Jou
 async fn go_round(link: &Link, lines: &Lines, addresses: &[String], journal: &Mutex<Journal>) {
     let mut route = Route::new(link.node(), addresses, BACKOFF_MAX);
     while let Some(address) = route.address().map(str::to_owned) {
-        let mut registered = false;
+        let mut registered = None;
         let streamed = match lines.to(&address).await {
             Ok(channel) => stream(client(channel), link, journal, &mut registered).await,
             Err(_) => Err(Broken(None)),
         };
         let ended = match streamed {
             Err(Broken(Some(status))) if is_standby(&status) => Ended::StandsBy(leader_of(&status)),
-            _ if registered => Ended::Served,
+            _ if registered.is_some() => Ended::Served,
             _ => Ended::Failed,
         };
+        if let Some(Registered { return_within_ms, .. }) = registered {
+            route.told(return_within_ms);
+        }
         if !matches!(ended, Ended::StandsBy(_)) {
             lines.give_up(&address);
         }
@@ -90,7 +93,7 @@ async fn stream(
     mut client: WorkersClient<Channel>,
     link: &Link,
     journal: &Mutex<Journal>,
-    registered: &mut bool,
+    registered: &mut Option<Registered>,
 ) -> Result<(), Broken> {
     let (output, outgoing) = mpsc::channel(OUTPUT_QUEUE);
     let register = lock(journal).register();
@@ -102,7 +105,7 @@ async fn stream(
     let Some(Order::Registered(welcome)) = first.and_then(|first| first.message) else {
         return Err(Broken(None));
     };
-    *registered = true;
+    *registered = Some(welcome);
     let heartbeat_ms = match welcome.heartbeat_ms {
         0 => HEARTBEAT_DEFAULT_MS,
         named => named,

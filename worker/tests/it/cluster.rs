@@ -97,7 +97,7 @@ impl Workers for Service {
         let (orders, stream) = mpsc::channel(64);
         let epoch = self.epoch.load(Ordering::Relaxed);
         let heartbeat_ms = self.heartbeat_ms.load(Ordering::Relaxed);
-        let welcome = Registered { epoch, heartbeat_ms };
+        let welcome = Registered { epoch, heartbeat_ms, return_within_ms: 0 };
         let welcome = SchedulerMessage { message: Some(Order::Registered(welcome)) };
         orders.send(Ok(welcome)).await.unwrap();
         let orders = Orders(orders);

@@ -232,7 +232,8 @@ impl Workers for Front {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (orders, waiting) = mpsc::channel(ORDERS);
-        let hello = v1::Registered { epoch: EPOCH, heartbeat_ms: self.heartbeat_ms };
+        let heartbeat_ms = self.heartbeat_ms;
+        let hello = v1::Registered { epoch: EPOCH, heartbeat_ms, return_within_ms: 0 };
         let hello = SchedulerMessage { message: Some(Order::Registered(hello)) };
         // Just made, so it has room.
         let _ = orders.try_send(Ok(hello));
