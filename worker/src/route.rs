@@ -24,8 +24,12 @@ const EAGER_TRIES: u32 = 20;
 /// How a try ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// A good stream has ended: registered, and no passing one.
-    Served,
+    /// A good stream has ended: registered, and no passing one. The scheduler had asked to come back within so many
+    /// milliseconds; 0 if it told none.
+    Served {
+        /// How long.
+        return_within_ms: u32,
+    },
     /// A scheduler that stands by answered; it may have said who leads.
     StandsBy(Option<String>),
     /// Anything else.
@@ -45,8 +49,6 @@ pub struct Route {
     longest: Duration,
     /// Of the node, below a thousand.
     place: u32,
-    /// Within what time it comes back after a good stream.
-    spread: Duration,
 }
 
 impl Route {
@@ -57,15 +59,7 @@ impl Route {
         node.hash(&mut hasher);
         let place = u32::try_from(hasher.finish() % 1_000).unwrap_or(0);
         let addresses = addresses.to_vec();
-        Self { addresses, next: 0, hinted: None, tries: 0, longest, place, spread: SPREAD }
-    }
-
-    /// Takes the time within which the scheduler asks it to come back, milliseconds; 0 if it told none.
-    pub fn told(&mut self, return_within_ms: u32) {
-        self.spread = match return_within_ms {
-            0 => SPREAD,
-            told => Duration::from_millis(told.into()),
-        };
+        Self { addresses, next: 0, hinted: None, tries: 0, longest, place }
     }
 
     /// The address to try now; `None` if none was given.
@@ -79,9 +73,13 @@ impl Route {
     pub fn rest(&mut self, ended: Ended, chance: u32) -> Duration {
         let was_hinted = self.hinted.take().is_some();
         match ended {
-            Ended::Served => {
+            Ended::Served { return_within_ms } => {
                 self.tries = 0;
-                return self.part_of(self.spread, self.place);
+                let spread = match return_within_ms {
+                    0 => SPREAD,
+                    told => Duration::from_millis(told.into()),
+                };
+                return self.part_of(spread, self.place);
             }
             Ended::StandsBy(leader) => {
                 self.pass_on();
@@ -174,7 +172,7 @@ mod tests {
         route.rest(Ended::Failed, 0);
         assert_eq!(route.rest(stands_by("https://b:1"), 999), Duration::ZERO);
         assert_eq!(route.address(), Some("https://b:1"));
-        route.rest(Ended::Served, 0);
+        route.rest(Ended::Served { return_within_ms: 0 }, 0);
         assert_eq!(route.address(), Some("https://b:1"));
     }
 
@@ -208,8 +206,8 @@ mod tests {
             for node in 0..6_250 {
                 let name = format!("busan-1-{node:04}");
                 let mut route = Route::new(&name, &["https://a:1".to_owned()], LONGEST);
-                route.told(told);
-                let rest_ms = route.rest(Ended::Served, 0).as_millis();
+                let ended = Ended::Served { return_within_ms: told };
+                let rest_ms = route.rest(ended, 0).as_millis();
                 assert!(rest_ms < spread_ms);
                 tenths[usize::try_from(rest_ms * 10 / spread_ms).unwrap_or(9)] += 1;
             }

@@ -160,15 +160,11 @@ impl Session {
         let mut route = Route::new(&self.inventory.node.node, schedulers, *backoff_max);
         while let Some(address) = route.address().map(str::to_owned) {
             let mut registered = None;
-            let streamed = self.stream(lines, &address, &mut registered).await;
-            if let Some((_, welcome)) = registered {
-                route.told(welcome.return_within_ms);
-            }
-            let ended = match streamed {
+            let ended = match self.stream(lines, &address, &mut registered).await {
                 Err(SessionError::Stopped(stopped)) => return stopped,
-                Ok(()) => Ended::Served,
+                Ok(()) => served(registered),
                 Err(error) => {
-                    let ended = ended(&error, registered.map(|(at, _)| at));
+                    let ended = ended(&error, registered);
                     if !matches!(ended, Ended::StandsBy(_)) {
                         lines.give_up(&address);
                     }
@@ -365,15 +361,19 @@ fn heartbeat_interval(wanted_ms: u32) -> Duration {
     Duration::from_millis(u64::from(wanted_ms.max(HEARTBEAT_MIN_MS)))
 }
 
-fn ended(error: &SessionError, registered_at: Option<Instant>) -> Ended {
-    let good = registered_at.is_some_and(|at| at.elapsed() > GOOD_STREAM);
+fn ended(error: &SessionError, registered: Option<(Instant, Registered)>) -> Ended {
+    let good = registered.is_some_and(|(at, _)| at.elapsed() > GOOD_STREAM);
     match error {
         SessionError::Status(status) if route::is_standby(status) => {
             Ended::StandsBy(route::leader_of(status))
         }
-        _ if good => Ended::Served,
+        _ if good => served(registered),
         _ => Ended::Failed,
     }
+}
+
+fn served(registered: Option<(Instant, Registered)>) -> Ended {
+    Ended::Served { return_within_ms: registered.map_or(0, |(_, told)| told.return_within_ms) }
 }
 
 /// Thousands of workers must not come back in step.

@@ -20,7 +20,7 @@ use crate::amount::{GpuMilli, MemoryMib, Ngh, UnixMicros};
 use crate::ids::JobId;
 use crate::job::{Job, JobState};
 use crate::muster;
-use crate::plan::{Blocker, BlockerKind, Report, Unit};
+use crate::plan::{Blocker, BlockerKind, Report, Unit, spelled};
 use crate::planner::budgets::OVERUSE;
 use crate::planner::gang::FOR_IMAGES;
 use crate::planner::limits::ANY_CLASS;
@@ -197,12 +197,7 @@ fn nodes_of(world: &World, job: &Job) -> String {
         return "its nodes".to_owned();
     };
     let nodes = &attempt.placement.nodes;
-    let named = nodes.iter().take(NAMED_MAX).map(|allocation| allocation.node.as_str());
-    let names = named.collect::<Vec<_>>().join(", ");
-    match nodes.len().saturating_sub(NAMED_MAX) {
-        0 => names,
-        more => format!("{names} and {more} more"),
-    }
+    spelled(nodes.iter().map(|allocation| allocation.node.as_str()), NAMED_MAX)
 }
 
 fn with_detail(word: &str, job: &Job) -> String {

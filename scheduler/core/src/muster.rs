@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::attempt::Placement;
 use crate::ids::JobId;
 use crate::node::{Admin, Liveness};
-use crate::plan::{Blocker, BlockerKind, Decision, Plan, Unit};
+use crate::plan::{Blocker, BlockerKind, Decision, Plan, Unit, spelled};
 use crate::world::{Node, World};
 
 /// Shortest and longest time in which nodes come back, milliseconds. A node is missed after fifteen seconds.
@@ -152,20 +152,16 @@ fn awaits(placement: &Placement, world: &World) -> Option<Blocker> {
     if awaited.is_empty() {
         return None;
     }
-    let named = awaited.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    let more = match awaited.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let named = spelled(awaited.iter(), NAMED_MAX);
     let (all, missing) = (placement.nodes.len() as u64, awaited.len() as u64);
     Some(Blocker {
         kind: BlockerKind::NodesUnavailable,
-        subject: format!("{named}{more}"),
+        note: format!("{named} (not heard since this scheduler began to lead)"),
+        subject: named,
         needed: all,
         available: all - missing,
         limit: all,
         unit: Unit::Nodes,
-        note: format!("{named}{more} (not heard since this scheduler began to lead)"),
     })
 }
 

@@ -154,6 +154,20 @@ pub(crate) fn ranked(mut blockers: Vec<Blocker>) -> Vec<Blocker> {
     blockers
 }
 
+/// The first so many names or words, and the rest by their number.
+pub(crate) fn spelled<W: AsRef<str>>(
+    words: impl ExactSizeIterator<Item = W>,
+    named_max: usize,
+) -> String {
+    let more = words.len().saturating_sub(named_max);
+    let mut text = String::new();
+    for (place, word) in words.take(named_max).enumerate() {
+        text.push_str(if place == 0 { "" } else { ", " });
+        text.push_str(word.as_ref());
+    }
+    if more == 0 { text } else { format!("{text} and {more} more") }
+}
+
 /// One reason why a job waits, with its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocker {

@@ -68,7 +68,7 @@ impl Dispatcher {
         Dispatcher { outboxes, live, nodes, writer }
     }
 
-    /// Takes the attempts of a world that was loaded.
+    /// Takes the attempts and the number of nodes of a world that was loaded.
     pub fn reset(&self, world: &World) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         *live = world.attempts.keys().copied().collect();

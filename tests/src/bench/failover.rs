@@ -3,8 +3,8 @@
 //! On PostgreSQL, with the nodes and the queue of a country. All classes but one are full and a long queue waits for them.
 //! The moment a leader is killed, somebody who was told of both schedulers submits a job for the class that is free; what is
 //! measured is from the kill to the node that starts that job. It takes a standby to see it or a program to be started, the
-//! world to be loaded, a first pass over the queue, nodes of that class to come back, and the person's own tries. At the end every job that was
-//! acknowledged must have started once.
+//! world to be loaded, a first pass over the queue, nodes of that class to come back, and the person's own tries. At the end
+//! every job that was acknowledged must have started once.
 
 use std::time::{Duration, Instant};
 
@@ -119,11 +119,8 @@ impl Pair {
 
     /// The API of the one that leads.
     fn api(&self) -> Api {
-        self.api_of(&self.cluster.scheduler)
-    }
-
-    fn api_of(&self, scheduler: &SchedulerProcess) -> Api {
-        Api::new(channel(&scheduler.url(), self.ca.as_deref()), Some(&self.token))
+        let url = self.cluster.scheduler.url();
+        Api::new(channel(&url, self.ca.as_deref()), Some(&self.token))
     }
 
     /// From the kill of the leader to a start by the other, which leads then; the killed one stands by.

@@ -63,14 +63,13 @@ async fn go_round(link: &Link, lines: &Lines, addresses: &[String], journal: &Mu
             Ok(channel) => stream(client(channel), link, journal, &mut registered).await,
             Err(_) => Err(Broken(None)),
         };
-        let ended = match streamed {
-            Err(Broken(Some(status))) if is_standby(&status) => Ended::StandsBy(leader_of(&status)),
-            _ if registered.is_some() => Ended::Served,
-            _ => Ended::Failed,
+        let ended = match (streamed, registered) {
+            (Err(Broken(Some(status))), _) if is_standby(&status) => {
+                Ended::StandsBy(leader_of(&status))
+            }
+            (_, Some(Registered { return_within_ms, .. })) => Ended::Served { return_within_ms },
+            (_, None) => Ended::Failed,
         };
-        if let Some(Registered { return_within_ms, .. }) = registered {
-            route.told(return_within_ms);
-        }
         if !matches!(ended, Ended::StandsBy(_)) {
             lines.give_up(&address);
         }

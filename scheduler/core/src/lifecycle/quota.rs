@@ -9,6 +9,7 @@ use crate::change::{Change, EventKind, Subject};
 use crate::digest::Digest;
 use crate::forecast::{Forecast, forecast};
 use crate::ids::{LotName, UserName};
+use crate::plan::spelled;
 use crate::quota::audit::{Edit, Source, Warrant, edits, record};
 use crate::quota::{Approval, ChangeSize, Proposal, QuotaBook, changed_between};
 use crate::world::World;
@@ -281,14 +282,10 @@ pub fn turn_quota(draft: &mut Draft<'_>) {
     let before = Arc::clone(&draft.world.quota);
     draft.push(Change::QuotaTurned { at: draft.now });
     let changed = changed_between(&before, &draft.world.quota);
-    let named: Vec<&str> = changed.iter().take(NAMED_MAX).map(|path| path.as_str()).collect();
-    let more = match changed.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let text = match named.as_slice() {
-        [] => "a date of the quota tree has come; no node changed".to_owned(),
-        named => format!("by its dates the quota tree changed at {}{more}", named.join(", ")),
+    let named = spelled(changed.iter().map(|path| path.as_str()), NAMED_MAX);
+    let text = match named.is_empty() {
+        true => "a date of the quota tree has come; no node changed".to_owned(),
+        false => format!("by its dates the quota tree changed at {named}"),
     };
     draft.tell(Subject::Quota, EventKind::QuotaTurned, text);
 }

@@ -21,7 +21,7 @@ use super::slot::Slot;
 use super::standing::Standings;
 use crate::amount::UnixMicros;
 use crate::mig::MigKind;
-use crate::plan::{Blocker, BlockerKind, Unit, ranked};
+use crate::plan::{Blocker, BlockerKind, Unit, ranked, spelled};
 use crate::spec::GpuRequest;
 
 mod amounts;
@@ -355,7 +355,7 @@ impl<'w> Look<'_, 'w> {
 
     /// The first few nodes by a word each, the rest by their number.
     fn spell(&self, nodes: &[SlotId], word: impl Fn(&Slot<'w>) -> String) -> String {
-        spelled(nodes.iter().map(|id| word(self.slot(*id))))
+        spelled(nodes.iter().map(|id| word(self.slot(*id))), NAMED_MAX)
     }
 
     /// Nodes that serve right now.
@@ -432,13 +432,6 @@ impl<'w> Look<'_, 'w> {
         let (kind, subject) = (BlockerKind::Capacity, self.class_word());
         Blocker { kind, subject, needed, available, limit, unit, note }
     }
-}
-
-/// The first few words, the rest by their number.
-fn spelled(words: impl ExactSizeIterator<Item = String>) -> String {
-    let more = words.len().saturating_sub(NAMED_MAX);
-    let named = words.take(NAMED_MAX).collect::<Vec<_>>().join(", ");
-    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 fn why_unavailable(slot: &Slot<'_>) -> String {

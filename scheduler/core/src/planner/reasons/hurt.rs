@@ -1,9 +1,9 @@
 //! GPUs that are out for their health as a reason for waiting: with them the machine would serve.
 
-use super::{Machine, NAMED_MAX, Slot, spelled};
+use super::{Machine, NAMED_MAX, Slot};
 use crate::ids::GpuClass;
 use crate::node::Gpu;
-use crate::plan::{Blocker, BlockerKind, Unit};
+use crate::plan::{Blocker, BlockerKind, Unit, spelled};
 use crate::planner::request::Family;
 use crate::spec::GpuRequest;
 
@@ -32,7 +32,7 @@ pub(super) fn or_hurt(
         available: 0,
         limit: all,
         unit: Unit::Nodes,
-        note: spelled(hurt.iter().map(|slot| words(slot))),
+        note: spelled(hurt.iter().map(|slot| words(slot)), NAMED_MAX),
     }]
 }
 
