@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gotgan_core::amount::{GpuMilli, UnixMicros};
 use gotgan_core::fragmentation::{ClassNumber, ClassSet, Counts, GpuShape, Mix, Room, Shape};
 use gotgan_core::ids::{GpuClass, JobId, NodeName};
-use gotgan_core::job::{Job, JobState};
+use gotgan_core::job::Job;
 use gotgan_core::node::Gpu;
 use gotgan_core::quota::entitle::{Arena, Entitlements};
 use gotgan_core::spec::GpuRequest;
@@ -17,47 +17,12 @@ use gotgan_core::world::{Node, Usage, World};
 /// GPUs by node: which of them, by position in the inventory.
 pub type Start = BTreeMap<NodeName, Vec<usize>>;
 
-/// What starts where.
-pub fn plan(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
-    let waiting = world
-        .jobs
-        .values()
-        .filter(|job| matches!(job.status.state, JobState::Pending | JobState::Held));
-    let projects: BTreeSet<_> = waiting.map(|job| &job.spec.project).collect();
-    let by_turns = has_tiers(world) || projects.len() > 1;
-    if by_turns { plan_by_turns(world, now) } else { plan_by_queue(world, now) }
-}
-
 fn has_tiers(world: &World) -> bool {
     world.quota.nodes.values().flat_map(|node| node.guarantees.values()).any(|gpus| !gpus.is_zero())
 }
 
-/// In the order of the queue.
-fn plan_by_queue(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
-    let mut nodes: BTreeMap<NodeName, Node> = world.nodes.clone();
-    nodes.retain(|_, node| node.takes_work());
-    let mut usage = world.usage.clone();
-    let mut starts = BTreeMap::new();
-    let typical = Typical::of(world);
-    let mut power = Power::of(world);
-    for key in &world.queue {
-        let job = &world.jobs[&key.job];
-        if !job.status.waits_for.is_empty() || job.status.not_before > now {
-            continue;
-        }
-        let all = classes(world, job);
-        let allowed = all.iter().filter(|class| allowed(world, &usage, job, class.as_ref()));
-        if let Some((class, start)) = lightest(&typical, &nodes, &power, job, allowed) {
-            take(&mut nodes, &mut usage, job, class.as_ref(), &start);
-            power.take(job, class.as_ref(), &start);
-            starts.insert(job.id, start);
-        }
-    }
-    starts
-}
-
-/// By guarantees and shares: looks at every job again after every one it has dealt with. Knows no past.
-fn plan_by_turns(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
+/// What starts where, by guarantees and shares: looks at every job again after every one it has dealt with. Knows no past.
+pub fn plan(world: &World, now: UnixMicros) -> BTreeMap<JobId, Start> {
     let mut nodes: BTreeMap<NodeName, Node> = world.nodes.clone();
     nodes.retain(|_, node| node.takes_work());
     let mut usage = world.usage.clone();

@@ -14,6 +14,7 @@ use gotgan_core::precedence::{
 use gotgan_core::world::{CohortKey, World};
 
 use crate::cluster::TestCluster;
+use crate::naive;
 
 /// Panics if a start contradicts what the pass has written down.
 pub fn hold_against_record(world: &World, plan: &Plan) {
@@ -151,6 +152,22 @@ fn of_one_project_the_priority_decides_and_then_the_age() {
     let plan = cluster.check().plan;
     let rule = rule(&judged(&cluster, &plan, third, second));
     assert!(matches!(rule, Rule::Age | Rule::Number), "{rule:?}");
+}
+
+#[test]
+fn of_one_project_and_age_the_larger_one_is_first() {
+    let mut cluster = TestCluster::new();
+    cluster.node("n1").gpus(8, "b200").memory_gib(8).add();
+    let job = |cluster: &mut TestCluster, gpus| {
+        let job = cluster.job().project("public/a").waiting_since_s(9).memory_gib(5);
+        if gpus > 0 { job.gpus(gpus, "b200").submit() } else { job.submit() }
+    };
+    cluster.limit("public/a", &[]);
+    let [small, large] = [0, 1].map(|gpus| job(&mut cluster, gpus));
+    let plan = cluster.check().plan;
+    assert_eq!(rule(&judged(&cluster, &plan, large, small)), Rule::Size);
+    let naive = naive::plan(&cluster.world, cluster.now);
+    assert_eq!(naive.keys().collect::<Vec<_>>(), [&large]);
 }
 
 #[test]

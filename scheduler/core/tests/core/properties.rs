@@ -74,6 +74,12 @@ proptest! {
     }
 
     #[test]
+    fn where_all_are_of_one_project_it_decides_exactly_as_the_naive_one_too(sketch in sketch()) {
+        let mut cluster = sketch.of_one_project().build();
+        as_the_naive_one(&mut cluster)?;
+    }
+
+    #[test]
     fn with_instances_it_decides_exactly_as_the_naive_one_too(
         sketch in sketch(), cuts in any::<[u32; 4]>(),
     ) {
