@@ -1,7 +1,6 @@
 //! Rows to domain types. The columns are the same on both databases, so their types are named once, here.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -118,24 +117,27 @@ pub(crate) fn job(row: JobRow) -> Result<Job> {
     job_that_asks(asks, (*id, owner, key, digest, *submitted, status, spec, *array))
 }
 
-/// Many jobs. What several ask for in the same words is decoded once, and is theirs together: people submit the same
-/// thing again and again, and a country's queue is read at a start that others wait for.
-pub(crate) fn jobs<'r, J: From<Job>>(
-    rows: impl Iterator<Item = Result<JobRow<&'r str>>>,
-) -> Result<Vec<J>> {
-    let mut asked: HashMap<&str, Arc<JobSpec>> = HashMap::new();
-    let decode = |row: Result<JobRow<&'r str>>| {
-        let row = row?;
+/// A decoder of many jobs. What several ask for in the same words is decoded once, and is theirs together: people submit the
+/// same thing again and again, and a country's queue is read at a start that others wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    asked: HashMap<Box<str>, Arc<JobSpec>>,
+}
+
+impl Jobs {
+    /// The next one.
+    pub fn job(&mut self, row: JobRow<&str>) -> Result<Job> {
         let (id, .., spec, _) = row;
-        let asks = match asked.entry(spec) {
-            Entry::Occupied(known) => Arc::clone(known.get()),
-            Entry::Vacant(new) => {
-                Arc::clone(new.insert(Arc::new(json(&|| format!("job {id}"), spec)?)))
+        let asks = match self.asked.get(spec) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new = Arc::new(json(&|| format!("job {id}"), spec)?);
+                self.asked.insert(spec.into(), Arc::clone(&new));
+                new
             }
         };
-        job_that_asks(asks, row).map(J::from)
-    };
-    rows.map(decode).collect()
+        job_that_asks(asks, row)
+    }
 }
 
 fn job_that_asks(spec: Arc<JobSpec>, row: JobRow<&str>) -> Result<Job> {
@@ -476,16 +478,16 @@ mod tests {
     const STATUS: &str = r#"{"state":"pending","detail":"","queued":1,"not_before":1,"started":null,"ended":null,
         "attempt":0,"failures":0,"losses":0,"waits_for":[],"avoid":[],"pending_action":null,"cause":null,"exit":null}"#;
 
-    fn row<'r>(id: i64, key: &'r str, spec: &'r str) -> Result<JobRow<&'r str>> {
-        Ok((id, "minji", key, "digest", 1, STATUS, spec, None))
+    fn row<'r>(id: i64, key: &'r str, spec: &'r str) -> JobRow<&'r str> {
+        (id, "minji", key, "digest", 1, STATUS, spec, None)
     }
 
     #[test]
     fn jobs_that_ask_the_same_in_the_same_words_share_it_and_others_do_not() {
         let other = SPEC.replace("learn", "test");
         let rows = [row(1, "a", SPEC), row(2, "b", &other), row(3, "c", SPEC)];
-        let jobs: Vec<Job> = jobs(rows.into_iter()).unwrap();
-        let [first, second, third] = jobs.as_slice() else { panic!("{jobs:?}") };
+        let mut jobs = Jobs::default();
+        let [first, second, third] = rows.map(|row| jobs.job(row).unwrap());
         assert!(Arc::ptr_eq(&first.spec, &third.spec));
         assert_eq!((first.spec.name.as_str(), second.spec.name.as_str()), ("learn", "test"));
         assert_eq!((first.key.as_str(), third.key.as_str()), ("a", "c"));
@@ -493,8 +495,7 @@ mod tests {
 
     #[test]
     fn a_job_that_cannot_be_read_is_named() {
-        let rows = [row(1, "a", SPEC), row(7, "b", "{}")];
-        let error = jobs::<Job>(rows.into_iter()).unwrap_err().to_string();
+        let error = Jobs::default().job(row(7, "b", "{}")).unwrap_err().to_string();
         assert!(error.contains("job 7"), "{error}");
     }
 }

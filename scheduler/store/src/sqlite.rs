@@ -33,7 +33,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use crate::backup::file::{BackupReader, BackupWriter};
 use crate::backup::{BackupError, Summary};
 use crate::migrations::migrator;
-use crate::sheets::{Sheet, Target};
+use crate::sheets::Sheet;
 use crate::write_op::refused;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
@@ -136,7 +136,7 @@ async fn connect(options: &Options) -> sqlx::Result<Connection> {
 }
 
 async fn prepare(connection: &mut Connection) -> sqlx::Result<()> {
-    for statement in sql::make_round() {
+    for statement in sql::ROUND_VIEWS.iter().flat_map(sql::RoundView::make) {
         // Made of constants alone.
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
@@ -145,15 +145,20 @@ async fn prepare(connection: &mut Connection) -> sqlx::Result<()> {
 
 /// Writes the round in one exchange with the driver, which is one transaction.
 async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
-    static WRITE_ROUND: LazyLock<String> = LazyLock::new(sql::write_round);
-    let mut query = sqlx::query::<Db>(WRITE_ROUND.as_str()).bind(writes::signed(epoch.0));
+    static STATEMENTS: LazyLock<Vec<String>> =
+        LazyLock::new(|| sql::ROUND_VIEWS.iter().map(sql::RoundView::write).collect());
+    let view = sql::RoundView::for_sheets(sheets);
+    let mut query = sqlx::query::<Db>(STATEMENTS[view].as_str()).bind(writes::signed(epoch.0));
     let mut sheets = sheets.iter().peekable();
-    for target in Target::ALL {
-        let sheet = sheets.next_if(|sheet| sheet.target == target);
+    for target in sql::ROUND_VIEWS[view].targets {
+        let sheet = sheets.next_if(|sheet| sheet.target == *target);
         let rows = sheet.map(|sheet| writes::signed(sheet.rows));
         query = query.bind(sheet.map(|sheet| sheet.json.as_str())).bind(rows);
     }
-    debug_assert!(sheets.next().is_none(), "sheets are in the order of Target::ALL");
+    debug_assert!(
+        sheets.next().is_none(),
+        "sheets are in the order of Target::ALL, and the view has all"
+    );
     query.execute(connection).await.map(|_| ()).map_err(|error| refused_round(error, epoch))
 }
 

@@ -9,8 +9,9 @@ use gotgan_core::fairshare::{HalfLife, History};
 use gotgan_core::job::Job;
 use gotgan_core::quota::audit::ChainHead;
 use gotgan_core::world::{QuotaAudit, Sequences, Snapshot};
+use sqlx::Database;
 
-use super::reads::{each, jobs_of, row, rows};
+use super::reads::{each, job_of, row, rows};
 use super::{Connection, Db, sql};
 use crate::decode;
 use crate::{Result, StoreError};
@@ -90,12 +91,17 @@ pub(super) async fn living(connection: &mut Connection) -> Result<(Vec<Arc<Job>>
     let mut jobs: Vec<Arc<Job>> = Vec::new();
     for statement in [sql::LIVE_JOBS, sql::LIVE_ARRAY_TASKS] {
         let rows = sqlx::query::<Db>(statement).fetch(&mut *connection);
-        jobs.append(&mut beside(rows, LOAD_JOBS, |rows: Vec<_>| jobs_of(&rows, LOAD_JOBS)).await?);
+        jobs.append(&mut beside(rows, LOAD_JOBS, jobs_of).await?);
     }
     jobs.sort_by_key(|job| job.id);
     let rows = sqlx::query_as::<Db, _>(sql::LIVE_ATTEMPTS).fetch(&mut *connection);
     let attempts = beside(rows, "load the attempts", |rows| each(rows, decode::attempt)).await?;
     Ok((jobs, attempts))
+}
+
+fn jobs_of(rows: Vec<<Db as Database>::Row>) -> Result<Vec<Arc<Job>>> {
+    let mut known = decode::Jobs::default();
+    rows.iter().map(|row| job_of(&mut known, row, LOAD_JOBS).map(Arc::new)).collect()
 }
 
 /// Where the audit chain ends, and what stands for its next entry.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use gotgan_core::alert::Alert;
 use gotgan_core::amount::{GpuMilliSeconds, UnixMicros};
 use gotgan_core::attempt::Attempt;
@@ -52,13 +53,13 @@ pub(super) fn each<R, T>(rows: Vec<R>, decode: impl Fn(R) -> Result<T>) -> Resul
     rows.into_iter().map(decode).collect()
 }
 
-/// Jobs whose texts stay in the rows until they are decoded.
-pub(super) fn jobs_of<J: From<Job>>(
-    rows: &[<Db as Database>::Row],
+/// The job of a row, whose texts stay there until they are decoded.
+pub(super) fn job_of(
+    known: &mut decode::Jobs,
+    row: &<Db as Database>::Row,
     doing: &'static str,
-) -> Result<Vec<J>> {
-    let wrong = |source| StoreError::Database { doing, source };
-    decode::jobs(rows.iter().map(|row| JobRow::from_row(row).map_err(wrong)))
+) -> Result<Job> {
+    known.job(JobRow::from_row(row).map_err(|source| StoreError::Database { doing, source })?)
 }
 
 pub(super) async fn leadership(connection: &mut Connection) -> Result<Option<Leadership>> {
@@ -177,7 +178,7 @@ async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> R
     let states: BTreeSet<&str> = filter.states.iter().map(|state| state.word()).collect();
     let states: Vec<&str> = states.into_iter().collect();
     let doing = "list jobs";
-    let rows = sqlx::query::<Db>(list_statement(filter))
+    let mut rows = sqlx::query::<Db>(list_statement(filter))
         .bind(page.after.map_or(i64::MAX, signed))
         .bind(list_or_null(&states))
         .bind(list_or_null(&paths(filter)))
@@ -189,10 +190,14 @@ async fn list(connection: &mut Connection, filter: &JobFilter, page: &Page) -> R
         .bind((filter.tasks == TaskFilter::Without).then_some(1_i64))
         .bind(array_of(filter).map(|array| signed(array.0)))
         .persistent(super::KEEPS_LISTINGS_PREPARED)
-        .fetch_all(connection)
-        .await
-        .map_err(|source| StoreError::Database { doing, source })?;
-    jobs_of(&rows, doing)
+        .fetch(connection);
+    // Each is decoded while the database looks for those after it.
+    let (mut known, mut jobs) = (decode::Jobs::default(), Vec::new());
+    let failed = |source| StoreError::Database { doing, source };
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        jobs.push(job_of(&mut known, &row, doing)?);
+    }
+    Ok(jobs)
 }
 
 /// The statement that runs along the index of the narrowest condition. States narrow only if all are of jobs that

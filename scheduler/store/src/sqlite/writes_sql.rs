@@ -2,33 +2,85 @@
 //!
 //! The driver hands each statement to a thread of the connection and waits for every result of it; with a statement a
 //! sheet, a busy machine spends more on these exchanges than on the writing. One statement is one exchange, and being
-//! alone it is a transaction as well. View and trigger are temporary, so they are of this program's version whatever
+//! alone it is a transaction as well. Views and triggers are temporary, so they are of this program's version whatever
 //! the file's history is.
+//!
+//! A trigger opens its tables with all their indexes for each sheet, also for one without rows, which for all sheets takes as long as to
+//! write some jobs. So what rounds are mostly made of has views of its own, and a round is written by the smallest that does.
 
-use crate::sheets::Target;
+use crate::sheets::{Sheet, Target};
 
 /// Fails the round that another leader has overtaken; what follows it in the message is the epoch that is stored.
 pub(crate) const FENCED: &str = "fenced by epoch ";
 
-/// Makes the view `round` and its trigger on a connection.
+/// A view that rounds of some sheets are written into.
 ///
-/// The view has the writer's epoch and two columns a sheet: its rows, and how many of them must be written.
-pub(crate) fn make_round() -> [String; 2] {
-    let places = 0..Target::ALL.len();
-    let columns = places.map(|place| format!(", NULL AS rows{place}, NULL AS count{place}"));
-    let view =
-        format!("CREATE TEMP VIEW round AS SELECT NULL AS epoch{}", columns.collect::<String>());
-    let sheets = Target::ALL.iter().enumerate().map(|(place, target)| write_sheet(place, *target));
-    let trigger = format!(
-        "CREATE TEMP TRIGGER write_round INSTEAD OF INSERT ON round BEGIN {}{} END",
-        format_args!(
-            "SELECT RAISE(ABORT, '{FENCED}' || leader.epoch) FROM \
-             (SELECT coalesce((SELECT epoch FROM leadership WHERE single = 1), 0) AS epoch) AS leader \
-             WHERE leader.epoch <> NEW.epoch;"
-        ),
-        sheets.collect::<String>()
-    );
-    [view, trigger]
+/// It has the writer's epoch and two columns a sheet: its rows, and how many of them must be written.
+#[derive(Debug)]
+pub(crate) struct RoundView {
+    name: &'static str,
+    /// In the order of [`Target::ALL`].
+    pub targets: &'static [Target],
+}
+
+/// All views, a smaller one before those that have its sheets as well.
+pub(crate) static ROUND_VIEWS: [RoundView; 3] = [
+    RoundView {
+        name: "round_of_submissions",
+        targets: &[Target::Jobs, Target::JobSpecs, Target::Events],
+    },
+    RoundView {
+        name: "round_of_lives",
+        targets: &[
+            Target::Jobs,
+            Target::JobSpecs,
+            Target::MovedJobs,
+            Target::Attempts,
+            Target::MovedAttempts,
+            Target::GpusGivenBack,
+            Target::GpusTaken,
+            Target::Passes,
+            Target::StartTurns,
+            Target::Ledger,
+            Target::Events,
+        ],
+    },
+    RoundView { name: "round", targets: &Target::ALL },
+];
+
+impl RoundView {
+    /// Which of [`ROUND_VIEWS`] has all of these sheets.
+    pub fn for_sheets(sheets: &[Sheet]) -> usize {
+        let has =
+            |view: &RoundView| sheets.iter().all(|sheet| view.targets.contains(&sheet.target));
+        ROUND_VIEWS.iter().position(has).unwrap_or(ROUND_VIEWS.len() - 1)
+    }
+
+    /// Makes it and its trigger on a connection.
+    pub fn make(&self) -> [String; 2] {
+        let Self { name, targets } = self;
+        let places = 0..targets.len();
+        let columns = places.map(|place| format!(", NULL AS rows{place}, NULL AS count{place}"));
+        let columns: String = columns.collect();
+        let view = format!("CREATE TEMP VIEW {name} AS SELECT NULL AS epoch{columns}");
+        let sheets = targets.iter().enumerate().map(|(place, target)| write_sheet(place, *target));
+        let trigger = format!(
+            "CREATE TEMP TRIGGER write_{name} INSTEAD OF INSERT ON {name} BEGIN {}{} END",
+            format_args!(
+                "SELECT RAISE(ABORT, '{FENCED}' || leader.epoch) FROM \
+                 (SELECT coalesce((SELECT epoch FROM leadership WHERE single = 1), 0) AS epoch) AS leader \
+                 WHERE leader.epoch <> NEW.epoch;"
+            ),
+            sheets.collect::<String>()
+        );
+        [view, trigger]
+    }
+
+    /// Writes a round into it: the epoch, then rows and their number for each of its targets, null for a sheet without rows.
+    pub fn write(&self) -> String {
+        let values = (2..=2 * self.targets.len() + 1).map(|number| format!(", ${number}"));
+        format!("INSERT INTO {} VALUES ($1{})", self.name, values.collect::<String>())
+    }
 }
 
 /// One sheet within the trigger. Without rows it touches nothing.
@@ -39,12 +91,6 @@ fn write_sheet(place: usize, target: Target) -> String {
         "{write}; SELECT RAISE(ABORT, '{refusal} (' || changes() || ' of ' || NEW.count{place} || ')') \
          WHERE NEW.count{place} <> changes();"
     )
-}
-
-/// Writes a round: the epoch, then rows and their number for each of [`Target::ALL`], null for a sheet without rows.
-pub(crate) fn write_round() -> String {
-    let values = (2..=2 * Target::ALL.len() + 1).map(|number| format!(", ${number}"));
-    format!("INSERT INTO round VALUES ($1{})", values.collect::<String>())
 }
 
 /// The statement that writes a sheet for `target`; `$1` stands for the sheet.
@@ -252,3 +298,31 @@ const ANSWERED: &str = "\
     SELECT item.value ->> '$.owner', item.value ->> '$.idempotency_key', item.value ->> '$.digest', \
     item.value ->> '$.answer', item.value ->> '$.at_us' \
     FROM jsonb_each($1) AS item";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view_for(targets: &[Target]) -> &'static str {
+        let sheet = |target: &Target| Sheet { target: *target, json: String::new(), rows: 0 };
+        let sheets: Vec<Sheet> = targets.iter().map(sheet).collect();
+        ROUND_VIEWS[RoundView::for_sheets(&sheets)].name
+    }
+
+    #[test]
+    fn a_round_is_written_by_the_smallest_view_that_has_all_of_its_sheets() {
+        assert_eq!(view_for(&[]), "round_of_submissions");
+        assert_eq!(view_for(&[Target::Jobs, Target::Events]), "round_of_submissions");
+        assert_eq!(view_for(&[Target::Jobs, Target::Ledger]), "round_of_lives");
+        assert_eq!(view_for(&[Target::Jobs, Target::Answered]), "round");
+    }
+
+    #[test]
+    fn views_have_their_sheets_in_the_order_of_writing_and_the_last_has_all() {
+        let place = |target: &Target| Target::ALL.iter().position(|other| other == target);
+        for view in &ROUND_VIEWS {
+            assert!(view.targets.is_sorted_by_key(place), "{}", view.name);
+        }
+        assert_eq!(ROUND_VIEWS.last().map(|view| view.targets), Some(&Target::ALL[..]));
+    }
+}
