@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   what changed                   a full pass follows            a pass for the event goes before it
-//!   more jobs that only join       after ten times its length     no
+//!   more jobs that only join       after twenty times its length  no
 //!   something was freed, or asks   after its own length           at once, if full passes are long and it can be made
 //!   nodes, quotas, windows         after its own length           no
 //! ```
@@ -18,9 +18,12 @@ use crate::clock;
 /// that are free wait for it.
 const REST_FACTOR: u32 = 1;
 
-/// The same for a full pass while nothing waits for it but what a pass for an event has not told, or new jobs that only
-/// join the queue, if the last one started nothing.
+/// The same for a full pass while nothing waits for it but what a pass for an event has not told.
 const FULL_REST_FACTOR: u32 = 10;
+
+/// The same while there are but new jobs that only join the queue, if the last pass started nothing: the next one tells why they
+/// wait and plans for them, and those who submit thousands a second need the processor more.
+const JOINED_REST_FACTOR: u32 = 20;
 
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(500);
@@ -136,6 +139,7 @@ impl Pace {
             News::Ground => Some(REST_FACTOR),
             News::Starts if !event => Some(REST_FACTOR),
             News::Jobs if self.full.started_any && !self.owes_full => Some(REST_FACTOR),
+            News::Jobs if !self.owes_full => Some(JOINED_REST_FACTOR),
             News::Jobs => Some(FULL_REST_FACTOR),
             News::Starts | News::None => self.owes_full.then_some(FULL_REST_FACTOR),
         };
@@ -182,7 +186,8 @@ mod tests {
         let pace = after(past(false, false));
         assert_eq!(next(&pace, News::Ground, true), Some((LONG, Depth::Full)));
         assert_eq!(next(&pace, News::Starts, false), Some((LONG, Depth::Full)));
-        assert_eq!(next(&pace, News::Jobs, true), Some((LONG * 10, Depth::Full)));
+        let short = after(Past { took: LONG / 4, ..past(false, false) });
+        assert_eq!(next(&short, News::Jobs, true), Some((LONG * 5, Depth::Full)));
         assert_eq!(next(&pace, News::None, true), None);
     }
 
@@ -207,6 +212,7 @@ mod tests {
         assert_eq!(next(&pace, News::Starts, true), Some((event.took, Depth::Event)));
         pace.done(Depth::Event, event);
         assert_eq!(next(&pace, News::None, true), Some((LONG * 10, Depth::Full)));
+        assert_eq!(next(&pace, News::Jobs, true), Some((LONG * 10, Depth::Full)));
         assert_eq!(next(&pace, News::Starts, true), Some((event.took, Depth::Event)));
         pace.event.ended += LONG * 11;
         assert_eq!(next(&pace, News::Starts, true), Some((LONG * 10, Depth::Full)));
