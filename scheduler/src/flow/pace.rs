@@ -140,8 +140,7 @@ impl Pace {
             News::Starts if !event => Some(REST_FACTOR),
             News::Jobs if self.full.started_any && !self.owes_full => Some(REST_FACTOR),
             News::Jobs if !self.owes_full => Some(JOINED_REST_FACTOR),
-            News::Jobs => Some(FULL_REST_FACTOR),
-            News::Starts | News::None => self.owes_full.then_some(FULL_REST_FACTOR),
+            News::Jobs | News::Starts | News::None => self.owes_full.then_some(FULL_REST_FACTOR),
         };
         let full = full.map(|factor| (self.full.rested(factor), Depth::Full));
         let event = event.then(|| (self.event.rested(REST_FACTOR), Depth::Event));

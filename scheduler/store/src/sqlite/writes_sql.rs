@@ -83,7 +83,7 @@ impl RoundView {
     }
 }
 
-/// One sheet within the trigger. Without rows it touches nothing.
+/// One sheet within the trigger. Without rows it writes nothing.
 fn write_sheet(place: usize, target: Target) -> String {
     let write = statement(target).replace("$1", &format!("NEW.rows{place}"));
     let refusal = target.refusal();
