@@ -10,6 +10,7 @@
 pub mod command;
 pub mod dispatch;
 pub mod estimate;
+mod gathering;
 pub mod logs;
 pub mod looks;
 pub mod onlooker;
@@ -17,6 +18,7 @@ pub mod orders;
 mod pace;
 pub mod plan;
 pub mod quarantine;
+mod queue;
 mod replica;
 pub mod round;
 mod submissions;

@@ -1,7 +1,7 @@
 //! The writer: the one task that owns the leader's world and writes the store.
 //!
-//! A round takes what is in the queue, drafts it command by command against the world, commits all of it in one
-//! transaction, and only then answers, while the next round is written. If the commit fails, the world in memory is ahead of the store, so it is
+//! A round takes what is in the queue, and where it pays who is about to ask again ([`super::gathering`]), drafts it command by
+//! command against the world, commits all of it in one transaction, and only then answers, while the next round is written. If the commit fails, the world in memory is ahead of the store, so it is
 //! dropped and rebuilt from the store; every command of the round is answered with an error and may be repeated
 //! under its idempotency key.
 
@@ -19,7 +19,7 @@ use gotgan_core::node::Liveness;
 use gotgan_core::policy::Policy;
 use gotgan_core::world::{Snapshot, World};
 use gotgan_store::{AnsweredRequest, Round, Store, StoreError};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 use super::command::{Acknowledge, Command, EventRound, FlowError, Read, WriterHandle};
 use super::dispatch::Dispatcher;
@@ -27,17 +27,12 @@ use super::looks;
 use super::onlooker::Onlooker;
 use super::plan::PlannerFeed;
 use super::quarantine::{self, Measure, Origin, Quarantine};
+use super::queue::Queue;
 use super::round::{OwnedKey, RECENT_MAX, RecentKeys, RoundDraft};
 use super::submissions::draft_submissions;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::{clock, planted};
-
-/// Commands waiting for the writer; past that, callers wait in turn, which slows them and nobody else.
-const QUEUE_MAX: usize = 8_192;
-
-/// Commands drafted into one transaction; more only makes the first wait longer for its answer.
-const ROUND_MAX: usize = 2_048;
 
 /// How long looks at the world may be taken between two rounds; one that takes longer is the last.
 const LOOKS_FOR: Duration = Duration::from_millis(5);
@@ -76,7 +71,7 @@ pub struct WriterParts {
 #[derive(Debug)]
 pub struct Writer {
     parts: WriterParts,
-    commands: mpsc::Receiver<Command>,
+    queue: Queue,
     events: broadcast::Sender<EventRound>,
     recent: RecentKeys,
     /// When a round was last refused by the store.
@@ -89,8 +84,8 @@ pub struct Writer {
 /// What callers wait for.
 ///
 /// Answers of the round that was committed last are given once the next round is on its way to the disk: callers that are
-/// answered ask again at once, and the disk would wait until all of them have been heard. With nothing to do next they
-/// are given right away. Looks at the world are taken a few at a time: reports and heartbeats go before them.
+/// answered ask again at once, and the disk would wait until all of them have been heard. With nothing to do next, and where the
+/// next round waits for those callers, they are given right away. Looks at the world are taken a few at a time: reports and heartbeats go before them.
 #[derive(Default)]
 struct Owed {
     answers: Vec<Acknowledge>,
@@ -117,12 +112,12 @@ impl Owed {
 /// Makes a writer and the handle to it.
 #[must_use]
 pub fn new(parts: WriterParts) -> (Writer, WriterHandle) {
-    let (sender, commands) = mpsc::channel(QUEUE_MAX);
+    let (sender, queue) = Queue::new();
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let handle = WriterHandle::new(sender, events.clone());
     let (recent, quarantine) = Default::default();
     let (careful_since, drafting) = (None, Origin::Own);
-    (Writer { parts, commands, events, recent, careful_since, quarantine, drafting }, handle)
+    (Writer { parts, queue, events, recent, careful_since, quarantine, drafting }, handle)
 }
 
 impl Writer {
@@ -130,7 +125,7 @@ impl Writer {
     #[must_use]
     pub fn into_onlooker(self) -> Onlooker {
         let WriterParts { store, policy, metrics, .. } = self.parts;
-        Onlooker::new(self.commands, store, policy, metrics)
+        Onlooker::new(self.queue.into_commands(), store, policy, metrics)
     }
 
     /// Runs rounds until every handle is gone, or the leadership is.
@@ -155,19 +150,23 @@ impl Writer {
 
     /// The commands of the next round; none if nobody is left to send one, or if there are only looks to take.
     async fn gather(&mut self, owed: &mut Owed) -> Vec<Command> {
-        let mut commands = Vec::new();
-        while commands.len() < ROUND_MAX
-            && let Ok(next) = self.commands.try_recv()
-        {
-            commands.push(next);
-        }
+        let answered = clock::instant();
+        let mut commands = self.queue.ready();
+        let callers = commands.len() + owed.answers.len();
         if commands.is_empty() && !self.quarantine.is_due() {
             owed.pay();
             match owed.looks.is_empty() {
-                true => drop(self.commands.recv_many(&mut commands, ROUND_MAX).await),
+                true => self.queue.first(&mut commands).await,
                 // Others of this thread have their turn as well.
                 false => tokio::task::yield_now().await,
             }
+        }
+        if !commands.is_empty()
+            && owed.looks.is_empty()
+            && let Some(wait) = self.queue.wait(commands.len(), callers)
+        {
+            owed.pay();
+            self.queue.rest(&mut commands, wait, answered).await;
         }
         commands
     }
@@ -192,7 +191,8 @@ impl Writer {
         // The commit is polled first, so it is on its way when the answers of the round before wake their callers.
         let (committed, ()) = tokio::join!(self.commit(&round, now), async { owed.pay() });
         match committed {
-            Ok(()) => {
+            Ok(took) => {
+                took.into_iter().for_each(|took| self.queue.committed(round.changes.len(), took));
                 self.recent.settle();
                 self.publish(round);
                 measure.iter().for_each(|measure| self.parts.dispatcher.cut(measure.node()));
@@ -224,17 +224,19 @@ impl Writer {
         self.quarantine.lay_aside(&origin, words);
     }
 
-    async fn commit(&self, round: &Round, now: UnixMicros) -> Result<(), StoreError> {
+    /// How long it took; nothing if nothing was to be written.
+    async fn commit(&self, round: &Round, now: UnixMicros) -> Result<Option<Duration>, StoreError> {
         if round.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let began = clock::instant();
         self.parts.store.commit(self.parts.epoch, now, round).await?;
         let metrics = &self.parts.metrics;
         metrics.rounds.inc();
         metrics.changes_per_round.observe(round.changes.len() as f64);
-        metrics.commit_seconds.observe(clock::since(began).as_secs_f64());
-        Ok(())
+        let took = clock::since(began);
+        metrics.commit_seconds.observe(took.as_secs_f64());
+        Ok(Some(took))
     }
 
     /// Whether keys are looked up in the store before a round.
