@@ -29,13 +29,13 @@ use std::time::Duration;
 use gotgan_core::ids::Epoch;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _};
 
 use crate::backup::file::{BackupReader, BackupWriter};
 use crate::backup::{BackupError, Summary};
 use crate::migrations::migrator;
-use crate::sheets::Sheet;
-use crate::write_op::refused;
+use crate::sheets::{Sheet, Target, by_target};
+use crate::write_op::refused_round;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
 type Db = sqlx::Postgres;
@@ -55,15 +55,16 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connects and brings the tables up to date.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let options = options(url).map_err(failed)?;
-    let mut writer = connect(&options).await.map_err(failed)?;
+    let mut writer = options.connect().await.map_err(failed)?;
     migrator(KIND).run_direct(None, &mut writer, false).await.map_err(StoreError::Migrate)?;
+    prepare(&mut writer).await.map_err(failed)?;
     Ok(backend(options, writer))
 }
 
 /// Connects and changes nothing.
 pub(crate) async fn open_as_it_is(url: &str) -> Result<Arc<dyn Store>> {
     let options = options(url).map_err(failed)?;
-    let mut writer = connect(&options).await.map_err(failed)?;
+    let mut writer = options.connect().await.map_err(failed)?;
     transfer::check_form(&mut writer).await?;
     Ok(backend(options, writer))
 }
@@ -74,7 +75,7 @@ pub(crate) async fn backup(
     out: &mut BackupWriter<'_>,
 ) -> std::result::Result<(), BackupError> {
     let options = options(url).map_err(failed)?;
-    transfer::backup(&mut connect(&options).await.map_err(failed)?, out).await
+    transfer::backup(&mut options.connect().await.map_err(failed)?, out).await
 }
 
 /// Fills an empty database.
@@ -83,7 +84,7 @@ pub(crate) async fn restore(
     input: &mut BackupReader<'_>,
 ) -> std::result::Result<Summary, BackupError> {
     let options = options(url).map_err(failed)?;
-    transfer::restore(&mut connect(&options).await.map_err(failed)?, input).await
+    transfer::restore(&mut options.connect().await.map_err(failed)?, input).await
 }
 
 fn failed(source: sqlx::Error) -> StoreError {
@@ -103,11 +104,22 @@ fn backend(options: Options, writer: Connection) -> Arc<dyn Store> {
     Arc::new(backend::Backend::new(options, writer, readers))
 }
 
+/// Connects for writing: the connection has what writes a round.
 async fn connect(options: &Options) -> sqlx::Result<Connection> {
-    options.connect().await
+    let mut connection = options.connect().await?;
+    prepare(&mut connection).await?;
+    Ok(connection)
 }
 
-/// Begins, checks the epoch, writes the sheets, one statement each, and commits.
+async fn prepare(connection: &mut Connection) -> sqlx::Result<()> {
+    // Made of constants alone.
+    sqlx::raw_sql(AssertSqlSafe(sql::make_write_round())).execute(connection).await?;
+    Ok(())
+}
+
+/// Begins, writes all sheets in one exchange with the server, and commits.
+///
+/// The commit is an exchange of its own: see [`sql::SETTLE`].
 async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
     let failed = |source| StoreError::Database { doing: writes::COMMIT, source };
     let mut transaction = connection.begin_with(sql::BEGIN_WRITE).await.map_err(failed)?;
@@ -122,23 +134,16 @@ async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> 
 }
 
 async fn write_sheets(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> Result<()> {
-    writes::check_epoch(connection, epoch).await?;
-    for sheet in sheets {
-        let done = sqlx::query::<Db>(sql::statement(sheet.target))
-            .bind(sheet.json.as_str())
-            .execute(&mut *connection)
-            .await
-            .map_err(refused(writes::COMMIT))?;
-        check_rows(sheet, done.rows_affected())?;
-    }
+    let json_and_rows = by_target(&Target::ALL, sheets).map(|sheet| {
+        (sheet.map(|sheet| sheet.json.as_str()), sheet.map(|sheet| writes::signed(sheet.rows)))
+    });
+    let (json, rows): (Vec<Option<&str>>, Vec<Option<i64>>) = json_and_rows.unzip();
+    sqlx::query::<Db>(sql::WRITE_ROUND)
+        .bind(writes::signed(epoch.0))
+        .bind(json)
+        .bind(rows)
+        .execute(connection)
+        .await
+        .map_err(|error| refused_round(writes::COMMIT, error, epoch))?;
     Ok(())
-}
-
-/// Refuses a sheet of which not every row was written.
-fn check_rows(sheet: &Sheet, written: u64) -> Result<()> {
-    if written == sheet.rows {
-        return Ok(());
-    }
-    let refusal = sheet.target.refusal();
-    Err(StoreError::Conflict(format!("{refusal} ({written} of {})", sheet.rows)))
 }

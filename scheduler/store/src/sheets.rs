@@ -16,7 +16,7 @@ use crate::rows::{
 use crate::{Result, Round, StoreError};
 
 /// What a sheet's rows are written to, in the order of writing (a row comes after what it refers to).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Jobs,
     JobSpecs,
@@ -116,6 +116,20 @@ pub(crate) struct Sheet {
     /// A JSON array of objects.
     pub json: String,
     pub rows: u64,
+}
+
+/// For each target its sheet, if there is one; both are in the order of writing.
+pub(crate) fn by_target<'a>(
+    targets: &'static [Target],
+    sheets: &'a [Sheet],
+) -> impl Iterator<Item = Option<&'a Sheet>> {
+    debug_assert!(
+        sheets.iter().all(|sheet| targets.contains(&sheet.target))
+            && sheets.is_sorted_by_key(|sheet| sheet.target),
+        "every sheet has its place"
+    );
+    let mut sheets = sheets.iter().peekable();
+    targets.iter().map(move |target| sheets.next_if(|sheet| sheet.target == *target))
 }
 
 /// The sheets of a round; none is empty.

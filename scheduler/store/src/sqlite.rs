@@ -33,8 +33,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use crate::backup::file::{BackupReader, BackupWriter};
 use crate::backup::{BackupError, Summary};
 use crate::migrations::migrator;
-use crate::sheets::Sheet;
-use crate::write_op::refused;
+use crate::sheets::{Sheet, by_target};
+use crate::write_op::refused_round;
 use crate::{DatabaseKind, Result, Store, StoreError};
 
 type Db = sqlx::Sqlite;
@@ -149,24 +149,10 @@ async fn commit(connection: &mut Connection, epoch: Epoch, sheets: &[Sheet]) -> 
         LazyLock::new(|| sql::ROUND_VIEWS.iter().map(sql::RoundView::write).collect());
     let view = sql::RoundView::for_sheets(sheets);
     let mut query = sqlx::query::<Db>(STATEMENTS[view].as_str()).bind(writes::signed(epoch.0));
-    let mut sheets = sheets.iter().peekable();
-    for target in sql::ROUND_VIEWS[view].targets {
-        let sheet = sheets.next_if(|sheet| sheet.target == *target);
+    for sheet in by_target(sql::ROUND_VIEWS[view].targets, sheets) {
         let rows = sheet.map(|sheet| writes::signed(sheet.rows));
         query = query.bind(sheet.map(|sheet| sheet.json.as_str())).bind(rows);
     }
-    debug_assert!(
-        sheets.next().is_none(),
-        "sheets are in the order of Target::ALL, and the view has all"
-    );
-    query.execute(connection).await.map(|_| ()).map_err(|error| refused_round(error, epoch))
-}
-
-/// Tells a round that was overtaken from one that was refused.
-fn refused_round(error: sqlx::Error, mine: Epoch) -> StoreError {
-    let message = error.as_database_error().map_or("", |error| error.message());
-    match message.strip_prefix(sql::FENCED).and_then(|newer| newer.parse().ok()) {
-        Some(newer) => StoreError::Fenced { mine, newer: Epoch(newer) },
-        None => refused(writes::COMMIT)(error),
-    }
+    query.execute(connection).await.map_err(|error| refused_round(writes::COMMIT, error, epoch))?;
+    Ok(())
 }

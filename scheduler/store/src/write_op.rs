@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use gotgan_core::ids::Epoch;
 use sqlx::error::ErrorKind;
 
 use crate::{Result, StoreError};
@@ -28,6 +29,18 @@ pub(crate) fn refused(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError
             StoreError::Conflict(error.message().to_owned())
         }
         _ => StoreError::Database { doing, source },
+    }
+}
+
+/// Fails the round that another leader has overtaken; what follows it in the message is the epoch that is stored.
+pub(crate) const FENCED: &str = "fenced by epoch ";
+
+/// Tells a round that was overtaken from one that was refused.
+pub(crate) fn refused_round(doing: &'static str, source: sqlx::Error, mine: Epoch) -> StoreError {
+    let message = source.as_database_error().map_or("", |error| error.message());
+    match message.strip_prefix(FENCED).and_then(|newer| newer.parse().ok()) {
+        Some(newer) => StoreError::Fenced { mine, newer: Epoch(newer) },
+        None => refused(doing)(source),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::sql::{
     alert_columns, attempt_columns, event_columns, job_columns, jobs_and_specs, ledger_columns,
 };
 
-pub(crate) use super::writes_sql::statement;
+pub(crate) use super::writes_sql::{WRITE_ROUND, make_write_round};
 pub(crate) use crate::sql::*;
 
 pub(crate) const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";

@@ -1,9 +1,48 @@
-//! Statements that write a sheet, whose rows are the objects of one JSON array, on PostgreSQL.
+//! What writes a round: a function of the connection's own, and the statements in it, each of which writes a sheet, whose rows are
+//! the objects of one JSON array, on PostgreSQL.
+//!
+//! With a statement sent for each sheet, the two programs spent more time waking each other than writing, and a server that is
+//! far away would answer each of them. The function is temporary, so that it is this program's and no other version's.
 
 use crate::sheets::Target;
+use crate::write_op::FENCED;
+
+/// Writes a round: the epoch, then the rows and their number for each of [`Target::ALL`], null for a sheet without rows.
+pub(crate) const WRITE_ROUND: &str = "SELECT pg_temp.write_round($1, $2, $3)";
+
+/// Makes the function that writes a round, on a connection. Its own names are such as no column has.
+///
+/// The lock on the leadership keeps another from taking over between this check and the commit.
+pub(crate) fn make_write_round() -> String {
+    let sheets = Target::ALL.iter().zip(1..).map(|(target, place)| write_sheet(place, *target));
+    format!(
+        "CREATE OR REPLACE FUNCTION pg_temp.write_round(round_epoch bigint, round_sheets text[], round_rows bigint[]) \
+         RETURNS void LANGUAGE plpgsql AS $write_round$ \
+         DECLARE stored_epoch bigint; written_rows bigint; \
+         BEGIN \
+         SELECT epoch INTO stored_epoch FROM leadership WHERE single = 1 FOR SHARE; \
+         IF coalesce(stored_epoch, 0) <> round_epoch THEN \
+         RAISE EXCEPTION USING MESSAGE = '{FENCED}' || coalesce(stored_epoch, 0); \
+         END IF; \
+         {} \
+         END $write_round$",
+        sheets.collect::<String>()
+    )
+}
+
+/// One sheet within the function.
+fn write_sheet(place: usize, target: Target) -> String {
+    let write = statement(target).replace("$1", &format!("round_sheets[{place}]"));
+    let refusal = target.refusal();
+    format!(
+        "IF round_sheets[{place}] IS NOT NULL THEN {write}; GET DIAGNOSTICS written_rows = ROW_COUNT; \
+         IF written_rows <> round_rows[{place}] THEN RAISE EXCEPTION USING ERRCODE = 'check_violation', \
+         MESSAGE = '{refusal} (' || written_rows || ' of ' || round_rows[{place}] || ')'; END IF; END IF; "
+    )
+}
 
 /// The statement that writes a sheet for `target`; its one parameter is the sheet.
-pub(crate) fn statement(target: Target) -> &'static str {
+fn statement(target: Target) -> &'static str {
     match target {
         Target::Jobs => JOBS,
         Target::JobSpecs => JOB_SPECS,

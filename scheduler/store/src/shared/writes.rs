@@ -127,7 +127,7 @@ pub(super) async fn check_epoch(connection: &mut Connection, mine: Epoch) -> Res
 }
 
 /// Refuses `mine` if it is not the epoch that is stored.
-pub(super) fn compare_epoch(stored: Option<i64>, mine: Epoch) -> Result<()> {
+fn compare_epoch(stored: Option<i64>, mine: Epoch) -> Result<()> {
     let newer = Epoch(decode::unsigned("leadership", stored.unwrap_or(0))?);
     if newer == mine { Ok(()) } else { Err(StoreError::Fenced { mine, newer }) }
 }

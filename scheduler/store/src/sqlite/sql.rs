@@ -4,7 +4,7 @@ use crate::sql::{
     alert_columns, attempt_columns, event_columns, job_columns, jobs_and_specs, ledger_columns,
 };
 
-pub(crate) use super::writes_sql::{FENCED, ROUND_VIEWS, RoundView};
+pub(crate) use super::writes_sql::{ROUND_VIEWS, RoundView};
 pub(crate) use crate::sql::*;
 
 pub(crate) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";

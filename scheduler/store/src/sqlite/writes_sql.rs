@@ -9,9 +9,7 @@
 //! write some jobs. So what rounds are mostly made of has views of its own, and a round is written by the smallest that does.
 
 use crate::sheets::{Sheet, Target};
-
-/// Fails the round that another leader has overtaken; what follows it in the message is the epoch that is stored.
-pub(crate) const FENCED: &str = "fenced by epoch ";
+use crate::write_op::FENCED;
 
 /// A view that rounds of some sheets are written into.
 ///
