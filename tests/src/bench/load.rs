@@ -19,10 +19,12 @@ pub struct Load {
     template: JobSpec,
     gpus_max: u32,
     dry_run: bool,
+    /// Drawn for each job if there is none.
+    project: Option<&'static str>,
 }
 
 impl Load {
-    /// Jobs of up to that many GPUs (none for 0), decided by the seed.
+    /// Jobs of up to that many GPUs (none for 0), decided by the seed, most of one project and some of another.
     #[must_use]
     pub fn new(seed: u64, client: usize, gpus_max: u32, held: bool) -> Self {
         let mut template = command(&["/bin/true"]);
@@ -35,7 +37,15 @@ impl Load {
             template,
             gpus_max,
             dry_run: false,
+            project: None,
         }
+    }
+
+    /// The same jobs, all of one project.
+    #[must_use]
+    pub fn of(mut self, project: &'static str) -> Self {
+        self.project = Some(project);
+        self
     }
 
     /// The same jobs, checked and answered but not stored.
@@ -48,12 +58,8 @@ impl Load {
     /// The next job.
     pub fn one(&mut self) -> SubmitRequest {
         self.count += 1;
-        let mut spec = self.template.clone();
-        if self.random.random_ratio(1, 4) {
-            spec = spec.project(BETA);
-        } else {
-            spec.project.replace_range(.., ALPHA);
-        }
+        let drawn = if self.random.random_ratio(1, 4) { BETA } else { ALPHA };
+        let mut spec = self.template.clone().project(self.project.unwrap_or(drawn));
         if self.gpus_max > 0 {
             spec = spec.gpus(self.random.random_range(1..=self.gpus_max));
         }

@@ -1,7 +1,7 @@
 //! What one who asks for too much costs everybody else: how long others wait for the acknowledgement of a submission, and by
 //! how much heartbeats are late, while a single caller does its worst.
 //!
-//! The one who measures has a thread and connections of its own. Everybody shares the machine, so a part of what is measured is
+//! The one who measures has a project, a thread and connections of its own: who floods fills its own project's queue to its limit. Everybody shares the machine, so a part of what is measured is
 //! that those who do harm need processors as well; the calm before says what there is without them.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::load::{Load, connection, submit};
 use super::report::Unit;
 use super::{Backend, Mark, Measure, Setup};
 use crate::api::Api;
+use crate::jobs::{ALPHA, BETA};
 use crate::swarm::Fleet;
 use crate::virtual_worker::Link;
 use crate::virtual_worker::session::now_us;
@@ -150,7 +151,7 @@ async fn bystander(
     seed: u64,
 ) -> (Vec<Duration>, Duration) {
     let (submitting, looking) = (addresses.api(), addresses.api());
-    let mut load = Load::new(seed, 2, 0, true);
+    let mut load = Load::new(seed, 2, 0, true).of(ALPHA);
     let mut jobs = submitting.jobs();
     submit(&mut jobs, &mut load, 1).await;
     let (begun, mut times, mut latest) = (Instant::now(), Vec::new(), Duration::ZERO);
@@ -206,7 +207,7 @@ fn flood(cluster: &Cluster, harm: Harm, seed: u64, stop: &Arc<AtomicBool>, doing
         }
         let (api, stop) = (api.clone(), Arc::clone(stop));
         let (done, refused) = (Arc::clone(&doing.done), Arc::clone(&doing.refused));
-        let mut load = Load::new(seed, 10 + client, 0, true);
+        let mut load = Load::new(seed, 10 + client, 0, true).of(BETA);
         doing.tasks.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 let asked = match harm {
